@@ -1,0 +1,34 @@
+"""The bounds that every process of a cluster shares, each with its unit.
+
+A bound of one machine or one room stands with that machine. Here are those that two floors must agree on.
+"""
+
+KEY_BYTES_MAX = 64 * 1024
+"""A longer key is refused: keys are copied into every index, so a huge one costs many times its size."""
+
+VALUE_BYTES_MAX = 8 * 1024 * 1024
+"""A longer argument is refused. One entry must fit a peer frame and one sync with room to spare."""
+
+COMMAND_BYTES_MAX = 16 * 1024 * 1024
+"""All arguments of one command together."""
+
+ARGUMENTS_MAX = 65_536
+"""Arguments of one command."""
+
+PIPELINE_COMMANDS_MAX = 4_096
+"""Commands of one RESP connection that may wait for their replies; over it the connection is not read."""
+
+ENTRY_BYTES_MAX = 20 * 1024 * 1024
+"""The largest Raft log entry: one command at its largest, with its envelope."""
+
+FRAME_BYTES_MAX = 64 * 1024 * 1024
+"""The largest peer frame; a peer that announces more is disconnected."""
+
+HTTP_BODY_BYTES_MAX = VALUE_BYTES_MAX
+"""The largest body the HTTP API reads; more is answered 413."""
+
+PARTITIONS_MAX = 16_384
+"""One partition for each slot at most."""
+
+SCAN_COUNT_MAX = 10_000
+"""The largest COUNT that SCAN honours in one call."""

@@ -1,0 +1,1 @@
+"""The replicated data model: commands, types, expiry, snapshots."""

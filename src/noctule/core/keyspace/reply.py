@@ -1,0 +1,49 @@
+"""What a command answers, as plain values that travel between nodes and are encoded for the client last.
+
+Two kinds have no Python value of their own: a status line (``+OK``) and an error line (``-ERR …``). They are
+slotted classes and not Structs, so that the wire's encoder can tell them from lists.
+"""
+
+from typing import TypeAlias
+
+
+class Status:
+    """A simple string such as ``OK``; `text` without the leading ``+``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Status) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash((Status, self.text))
+
+    def __repr__(self) -> str:
+        return f"Status({self.text!r})"
+
+
+class Failure:
+    """An error line; `text` begins with its code, such as ``ERR`` or ``WRONGTYPE``, without the leading ``-``."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Failure) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash((Failure, self.text))
+
+    def __repr__(self) -> str:
+        return f"Failure({self.text!r})"
+
+
+Reply: TypeAlias = "None | int | float | bytes | Status | Failure | list[Reply] | dict[bytes, Reply]"
+"""bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
+
+OK = Status(b"OK")

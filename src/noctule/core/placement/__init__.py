@@ -1,0 +1,1 @@
+"""Which slot a key has, and which partition a slot. Read slots.py."""

@@ -1,0 +1,117 @@
+"""What a node offers to the servers above it: one door for commands, one picture of itself.
+
+The servers know these names and nothing of Raft. Read router.py for what stands behind `Store`.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from noctule.core.keyspace.reply import Reply
+
+
+class Consistency(StrEnum):
+    """How fresh a read must be; writes do not heed it."""
+
+    LINEARIZABLE = "linearizable"
+    """Sees every write acknowledged before the read began: the leader confirms itself by a ReadIndex round."""
+    STRONG = "strong"
+    """As linearizable; served by a ReadIndex round too, until leader leases exist."""
+    EVENTUAL = "eventual"
+    """This node's own replica, as far as it has applied; never older than what it had before."""
+
+
+class ReplySink(Protocol):
+    """Where one command's reply goes."""
+
+    def deliver(self, reply: Reply) -> None:
+        """Called once for each command, in the node's event loop, now or later; must not raise or block."""
+        ...
+
+
+class Store(Protocol):
+    """The door for commands."""
+
+    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+        """Run one data command wherever its partition is led, and deliver its reply within the deadline (10 s).
+
+        `args[0]` is the command's name in any case. Wrong arity, unknown commands, keys over their bound and a
+        cluster that cannot serve are delivered as a `Failure`; a write whose fate is not known as
+        ``Failure(b"UNKNOWN …")``. Arguments belong to the store from now on. Commands of one sink's connection
+        on one key take effect in the order submitted.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PeerPicture:
+    """One member of the roster as this node sees it."""
+
+    id: int
+    alive: bool
+    """This node itself, or a connected peer heard within the election timeout."""
+    peer: str
+    resp: str
+    """host:port of its RESP door; empty while it has not been heard yet. The same for http."""
+    http: str
+    leads: int
+    """How many groups it leads, as this node knows."""
+    last_contact_ms: int | None
+    """Since the last frame from it; None for itself or when never heard."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPicture:
+    """One Raft group as this node's replica sees it."""
+
+    id: int
+    first_slot: int
+    """Both inclusive; -1 for *meta*."""
+    last_slot: int
+    role: str
+    leader: int | None
+    term: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    keys: int
+    lag: dict[int, int] = field(default_factory=dict)
+    """On the leader only: for each other voter the entries it does not have yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePicture:
+    """This node, and the cluster as it sees it: the source of /api/cluster, `noctule status` and /metrics."""
+
+    node_id: int
+    cluster: str
+    version: str
+    protocol_version: int
+    pid: int
+    uptime_s: float
+    data_dir: str
+    storage_failure: str
+    """Why this node no longer acknowledges; empty while the disk works."""
+    draining: bool
+    nodes: list[PeerPicture]
+    groups: list[GroupPicture]
+    counters: dict[str, int]
+    """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising."""
+    gauges: dict[str, float]
+
+
+class Node(Protocol):
+    """One running node, for the HTTP server."""
+
+    store: Store
+    meta: Store
+    """The same door onto the *meta* group, whose keys no client of the store can reach."""
+
+    def picture(self) -> NodePicture:
+        """A fresh picture; costs microseconds for each group."""
+        ...
+
+    def readiness(self) -> str:
+        """Empty when every group has a leader that this node can reach and it may take traffic; else why not."""
+        ...

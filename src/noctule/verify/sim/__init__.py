@@ -1,0 +1,1 @@
+"""Whole replicas on a simulated network, disk and clock, from one seed."""
