@@ -1,0 +1,179 @@
+"""What comes into a `RaftNode` (events) and what it asks for (effects). Plain values, compared by value in tests.
+
+The order of effects is the order in which they are to be carried out. `Persist` carries the messages that may leave
+only when it is durable; the driver tells so by `Persisted` and needs to know nothing else of Raft. Persists become
+durable in the order in which they were asked for.
+"""
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from noctule.core.raft.messages import Entry, HardState, Message
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+class Received(Struct, frozen=True, gc=False):
+    """A message from another voter; late, doubled and reordered ones are welcome."""
+
+    sender: int
+    message: Message
+
+
+class Tick(Struct, frozen=True, gc=False):
+    """Time has passed; due when `next_deadline()` is reached, harmless at any other time."""
+
+
+class Propose(Struct, frozen=True, gc=False):
+    """Append `data` to the log; answered by `Proposed` or `ProposalRefused` among the effects."""
+
+    data: bytes
+
+
+class ReadIndex(Struct, frozen=True, gc=False):
+    """A linearizable read wants an index; answered by `ReadReady` or `ReadRefused` with the same context."""
+
+    context: int
+
+
+class Persisted(Struct, frozen=True, gc=False):
+    """The `Persist` whose last entry was (`index`, `term`) is durable, and all before it."""
+
+    index: int
+    term: int
+
+
+class Suspect(Struct, frozen=True, gc=False):
+    """The process of `node` seems gone, its connection closed: if it leads, do not wait for the whole timeout."""
+
+    node: int
+
+
+class TransferLeadership(Struct, frozen=True, gc=False):
+    """Hand leadership to `target`, if this node leads and the target keeps up; given up after an election timeout."""
+
+    target: int
+
+
+class SnapshotSaved(Struct, frozen=True, gc=False):
+    """A snapshot file that covers the log up to (`index`, `term`) is durable, own or received."""
+
+    index: int
+    term: int
+
+
+class SnapshotLoaded(Struct, frozen=True, gc=False):
+    """The bytes that `LoadSnapshot` asked for; None when there is none yet."""
+
+    index: int
+    term: int
+    data: bytes | None
+
+
+Event: TypeAlias = (
+    Received | Tick | Propose | ReadIndex | Persisted | Suspect | TransferLeadership | SnapshotSaved | SnapshotLoaded
+)
+
+# Effects --------------------------------------------------------------------------------------------------------------
+
+
+class Send(Struct, frozen=True, gc=False):
+    """Send now; may be lost."""
+
+    to: int
+    message: Message
+
+
+class Persist(Struct, frozen=True, gc=False):
+    """Make durable, all or nothing, then send `after` and tell `Persisted(index, term)`.
+
+    `entries` replace the log from `first_index` on. `mark` (index, term) says that a durable snapshot covers the log up
+    to there; with `replace_log` nothing of the old log survives it.
+    """
+
+    hard_state: HardState | None
+    first_index: int
+    entries: list[Entry]
+    after: list[Send]
+    index: int
+    term: int
+    mark: tuple[int, int] | None = None
+    replace_log: bool = False
+
+
+class Commit(Struct, frozen=True, gc=False):
+    """Entries from `first_index` on are committed: apply each once, in order."""
+
+    first_index: int
+    entries: list[Entry]
+
+
+class Proposed(Struct, frozen=True, gc=False):
+    """The proposal stands at `index` in `term`; it is committed if an entry of that very term is applied there."""
+
+    index: int
+    term: int
+
+
+class ProposalRefused(Struct, frozen=True, gc=False):
+    """Not appended: this node does not lead, hands leadership over, or has too much uncommitted. Nothing happened."""
+
+    leader: int
+
+
+class ReadReady(Struct, frozen=True, gc=False):
+    """Once the state has applied `index`, a read of this context is linearizable."""
+
+    context: int
+    index: int
+
+
+class ReadRefused(Struct, frozen=True, gc=False):
+    """This node does not lead (any more)."""
+
+    context: int
+    leader: int
+
+
+class RoleChanged(Struct, frozen=True, gc=False):
+    """The role, term or known leader changed."""
+
+    role: str
+    term: int
+    leader: int
+
+
+class LoadSnapshot(Struct, frozen=True, gc=False):
+    """A follower lags behind the log's begin: hand in the newest durable snapshot by `SnapshotLoaded`."""
+
+
+class SaveSnapshot(Struct, frozen=True, gc=False):
+    """A whole snapshot has come: make it durable, then tell `SnapshotSaved`."""
+
+    index: int
+    term: int
+    data: bytes
+
+
+class Restore(Struct, frozen=True, gc=False):
+    """Replace the whole state by this snapshot; the next `Commit` begins after `index`."""
+
+    index: int
+    term: int
+    data: bytes
+
+
+Effect: TypeAlias = (
+    Send
+    | Persist
+    | Commit
+    | Proposed
+    | ProposalRefused
+    | ReadReady
+    | ReadRefused
+    | RoleChanged
+    | LoadSnapshot
+    | SaveSnapshot
+    | Restore
+)

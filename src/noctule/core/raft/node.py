@@ -1,0 +1,625 @@
+"""One replica's part in the consensus of one group: terms, votes, elections, and following a leader.
+
+A deterministic object: time and chance are handed in, effects come out (`events.py`). While it leads, the leader's
+part lives in `leadership.py`; it exists only in that role. Only `_become_*` change the role. Rules cite the Raft
+paper (Ongaro and Ousterhout, extended version) and Ongaro's thesis.
+"""
+
+import random
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from noctule.base.ensure import ensure
+from noctule.base.ids import Instant
+from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.events import (
+    Commit,
+    Effect,
+    Event,
+    Persist,
+    Persisted,
+    ProposalRefused,
+    Propose,
+    Proposed,
+    ReadIndex,
+    ReadRefused,
+    Received,
+    Restore,
+    RoleChanged,
+    SaveSnapshot,
+    Send,
+    SnapshotLoaded,
+    SnapshotSaved,
+    Suspect,
+    Tick,
+    TransferLeadership,
+)
+from noctule.core.raft.leadership import Leadership
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.messages import (
+    Append,
+    AppendReply,
+    Entry,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    Message,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
+from noctule.core.raft.quorum import VoteResult, vote_result
+
+
+class Role(StrEnum):
+    """Paper, figure 4, with the pre-candidate of thesis 9.6."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(frozen=True, slots=True)
+class RaftPicture:
+    """What `describe()` shows of a replica."""
+
+    role: str
+    term: int
+    vote: int
+    leader: int
+    commit_index: int
+    applied_index: int
+    first_index: int
+    last_index: int
+    durable_index: int
+    snapshot_index: int
+    match: dict[int, int]
+    """On the leader: for each other voter the last index known to match."""
+
+
+class RaftNode:
+    """One replica of one group with a fixed set of voters.
+
+    `hard_state` and `log` are what the disk held; `applied` is the index that the state already contains (its
+    snapshot). `first_timeout_s`, when given, is the first election wait: whoever should lead first waits least.
+    """
+
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        voters: Collection[int],
+        config: RaftConfig,
+        chance: random.Random,
+        now: Instant,
+        hard_state: HardState = HardState(),  # noqa: B008, an immutable tuple
+        log: RaftLog | None = None,
+        applied: int = 0,
+        first_timeout_s: float | None = None,
+    ) -> None:
+        ensure(node_id in voters, "a replica is one of its group's voters", node=node_id)
+        self.node_id = node_id
+        self.voters = tuple(sorted(voters))
+        self.peers = tuple(voter for voter in self.voters if voter != node_id)
+        self.config = config
+        self.log = log if log is not None else RaftLog()
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.role = Role.FOLLOWER
+        self.leader = 0
+        self.commit = max(applied, self.log.snapshot_index)
+        self.applied = self.commit
+        """Handed out for applying; the state machine is in step at the end of each turn."""
+        self.durable = self.log.last_index
+        self.leadership: Leadership | None = None
+        self._chance = chance
+        self._votes: dict[int, bool] = {}
+        self._leader_heard_at = Instant(float("-inf"))
+        self._election_deadline = now
+        self._incoming: _IncomingSnapshot | None = None
+        self._persists_in_flight = 0
+        self.now = now
+        # What one call of handle() gathers.
+        self._effects: list[Effect] = []
+        self._after: list[Send] = []
+        self._new_entries: list[Entry] = []
+        self._new_first = 0
+        self._hard_state_changed = False
+        self._wait_for_leader()
+        if first_timeout_s is not None:
+            self._election_deadline = Instant(now + first_timeout_s)
+
+    # The four methods of a machine -----------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """Take one event in; return what is to be done, in order. Raises only `InternalError`, a bug."""
+        self.now = now
+        _HANDLERS[type(event)](self, event)
+        return self._gathered()
+
+    def next_deadline(self) -> Instant:
+        """When the next `Tick` is due."""
+        if self.leadership is not None:
+            return self.leadership.next_deadline()
+        return self._election_deadline
+
+    def check(self) -> None:
+        """Raise `InternalError` when an invariant of this replica is broken."""
+        ensure(self.applied <= self.commit, "applied never passes commit", applied=self.applied, commit=self.commit)
+        ensure(self.commit <= self.log.last_index, "commit is within the log", commit=self.commit)
+        ensure(self.log.snapshot_index <= self.applied, "a snapshot holds only what was applied")
+        ensure(self.durable <= self.log.last_index, "nothing is durable beyond the log", durable=self.durable)
+        ensure((self.role is Role.LEADER) == (self.leadership is not None), "only a leader has leadership")
+        ensure(self.log.last_term <= self.term, "no entry is of a later term", last=self.log.last_term, term=self.term)
+        if self.leadership is not None:
+            ensure(self.leader == self.node_id, "a leader knows itself")
+            self.leadership.check()
+
+    def describe(self) -> RaftPicture:
+        """A picture of this replica now."""
+        match = {peer: progress.match for peer, progress in self.leadership.progress.items()} if self.leadership else {}
+        return RaftPicture(
+            role=self.role,
+            term=self.term,
+            vote=self.vote,
+            leader=self.leader,
+            commit_index=self.commit,
+            applied_index=self.applied,
+            first_index=self.log.first_index,
+            last_index=self.log.last_index,
+            durable_index=self.durable,
+            snapshot_index=self.log.snapshot_index,
+            match=match,
+        )
+
+    def is_leader(self) -> bool:
+        """Whether this replica leads, as far as it knows: only a ReadIndex round proves it."""
+        return self.leadership is not None
+
+    def get_leader(self) -> int:
+        """The leader of the current term as far as known; 0 when none is."""
+        return self.leader
+
+    # Effects, for this file and leadership.py ------------------------------------------------------------------------
+
+    def emit(self, effect: Effect) -> None:
+        """Ask for an effect."""
+        self._effects.append(effect)
+
+    def send(self, to: int, message: Message) -> None:
+        """Send a message that promises nothing which a crash could make untrue."""
+        self._effects.append(Send(to, message))
+
+    def send_when_durable(self, to: int, message: Message) -> None:
+        """Send a message once all that this replica has decided so far is durable."""
+        self._after.append(Send(to, message))
+
+    def append_own(self, data: bytes) -> int:
+        """Append an entry of the current term as the leader; returns its index."""
+        entry = Entry(self.term, data)
+        self.log.append((entry,))
+        self._store(self.log.last_index, [entry])
+        return self.log.last_index
+
+    def advance_commit(self, index: int) -> None:
+        """Take entries up to `index` as committed and hand them out."""
+        if index <= self.commit:
+            return
+        ensure(index <= self.log.last_index, "commit is within the log", index=index, last=self.log.last_index)
+        self.commit = index
+        entries = self.log.between(self.applied + 1, index)
+        self._effects.append(Commit(self.applied + 1, entries))
+        self.applied = index
+
+    def _store(self, first_index: int, entries: list[Entry]) -> None:
+        if not self._new_entries:
+            self._new_first = first_index
+        self._new_entries.extend(entries)
+
+    def _gathered(self) -> list[Effect]:
+        if self._hard_state_changed or self._new_entries or (self._after and self._persists_in_flight):
+            # With nothing of its own to store, a promise still waits for what is not durable yet: a doubled Append
+            # must not be acknowledged before the first one's sync returned (etcd-io/etcd#14370).
+            self._persist()
+        elif self._after:
+            self._effects.extend(self._after)
+            self._after = []
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _persist(self, mark: tuple[int, int] | None = None, *, replace_log: bool = False) -> None:
+        hard_state = HardState(self.term, self.vote) if self._hard_state_changed else None
+        self._effects.append(
+            Persist(
+                hard_state,
+                self._new_first,
+                self._new_entries,
+                self._after,
+                self.log.last_index,
+                self.log.last_term,
+                mark,
+                replace_log,
+            )
+        )
+        self._persists_in_flight += 1
+        self._hard_state_changed = False
+        self._new_entries = []
+        self._after = []
+
+    # Events ----------------------------------------------------------------------------------------------------------
+
+    def _handle_received(self, event: Received) -> None:
+        self.step(event.sender, event.message)
+
+    def _handle_tick(self, _event: Tick) -> None:
+        if self.leadership is not None:
+            self.leadership.tick()
+        elif self.now >= self._election_deadline:
+            self._become_pre_candidate()
+
+    def _handle_propose(self, event: Propose) -> None:
+        self.propose(event.data)
+
+    def propose(self, data: bytes) -> None:
+        """Append `data` if this replica leads and may; the effect `Proposed` or `ProposalRefused` tells."""
+        if self.leadership is None or not self.leadership.accepts_proposals(len(data)):
+            # While leadership is handed over the hint would lead back here.
+            self.emit(ProposalRefused(0 if self.leadership is not None else self.leader))
+            return
+        index = self.append_own(data)
+        self.emit(Proposed(index, self.term))
+        self.leadership.replicate()
+
+    def _handle_read_index(self, event: ReadIndex) -> None:
+        self.read_index(event.context)
+
+    def read_index(self, context: int) -> None:
+        """Begin a ReadIndex round (thesis 6.4); the effect `ReadReady` or `ReadRefused` tells."""
+        if self.leadership is None:
+            self.emit(ReadRefused(context, self.leader))
+        else:
+            self.leadership.read(context)
+
+    def _handle_persisted(self, event: Persisted) -> None:
+        self._persists_in_flight -= 1
+        # Entries overwritten since are not durable as they now stand; their own Persist is still on its way.
+        if event.index > self.durable and self.log.term_at(event.index) == event.term:
+            self.durable = event.index
+            if self.leadership is not None:
+                self.leadership.maybe_commit()
+
+    def _handle_suspect(self, event: Suspect) -> None:
+        if self.leadership is not None:
+            self.leadership.forget(event.node)
+        elif event.node == self.leader and self.role is Role.FOLLOWER:
+            self._leader_heard_at = Instant(float("-inf"))
+            wait = self._chance.uniform(0, self.config.suspicion_s_max)
+            self._election_deadline = min(self._election_deadline, Instant(self.now + wait))
+
+    def _handle_transfer(self, event: TransferLeadership) -> None:
+        if self.leadership is not None and event.target in self.peers:
+            self.leadership.transfer(event.target)
+
+    def _handle_snapshot_saved(self, event: SnapshotSaved) -> None:
+        incoming = self._incoming
+        if incoming is not None and incoming.saving and (incoming.index, incoming.term) == (event.index, event.term):
+            self._incoming = None
+            self._install(incoming)
+        elif self.log.snapshot_index < event.index <= self.applied:
+            keep_from = self._oldest_worth_keeping(event.index)
+            if keep_from > self.log.snapshot_index:
+                self.log.compact(keep_from)
+                self._persist(mark=(keep_from, self.log.snapshot_term))
+
+    def _oldest_worth_keeping(self, index: int) -> int:
+        """Up to where the log may go, once a snapshot covers `index`: some entries stay for followers just behind."""
+        config = self.config
+        oldest = max(self.log.snapshot_index, index - config.retained_entries)
+        bytes_kept = 0
+        for offset, entry in enumerate(reversed(self.log.between(oldest + 1, index))):
+            bytes_kept += len(entry.data)
+            if bytes_kept > config.retained_bytes_max:
+                return index - offset
+        return oldest
+
+    def _handle_snapshot_loaded(self, event: SnapshotLoaded) -> None:
+        if self.leadership is not None:
+            self.leadership.snapshot_loaded(event)
+
+    # Messages --------------------------------------------------------------------------------------------------------
+
+    def step(self, sender: int, message: Message) -> None:
+        """Take a message in: first what its term says (paper 5.1), then what it is."""
+        if sender not in self.peers:
+            return
+        term = message.term
+        if term > self.term and not self._is_about_a_future_term(message):
+            if isinstance(message, VoteRequest) and self._hears_a_leader() and not message.transfer:
+                # Thesis 4.2.3: a voter that hears its leader does not let itself be disturbed.
+                return
+            leads = isinstance(message, Append | Heartbeat | InstallSnapshot)
+            self._become_follower(term, sender if leads else 0)
+        elif term < self.term:
+            self._answer_from_the_past(sender, message)
+            return
+        _STEPS[type(message)](self, sender, message)
+
+    def _is_about_a_future_term(self, message: Message) -> bool:
+        # A pre-vote asks about a term that nobody is in yet, and a granted one repeats it.
+        return (isinstance(message, VoteRequest) and message.pre) or (
+            isinstance(message, VoteReply) and message.pre and message.granted
+        )
+
+    def _answer_from_the_past(self, sender: int, message: Message) -> None:
+        if isinstance(message, Append | Heartbeat | InstallSnapshot):
+            # A leader of the past must learn of our term, or a replica whose term ran ahead could never follow again.
+            self.send_when_durable(sender, AppendReply(self.term, False, 0))
+        elif isinstance(message, VoteRequest):
+            self.send_when_durable(sender, VoteReply(self.term, False, message.pre))
+
+    def _hears_a_leader(self) -> bool:
+        if self.leadership is not None:
+            return True  # Without a quorum it steps down by itself.
+        return self.leader != 0 and self.now < self._leader_heard_at + self.config.election_timeout_s_min
+
+    def _step_vote_request(self, sender: int, message: VoteRequest) -> None:
+        if message.pre:
+            would_vote = (
+                message.term > self.term and not self._hears_a_leader() and not self._goes_first(sender, message)
+            )
+            granted = would_vote and self.log.is_up_to_date(message.last_index, message.last_term)
+            self.send_when_durable(sender, VoteReply(message.term if granted else self.term, granted, True))
+            return
+        may_vote = self.vote == sender or (self.vote == 0 and self.leader == 0)
+        granted = may_vote and self.log.is_up_to_date(message.last_index, message.last_term)
+        if granted:
+            if self.vote != sender:
+                self.vote = sender
+                self._hard_state_changed = True
+            self._wait_for_leader()
+        self.send_when_durable(sender, VoteReply(self.term, granted, False))
+
+    def _goes_first(self, sender: int, message: VoteRequest) -> bool:
+        """Whether this node asks for pre-votes, too, and with the same log has the smaller id.
+
+        Followers that miss their leader at the same moment, as they do when its process is killed, would else both
+        pass the pre-vote, split the votes and wait for a whole timeout.
+        """
+        ends_alike = (message.last_term, message.last_index) == (self.log.last_term, self.log.last_index)
+        return self.role is Role.PRE_CANDIDATE and ends_alike and self.node_id < sender
+
+    def _step_vote_reply(self, sender: int, message: VoteReply) -> None:
+        awaited = Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE
+        if self.role is not awaited:
+            return
+        if message.pre and message.granted and message.term != self.term + 1:
+            return  # Granted for an earlier campaign.
+        self._votes.setdefault(sender, message.granted)
+        self._count_votes()
+
+    def _step_append(self, sender: int, message: Append) -> None:
+        self._follow(sender)
+        previous = message.previous_index
+        if previous < self.commit:
+            # Committed entries match by definition; the Append is late or comes from a leader that knows less of us.
+            # Tell it, instead of looking for a conflict where there can be none (databendlabs/openraft#511).
+            covered = previous + len(message.entries)
+            if covered <= self.commit:
+                self.send_when_durable(sender, AppendReply(self.term, True, self.commit))
+                return
+            entries = message.entries[self.commit - previous :]
+            previous, previous_term = self.commit, self.log.term_at(self.commit)
+        else:
+            entries, previous_term = message.entries, message.previous_term
+        if self.log.term_at(previous) != previous_term:
+            hint_index, hint_term = self.log.last_index_with_term_at_most(previous, message.previous_term)
+            hint_index = max(hint_index, self.commit)
+            hint_term = self.log.term_at(hint_index) or 0
+            self.send_when_durable(sender, AppendReply(self.term, False, message.previous_index, hint_index, hint_term))
+            return
+        self._accept(previous, entries)
+        last = previous + len(entries)
+        self.send_when_durable(sender, AppendReply(self.term, True, last))
+        # Only what this very message verified may be committed by it (atomix/copycat#265).
+        self.advance_commit(min(message.commit, last))
+
+    def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
+        """Append what is new; cut the log only at a real conflict: a short, late Append must not (paper 5.3)."""
+        log = self.log
+        index = previous + 1
+        skip = 0
+        for skip, entry in enumerate(entries):
+            if index + skip > log.last_index:
+                break
+            if log.term_at(index + skip) != entry.term:
+                ensure(index + skip > self.commit, "a committed entry is never replaced", index=index + skip)
+                log.truncate_from(index + skip)
+                self.durable = min(self.durable, log.last_index)
+                break
+        else:
+            return
+        new = list(entries[skip:])
+        log.append(new)
+        self._store(index + skip, new)
+
+    def _step_append_reply(self, sender: int, message: AppendReply) -> None:
+        if self.leadership is not None:
+            self.leadership.append_reply(sender, message)
+
+    def _step_heartbeat(self, sender: int, message: Heartbeat) -> None:
+        self._follow(sender)
+        self.advance_commit(min(message.commit, self.log.last_index))
+        # Sent at once: it says what is so now and promises nothing for after a crash.
+        self.send(sender, HeartbeatReply(self.term, message.round))
+
+    def _step_heartbeat_reply(self, sender: int, message: HeartbeatReply) -> None:
+        if self.leadership is not None:
+            self.leadership.heartbeat_reply(sender, message)
+
+    def _step_install_snapshot(self, sender: int, message: InstallSnapshot) -> None:
+        self._follow(sender)
+        if message.index <= self.commit:
+            self.send_when_durable(sender, AppendReply(self.term, True, self.commit))
+            return
+        incoming = self._incoming
+        if incoming is None or (incoming.index, incoming.term) != (message.index, message.index_term):
+            if incoming is not None and incoming.saving:
+                return  # One at a time; the leader asks again.
+            if message.total > self.config.snapshot_bytes_max:
+                return
+            incoming = self._incoming = _IncomingSnapshot(message.index, message.index_term, message.total)
+        if incoming.take(message.offset, message.data):
+            self.emit(SaveSnapshot(incoming.index, incoming.term, bytes(incoming.data)))
+        self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data)))
+
+    def _install(self, incoming: "_IncomingSnapshot") -> None:
+        """A received snapshot is durable: let it take the place of log and state (figure 13, steps 6 to 8)."""
+        if incoming.index <= self.commit:
+            return
+        keeps_tail = self.log.term_at(incoming.index) == incoming.term
+        if keeps_tail:
+            self.log.compact(incoming.index)
+            self.durable = max(self.durable, incoming.index)
+        else:
+            self.log.reset(incoming.index, incoming.term)
+            self.durable = incoming.index
+        self.commit = self.applied = incoming.index
+        self.emit(Restore(incoming.index, incoming.term, bytes(incoming.data)))
+        if self.leader not in (0, self.node_id):
+            self.send_when_durable(self.leader, AppendReply(self.term, True, incoming.index))
+        self._persist(mark=(incoming.index, incoming.term), replace_log=not keeps_tail)
+
+    def _step_install_snapshot_reply(self, sender: int, message: InstallSnapshotReply) -> None:
+        if self.leadership is not None:
+            self.leadership.snapshot_reply(sender, message)
+
+    def _step_timeout_now(self, _sender: int, _message: TimeoutNow) -> None:
+        if self.role is Role.FOLLOWER:
+            self._become_candidate(transfer=True)
+
+    # Roles -----------------------------------------------------------------------------------------------------------
+
+    def _follow(self, leader: int) -> None:
+        """A message of the current term's leader came."""
+        ensure(self.role is not Role.LEADER, "one leader for each term", term=self.term, other=leader)
+        if self.role is not Role.FOLLOWER or self.leader != leader:
+            self._become_follower(self.term, leader)
+        self._leader_heard_at = self.now
+        self._wait_for_leader()
+
+    def _wait_for_leader(self) -> None:
+        config = self.config
+        wait = self._chance.uniform(config.election_timeout_s_min, config.election_timeout_s_max)
+        self._election_deadline = Instant(self.now + wait)
+
+    def _become_follower(self, term: int, leader: int) -> None:
+        ensure(term >= self.term, "terms never fall", term=term, current=self.term)
+        if term > self.term:
+            # A vote belongs to its term: stepping down within a term keeps it (hazelcast/hazelcast#16643).
+            self.term, self.vote = term, 0
+            self._hard_state_changed = True
+        if self.leadership is not None:
+            self.leadership.end()
+            self.leadership = None
+        if leader != self.leader:
+            self._incoming = self._incoming if self._incoming is not None and self._incoming.saving else None
+        self._set_role(Role.FOLLOWER, leader)
+        self._wait_for_leader()
+
+    def step_down(self) -> None:
+        """Stop leading within the term, because no quorum answers (thesis 6.2)."""
+        self._become_follower(self.term, 0)
+
+    def _become_pre_candidate(self) -> None:
+        ensure(self.role is not Role.LEADER, "a leader does not campaign")
+        self._set_role(Role.PRE_CANDIDATE, 0)
+        self._wait_for_leader()
+        self._votes = {self.node_id: True}
+        for peer in self.peers:
+            self.send(peer, VoteRequest(self.term + 1, self.log.last_index, self.log.last_term, True))
+        self._count_votes()
+
+    def _become_candidate(self, *, transfer: bool = False) -> None:
+        ensure(self.role is not Role.LEADER, "a leader does not campaign")
+        self.term += 1
+        self.vote = self.node_id
+        self._hard_state_changed = True
+        self._set_role(Role.CANDIDATE, 0)
+        self._wait_for_leader()
+        self._votes = {self.node_id: True}
+        for peer in self.peers:
+            request = VoteRequest(self.term, self.log.last_index, self.log.last_term, False, transfer)
+            self.send_when_durable(peer, request)
+        self._count_votes()
+
+    def _count_votes(self) -> None:
+        match vote_result(self.voters, self._votes):
+            case VoteResult.WON if self.role is Role.PRE_CANDIDATE:
+                self._become_candidate()
+            case VoteResult.WON:
+                self._become_leader()
+            case VoteResult.LOST:
+                self._become_follower(self.term, 0)
+            case VoteResult.PENDING:
+                pass
+
+    def _become_leader(self) -> None:
+        ensure(self.role is Role.CANDIDATE, "only a candidate becomes leader", role=self.role)
+        self.leadership = Leadership(self)
+        self._set_role(Role.LEADER, self.node_id)
+        self.leadership.begin()
+
+    def _set_role(self, role: Role, leader: int) -> None:
+        self.role, self.leader = role, leader
+        self.emit(RoleChanged(role, self.term, leader))
+
+
+class _IncomingSnapshot:
+    """A snapshot on its way in: the bytes so far, in order."""
+
+    __slots__ = ("data", "index", "saving", "term", "total")
+
+    def __init__(self, index: int, term: int, total: int) -> None:
+        self.index = index
+        self.term = term
+        self.total = total
+        self.data = bytearray()
+        self.saving = False
+
+    def take(self, offset: int, data: bytes) -> bool:
+        """Add a chunk if it is the next one; True once, when the last one came."""
+        if self.saving or offset != len(self.data) or offset + len(data) > self.total:
+            return False
+        self.data += data
+        self.saving = len(self.data) == self.total
+        return self.saving
+
+
+_HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
+    Received: RaftNode._handle_received,
+    Tick: RaftNode._handle_tick,
+    Propose: RaftNode._handle_propose,
+    ReadIndex: RaftNode._handle_read_index,
+    Persisted: RaftNode._handle_persisted,
+    Suspect: RaftNode._handle_suspect,
+    TransferLeadership: RaftNode._handle_transfer,
+    SnapshotSaved: RaftNode._handle_snapshot_saved,
+    SnapshotLoaded: RaftNode._handle_snapshot_loaded,
+}
+
+_STEPS: dict[type, Callable[[RaftNode, int, Any], None]] = {
+    Append: RaftNode._step_append,
+    AppendReply: RaftNode._step_append_reply,
+    Heartbeat: RaftNode._step_heartbeat,
+    HeartbeatReply: RaftNode._step_heartbeat_reply,
+    VoteRequest: RaftNode._step_vote_request,
+    VoteReply: RaftNode._step_vote_reply,
+    InstallSnapshot: RaftNode._step_install_snapshot,
+    InstallSnapshotReply: RaftNode._step_install_snapshot_reply,
+    TimeoutNow: RaftNode._step_timeout_now,
+}

@@ -1,0 +1,89 @@
+"""The leader's view of one follower: what it has, what to send next, and how much may be on its way.
+
+Three states, as in etcd's raft (`design.md`, "Progress"): PROBE sends one message and waits, since where the logs
+part is not known; REPLICATE sends ahead, a few messages at a time; SNAPSHOT sends chunks, since the entries
+the follower needs are compacted away.
+"""
+
+from collections import deque
+from enum import StrEnum
+
+
+class ProgressState(StrEnum):
+    """How the leader sends to this follower."""
+
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Progress:
+    """Always ``0 <= match < next``. The leader creates one for each other voter when it begins its term."""
+
+    __slots__ = (
+        "chunk_sent_at",
+        "heard",
+        "in_flight",
+        "match",
+        "match_before",
+        "next",
+        "probe_sent",
+        "responsive",
+        "round",
+        "snapshot",
+        "snapshot_offset",
+        "state",
+    )
+
+    def __init__(self, next_index: int) -> None:
+        self.match = 0
+        self.next = next_index
+        self.state = ProgressState.PROBE
+        self.probe_sent = False
+        """In PROBE: a message is out; the next goes after its answer or a heartbeat's."""
+        self.in_flight: deque[int] = deque()
+        """In REPLICATE: the last index of each message that is not answered yet."""
+        self.match_before = 0
+        """What matched at the last heartbeat."""
+        self.responsive = False
+        """Whether it answered a heartbeat since it was last sent something again."""
+        self.heard = True
+        """Whether the follower said anything since the last quorum check."""
+        self.round = 0
+        """The newest read round it confirmed."""
+        self.snapshot: tuple[int, int, bytes] | None = None
+        """In SNAPSHOT: (index, term, data) on its way; None while it is being loaded."""
+        self.snapshot_offset = 0
+        self.chunk_sent_at = 0.0
+
+    def become_probe(self) -> None:
+        """Find the place again, from what is known to match."""
+        self.next = self.match + 1
+        self._become(ProgressState.PROBE)
+
+    def become_replicate(self) -> None:
+        """The place is known: send ahead."""
+        self.next = self.match + 1
+        self._become(ProgressState.REPLICATE)
+
+    def become_snapshot(self) -> None:
+        """Entries will not do."""
+        self._become(ProgressState.SNAPSHOT)
+
+    def _become(self, state: ProgressState) -> None:
+        self.state = state
+        self.probe_sent = False
+        self.in_flight.clear()
+        self.snapshot = None
+        self.snapshot_offset = 0
+
+    def acknowledge(self, index: int) -> bool:
+        """Take note that the follower has everything up to `index`; False when that is no news."""
+        while self.in_flight and self.in_flight[0] <= index:
+            self.in_flight.popleft()
+        self.probe_sent = False
+        self.next = max(self.next, index + 1)
+        if index <= self.match:
+            return False
+        self.match = index
+        return True
