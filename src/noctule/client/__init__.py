@@ -1,1 +1,4 @@
-"""Floor 3: typed client of the nodes' HTTP API, for the command line, the supervisor and the verifier; never imports node."""
+"""Floor 3: typed client of the nodes' HTTP API, for the command line, supervisor and verifier; never imports node.
+
+Read pictures.py (what comes back), exchange.py (one request, sent once), failures.py (errors), then api.py.
+"""

@@ -37,9 +37,12 @@ class Store(Protocol):
 
         `args[0]` is the command's name in any case. Wrong arity, unknown commands, keys over their bound and a
         cluster that cannot serve are delivered as a `Failure`; a write whose fate is not known as
-        ``Failure(b"UNKNOWN …")``. Arguments belong to the store from now on. Commands of one sink's connection
-        on one key take effect in the order submitted.
+        ``Failure(b"UNKNOWN …")``. Arguments belong to the store from now on. Commands are in no order with each other.
         """
+        ...
+
+    def conversation(self) -> "Store":
+        """A door for one connection: commands submitted to it take effect in the order submitted."""
         ...
 
 

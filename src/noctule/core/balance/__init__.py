@@ -1,1 +1,1 @@
-"""Which instance gets the next request."""
+"""Which instance gets the next request. Read balancer.py."""

@@ -1,1 +1,6 @@
-"""The replicated data model: commands, types, expiry, snapshots."""
+"""Floor 1: the replicated data model of one partition; may import base and core.placement.
+
+Pure functions of state, command and the leader's stamped time. Read these files in this order: reply.py (what a
+command answers), keyspace.py (the door), state.py (what is held), commands.py (the table), then the families
+strings.py, hashes.py, keys.py and scan.py; fan_out.py for commands over several partitions, snapshot.py for disk.
+"""

@@ -43,7 +43,7 @@ class Failure:
         return f"Failure({self.text!r})"
 
 
-Reply: TypeAlias = "None | int | float | bytes | Status | Failure | list[Reply] | dict[bytes, Reply]"
+Reply: TypeAlias = int | float | bytes | Status | Failure | list["Reply"] | dict[bytes, "Reply"] | None
 """bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
 
 OK = Status(b"OK")

@@ -1,0 +1,67 @@
+# Everything a person does here. Each target does its own set-up; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+APP ?= examples.board:app
+UP_FLAGS ?=
+SEEDS ?= 300
+PYTEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim bench docs clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/run.stamp: pyproject.toml scripts/make-venv
+	@scripts/make-venv "$(PYTHON)" $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,dev]'
+	@touch $@
+
+setup: $(VENV)/dev.stamp ## Make the virtual environment with everything a developer needs
+
+engines: ## Install the real servers that the tests meet (Debian, as root; elsewhere say what is missing)
+	@scripts/install-engines
+
+up: $(VENV)/run.stamp ## Start three nodes, three instances of the board and the gateway (APP=module:app, UP_FLAGS=…)
+	@$(BIN)/noctule up $(APP) $(UP_FLAGS)
+
+test: $(VENV)/dev.stamp engines ## Run every test, with real processes and real engines
+	@$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+unit: $(VENV)/dev.stamp ## Run the tests that need no processes, in seconds
+	@$(BIN)/python -m pytest -m 'not integration' $(PYTEST_FLAGS)
+
+integration: $(VENV)/dev.stamp engines ## Run the tests with real processes and engines
+	@$(BIN)/python -m pytest -m integration $(PYTEST_FLAGS)
+
+check: fmt lint types floors unit ## Format, lint, types, floors, fast tests
+
+fmt: $(VENV)/dev.stamp ## Format the code
+	@$(BIN)/ruff format .
+
+lint: $(VENV)/dev.stamp ## Lint the code
+	@$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp ## Check the types, strictly
+	@$(BIN)/mypy
+
+floors: $(VENV)/dev.stamp ## Check that floors import lower floors only
+	@$(BIN)/lint-imports
+
+sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEED=n to replay one)
+	@$(BIN)/python -m noctule.verify.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+bench: $(VENV)/dev.stamp engines ## Measure three nodes beside redis-server, and failover times
+	@$(BIN)/python bench/throughput.py
+	@$(BIN)/python bench/failover.py
+
+docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
+	@$(BIN)/python scripts/render_reference.py
+
+clean: ## Remove the virtual environment and caches (never the data under .noctule)
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

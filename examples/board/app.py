@@ -1,0 +1,183 @@
+"""A small board as many apps have one: sign in by name, count visits, write into a guestbook.
+
+Nothing lives in the process. The session and the entries are in the store that NOCTULE_STORE_URL names, so any number
+of instances show the same board, and one of them may end at any time.
+"""
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import FastAPI, Form, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.templating import Jinja2Templates
+from pydantic import StringConstraints
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from examples.board.guestbook import Entry, Guestbook, is_entry_id, new_entry_id, now_ms
+from noctule.base.errors import NoctuleError
+from noctule.kits.sessions import Session, Sessions
+from noctule.kits.store import connect
+
+INSTANCE = os.environ.get("INSTANCE_ID", "local")
+BODY_BYTES_MAX = 16 * 1024
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40), Form()]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), Form()]
+FormId = Annotated[str, Form(max_length=64)]
+Seal = Annotated[str, Form(max_length=64)]
+
+store = connect()
+guestbook = Guestbook(store)
+templates = Jinja2Templates(Path(__file__).with_name("templates"))
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """Close the connections to the store at the end."""
+    yield
+    await store.aclose()
+
+
+class BoundedBody:
+    """ASGI middleware: refuses with 413 to read more than `BODY_BYTES_MAX` of a request; forms are small."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        bytes_left = BODY_BYTES_MAX
+
+        async def bounded_receive() -> Message:
+            nonlocal bytes_left
+            message = await receive()
+            bytes_left -= len(message.get("body", b""))
+            if bytes_left < 0:
+                raise HTTPException(413, f"The form is longer than {BODY_BYTES_MAX} bytes.")
+            return message
+
+        await self.app(scope, bounded_receive if scope["type"] == "http" else receive, send)
+
+
+app = FastAPI(title="Board", lifespan=lifespan)
+app.add_middleware(Sessions, store=store)
+app.add_middleware(BoundedBody)
+
+
+@app.get("/", response_class=HTMLResponse)
+async def page(request: Request) -> Response:
+    """The board."""
+    session = visit(request)
+    form_id = new_entry_id()
+    context = {
+        "name": session.get("name"),
+        "visits": session["visits"],
+        "session": session.fingerprint,
+        "instance": INSTANCE,
+        "entries": await guestbook.newest(),
+        "form_id": form_id,
+        "seal": seal(session, form_id),
+    }
+    return templates.TemplateResponse(request, "board.html", context, headers={"cache-control": "no-store"})
+
+
+@app.get("/api/whoami")
+async def whoami(request: Request) -> dict[str, str | int | None]:
+    """The session as this instance sees it; counts as a visit."""
+    session = visit(request)
+    return {
+        "name": session.get("name"),
+        "visits": session["visits"],
+        "instance": INSTANCE,
+        "session": session.fingerprint,
+    }
+
+
+@app.post("/sign-in")
+async def sign_in(request: Request, name: Name, form_id: FormId = "", seal: Seal = "") -> Response:
+    """Be somebody; under a new session id, so that nobody who knew the old one is signed in too."""
+    session: Session = request.scope["session"]
+    check_form(request, session, form_id, seal)
+    session.regenerate()
+    session["name"] = name
+    session["form_secret"] = secrets.token_hex(16)
+    return RedirectResponse("/", status_code=303)
+
+
+@app.post("/sign-out")
+async def sign_out(request: Request, form_id: FormId = "", seal: Seal = "") -> Response:
+    """Be nobody again."""
+    session: Session = request.scope["session"]
+    check_form(request, session, form_id, seal)
+    session.destroy()
+    return RedirectResponse("/", status_code=303)
+
+
+@app.post("/guestbook")
+async def write(request: Request, text: Text, form_id: FormId = "", seal: Seal = "") -> Response:
+    """Add an entry; the form's id is the entry's, so that a second click adds nothing."""
+    session: Session = request.scope["session"]
+    check_form(request, session, form_id, seal)
+    entry = Entry(session.get("name") or "Somebody", text, INSTANCE, now_ms())
+    await guestbook.add(form_id or new_entry_id(), entry)
+    return RedirectResponse("/", status_code=303)
+
+
+def visit(request: Request) -> Session:
+    """Count the visit and give the session."""
+    session: Session = request.scope["session"]
+    session["visits"] = session.get("visits", 0) + 1
+    session.setdefault("form_secret", secrets.token_hex(16))
+    return session
+
+
+def seal(session: Session, form_id: str) -> str:
+    """What only a form of this session can carry: it proves the origin, and that the id was given out here."""
+    return hmac.new(session["form_secret"].encode(), form_id.encode(), hashlib.sha256).hexdigest()
+
+
+def check_form(request: Request, session: Session, form_id: str, sealed: str) -> None:
+    """Refuse forms of other sites, with 403.
+
+    A browser always names itself by Origin or Sec-Fetch-Site when it posts (Fetch standard, 3.1 and Fetch Metadata).
+    Without both it is a program that carries no visitor's cookie by accident, and may leave the seal out.
+    """
+    is_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
+    if not (form_id or sealed or is_browser):
+        return
+    known = "form_secret" in session and is_entry_id(form_id)
+    if not (known and hmac.compare_digest(seal(session, form_id), sealed)):
+        raise HTTPException(403, "This form is no longer valid. Go back, reload the page and try again.")
+
+
+def error_page(request: Request, status: int, message: str) -> Response:
+    """An error for people."""
+    return templates.TemplateResponse(request, "error.html", {"message": message}, status_code=status)
+
+
+@app.exception_handler(HTTPException)
+async def show_http_error(request: Request, error: HTTPException) -> Response:
+    """Errors that the board raises itself."""
+    return error_page(request, error.status_code, str(error.detail))
+
+
+@app.exception_handler(RequestValidationError)
+async def show_bad_form(request: Request, error: RequestValidationError) -> Response:
+    """A form that is out of bounds: say which field and why."""
+    problems = "; ".join(f"{problem['loc'][-1]}: {problem['msg']}" for problem in error.errors())
+    return error_page(request, 422, f"Please check the form. {problems}.")
+
+
+@app.exception_handler(NoctuleError)
+async def show_store_error(request: Request, error: NoctuleError) -> Response:
+    """The store is away; whether a post took effect is said, since the entry's id makes trying again safe."""
+    response = error_page(request, 503, "The board's store is not reachable at the moment. Trying again is safe.")
+    response.headers["retry-after"] = "1"
+    return response

@@ -1,0 +1,81 @@
+"""`noctule up`: a cluster on this machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noctule.cli import output
+from noctule.cli.output import JsonOption
+
+if TYPE_CHECKING:
+    from noctule.deploy.local.supervisor import Running
+
+
+def up(
+    app: Annotated[
+        str | None,
+        typer.Argument(metavar="APP", help="The ASGI app as module:attribute; without it only the nodes run."),
+    ] = None,
+    nodes: Annotated[int, typer.Option(help="How many nodes; fixed at the first start on a data folder.")] = 3,
+    instances: Annotated[int, typer.Option(help="How many instances of the app.")] = 3,
+    port: Annotated[int, typer.Option(help="Of the gateway; 0: the system chooses.")] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(help="Where everything listens; 0.0.0.0 opens the gateway alone to the network."),
+    ] = "127.0.0.1",
+    data_dir: Annotated[Path, typer.Option(help="The folder for data and logs; made if it is missing.")] = Path(
+        ".noctule"
+    ),
+    partitions: Annotated[int, typer.Option(help="How many partitions; fixed as the nodes are.")] = 16,
+    resp_port_base: Annotated[
+        int, typer.Option(help="Node i has this RESP port plus i; 0: the system chooses. The same for the next two.")
+    ] = 7400,
+    http_port_base: Annotated[int, typer.Option(help="Of the HTTP API.")] = 7500,
+    peer_port_base: Annotated[int, typer.Option(help="Of the nodes among themselves.")] = 7600,
+    json: JsonOption = False,
+) -> int:
+    """Run a cluster on this machine: nodes, instances of an app, and a gateway."""
+    from noctule.deploy.local.plan import UpConfig
+    from noctule.deploy.local.supervisor import run_up
+
+    config = UpConfig(
+        app=app,
+        nodes=nodes,
+        instances=instances,
+        port=port,
+        host=host,
+        data_dir=data_dir,
+        partitions=partitions,
+        resp_port_base=resp_port_base,
+        http_port_base=http_port_base,
+        peer_port_base=peer_port_base,
+    )
+    notices = output.Notices()
+
+    def on_ready(running: "Running") -> None:
+        notices.settle()
+        output.print_json(running) if json else _show(running)
+
+    with notices.waiting():
+        return run_up(config, notice=notices, on_ready=on_ready)
+
+
+def _show(running: "Running") -> None:
+    rows: list[tuple[object, ...]] = []
+    if running.gateway:
+        rows.append(("gateway", running.pid, running.gateway, "", ""))
+    rows += [(each.id, each.pid, f"http://{each.host}:{each.port}", "", "") for each in running.instances]
+    rows += [
+        (
+            f"node-{node.id}",
+            node.pid,
+            f"http://{node.host}:{node.http_port}",
+            f"redis://{node.host}:{node.resp_port}",
+            node.peer_port,
+        )
+        for node in running.nodes
+    ]
+    output.print_table(f"cluster {running.cluster}", ("what", "pid", "HTTP", "RESP", "peers"), rows)
+    print(f"data and logs: {running.data_dir}")
+    output.say("Ctrl-C stops it.")

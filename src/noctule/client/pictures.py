@@ -1,0 +1,96 @@
+"""What the HTTP API of a node gives, as types: the JSON objects of /api/cluster, /api/kv and /api/instances.
+
+The node's side of the same names is `node/api.py`, which this floor must not import; a test compares the two.
+Fields that a newer node adds are ignored.
+"""
+
+from typing import Literal
+
+import msgspec
+
+InstanceState = Literal["starting", "healthy", "unhealthy", "draining"]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """An app instance in the registry."""
+
+    id: str
+    service: str
+    address: str
+    """host:port where it answers HTTP."""
+    pid: int
+    """On its own machine."""
+    state: InstanceState
+    requests: int
+    """Served since it started."""
+    ttl_s: float = 15.0
+    """The entry vanishes when it is not renewed for so long; 1 to 3600."""
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """A member of the roster, as the asked node sees it."""
+
+    id: int
+    alive: bool
+    peer: str
+    resp: str
+    """host:port of its RESP door; empty while unknown. The same for `http`."""
+    http: str
+    leads: int
+    last_contact_ms: int | None
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One Raft group, as the asked node's replica sees it."""
+
+    id: int
+    first_slot: int
+    """Both inclusive; -1 for *meta*."""
+    last_slot: int
+    role: str
+    leader: int | None
+    term: int
+    commit_index: int
+    applied_index: int
+    last_index: int
+    snapshot_index: int
+    keys: int
+    lag: dict[int, int] = {}
+    """On the leader only: for each other voter the entries that it does not have yet."""
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """The asked node, and the cluster as it sees it."""
+
+    node_id: int
+    cluster: str
+    version: str
+    protocol_version: int
+    pid: int
+    uptime_s: float
+    data_dir: str
+    storage_failure: str
+    """Why the node no longer acknowledges; empty while its disk works."""
+    draining: bool
+    nodes: list[Peer]
+    groups: list[Group]
+    counters: dict[str, int]
+    gauges: dict[str, float]
+    instances: list[Instance]
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One key of the store and its value."""
+
+    key: str
+    value: bytes
+    ttl_ms: int | None
+    """Milliseconds until it expires; None when it never does."""
+
+
+class KeyPage(msgspec.Struct, frozen=True):
+    """One step of a scan; SCAN's semantics: a key may come twice, and a page may be empty before the end."""
+
+    keys: list[str]
+    cursor: str
+    """What to ask with next; ``"0"`` when the scan is complete."""

@@ -1,0 +1,137 @@
+"""Commands over several partitions: which partition gets what, and one reply out of the replies. Pure.
+
+Each part is an ordinary command of its own partition. A command over several partitions is atomic in each of them
+and not across; those that promise more (MSETNX, RENAME, COPY) are refused as in Redis Cluster.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from noctule.base.ids import GroupId
+from noctule.core.keyspace.commands import CommandSpec, Scope
+from noctule.core.keyspace.failures import CROSS_SLOT, INVALID_CURSOR, wrong_arity
+from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.scan import POSITION_BITS, parse_cursor
+from noctule.core.placement.slots import SLOT_COUNT, key_slot
+
+_Merge = Callable[[list[Reply]], Reply]
+_Part = TypeVar("_Part")
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """What to run where; each partition occurs once."""
+
+    parts: list[tuple[GroupId, list[bytes]]]
+    merge_replies: _Merge
+
+    def merge(self, replies: list[Reply]) -> Reply:
+        """The one reply, from the replies in the order of the parts; the first `Failure` among them wins."""
+        for reply in replies:
+            if isinstance(reply, Failure):
+                return reply
+        return self.merge_replies(replies)
+
+
+def partition_of(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> GroupId | Failure:
+    """The partition of a command in scope KEY; CROSSSLOT when its keys are on more than one."""
+    group = slot_table[key_slot(args[1])]
+    if spec.last_key != 1:
+        for key in spec.keys(args):
+            if slot_table[key_slot(key)] != group:
+                return CROSS_SLOT
+    return group
+
+
+def fan_out(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
+    """The parts of a command in scope SPLIT or ALL (KEY: its one part), and how to merge their replies.
+
+    `slot_table` names the partition of each slot (`placement.slots.partition_table`). The command has passed
+    `check_command`.
+    """
+    if spec.scope is Scope.KEY:
+        group = partition_of(spec, args, slot_table)
+        return group if isinstance(group, Failure) else FanOut([(group, list(args))], _only)
+    if spec.scope is Scope.SPLIT:
+        return _split(spec, args, slot_table)
+    if spec.name == b"SCAN":
+        return _scan(args, slot_table)
+    parts = [(group, list(args)) for group in dict.fromkeys(slot_table)]
+    return FanOut(parts, _MERGES[spec.name])
+
+
+def _split(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
+    step = spec.key_step
+    if (len(args) - 1) % step:
+        return wrong_arity(args[0])
+    parts: dict[GroupId, list[bytes]] = {}
+    order: list[GroupId] = []
+    for position in range(1, len(args), step):
+        group = slot_table[key_slot(args[position])]
+        part = parts.get(group)
+        if part is None:
+            part = parts[group] = [args[0]]
+        part += args[position : position + step]
+        order.append(group)
+    if len(parts) == 1:
+        return FanOut(list(parts.items()), _only)
+    merge = _in_order(list(parts), order) if spec.name == b"MGET" else _MERGES[spec.name]
+    return FanOut(list(parts.items()), merge)
+
+
+def _scan(args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
+    """One partition, named by the slot in the cursor; at its end the cursor moves on to the next one's first slot."""
+    cursor = parse_cursor(args[1])
+    if cursor is None:
+        return INVALID_CURSOR
+    slot = min(cursor >> POSITION_BITS, SLOT_COUNT - 1)
+    group = slot_table[slot]
+
+    def merge(replies: list[Reply]) -> Reply:
+        match replies:
+            case [[b"0", found]]:
+                following = next((after for after in range(slot, SLOT_COUNT) if slot_table[after] != group), 0)
+                return [b"%d" % (following << POSITION_BITS), found]
+        return replies[0]
+
+    return FanOut([(group, list(args))], merge)
+
+
+def _only(replies: list[Reply]) -> Reply:
+    return replies[0]
+
+
+def _sum(replies: list[Reply]) -> Reply:
+    return sum(reply for reply in replies if isinstance(reply, int))
+
+
+def _ok(_replies: list[Reply]) -> Reply:
+    return OK
+
+
+def _concatenated(replies: list[Reply]) -> Reply:
+    return [item for reply in replies if isinstance(reply, list) for item in reply]
+
+
+def _in_order(groups: list[GroupId], order: list[GroupId]) -> _Merge:
+    """Puts the values back into the order of the keys."""
+
+    def merge(replies: list[Reply]) -> Reply:
+        values = {group: iter(reply) for group, reply in zip(groups, replies, strict=True) if isinstance(reply, list)}
+        return [next(values[group]) for group in order]
+
+    return merge
+
+
+_MERGES: dict[bytes, _Merge] = {
+    b"DEL": _sum,
+    b"UNLINK": _sum,
+    b"EXISTS": _sum,
+    b"TOUCH": _sum,
+    b"DBSIZE": _sum,
+    b"MSET": _ok,
+    b"FLUSHALL": _ok,
+    b"FLUSHDB": _ok,
+    b"KEYS": _concatenated,
+}

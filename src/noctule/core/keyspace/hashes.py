@@ -1,0 +1,177 @@
+"""The commands on hashes. A hash without fields does not exist: its key is removed with the last field."""
+
+from collections.abc import Sequence
+
+from noctule.core.keyspace.failures import (
+    NOT_A_FLOAT,
+    NOT_AN_INTEGER,
+    NOT_FINITE,
+    OVERFLOW,
+    WRONG_TYPE,
+    wrong_arity,
+)
+from noctule.core.keyspace.numbers import (
+    INT_MAX,
+    INT_MIN,
+    add_floats,
+    format_float,
+    is_infinite,
+    parse_float,
+    parse_int,
+)
+from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.state import State
+
+_NO_FIELDS: dict[bytes, bytes] = {}
+
+
+def hset(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HSET key (field value)…; how many fields are new."""
+    if len(args) % 2:
+        return wrong_arity(args[0])
+    fields = state.get(args[1])
+    if isinstance(fields, bytes):
+        return WRONG_TYPE
+    if fields is None:
+        new = dict(zip(args[2::2], args[3::2], strict=True))
+        state.put(args[1], new)
+        return len(new)
+    return sum(state.put_field(fields, args[position], args[position + 1]) for position in range(2, len(args), 2))
+
+
+def hmset(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """HMSET key (field value)…"""
+    reply = hset(state, args, now_ms)
+    return reply if isinstance(reply, Failure) else OK
+
+
+def hsetnx(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HSETNX key field value."""
+    fields = _fields(state, args[1])
+    if isinstance(fields, Failure):
+        return fields
+    if args[2] in fields:
+        return 0
+    _put(state, args[1], args[2], args[3])
+    return 1
+
+
+def hget(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HGET key field."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else fields.get(args[2])
+
+
+def hmget(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HMGET key field…"""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else [fields.get(field) for field in args[2:]]
+
+
+def hdel(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HDEL key field…; how many were there."""
+    fields = _fields(state, args[1])
+    if isinstance(fields, Failure):
+        return fields
+    removed = 0
+    for field in args[2:]:
+        if field in fields and len(fields) == 1:
+            state.remove(args[1])
+            return removed + 1
+        removed += state.remove_field(fields, field)
+    return removed
+
+
+def hgetall(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HGETALL key; sorted by field, since replicas with the same fields must answer the same."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else dict(sorted(fields.items()))
+
+
+def hkeys(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HKEYS key, sorted."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else [*sorted(fields)]
+
+
+def hvals(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HVALS key, in the order of HKEYS."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else [fields[field] for field in sorted(fields)]
+
+
+def hlen(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HLEN key."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else len(fields)
+
+
+def hexists(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HEXISTS key field."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else int(args[2] in fields)
+
+
+def hstrlen(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HSTRLEN key field."""
+    fields = _fields(state, args[1])
+    return fields if isinstance(fields, Failure) else len(fields.get(args[2], b""))
+
+
+def hincrby(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HINCRBY key field increment."""
+    amount = parse_int(args[3])
+    if amount is None:
+        return NOT_AN_INTEGER
+    fields = _fields(state, args[1])
+    if isinstance(fields, Failure):
+        return fields
+    start = parse_int(fields.get(args[2], b"0"))
+    if start is None:
+        return Failure(b"ERR hash value is not an integer")
+    total = start + amount
+    if not INT_MIN <= total <= INT_MAX:
+        return OVERFLOW
+    _put(state, args[1], args[2], b"%d" % total)
+    return total
+
+
+def hincrbyfloat(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HINCRBYFLOAT key field increment; digits as numbers.py tells."""
+    if is_infinite(args[3]):
+        return Failure(b"ERR value is NaN or Infinity")
+    amount = parse_float(args[3])
+    if amount is None:
+        return NOT_A_FLOAT
+    fields = _fields(state, args[1])
+    if isinstance(fields, Failure):
+        return fields
+    old = fields.get(args[2], b"0")
+    if is_infinite(old):
+        return NOT_FINITE
+    start = parse_float(old)
+    if start is None:
+        return Failure(b"ERR hash value is not a float")
+    total = add_floats(start, amount)
+    if total is None:
+        return NOT_FINITE
+    text = format_float(total)
+    _put(state, args[1], args[2], text)
+    return text
+
+
+def _fields(state: State, key: bytes) -> dict[bytes, bytes] | Failure:
+    """The fields, to be read; none for an absent key."""
+    value = state.get(key)
+    if value is None:
+        return _NO_FIELDS
+    return WRONG_TYPE if isinstance(value, bytes) else value
+
+
+def _put(state: State, key: bytes, field: bytes, text: bytes) -> None:
+    """Set one field of a hash that is present or not there yet."""
+    fields = state.get(key)
+    if isinstance(fields, dict):
+        state.put_field(fields, field, text)
+    else:
+        state.put(key, {field: text})

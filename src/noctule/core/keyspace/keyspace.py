@@ -1,0 +1,96 @@
+"""The applied state of one partition: commands go in, replies come out, and replicas cannot diverge.
+
+Everything is a function of the state, the command and the leader's time stamped into the log entry: no clock, no
+chance, and no order that two replicas with the same data could see differently.
+
+Expiry stands in one place, here. A key whose deadline has passed by the leader's stamp counts as absent; `execute`
+removes such keys among those a command names before its handler runs, and `read` sends the command through the log
+instead. So a key that one reader has seen expired can never come back after a failover to a leader with a slower clock.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from hashlib import blake2b
+from typing import Literal
+
+from noctule.core.keyspace.commands import CommandSpec, find_command, unknown_command
+from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.snapshot import KeyspacePicture, load_chunks
+from noctule.core.keyspace.state import State
+
+
+class ReadOutcome(Enum):
+    """What `read` answers when it has no reply."""
+
+    MUST_LOG = "must_log"
+    """Send the command through the log and answer what `execute` replies."""
+
+
+MUST_LOG: Literal[ReadOutcome.MUST_LOG] = ReadOutcome.MUST_LOG
+
+
+class Keyspace(State):
+    """The state with its commands. Owned by one replica; not to be shared between threads."""
+
+    __slots__ = ()
+
+    def execute(self, args: Sequence[bytes], now_ms: int) -> Reply:
+        """Apply one command at the leader's time in unix ms and answer it; what the user did wrong is a `Failure`.
+
+        Replicas that execute the same commands with the same times in the same order hold the same data. Bounds
+        on arguments are the router's to check before (`check_command`).
+        """
+        spec = find_command(args[0])
+        if spec is None or spec.handler is None:
+            return unknown_command(args)
+        if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
+            return wrong_arity(args[0])
+        if self.deadlines:
+            for key in self._expired_among(spec, args, now_ms):
+                self.remove(key)
+        return spec.handler(self, args, now_ms)
+
+    def read(self, args: Sequence[bytes], now_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """Answer a read-only command and change nothing.
+
+        `ReadOutcome.MUST_LOG` when it names a key that has expired and is not purged yet, and for every write.
+        """
+        spec = find_command(args[0])
+        if spec is None or spec.handler is None:
+            return unknown_command(args)
+        if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
+            return wrong_arity(args[0])
+        if spec.is_write or (self.deadlines and self._expired_among(spec, args, now_ms)):
+            return MUST_LOG
+        return spec.handler(self, args, now_ms)
+
+    def picture(self) -> KeyspacePicture:
+        """The data as it is now, untouched by later writes; costs a dict entry for each key and field."""
+        slots = {
+            slot: {key: value if isinstance(value, bytes) else dict(value) for key, value in values.items()}
+            for slot, values in self.slots.items()
+        }
+        return KeyspacePicture(slots, self.deadlines.copy())
+
+    @classmethod
+    def load(cls, chunks: Iterable[bytes]) -> "Keyspace":
+        """The keyspace that a picture's chunks tell of; `StorageError` when they are not whole and in order."""
+        keyspace = cls()
+        load_chunks(keyspace, chunks)
+        return keyspace
+
+    def digest(self) -> bytes:
+        """16 bytes that are equal for equal data, however it came about. Costs every key."""
+        digest = blake2b(digest_size=16)
+        for chunk in KeyspacePicture(self.slots, self.deadlines).chunks():
+            digest.update(chunk)
+        return digest.digest()
+
+    def _expired_among(self, spec: CommandSpec, args: Sequence[bytes], now_ms: int) -> Sequence[bytes]:
+        """Those of the command's keys that have expired, each once."""
+        deadlines = self.deadlines
+        if spec.last_key == 1:
+            deadline = deadlines.get(args[1])
+            return () if deadline is None or deadline > now_ms else (args[1],)
+        return [key for key in dict.fromkeys(spec.keys(args)) if key in deadlines and deadlines[key] <= now_ms]

@@ -1,0 +1,89 @@
+"""Numbers as Redis reads and writes them: strict 64-bit integers, and 80-bit floats for INCRBYFLOAT.
+
+Redis computes INCRBYFLOAT in C's `long double`, whose 64-bit mantissa is emulated here with exact fractions: the
+result is the same on every machine, as replicas need it, and digit for digit what Redis on x86-64 answers.
+Source: `string2ll`, `string2ld` and `ld2string` in Redis 7.0's util.c.
+"""
+
+import re
+from fractions import Fraction
+
+INT_MIN = -(2**63)
+INT_MAX = 2**63 - 1
+
+FLOAT_CHARS_MAX = 1_000
+"""A longer text is not read as a float. (Redis: 5,119.)"""
+
+_MANTISSA_BITS = 64
+_DECIMALS = 17
+_SMALLEST = Fraction(1, 2**16_445)
+_LIMIT = Fraction(2**1024)
+_FLOAT = re.compile(rb"([+-]?)(\d+\.?\d*|\.\d+)(?:[eE]([+-]?\d{1,6}))?")
+_INFINITY = re.compile(rb"[+-]?inf(inity)?", re.IGNORECASE)
+
+
+def parse_int(text: bytes) -> int | None:
+    """A signed 64-bit integer in its only spelling, or None: no plus, no spaces, no leading zeros, no ``-0``."""
+    if len(text) > 20:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    # Python also reads spaces, underscores and a plus: writing the number again tells whether it was spelt so.
+    if b"%d" % number != text or not INT_MIN <= number <= INT_MAX:
+        return None
+    return number
+
+
+def is_infinite(text: bytes) -> bool:
+    """Whether the text spells an infinity, which Redis reads as a float and then refuses as a sum."""
+    return _INFINITY.fullmatch(text) is not None
+
+
+def parse_float(text: bytes) -> Fraction | None:
+    """A decimal number rounded to 64 bits of mantissa, or None.
+
+    None also for what only a `long double` can hold: beyond the largest double, or closer to zero than 2**-16445.
+    """
+    match = _FLOAT.fullmatch(text) if len(text) <= FLOAT_CHARS_MAX else None
+    if match is None:
+        return None
+    sign, digits, exponent = match.groups(b"0")
+    number = Fraction(digits.decode())
+    if number == 0:
+        return number
+    power = int(exponent)
+    if abs(power) > 6_000:
+        return None
+    number = _rounded(number * Fraction(10) ** power)
+    if not _SMALLEST <= number < _LIMIT:
+        return None
+    return -number if sign == b"-" else number
+
+
+def add_floats(left: Fraction, right: Fraction) -> Fraction | None:
+    """The sum rounded to 64 bits of mantissa; None beyond the largest double."""
+    total = _rounded(left + right)
+    return total if abs(total) < _LIMIT else None
+
+
+def format_float(number: Fraction) -> bytes:
+    """As ``%.17Lf`` prints it, without the zeros at its end: at most 17 decimals, never an exponent or ``-0``."""
+    scaled = round(abs(number) * 10**_DECIMALS)
+    whole, decimals = divmod(scaled, 10**_DECIMALS)
+    text = f"{whole}.{decimals:0{_DECIMALS}}".rstrip("0").rstrip(".")
+    return (f"-{text}" if number < 0 and scaled else text).encode()
+
+
+def _rounded(number: Fraction) -> Fraction:
+    """To the nearest with 64 bits of mantissa; a tie goes to the even one, as processors do."""
+    if number == 0:
+        return number
+    top, bottom = abs(number.numerator), number.denominator
+    # The exponent that makes the mantissa an integer of exactly 64 bits; the first guess may be one too high.
+    shift = top.bit_length() - bottom.bit_length() - _MANTISSA_BITS + 1
+    unit = Fraction(2) ** shift
+    if Fraction(top, bottom) / unit < 2 ** (_MANTISSA_BITS - 1):
+        unit /= 2
+    return round(number / unit) * unit

@@ -1,0 +1,174 @@
+"""The commands that walk over many keys or fields, in an order that follows from the keys alone.
+
+A scan's cursor is a place and not a session: the slot in the upper bits, the position (CRC32) in the lower 32. Since
+a key never changes its place, one that is present during the whole scan is met, whatever comes and goes, on whichever
+replica, and across a split of the partition. Keys that share a position are returned together.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from noctule.base.bounds import SCAN_COUNT_MAX
+from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE
+from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
+from noctule.core.keyspace.keys import type_name
+from noctule.core.keyspace.numbers import parse_int
+from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.state import State, scan_order
+from noctule.core.placement.slots import SLOT_COUNT
+
+POSITION_BITS = 32
+"""The lower bits of a SCAN cursor; what is above them is the slot."""
+SMALL_SLOT_KEYS = 256
+"""A slot with more keys has its order kept between the pieces of a scan."""
+HASH_PIECES_MAX = 64
+"""HSCAN needs no more calls than this: it returns more fields than COUNT at a time from a large hash."""
+
+_NOTHING: tuple[()] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ScanOptions:
+    """What follows the cursor."""
+
+    matches: Callable[[bytes], bool] | None = None
+    count: int = 10
+    type_wanted: bytes = b""
+
+
+def keys(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """KEYS pattern, sorted."""
+    matches = _matcher(args[1])
+    if isinstance(matches, Failure):
+        return matches
+    return [*sorted(filter(matches, state.live_keys(now_ms)))]
+
+
+def dbsize(state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
+    """DBSIZE; keys that have expired count until they are purged, as in Redis."""
+    return state.key_count
+
+
+def flush(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """FLUSHALL and FLUSHDB [ASYNC|SYNC]; there is one database."""
+    if len(args) > 2 or (len(args) == 2 and args[1].upper() not in (b"ASYNC", b"SYNC")):
+        return SYNTAX
+    state.clear()
+    return OK
+
+
+def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type] over this partition; cursor 0 after its last key.
+
+    Looks at no more than COUNT keys (and those that share the last one's position), SCAN_COUNT_MAX at most.
+    """
+    cursor = parse_cursor(args[1])
+    if cursor is None:
+        return INVALID_CURSOR
+    options = _parse_options(args, 2, knows_type=True)
+    if isinstance(options, Failure):
+        return options
+    found, after = _collect(state, cursor, options.count)
+    deadlines = state.deadlines
+    live: list[Reply] = [
+        key
+        for key in found
+        if (options.matches is None or options.matches(key))
+        and (key not in deadlines or deadlines[key] > now_ms)
+        and (not options.type_wanted or type_name(state.get(key) or b"") == options.type_wanted)
+    ]
+    return [b"%d" % after, live]
+
+
+def hscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """HSCAN key cursor [MATCH pattern] [COUNT count]; fields and values in turn. The cursor is a position."""
+    cursor = parse_cursor(args[2])
+    if cursor is None:
+        return INVALID_CURSOR
+    fields = state.get(args[1])
+    if fields is None or isinstance(fields, bytes):
+        return WRONG_TYPE if fields is not None else [b"0", []]
+    options = _parse_options(args, 3, knows_type=False)
+    if isinstance(options, Failure):
+        return options
+    order = scan_order(fields)
+    count = max(options.count, len(order) // HASH_PIECES_MAX)
+    piece, after = _piece(order, cursor, count)
+    found: list[Reply] = []
+    for field in piece:
+        if options.matches is None or options.matches(field):
+            found += (field, fields[field])
+    return [b"%d" % after, found]
+
+
+def parse_cursor(text: bytes) -> int | None:
+    """A decimal number of 64 bits without a sign, or None; no digits at all are zero, as Redis reads them."""
+    if not text:
+        return 0
+    if not text.isdigit() or len(text) > 20:
+        return None
+    cursor = int(text)
+    return cursor if cursor < 2**64 else None
+
+
+def _collect(state: State, cursor: int, count: int) -> tuple[list[bytes], int]:
+    """The next keys from the cursor on, and the cursor after them; 0 after the last key of the partition."""
+    found: list[bytes] = []
+    first = cursor >> POSITION_BITS
+    position = cursor & (2**POSITION_BITS - 1)
+    for slot in range(first, SLOT_COUNT):
+        values = state.slots.get(slot, _NOTHING)
+        if not values:
+            continue
+        if len(found) >= count:
+            return found, slot << POSITION_BITS
+        order = state.slot_order(slot) if len(values) > SMALL_SLOT_KEYS else scan_order(state.slots[slot])
+        piece, after = _piece(order, position if slot == first else 0, count - len(found))
+        found += piece
+        if after:
+            return found, slot << POSITION_BITS | after
+    return found, 0
+
+
+def _piece(order: list[tuple[int, bytes]], position: int, count: int) -> tuple[list[bytes], int]:
+    """At least `count` names from a position on, and the position after them; 0 after the last."""
+    start = bisect_left(order, (position, b""))
+    end = start + count
+    while 0 < end < len(order) and order[end][0] == order[end - 1][0]:
+        end += 1
+    return [name for _, name in islice(order, start, end)], order[end][0] if end < len(order) else 0
+
+
+def _parse_options(args: Sequence[bytes], first: int, *, knows_type: bool) -> ScanOptions | Failure:
+    matches: Callable[[bytes], bool] | None = None
+    count, type_wanted = 10, b""
+    for position in range(first, len(args), 2):
+        word = args[position].upper()
+        if position + 1 == len(args):
+            return SYNTAX
+        argument = args[position + 1]
+        if word == b"COUNT":
+            number = parse_int(argument)
+            if number is None:
+                return NOT_AN_INTEGER
+            if number < 1:
+                return SYNTAX
+            count = min(number, SCAN_COUNT_MAX)
+        elif word == b"MATCH":
+            matcher = _matcher(argument)
+            if isinstance(matcher, Failure):
+                return matcher
+            matches = matcher
+        elif word == b"TYPE" and knows_type:
+            type_wanted = argument.lower()
+        else:
+            return SYNTAX
+    return ScanOptions(matches, count, type_wanted)
+
+
+def _matcher(pattern: bytes) -> Callable[[bytes], bool] | Failure:
+    if len(pattern) > PATTERN_BYTES_MAX:
+        return Failure(b"ERR pattern exceeds PATTERN_BYTES_MAX (%d bytes)" % PATTERN_BYTES_MAX)
+    return glob_matcher(pattern)

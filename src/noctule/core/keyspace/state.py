@@ -1,0 +1,217 @@
+"""What one partition holds: values by slot, deadlines, and the counts that follow them.
+
+Every change of the data goes through the methods here, so that the counts, the deadline heap and the cached scan
+orders stay true. Nothing here knows what has expired: `Keyspace` removes a command's expired keys before its
+handler runs, so that a handler only ever meets keys that live. Read keyspace.py next.
+"""
+
+from binascii import crc32
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
+
+from noctule.base.ensure import ensure
+from noctule.core.placement.slots import key_slot
+
+Value: TypeAlias = bytes | dict[bytes, bytes]
+"""A string, or a hash of fields; a hash is never empty."""
+
+KEY_COST_BYTES = 150
+"""What CPython takes for a key beside its own bytes: two object headers and a dict entry at its usual load."""
+FIELD_COST_BYTES = 150
+"""The same for one field of a hash."""
+DEADLINE_COST_BYTES = 220
+"""A number, a dict entry, and an entry of the heap."""
+
+HEAP_SLACK = 64
+"""Stale heap entries that are tolerated beside twice the number of deadlines."""
+ORDERS_MAX = 8
+"""Slots whose scan order is kept at one time."""
+
+
+class State:
+    """The data of one partition. `slots` and `deadlines` are for reading; only methods change them."""
+
+    __slots__ = ("_heap", "_orders", "bytes_used", "deadlines", "key_count", "slots")
+
+    def __init__(self) -> None:
+        self.slots: dict[int, dict[bytes, Value]] = {}
+        """Slot to keys to values; a slot without keys is absent."""
+        self.deadlines: dict[bytes, int] = {}
+        """The unix time in ms from which a key counts as absent, for the keys that have one."""
+        self.key_count = 0
+        self.bytes_used = 0
+        """An estimate of the memory held, a function of the data alone; within a quarter of what tracemalloc finds."""
+        self._heap: list[tuple[int, bytes]] = []
+        self._orders: dict[int, list[tuple[int, bytes]]] = {}
+
+    def get(self, key: bytes) -> Value | None:
+        """The value, or None. A hash is the state's own: change it by `put_field` and `remove_field` only."""
+        values = self.slots.get(key_slot(key))
+        return None if values is None else values.get(key)
+
+    def put(self, key: bytes, value: Value) -> None:
+        """Set the value and keep the deadline, if any. The state owns the value from now on."""
+        slot = key_slot(key)
+        values = self.slots.get(slot)
+        if values is None:
+            values = self.slots[slot] = {}
+        old = values.get(key)
+        size = len(value) if isinstance(value, bytes) else value_bytes(value)
+        if old is None:
+            self.key_count += 1
+            self.bytes_used += KEY_COST_BYTES + len(key) + size
+            if slot in self._orders:
+                insort(self._orders[slot], (crc32(key), key))
+        else:
+            self.bytes_used += size - value_bytes(old)
+        values[key] = value
+
+    def replace(self, key: bytes, value: Value, deadline: int | None) -> None:
+        """Set the value and the deadline; None means that the key does not expire."""
+        self.put(key, value)
+        if deadline is not None:
+            self.set_deadline(key, deadline)
+        elif key in self.deadlines:
+            self.clear_deadline(key)
+
+    def remove(self, key: bytes) -> bool:
+        """Remove the key with its deadline; whether it was there."""
+        slot = key_slot(key)
+        values = self.slots.get(slot)
+        old = None if values is None else values.pop(key, None)
+        if values is None or old is None:
+            return False
+        if not values:
+            del self.slots[slot]
+        self.key_count -= 1
+        self.bytes_used -= KEY_COST_BYTES + len(key) + value_bytes(old)
+        if key in self.deadlines:
+            self.clear_deadline(key)
+        order = self._orders.get(slot)
+        if order is not None:
+            del order[bisect_left(order, (crc32(key), key))]
+        return True
+
+    def put_field(self, fields: dict[bytes, bytes], field: bytes, value: bytes) -> bool:
+        """Set a field of a hash that is in the state; whether the field is new."""
+        old = fields.get(field)
+        fields[field] = value
+        if old is None:
+            self.bytes_used += FIELD_COST_BYTES + len(field) + len(value)
+            return True
+        self.bytes_used += len(value) - len(old)
+        return False
+
+    def remove_field(self, fields: dict[bytes, bytes], field: bytes) -> bool:
+        """Remove a field of a hash that is in the state; whether it was there. Who takes the last removes the key."""
+        old = fields.pop(field, None)
+        if old is None:
+            return False
+        self.bytes_used -= FIELD_COST_BYTES + len(field) + len(old)
+        return True
+
+    def set_deadline(self, key: bytes, deadline: int) -> None:
+        """Let a key that is present expire at this unix time in ms."""
+        old = self.deadlines.get(key)
+        if old == deadline:
+            return
+        if old is None:
+            self.bytes_used += DEADLINE_COST_BYTES
+        self.deadlines[key] = deadline
+        heappush(self._heap, (deadline, key))
+        self._compact_heap()
+
+    def clear_deadline(self, key: bytes) -> bool:
+        """Let the key live on; whether it had a deadline."""
+        if self.deadlines.pop(key, None) is None:
+            return False
+        self.bytes_used -= DEADLINE_COST_BYTES
+        self._compact_heap()
+        return True
+
+    def clear(self) -> None:
+        """Remove everything. Replaces the dicts, so that whoever reads the old ones is not disturbed."""
+        self.slots = {}
+        self.deadlines = {}
+        self.key_count = 0
+        self.bytes_used = 0
+        self._heap = []
+        self._orders = {}
+
+    def live_keys(self, now_ms: int) -> Iterator[bytes]:
+        """Every key that has not expired, in no particular order."""
+        deadlines = self.deadlines
+        for values in self.slots.values():
+            for key in values:
+                deadline = deadlines.get(key)
+                if deadline is None or deadline > now_ms:
+                    yield key
+
+    def expired_keys(self, now_ms: int, limit: int) -> list[bytes]:
+        """At most `limit` keys whose deadline has passed, the longest expired first; changes no data.
+
+        The same keys come again until they are removed. Costs the keys found, not the keys held.
+        """
+        found: dict[bytes, int] = {}
+        heap = self._heap
+        while heap and heap[0][0] <= now_ms and len(found) < limit:
+            deadline, key = heappop(heap)
+            if self.deadlines.get(key) == deadline:
+                found[key] = deadline
+        for key, deadline in found.items():
+            heappush(heap, (deadline, key))
+        return list(found)
+
+    def slot_order(self, slot: int) -> list[tuple[int, bytes]]:
+        """The (crc32, key) pairs of a slot in their order, kept up to date while it is among the last few asked for.
+
+        That makes a scan of a slot with very many keys (one hash tag) pay for the order once and not in every
+        piece. Read only.
+        """
+        order = self._orders.get(slot)
+        if order is None:
+            order = scan_order(self.slots[slot])
+            if len(self._orders) == ORDERS_MAX:
+                del self._orders[next(iter(self._orders))]
+            self._orders[slot] = order
+        return order
+
+    def check(self) -> None:
+        """Raise `InternalError` unless the slots, deadlines, counts, heap and orders agree. Costs every key."""
+        count = size = 0
+        for slot, values in self.slots.items():
+            ensure(values, "a slot without keys is absent", slot=slot)
+            for key, value in values.items():
+                ensure(key_slot(key) == slot, "a key stands in its own slot", key=key, slot=slot)
+                ensure(isinstance(value, bytes) or value, "a hash is never empty", key=key)
+                count += 1
+                size += KEY_COST_BYTES + len(key) + value_bytes(value)
+        for key in self.deadlines:
+            ensure(self.get(key) is not None, "only a key that is present has a deadline", key=key)
+        size += DEADLINE_COST_BYTES * len(self.deadlines)
+        ensure(self.key_count == count, "the key count is true", counted=count, kept=self.key_count)
+        ensure(self.bytes_used == size, "the size is true", counted=size, kept=self.bytes_used)
+        awaited = {(deadline, key) for key, deadline in self.deadlines.items()}
+        ensure(awaited <= set(self._heap), "every deadline is in the heap")
+        ensure(len(self._heap) <= 2 * len(awaited) + HEAP_SLACK, "the heap is bounded", entries=len(self._heap))
+        for slot, order in self._orders.items():
+            ensure(order == scan_order(self.slots.get(slot, {})), "a kept scan order is true", slot=slot)
+
+    def _compact_heap(self) -> None:
+        if len(self._heap) > 2 * len(self.deadlines) + HEAP_SLACK:
+            self._heap = [(deadline, key) for key, deadline in self.deadlines.items()]
+            heapify(self._heap)
+
+
+def value_bytes(value: Value) -> int:
+    """What a value adds to `bytes_used`."""
+    if isinstance(value, bytes):
+        return len(value)
+    return sum(map(len, value)) + sum(map(len, value.values())) + FIELD_COST_BYTES * len(value)
+
+
+def scan_order(values: dict[bytes, Value] | dict[bytes, bytes]) -> list[tuple[int, bytes]]:
+    """The keys with their positions, a function of the keys alone, in the order in which a scan meets them."""
+    return sorted((crc32(key), key) for key in values)

@@ -1,0 +1,54 @@
+"""What stands in a log entry: batches of commands, and the time the leader stamped them with.
+
+A batch is encoded once, by the node whose client sent it; the leader puts those bytes into an entry as they are, and
+the same bytes go to the WAL and to the peers. Only applying decodes them.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from noctule.base.errors import StorageError
+
+
+class Batch(Struct, array_like=True, frozen=True, gc=False):
+    """Commands of one origin for one group, applied in order, all or none of them logged.
+
+    `origin` names the router that sent it (a process' life, not a node), `sequence` counts its batches for the group
+    from 1, without gaps; below `acknowledged_below` it has seen every answer. Origins below 0 are leaders themselves.
+    """
+
+    origin: int
+    sequence: int
+    acknowledged_below: int
+    commands: list[list[bytes]]
+
+
+class EntryBody(Struct, array_like=True, frozen=True, gc=False):
+    """A log entry's data: batches applied in order, all at `stamp_ms` of the leader's clock, which never falls."""
+
+    stamp_ms: int
+    batches: list[Batch]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(EntryBody)
+
+
+def encode_batch(origin: int, sequence: int, acknowledged_below: int, commands: list[list[bytes]]) -> bytes:
+    """A `Batch` as bytes."""
+    return _encoder.encode((origin, sequence, acknowledged_below, commands))
+
+
+def encode_entry(stamp_ms: int, batches: Iterable[bytes]) -> bytes:
+    """An `EntryBody` from batches that are encoded already."""
+    return _encoder.encode((stamp_ms, [msgspec.Raw(batch) for batch in batches]))
+
+
+def decode_entry(data: bytes) -> EntryBody:
+    """The inverse of `encode_entry`. Raises `StorageError`: what was committed cannot be read."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"a committed log entry cannot be read: {error}") from error

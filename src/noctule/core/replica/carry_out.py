@@ -1,0 +1,103 @@
+"""The loop that carries effects out: one synchronous object, shared by the real node and the simulator.
+
+One loop turn, one batch: whatever arrives is taken in at once; at the end of the turn each group that was touched makes
+its entry and its read round, all groups' records go to the disk as one batch, and all messages for a peer leave as one
+frame. What must wait for the disk waits here. Everything that differs between simulation and production is a `Ports`.
+"""
+
+from collections import deque
+from typing import Protocol
+
+from noctule.base.ids import GroupId, Instant
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import Message
+from noctule.core.replica.events import Answer, EndOfTurn, Event, Refuse, WriteSnapshot
+from noctule.core.replica.replica import Replica
+
+
+class Ports(Protocol):
+    """What the world must offer. None of these may call back into the `Carrier`: outcomes come as later events."""
+
+    def send(self, to: int, group: GroupId, message: Message) -> None:
+        """Add a message to the frame for a node; may be lost."""
+
+    def persist(self, group: GroupId, persist: raft.Persist) -> None:
+        """Add records to the batch of this turn."""
+
+    def flush(self) -> int:
+        """Start writing the batch of this turn, after all earlier ones; returns the number that `durable` will tell."""
+        ...
+
+    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        """Give an answer to the router that asked, here or on another node."""
+
+    def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
+        """Start writing a snapshot file of the state; `SnapshotSaved` tells the end."""
+
+    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
+        """Start writing a received snapshot to a file; `SnapshotSaved` tells the end."""
+
+    def load_snapshot(self, group: GroupId) -> None:
+        """Start reading the newest snapshot file; `SnapshotLoaded` hands it in."""
+
+    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
+        """Take note of who leads."""
+
+
+class Carrier:
+    """The replicas of one node, and what they wait for."""
+
+    def __init__(self, replicas: dict[GroupId, Replica], ports: Ports) -> None:
+        self.replicas = replicas
+        self._ports = ports
+        self._touched: dict[GroupId, None] = {}
+        self._persists: list[tuple[GroupId, raft.Persist]] = []
+        """Of this turn."""
+        self._undurable: deque[tuple[int, GroupId, raft.Persist]] = deque()
+        """Handed to the disk, in order, each with its batch number."""
+
+    def take(self, group: GroupId, event: Event, now: Instant) -> None:
+        """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
+        self._touched[group] = None
+        self._carry(group, event, now)
+
+    def end_turn(self, now: Instant, wall_ms: int) -> None:
+        """End the turn: entries, read rounds, one batch to the disk."""
+        if self._touched:
+            touched, self._touched = self._touched, {}
+            event = EndOfTurn(wall_ms)
+            for group in touched:
+                self._carry(group, event, now)
+        if self._persists:
+            number = self._ports.flush()
+            self._undurable.extend((number, group, persist) for group, persist in self._persists)
+            self._persists.clear()
+
+    def durable(self, number: int, now: Instant) -> None:
+        """All batches up to `number` are durable: let go what waited for them. `end_turn` must follow."""
+        waiting = self._undurable
+        while waiting and waiting[0][0] <= number:
+            _, group, persist = waiting.popleft()
+            for message in persist.after:
+                self._ports.send(message.to, group, message.message)
+            self.take(group, raft.Persisted(persist.index, persist.term), now)
+
+    def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
+        ports = self._ports
+        for effect in self.replicas[group].handle(event, now):
+            match effect:
+                case raft.Send():
+                    ports.send(effect.to, group, effect.message)
+                case Answer() | Refuse():
+                    ports.answer(group, effect)
+                case raft.Persist():
+                    ports.persist(group, effect)
+                    self._persists.append((group, effect))
+                case raft.RoleChanged():
+                    ports.role_changed(group, effect)
+                case WriteSnapshot():
+                    ports.write_snapshot(group, effect)
+                case raft.SaveSnapshot():
+                    ports.save_snapshot(group, effect)
+                case raft.LoadSnapshot():
+                    ports.load_snapshot(group)

@@ -1,0 +1,80 @@
+"""What comes into a `Replica` beside Raft's own events, and what it asks for beside Raft's own effects."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from noctule.core.keyspace.reply import Reply
+from noctule.core.raft import events as raft
+
+# Events ---------------------------------------------------------------------------------------------------------------
+
+
+class Submit(Struct, frozen=True, gc=False):
+    """A batch of writes, encoded, from the router `origin` on node `sender`; answered or refused by its `sequence`."""
+
+    sender: int
+    origin: int
+    sequence: int
+    batch: bytes
+
+
+class Query(Struct, frozen=True, gc=False):
+    """Linearizable reads from the router `origin` on node `sender`; answered or refused by `number`."""
+
+    sender: int
+    origin: int
+    number: int
+    commands: list[list[bytes]]
+
+
+class EndOfTurn(Struct, frozen=True, gc=False):
+    """All that arrived in this turn is in: what waits becomes one log entry and one read round."""
+
+    wall_ms: int
+
+
+Event: TypeAlias = Submit | Query | EndOfTurn | raft.Event
+
+# Effects --------------------------------------------------------------------------------------------------------------
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """Results in the order of the commands, for node `to`."""
+
+    to: int
+    origin: int
+    is_write: bool
+    number: int
+    results: list[Reply]
+
+
+class Refuse(Struct, frozen=True, gc=False):
+    """This replica does not lead, or cannot take it now. A write may still take effect if it was taken before:
+    send it again under the same number and it is applied once."""
+
+    to: int
+    origin: int
+    is_write: bool
+    number: int
+
+
+class WriteSnapshot(Struct, frozen=True, gc=False):
+    """Write the state as of (`index`, `term`) to a snapshot file, then tell `SnapshotSaved`."""
+
+    index: int
+    term: int
+    chunks: Iterator[bytes]
+
+
+Effect: TypeAlias = (
+    Answer
+    | Refuse
+    | WriteSnapshot
+    | raft.Send
+    | raft.Persist
+    | raft.RoleChanged
+    | raft.LoadSnapshot
+    | raft.SaveSnapshot
+)

@@ -1,0 +1,383 @@
+"""Raft and keyspace of one group behind one door.
+
+The replica decides what becomes a log entry, applies what is committed, and answers. It knows nothing of sockets,
+files or other groups. What Raft asks for goes out as it came, except what is the replica's own business: applying,
+restoring, and telling whoever waits.
+
+Here belongs what needs both the log and the state. What needs only one of them belongs in `raft` or `keyspace`.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from noctule.base.ensure import ensure
+from noctule.base.errors import StorageError
+from noctule.base.ids import GroupId, Instant
+from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
+from noctule.core.keyspace.reply import Reply
+from noctule.core.raft import events as raft
+from noctule.core.raft.node import RaftNode, RaftPicture
+from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
+from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.core.replica.events import Answer, Effect, EndOfTurn, Event, Query, Refuse, Submit, WriteSnapshot
+
+ENTRY_BYTES_TARGET = 1 << 20
+"""Batches are gathered into one entry up to about this size."""
+ENTRIES_IN_FLIGHT_MAX = 4
+"""Entries proposed and not yet applied; meanwhile batches gather, so a busy group makes fewer, larger entries."""
+WAITING_BYTES_MAX = 64 << 20
+"""Batches that wait to be proposed; over it they are refused, to be sent again."""
+PURGE_INTERVAL_MS = 200
+PURGE_KEYS_MAX = 500
+"""Expired keys purged by one logged command; reads purge what they meet at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotPolicy:
+    """When a replica writes a snapshot of its state."""
+
+    entries: int = 20_000
+    """Entries applied since the last one."""
+    log_bytes: int = 64 << 20
+    """Entry data in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPicture:
+    """What `describe()` shows of a replica."""
+
+    raft: RaftPicture
+    keys: int
+    bytes_used: int
+    stamp_ms: int
+
+
+class _LoggedQuery(Struct, frozen=True, gc=False):
+    """A query that went into the log, where it is named by `number`. The leader's own purges have nobody to answer."""
+
+    query: Query | None
+    number: int
+
+
+class Replica:
+    """One copy of one group on one node."""
+
+    def __init__(self, group: GroupId, consensus: RaftNode, policy: SnapshotPolicy, chance: random.Random) -> None:
+        self.group = group
+        self.raft = consensus
+        self.keyspace = Keyspace()
+        self.sessions = ClientSessions()
+        self.stamp_ms = 0
+        """The stamp of the newest entry applied."""
+        self._policy = policy
+        self._proposed_stamp_ms = 0
+        self._waiting: list[tuple[int, bytes, Submit | _LoggedQuery]] = []
+        """(bytes, batch, whom to answer) of what the next entry will hold."""
+        self._waiting_bytes = 0
+        self._awaited: dict[tuple[int, int], Submit | _LoggedQuery] = {}
+        """By (origin, sequence) of what was proposed: whom to answer when it is applied."""
+        self._queries: list[Query] = []
+        self._rounds: dict[int, list[Query]] = {}
+        self._ready: list[Query] = []
+        self._in_flight: list[int] = []
+        self._own_sequence = chance.getrandbits(48)
+        """For commands that this replica logs itself; it starts at random, since an earlier life may have logged some."""
+        self._own_origin = -consensus.node_id
+        self._purge_at_ms = 0
+        self._snapshot_index = consensus.log.snapshot_index
+        self._snapshot_in_progress = False
+        self._wall_ms = 0
+        self._effects: list[Effect] = []
+
+    # The four methods of a machine -----------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: Instant) -> list[Effect]:
+        """Take one event in; return what is to be done, in order."""
+        own = _HANDLERS.get(type(event))
+        if own is not None:
+            own(self, event, now)
+        else:
+            if type(event) is raft.SnapshotSaved:
+                self._snapshot_in_progress = False
+            self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline(self) -> Instant:
+        """When Raft's next `Tick` is due; purging rides on it."""
+        return self.raft.next_deadline()
+
+    def check(self) -> None:
+        """Raise `InternalError` when an invariant is broken."""
+        self.raft.check()
+        self.keyspace.check()
+        ensure(self._waiting_bytes == sum(size for size, _, _ in self._waiting), "waiting bytes are counted")
+
+    def describe(self) -> ReplicaPicture:
+        """A picture of this replica now."""
+        return ReplicaPicture(self.raft.describe(), self.keyspace.key_count, self.keyspace.bytes_used, self.stamp_ms)
+
+    def digest(self) -> bytes:
+        """The same bytes on every replica that has applied the same entries."""
+        stamp = self.stamp_ms.to_bytes(8, "big")
+        return self.keyspace.digest() + stamp + self.sessions.digest_input()
+
+    def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
+        """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
+        return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
+
+    # Events of its own -----------------------------------------------------------------------------------------------
+
+    def _submit(self, event: Submit, _now: Instant) -> None:
+        if not self.raft.is_leader() or self._waiting_bytes > WAITING_BYTES_MAX:
+            self._refuse(event)
+            return
+        self._waiting.append((len(event.batch), event.batch, event))
+        self._waiting_bytes += len(event.batch)
+
+    def _query(self, event: Query, _now: Instant) -> None:
+        if self.raft.is_leader():
+            self._queries.append(event)
+        else:
+            self._refuse(event)
+
+    def _end_of_turn(self, event: EndOfTurn, now: Instant) -> None:
+        self._wall_ms = event.wall_ms
+        if self._ready:
+            self._answer_ready()
+        if self.raft.is_leader():
+            if event.wall_ms >= self._purge_at_ms:
+                self._purge()
+            if self._waiting:
+                self._propose(now)
+            if self._queries:
+                self._begin_read_round(now)
+        self._maybe_snapshot()
+
+    def _propose(self, now: Instant) -> None:
+        while self._waiting and len(self._in_flight) < ENTRIES_IN_FLIGHT_MAX:
+            size = count = 0
+            for length, _, _ in self._waiting:
+                if count and size + length > ENTRY_BYTES_TARGET:
+                    break
+                size += length
+                count += 1
+            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            self._waiting_bytes -= size
+            # The leader's clock may have jumped back, or an earlier leader's may have been ahead.
+            stamp = max(self._wall_ms, self.stamp_ms, self._proposed_stamp_ms)
+            data = encode_entry(stamp, [batch for _, batch, _ in taken])
+            effects = self.raft.handle(raft.Propose(data), now)
+            self._take(effects)
+            if isinstance(effects[0], raft.ProposalRefused):
+                for _, _, request in taken:
+                    self._refuse(request)
+                return
+            for _, _, request in taken:
+                self._awaited[self._name(request)] = request
+            self._proposed_stamp_ms = stamp
+
+    def _name(self, request: Submit | _LoggedQuery) -> tuple[int, int]:
+        if isinstance(request, Submit):
+            return request.origin, request.sequence
+        return self._own_origin, request.number
+
+    def _begin_read_round(self, now: Instant) -> None:
+        context = self._next_own()
+        self._rounds[context], self._queries = self._queries, []
+        self._take(self.raft.handle(raft.ReadIndex(context), now))
+        if self._ready:
+            self._answer_ready()
+
+    def _answer_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        now_ms = max(self._wall_ms, self.stamp_ms)
+        for query in ready:
+            results: list[Reply] = []
+            for command in query.commands:
+                result = self.keyspace.read(command, now_ms)
+                if isinstance(result, ReadOutcome):
+                    # The read meets a key whose time is over: let the log decide so, then read.
+                    self._log_query(query, query.commands)
+                    break
+                results.append(result)
+            else:
+                self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
+
+    def _log_query(self, query: Query | None, commands: list[list[bytes]]) -> None:
+        """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
+        number = self._next_own()
+        batch = encode_batch(self._own_origin, number, 0, commands)
+        self._waiting.append((len(batch), batch, _LoggedQuery(query, number)))
+        self._waiting_bytes += len(batch)
+
+    def _purge(self) -> None:
+        self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
+        keys = self.keyspace.expired_keys(max(self._wall_ms, self.stamp_ms), PURGE_KEYS_MAX)
+        if keys:
+            self._log_query(None, [[b"NOCTULE.PURGE", *keys]])
+
+    def _next_own(self) -> int:
+        self._own_sequence += 1
+        return self._own_sequence
+
+    def _refuse(self, request: Submit | Query | _LoggedQuery) -> None:
+        if isinstance(request, Submit):
+            self._effects.append(Refuse(request.sender, request.origin, True, request.sequence))
+            return
+        query = request.query if isinstance(request, _LoggedQuery) else request
+        if query is not None:
+            self._effects.append(Refuse(query.sender, query.origin, False, query.number))
+
+    # Effects of Raft -------------------------------------------------------------------------------------------------
+
+    def _take(self, effects: Iterable[raft.Effect]) -> None:
+        for effect in effects:
+            taken = _TAKERS.get(type(effect))
+            if taken is None:
+                self._effects.append(effect)  # type: ignore[arg-type]
+            else:
+                taken(self, effect)
+
+    def _take_commit(self, effect: raft.Commit) -> None:
+        for entry in effect.entries:
+            if entry.data:
+                self._apply(entry.data)
+        if self._in_flight:
+            last = effect.first_index + len(effect.entries) - 1
+            self._in_flight = [index for index in self._in_flight if index > last]
+
+    def _apply(self, data: bytes) -> None:
+        body = decode_entry(data)
+        stamp = self.stamp_ms = max(self.stamp_ms, body.stamp_ms)
+        execute = self.keyspace.execute
+        for batch in body.batches:
+            request = self._awaited.pop((batch.origin, batch.sequence), None)
+            if batch.origin < 0:
+                results: list[Reply] | Verdict = [execute(command, stamp) for command in batch.commands]
+            else:
+                results = self.sessions.apply(batch, lambda command: execute(command, stamp))
+            if request is not None:
+                self._answer(request, results)
+
+    def _answer(self, request: Submit | _LoggedQuery, results: list[Reply] | Verdict) -> None:
+        if isinstance(results, Verdict):
+            self._refuse(request)
+        elif isinstance(request, Submit):
+            self._effects.append(Answer(request.sender, request.origin, True, request.sequence, results))
+        elif request.query is not None:
+            query = request.query
+            self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
+
+    def _take_proposed(self, effect: raft.Proposed) -> None:
+        self._in_flight.append(effect.index)
+
+    def _take_refused(self, _effect: raft.ProposalRefused) -> None:
+        """The caller of `handle` sees to it."""
+
+    def _take_read_ready(self, effect: raft.ReadReady) -> None:
+        ensure(self.raft.applied >= effect.index, "a read index is applied when its round ends", index=effect.index)
+        self._ready.extend(self._rounds.pop(effect.context, ()))
+
+    def _take_read_refused(self, effect: raft.ReadRefused) -> None:
+        for query in self._rounds.pop(effect.context, ()):
+            self._refuse(query)
+
+    def _take_role(self, effect: raft.RoleChanged) -> None:
+        self._effects.append(effect)
+        if self.raft.is_leader():
+            return
+        # Whoever waits asks the next leader; what was proposed may yet be committed, and is then applied once.
+        for _, _, request in self._waiting:
+            self._refuse(request)
+        for request in self._awaited.values():
+            self._refuse(request)
+        for query in self._queries:
+            self._refuse(query)
+        self._waiting, self._waiting_bytes, self._queries, self._in_flight = [], 0, [], []
+        self._awaited.clear()
+        self._proposed_stamp_ms = 0
+
+    # Snapshots -------------------------------------------------------------------------------------------------------
+
+    def _maybe_snapshot(self) -> None:
+        applied, log = self.raft.applied, self.raft.log
+        if self._snapshot_in_progress or applied <= self._snapshot_index:
+            return
+        if applied - self._snapshot_index < self._policy.entries and log.bytes_held < self._policy.log_bytes:
+            return
+        term = log.term_at(applied)
+        ensure(term is not None, "the newest applied entry is in the log", applied=applied)
+        self._snapshot_in_progress = True
+        self._snapshot_index = applied
+        self._effects.append(WriteSnapshot(applied, term or 0, self._chunks()))
+
+    def _chunks(self) -> Iterator[bytes]:
+        """The state as it is now, whatever is applied while the iterator is read."""
+        header = msgspec.msgpack.encode((self.stamp_ms, self.sessions.dump()))
+        picture = self.keyspace.picture()
+
+        def chunks() -> Iterator[bytes]:
+            yield header
+            yield from picture.chunks()
+
+        return chunks()
+
+    def load_state(self, chunks: Iterable[bytes]) -> None:
+        """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
+        source = iter(chunks)
+        try:
+            stamp_ms, sessions = _header_decoder.decode(next(source, b""))
+        except msgspec.MsgspecError as error:
+            raise StorageError(f"the snapshot of group {self.group} cannot be read: {error}") from error
+        keyspace = Keyspace.load(source)
+        self.keyspace, self.sessions, self.stamp_ms = keyspace, ClientSessions.load(sessions), stamp_ms
+
+    def snapshot_restored(self, index: int) -> None:
+        """The state just loaded is that of `index`: the next snapshot is due as many entries later."""
+        self._snapshot_index = index
+
+    def _take_restore(self, effect: raft.Restore) -> None:
+        self.load_state(split_snapshot(effect.data))
+        self.snapshot_restored(effect.index)
+
+
+def join_snapshot(chunks: Iterable[bytes]) -> bytes:
+    """A snapshot's chunks as one piece of bytes, each after its length, for sending."""
+    return b"".join(len(chunk).to_bytes(4, "big") + chunk for chunk in chunks)
+
+
+def split_snapshot(data: bytes) -> Iterator[bytes]:
+    """The inverse of `join_snapshot`. Raises `StorageError` when the lengths do not add up."""
+    offset = 0
+    while offset < len(data):
+        length = int.from_bytes(data[offset : offset + 4], "big")
+        offset += 4
+        if offset + length > len(data):
+            raise StorageError("a received snapshot is cut short")
+        yield data[offset : offset + length]
+        offset += length
+
+
+_header_decoder = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, dict[int, bytes]]]])
+
+_HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
+    Submit: Replica._submit,
+    Query: Replica._query,
+    EndOfTurn: Replica._end_of_turn,
+}
+
+_TAKERS: dict[type, Callable[[Replica, Any], None]] = {
+    raft.Commit: Replica._take_commit,
+    raft.Proposed: Replica._take_proposed,
+    raft.ProposalRefused: Replica._take_refused,
+    raft.ReadReady: Replica._take_read_ready,
+    raft.ReadRefused: Replica._take_read_refused,
+    raft.RoleChanged: Replica._take_role,
+    raft.Restore: Replica._take_restore,
+}

@@ -1,0 +1,139 @@
+"""Peer frames: everything one node tells another in one turn of its loop, as one piece of bytes.
+
+A frame is a 4-byte big-endian length, a 4-byte CRC32C of the body, and the body: a MessagePack array of
+(group, message) pairs. The first frame each way is a `Hello`. Every message is an array that begins with its tag;
+fields are only added at the end, with defaults. TCP's own checksum is too weak for bytes that go into a log.
+"""
+
+from typing import Any, TypeAlias
+
+import google_crc32c
+import msgspec
+from msgspec import Struct
+
+from noctule.base.bounds import FRAME_BYTES_MAX
+from noctule.base.errors import ProtocolError
+from noctule.core.raft.messages import Message
+from noctule.core.wire.values import encode_hook, extension_hook
+
+PROTOCOL_VERSION = 1
+HEADER_BYTES = 8
+
+
+class Hello(Struct, frozen=True, omit_defaults=True):
+    """The first frame each way: who speaks. A node answers a Hello with its own, or with `refusal` and closes."""
+
+    protocol: int
+    cluster: str
+    fingerprint: str
+    """Of the settings that must be equal everywhere."""
+    node_id: int
+    incarnation: int
+    """A number drawn at each start of the process."""
+    resp: str = ""
+    http: str = ""
+    refusal: str = ""
+
+
+class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):
+    """A batch of writes for the group's leader."""
+
+    origin: int
+    sequence: int
+    batch: bytes
+
+
+class ForwardQuery(Struct, array_like=True, tag=21, frozen=True, gc=False):
+    """Linearizable reads for the group's leader."""
+
+    origin: int
+    number: int
+    commands: list[list[bytes]]
+
+
+class Answered(Struct, array_like=True, tag=22, frozen=True, gc=False):
+    """The results of a forwarded batch or query, in the order of its commands."""
+
+    origin: int
+    is_write: bool
+    number: int
+    results: list[Any]
+
+
+class Refused(Struct, array_like=True, tag=23, frozen=True, gc=False):
+    """The receiver of a forwarded batch or query does not lead: send it again, under the same number."""
+
+    origin: int
+    is_write: bool
+    number: int
+
+
+PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused
+Envelope: TypeAlias = tuple[int, PeerMessage]
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+_decoder = msgspec.msgpack.Decoder(list[Envelope], ext_hook=extension_hook)
+_hello_decoder = msgspec.msgpack.Decoder(Hello)
+
+
+def encode_frame(envelopes: list[Envelope]) -> bytes:
+    """A frame of messages, header included."""
+    return _framed(_encoder.encode(envelopes))
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """The first frame, header included."""
+    return _framed(_encoder.encode(hello))
+
+
+def _framed(body: bytes) -> bytes:
+    checksum: int = google_crc32c.extend(0, body)
+    return len(body).to_bytes(4, "big") + checksum.to_bytes(4, "big") + body
+
+
+def decode_envelopes(body: bytes) -> list[Envelope]:
+    """The messages of a frame's body. Raises `ProtocolError`."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ProtocolError(f"a peer sent a frame that cannot be read: {error}") from error
+
+
+def decode_hello(body: bytes) -> Hello:
+    """The first frame's body. Raises `ProtocolError`."""
+    try:
+        return _hello_decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"a peer did not introduce itself: {error}") from error
+
+
+class FrameReader:
+    """Bytes in, frame bodies out. Holds at most one frame of `frame_bytes_max` and one read's worth of bytes."""
+
+    __slots__ = ("_buffer", "_frame_bytes_max")
+
+    def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self._buffer = bytearray()
+        self._frame_bytes_max = frame_bytes_max
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies of the frames that are complete now, in order. Raises `ProtocolError`; nothing can follow it."""
+        buffer = self._buffer
+        buffer += data
+        bodies: list[bytes] = []
+        start = 0
+        while len(buffer) - start >= HEADER_BYTES:
+            length = int.from_bytes(buffer[start : start + 4], "big")
+            if length > self._frame_bytes_max:
+                raise ProtocolError(f"a peer announced a frame of {length} bytes; {self._frame_bytes_max} is the limit")
+            end = start + HEADER_BYTES + length
+            if len(buffer) < end:
+                break
+            body = bytes(memoryview(buffer)[start + HEADER_BYTES : end])
+            if google_crc32c.extend(0, body) != int.from_bytes(buffer[start + 4 : start + 8], "big"):
+                raise ProtocolError("a peer's frame does not match its checksum")
+            bodies.append(body)
+            start = end
+        if start:
+            del buffer[:start]
+        return bodies

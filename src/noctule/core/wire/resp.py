@@ -1,0 +1,80 @@
+"""Replies as RESP, version 2 or 3. Commands are parsed by hiredis in the server, so only this half is here.
+
+Source: the Redis serialization protocol specification, RESP2 and RESP3.
+"""
+
+from math import isfinite
+from typing import Literal
+
+from noctule.base.errors import InternalError
+from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+
+Protocol = Literal[2, 3]
+
+_OK = b"+OK\r\n"
+_NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+_SMALL_INTEGERS = tuple(b":%d\r\n" % number for number in range(1_024))
+
+
+def encode_reply(reply: Reply, protocol: Protocol) -> bytes:
+    """The reply as the bytes to send.
+
+    A line break inside a status or an error becomes a space. A map is a flat array in RESP2, a float a bulk string.
+    """
+    if isinstance(reply, bytes):
+        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+    if reply is OK:
+        return _OK
+    if reply is None:
+        return _NULL[protocol]
+    if isinstance(reply, int):
+        return _integer(reply)
+    parts: list[bytes] = []
+    encode_into(parts, reply, protocol)
+    return b"".join(parts)
+
+
+def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
+    """Append the pieces of the reply, to be joined by whoever collects several; as `encode_reply` otherwise."""
+    match reply:
+        case bytes():
+            parts.append(b"$%d\r\n%b\r\n" % (len(reply), reply))
+        case None:
+            parts.append(_NULL[protocol])
+        case int():
+            parts.append(_integer(reply))
+        case list():
+            parts.append(b"*%d\r\n" % len(reply))
+            for item in reply:
+                encode_into(parts, item, protocol)
+        case dict():
+            parts.append(b"%%%d\r\n" % len(reply) if protocol == 3 else b"*%d\r\n" % (2 * len(reply)))
+            for key, value in reply.items():
+                parts.append(b"$%d\r\n%b\r\n" % (len(key), key))
+                encode_into(parts, value, protocol)
+        case Status():
+            parts.append(b"+%b\r\n" % _one_line(reply.text))
+        case Failure():
+            parts.append(b"-%b\r\n" % _one_line(reply.text))
+        case float():
+            text = _float_text(reply)
+            parts.append(b",%b\r\n" % text if protocol == 3 else b"$%d\r\n%b\r\n" % (len(text), text))
+        case _:
+            raise InternalError(f"a reply has no encoding for {type(reply).__name__}")
+
+
+def _integer(number: int) -> bytes:
+    if 0 <= number < len(_SMALL_INTEGERS):
+        return _SMALL_INTEGERS[number]
+    return b":%d\r\n" % number
+
+
+def _one_line(text: bytes) -> bytes:
+    return text.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _float_text(number: float) -> bytes:
+    """The shortest digits that read back as the same number; inf, -inf or nan."""
+    if isfinite(number) and number == int(number) and abs(number) < 1e17:
+        return b"%d" % number
+    return repr(number).encode()

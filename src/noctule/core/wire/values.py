@@ -1,0 +1,43 @@
+"""Replies as MessagePack: Python's own values as they are, `Status` and `Failure` as extension types 1 and 2."""
+
+from typing import Any, cast
+
+import msgspec
+
+from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+
+_STATUS = 1
+_FAILURE = 2
+
+
+def encode_hook(value: Any) -> msgspec.msgpack.Ext:
+    """For an Encoder that meets replies."""
+    if isinstance(value, Status):
+        return msgspec.msgpack.Ext(_STATUS, value.text)
+    if isinstance(value, Failure):
+        return msgspec.msgpack.Ext(_FAILURE, value.text)
+    raise NotImplementedError(f"{type(value).__name__} is not a reply")
+
+
+def extension_hook(code: int, data: memoryview) -> Status | Failure:
+    """For a Decoder that meets replies. Raises ValueError for a type that is not ours."""
+    text = bytes(data)
+    if code == _STATUS:
+        return OK if text == b"OK" else Status(text)
+    if code == _FAILURE:
+        return Failure(text)
+    raise ValueError(f"extension type {code} is not a reply")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+_decoder = msgspec.msgpack.Decoder(list[Any], ext_hook=extension_hook)
+
+
+def encode_values(replies: list[Reply]) -> bytes:
+    """A list of replies as bytes."""
+    return _encoder.encode(replies)
+
+
+def decode_values(data: bytes) -> list[Reply]:
+    """The inverse of `encode_values`."""
+    return cast("list[Reply]", _decoder.decode(data))

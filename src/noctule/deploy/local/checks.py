@@ -1,0 +1,115 @@
+"""What can be known of this machine before anything is started: the data folder and the ports."""
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from noctule.adapters.files import LOCK_NAME, DirectoryLock, load_json, lock_directory, write_json_atomically
+from noctule.base.errors import ConfigError, StorageError
+from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, WantedPort, cluster_file_for
+
+_EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORT_MIN = 10_000
+_ATTEMPTS_MAX = 1_000
+
+
+def claim_data_dir(config: UpConfig) -> tuple[DirectoryLock, ClusterFile]:
+    """Make the data folder if it is missing, keep others out of it, and give the cluster whose data it holds.
+
+    The lock is the caller's to release. Raises `ConfigError` when the folder cannot be made or written, is in use by
+    another ``noctule up``, or holds another cluster than `config` asks for; then nothing is locked.
+    """
+    directory = config.data_dir
+    try:
+        (directory / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(directory, error) from None
+    try:
+        lock = lock_directory(directory)
+    except StorageError as error:
+        raise _unusable(directory, error.__cause__ or error) from None
+    except ConfigError:
+        raise ConfigError(
+            f"another noctule up (pid {_holder(directory)}) is running on the data folder {directory}: "
+            "stop it, or choose another --data-dir"
+        ) from None
+    try:
+        stored = load_json(directory / CLUSTER_FILE)
+        cluster = cluster_file_for(config, stored, secrets.token_hex(4))
+        if stored is None:
+            write_json_atomically(directory / CLUSTER_FILE, cluster)
+    except StorageError as error:
+        lock.release()
+        raise ConfigError(f"{error}; or choose another --data-dir") from None
+    except BaseException:
+        lock.release()
+        raise
+    return lock, cluster
+
+
+def check_ports_free(wanted: list[WantedPort]) -> None:
+    """Raise `ConfigError` naming each port that cannot be listened on, why, and the flag that changes it."""
+    problems = [
+        f"port {port.port} on {port.host} for {port.whose} cannot be used: {reason}; "
+        f"stop what uses it, or choose another {port.flag}"
+        for port in wanted
+        if (reason := _listen_problem(port.host, port.port))
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def free_ports(host: str, count: int, *, avoid: set[int]) -> Iterator[int]:
+    """Give `count` different ports that are free on `host` now.
+
+    They lie below the range from which the system takes ports for outgoing connections. From within it, a stopped
+    node's port could be taken by anybody's connection, and a node that dials a stopped peer of its own machine could
+    even be connected to itself.
+    """
+    given = set(avoid)
+    chance = random.SystemRandom()
+    for _ in range(count):
+        for _ in range(_ATTEMPTS_MAX):
+            port = chance.randrange(_PORT_MIN, _ephemeral_port_min())
+            if port not in given and not _listen_problem(host, port):
+                break
+        else:
+            raise ConfigError(f"found no free port on {host} among {_ATTEMPTS_MAX}; name ports, or another --host")
+        given.add(port)
+        yield port
+
+
+def _ephemeral_port_min() -> int:
+    try:
+        first = int(_EPHEMERAL_RANGE.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        first = 32_768  # Linux' default, ip(7).
+    return first if first > _PORT_MIN + _ATTEMPTS_MAX else 32_768
+
+
+def _listen_problem(host: str, port: int) -> str:
+    """Why nothing can listen there; empty when it can. As the servers do it, so that TIME_WAIT is no hindrance."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return ""
+
+
+def _unusable(directory: Path, error: BaseException) -> ConfigError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return ConfigError(f"the data folder {directory} cannot be used: {reason}; choose another --data-dir")
+
+
+def _holder(directory: Path) -> str:
+    try:
+        return (directory / LOCK_NAME).read_text().strip() or "unknown"
+    except OSError:
+        return "unknown"

@@ -1,0 +1,218 @@
+"""The cluster of one machine, started in order, kept running, stopped in order.
+
+Start: nodes, all at once, until each says it is ready; instances; the gateway, until every instance is healthy there.
+Stop: the gateway's door, what is in flight; the instances; the nodes. It must know nothing of signals, terminals or
+what is on disk: see supervisor.py.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any, cast
+
+import aiohttp
+import msgspec
+
+from noctule.base.errors import NoctuleError, UnavailableError
+from noctule.client.exchange import exchange, new_session
+from noctule.client.pictures import Instance as RegisteredInstance
+from noctule.client.pictures import InstanceState
+from noctule.deploy.local.child import START_TIMEOUT_S, Child
+from noctule.deploy.local.plan import InstancePlan, NodePlan, Plan, join
+from noctule.deploy.local.processes import Notice
+from noctule.deploy.local.registrar import Registrar
+from noctule.gateway.config import GatewayConfig, Instance
+from noctule.gateway.gateway import Gateway
+
+READY_POLL_S = 0.05
+"""Between two questions to a node that is not ready yet."""
+READY_ANSWER_S = 1.0
+HEALTHY_TIMEOUT_S = 30.0
+"""How long instances may take from serving to being ready."""
+DRAIN_S = 30.0
+"""How long requests in flight, and then an instance, may take to end."""
+NODE_STOP_S = 10.0
+"""How long a node may take to hand over and sync."""
+ROTATE_S = 5.0
+"""How often logs are measured."""
+
+log = logging.getLogger("noctule.up")
+
+
+class LocalCluster:
+    """All processes of a plan and the gateway. `start`, then `keep_running` until cancelled, then `stop` or `kill`."""
+
+    def __init__(self, plan: Plan, notice: Notice) -> None:
+        self._plan = plan
+        self._notice = notice
+        self.nodes = {node.id: Child(node.process, plan.log_dir, notice) for node in plan.nodes}
+        self.instances = {each.id: Child(each.process, plan.log_dir, notice) for each in plan.instances}
+        self._gateway: Gateway | None = None
+        self._registrar = Registrar([node.url for node in plan.nodes], self._entries)
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Where the app is served; None without an app."""
+        if self._gateway is None:
+            return None
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._plan.gateway_host, self._plan.gateway_host)
+        return f"http://{join(host, self._gateway.port)}"
+
+    async def start(self) -> None:
+        """Start everything; returns once the cluster takes requests.
+
+        Raises what the first process that failed said was wrong. `stop` must follow in any case.
+        """
+        self._notice(f"starting {_count(len(self.nodes), 'node')}")
+        await self._start_all(self.nodes.values())
+        await self._wait_ready()
+        if not self._plan.instances:
+            return
+        self._notice(f"starting {_count(len(self.instances), 'instance')} of {self._plan.service}")
+        await self._start_all(self.instances.values())
+        gateway = Gateway(GatewayConfig(host=self._plan.gateway_host, port=self._plan.gateway_port))
+        for plan in self._plan.instances:
+            gateway.add(Instance(plan.id, plan.host, plan.port))
+        await gateway.start()
+        self._gateway = gateway
+        self._notice("waiting until the instances are healthy")
+        await self._while_alive(gateway.wait_healthy(len(self.instances), HEALTHY_TIMEOUT_S), self.instances.values())
+        await self._registrar.tell()
+
+    async def keep_running(self) -> None:
+        """Start again what ends, keep the registry told and the logs short, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for node_id, node in self.nodes.items():
+                group.create_task(node.keep_running(on_end=_nothing, on_serving=_nothing), name=f"node-{node_id}")
+            for plan in self._plan.instances:
+                group.create_task(self._keep_instance(plan), name=plan.id)
+            if self._plan.instances:
+                group.create_task(self._registrar.run(), name="registrar")
+            group.create_task(self._rotate_logs(), name="logs")
+
+    async def stop(self) -> None:
+        """Stop everything in order; nothing runs on return, however far `start` came."""
+        try:
+            if self._gateway is not None:
+                self._notice("draining the gateway")
+                await self._gateway.stop(DRAIN_S)
+                await self._registrar.leave()
+            running = [child for child in self.instances.values() if child.pid]
+            if running:
+                self._notice(f"stopping {_count(len(running), 'instance')}")
+                await _gather([child.stop(DRAIN_S) for child in running])
+            self._notice(f"stopping {_count(len(self.nodes), 'node')}")
+            await _gather([node.stop(NODE_STOP_S) for node in self.nodes.values()])
+        finally:
+            # Also when this task is cancelled because somebody is in a hurry, or the gateway has a bug.
+            await asyncio.shield(self.kill())
+
+    async def kill(self) -> None:
+        """SIGKILL to every process; nothing runs on return."""
+        await _gather([child.kill() for child in (*self.instances.values(), *self.nodes.values())])
+
+    async def _start_all(self, children: Iterable[Child]) -> None:
+        """Start them side by side; the first that fails ends the waiting for the others."""
+        waiting = []
+        for child in children:
+            child.start()
+            waiting.append(child.wait_serving())
+        await _gather(waiting)
+
+    async def _wait_ready(self) -> None:
+        self._notice("waiting until every partition has a leader")
+        async with new_session() as session:
+            ready = _gather([self._node_ready(session, node) for node in self._plan.nodes])
+            await self._while_alive(ready, self.nodes.values())
+
+    async def _node_ready(self, session: aiohttp.ClientSession, node: NodePlan) -> None:
+        reason = "no answer"
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                while True:
+                    try:
+                        answer = await exchange(session, "GET", f"{node.url}/health/ready", timeout_s=READY_ANSWER_S)
+                    except NoctuleError as error:
+                        reason = str(error)
+                    else:
+                        if answer.status == 200:
+                            return
+                        reason = _reason(answer.body)
+                    await asyncio.sleep(READY_POLL_S)
+        except TimeoutError:
+            raise UnavailableError(f"node-{node.id} is not ready after {START_TIMEOUT_S:g} s: {reason}") from None
+
+    async def _while_alive(self, waiting: Coroutine[Any, Any, None], children: Iterable[Child]) -> None:
+        """Await something that cannot come true once one of the processes has ended."""
+        await _gather([waiting, *(child.raise_at_end() for child in children)], until=asyncio.FIRST_COMPLETED)
+
+    async def _keep_instance(self, plan: InstancePlan) -> None:
+        gateway = self._gateway
+        assert gateway is not None
+
+        await self.instances[plan.id].keep_running(
+            on_end=lambda: gateway.remove(plan.id),
+            on_serving=lambda: gateway.add(Instance(plan.id, plan.host, plan.port)),
+        )
+
+    async def _rotate_logs(self) -> None:
+        while True:
+            for child in (*self.nodes.values(), *self.instances.values()):
+                child.rotate_log()
+            await asyncio.sleep(ROTATE_S)
+
+    def _entries(self) -> list[RegisteredInstance]:
+        """What is registered of each instance now."""
+        assert self._gateway is not None
+        loads = {load.id: load for load in self._gateway.picture().instances}
+        entries = []
+        for plan in self._plan.instances:
+            load, child = loads.get(plan.id), self.instances[plan.id]
+            state = load.state if load else "starting" if child.is_serving else "unhealthy"
+            entries.append(
+                RegisteredInstance(
+                    id=plan.id,
+                    service=self._plan.service,
+                    address=join(plan.host, plan.port),
+                    pid=child.pid,
+                    state=cast("InstanceState", state),
+                    requests=load.requests if load else 0,
+                )
+            )
+        return entries
+
+
+async def _gather(coroutines: Iterable[Coroutine[Any, Any, None]], *, until: str = asyncio.FIRST_EXCEPTION) -> None:
+    """Run them side by side until all are done or `until` says enough, end the others, and raise the first failure."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    if not tasks:
+        return
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=until)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if task in done:
+            task.result()
+
+
+def _reason(body: bytes) -> str:
+    """Why a node says it is not ready."""
+    try:
+        return msgspec.json.decode(body, type=_Readiness).reason
+    except msgspec.DecodeError:
+        return "it answers without Noctule's health body"
+
+
+class _Readiness(msgspec.Struct, frozen=True):
+    reason: str
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def _nothing() -> None:
+    """Nothing has to be done when a node comes or goes: whoever uses the store knows several."""

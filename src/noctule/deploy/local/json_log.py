@@ -1,0 +1,35 @@
+"""Log records as JSON lines: an event name, its fields, and nothing that a program would have to pick apart."""
+
+import logging
+import sys
+from datetime import UTC, datetime
+
+import msgspec
+
+# What every record has; whatever else is in it was passed as `extra` and is a field of the event.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """One line of JSON for each record: time (RFC 3339, UTC), level, logger, event, the fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line, without the newline; values that JSON cannot hold appear as their repr."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        fields.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(fields, enc_hook=repr).decode()
+
+
+def log_json_lines(level: int = logging.INFO) -> None:
+    """Send every log record and warning of this process to stderr as JSON lines, in place of earlier handlers."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)

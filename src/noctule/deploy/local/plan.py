@@ -1,0 +1,277 @@
+"""From the wish for a local cluster to everything that is to run, before anything does.
+
+Pure: ports that the system chooses, the name's suffix and what cluster.json holds are handed in. Read checks.py next,
+which looks at this machine, and then cluster.py, which carries the plan out.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from noctule.base.bounds import PARTITIONS_MAX
+from noctule.base.errors import ConfigError
+
+FORMAT = 1
+"""Of the data folder."""
+
+NODES_MAX = 99
+INSTANCES_MAX = 99
+
+CLUSTER_FILE = "cluster.json"
+
+_WILDCARD_HOSTS = ("0.0.0.0", "::")
+_APP = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpConfig:
+    """What ``noctule up`` is asked for."""
+
+    app: str | None = None
+    """``module:attribute`` of an ASGI app; without it only the nodes run."""
+    nodes: int = 3
+    """Danger: with one or two the loss of any is the loss of the store's service."""
+    instances: int = 3
+    port: int = 8080
+    """Of the gateway; 0: the system chooses. The same for the bases."""
+    host: str = "127.0.0.1"
+    """Where the gateway listens. Nodes and instances are on it too, unless it is every address of the machine: then
+    they stay on 127.0.0.1, for they let in whoever comes."""
+    data_dir: Path = Path(".noctule")
+    partitions: int = 16
+    resp_port_base: int = 7400
+    """Node i has this port plus i."""
+    http_port_base: int = 7500
+    peer_port_base: int = 7600
+
+    @property
+    def inner_host(self) -> str:
+        """Where nodes and instances listen."""
+        return "127.0.0.1" if self.host in _WILDCARD_HOSTS else self.host
+
+    def validate(self) -> None:
+        """Raise `ConfigError` naming every problem at once."""
+        problems = []
+        for flag, value, low, high in (
+            ("--nodes", self.nodes, 1, NODES_MAX),
+            ("--instances", self.instances, 1, INSTANCES_MAX),
+            ("--partitions", self.partitions, 1, PARTITIONS_MAX),
+            ("--port", self.port, 0, 65_535),
+            ("--resp-port-base", self.resp_port_base, 0, 65_535 - self.nodes),
+            ("--http-port-base", self.http_port_base, 0, 65_535 - self.nodes),
+            ("--peer-port-base", self.peer_port_base, 0, 65_535 - self.nodes),
+        ):
+            if not low <= value <= high:
+                problems.append(f"{flag} {value} must be from {low} to {high}")
+        if self.app is not None and not _APP.fullmatch(self.app):
+            problems.append(f"app {self.app!r} is not of the form module:attribute, as in main:app")
+        if not re.fullmatch(r"[A-Za-z0-9._:-]+", self.host):
+            problems.append(f"--host {self.host!r} must be an IP address or a host name")
+        taken: dict[int, str] = {}
+        for wanted in wanted_ports(self) if not problems else []:
+            if wanted.port in taken:
+                problems.append(f"port {wanted.port} is wanted by both {taken[wanted.port]} and {wanted.flag}")
+            taken[wanted.port] = wanted.flag
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+class ClusterFile(msgspec.Struct, frozen=True):
+    """What cluster.json says of the cluster whose data the folder holds."""
+
+    cluster: str
+    nodes: int
+    partitions: int
+    format: int
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPort:
+    """A port that was asked for by number."""
+
+    host: str
+    port: int
+    flag: str
+    """What to change when it cannot be had."""
+    whose: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPlan:
+    """One process to start."""
+
+    name: str
+    """Also of its log."""
+    command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    """Added to that of the supervisor."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlan:
+    """One node."""
+
+    id: int
+    host: str
+    resp_port: int
+    http_port: int
+    peer_port: int
+    data_dir: Path
+    process: ProcessPlan
+
+    @property
+    def url(self) -> str:
+        """Of its HTTP API."""
+        return f"http://{join(self.host, self.http_port)}"
+
+
+@dataclass(frozen=True, slots=True)
+class InstancePlan:
+    """One instance of the app."""
+
+    id: str
+    host: str
+    port: int
+    process: ProcessPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A whole local cluster."""
+
+    cluster: str
+    service: str
+    """The app's name in the registry; empty without an app."""
+    data_dir: Path
+    gateway_host: str
+    gateway_port: int
+    nodes: tuple[NodePlan, ...]
+    instances: tuple[InstancePlan, ...]
+
+    @property
+    def log_dir(self) -> Path:
+        """Where every process has its log."""
+        return self.data_dir / "logs"
+
+
+def cluster_file_for(config: UpConfig, stored: object, suffix: str) -> ClusterFile:
+    """The cluster of this data folder: what is stored there, or a new one whose name ends in `suffix`.
+
+    `stored` is the content of cluster.json, None at the first start. Raises `ConfigError` when it is not that of a
+    cluster, or of one with other numbers of nodes or partitions, both of which are fixed at the first start.
+    """
+    if stored is None:
+        return ClusterFile(f"local-{suffix}", config.nodes, config.partitions, FORMAT)
+    path = config.data_dir / CLUSTER_FILE
+    try:
+        found = msgspec.convert(stored, ClusterFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path} cannot be used ({error}); restore it, or choose another --data-dir") from None
+    if found.format != FORMAT:
+        raise ConfigError(
+            f"the data folder {config.data_dir} has format {found.format}, and this version reads {FORMAT}: "
+            "use the version that wrote it, or choose another --data-dir"
+        )
+    if (found.nodes, found.partitions) != (config.nodes, config.partitions):
+        raise ConfigError(
+            f"the data folder {config.data_dir} holds cluster {found.cluster} with {found.nodes} nodes and "
+            f"{found.partitions} partitions, not {config.nodes} and {config.partitions}: "
+            f"start it with --nodes {found.nodes} --partitions {found.partitions}, or choose another --data-dir"
+        )
+    return found
+
+
+def wanted_ports(config: UpConfig) -> list[WantedPort]:
+    """Every port that must be free before anything starts; those that the system chooses are not among them."""
+    wanted = []
+    if config.app is not None and config.port:
+        wanted.append(WantedPort(config.host, config.port, "--port", "the gateway"))
+    for flag, base, door in (
+        ("--resp-port-base", config.resp_port_base, "RESP"),
+        ("--http-port-base", config.http_port_base, "HTTP"),
+        ("--peer-port-base", config.peer_port_base, "peers"),
+    ):
+        numbers = range(1, config.nodes + 1) if base else ()
+        wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
+    return wanted
+
+
+def free_ports_count(config: UpConfig) -> int:
+    """How many ports the system has to choose for `make_plan`."""
+    bases = (config.resp_port_base, config.http_port_base, config.peer_port_base)
+    return config.nodes * bases.count(0) + (config.instances if config.app is not None else 0)
+
+
+def make_plan(config: UpConfig, cluster: str, free_ports: Iterator[int], python: str) -> Plan:
+    """Lay out the cluster. `python` is the interpreter that has this package; `free_ports` gives `free_ports_count`."""
+    host = config.inner_host
+    bases = (config.resp_port_base, config.http_port_base, config.peer_port_base)
+    ports = [[base + i if base else next(free_ports) for base in bases] for i in range(1, config.nodes + 1)]
+    peers = ",".join(f"{i}@{join(host, peer)}" for i, (_, _, peer) in enumerate(ports, start=1))
+    nodes = tuple(
+        _node_plan(config, cluster, peers, python, node_id=i, ports=own) for i, own in enumerate(ports, start=1)
+    )
+    count = config.instances if config.app is not None else 0
+    instances = tuple(_instance_plan(config, nodes, next(free_ports), python, number=i) for i in range(1, count + 1))
+    return Plan(
+        cluster=cluster,
+        service=config.app.partition(":")[0].rpartition(".")[2] if config.app is not None else "",
+        data_dir=config.data_dir,
+        gateway_host=config.host,
+        gateway_port=config.port,
+        nodes=nodes,
+        instances=instances,
+    )
+
+
+def join(host: str, port: int) -> str:
+    """``host:port``, an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _node_plan(config: UpConfig, cluster: str, peers: str, python: str, *, node_id: int, ports: list[int]) -> NodePlan:
+    resp_port, http_port, peer_port = ports
+    data_dir = config.data_dir / f"node-{node_id}"
+    # Whatever must differ between nodes is a flag, so that noctule.toml and the environment can set only the rest.
+    flags: dict[str, Any] = {
+        "--node-id": node_id,
+        "--cluster": cluster,
+        "--peers": peers,
+        "--partitions": config.partitions,
+        "--host": config.inner_host,
+        "--advertise-host": join(config.inner_host, 0).removesuffix(":0"),
+        "--resp-port": resp_port,
+        "--http-port": http_port,
+        "--peer-port": peer_port,
+        "--data-dir": data_dir,
+        "--wal-dir": data_dir / "wal",
+    }
+    process = ProcessPlan(f"node-{node_id}", _command(python, "node", flags))
+    return NodePlan(node_id, config.inner_host, resp_port, http_port, peer_port, data_dir, process)
+
+
+def _instance_plan(
+    config: UpConfig, nodes: tuple[NodePlan, ...], port: int, python: str, *, number: int
+) -> InstancePlan:
+    name = f"web-{number}"
+    # The gateway has turned away before an instance is told to stop, so nobody is left to be given notice.
+    flags: dict[str, Any] = {"--id": name, "--host": config.inner_host, "--port": port, "--drain-delay-ms": 0}
+    first = (number - 1) % len(nodes)
+    preferred = [*nodes[first:], *nodes[:first]]
+    environment = {
+        "INSTANCE_ID": name,
+        "PORT": str(port),
+        "NOCTULE_STORE_URL": f"redis://{','.join(join(node.host, node.resp_port) for node in preferred)}/0",
+        "NOCTULE_NODE": preferred[0].url,
+    }
+    process = ProcessPlan(name, _command(python, "instance", flags, str(config.app)), environment)
+    return InstancePlan(name, config.inner_host, port, process)
+
+
+def _command(python: str, verb: str, flags: dict[str, Any], *arguments: str) -> tuple[str, ...]:
+    words = [str(word) for flag_and_value in flags.items() for word in flag_and_value]
+    return (python, "-m", "noctule", verb, *arguments, *words, "--die-with-parent")

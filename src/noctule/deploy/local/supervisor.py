@@ -1,0 +1,164 @@
+"""``noctule up``: checks the machine, starts the cluster, keeps it running, and leaves nothing behind.
+
+The order of one run stands here; what starting and stopping mean is told in cluster.py.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports
+from noctule.deploy.local.cluster import LocalCluster
+from noctule.deploy.local.json_log import JsonLines
+from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports
+from noctule.deploy.local.processes import LOG_BYTES_MAX, Notice
+
+INTERRUPTED = 130
+"""The exit code when a signal came before the cluster was up, or a second one while it stopped (128 + SIGINT)."""
+
+log = logging.getLogger("noctule.up")
+
+
+class RunningNode(msgspec.Struct, frozen=True):
+    """One node that serves."""
+
+    id: int
+    pid: int
+    resp_port: int
+    http_port: int
+    peer_port: int
+    host: str
+    data_dir: str
+
+
+class RunningInstance(msgspec.Struct, frozen=True):
+    """One instance that serves."""
+
+    id: str
+    pid: int
+    host: str
+    port: int
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The cluster once it takes requests: what ``noctule up --json`` prints."""
+
+    gateway: str | None
+    """Its URL; None without an app."""
+    nodes: list[RunningNode]
+    instances: list[RunningInstance]
+    cluster: str
+    data_dir: str
+    pid: int
+    """Of the supervisor: SIGTERM to it stops everything."""
+
+
+def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], None]) -> int:
+    """Run a local cluster until SIGINT, SIGTERM or SIGHUP, and give the exit code; a second signal kills at once.
+
+    Blocks; for the main thread. `notice` gets a line whenever something happens that a person wants to know, `on_ready`
+    what runs where. 0 after an orderly stop, `INTERRUPTED` otherwise. Raises `ConfigError` for what is wrong here, and
+    what the process said that could not be started; nothing is left running in any case.
+    """
+    config = replace(config, data_dir=config.data_dir.absolute())
+    config.validate()
+    lock, cluster = claim_data_dir(config)
+    try:
+        wanted = wanted_ports(config)
+        check_ports_free(wanted)
+        taken = {port.port for port in wanted}
+        chosen = free_ports(config.inner_host, free_ports_count(config), avoid=taken)
+        plan = make_plan(config, cluster.cluster, chosen, sys.executable)
+        with _logging_to(plan.log_dir / "up.log"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_supervise(plan, notice, on_ready))
+    finally:
+        lock.release()
+
+
+async def _supervise(plan: Plan, notice: Notice, on_ready: Callable[[Running], None]) -> int:
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
+    cluster = LocalCluster(plan, notice)
+    started = False
+    try:
+        started = await _unless(stop, cluster.start())
+        if started:
+            running = describe(plan, cluster)
+            log.info("cluster_up", extra=msgspec.to_builtins(running))
+            on_ready(running)
+            await _unless(stop, cluster.keep_running())
+    finally:
+        stop.set()
+        stopped = await _unless(hurry, cluster.stop())
+        log.info("cluster_stopped", extra={"in_order": stopped})
+    return 0 if started and stopped else INTERRUPTED
+
+
+def describe(plan: Plan, cluster: LocalCluster) -> Running:
+    """What runs where, now."""
+    return Running(
+        gateway=cluster.gateway_url,
+        nodes=[
+            RunningNode(
+                id=node.id,
+                pid=cluster.nodes[node.id].pid,
+                resp_port=node.resp_port,
+                http_port=node.http_port,
+                peer_port=node.peer_port,
+                host=node.host,
+                data_dir=str(node.data_dir),
+            )
+            for node in plan.nodes
+        ],
+        instances=[
+            RunningInstance(each.id, cluster.instances[each.id].pid, each.host, each.port) for each in plan.instances
+        ],
+        cluster=plan.cluster,
+        data_dir=str(plan.data_dir),
+        pid=os.getpid(),
+    )
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work unless the event comes first, which cancels it; whether the work was done. Raises what it raises."""
+    doing, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        is_done = doing.done()
+    finally:
+        for task in (doing, waiting):
+            task.cancel()
+        await asyncio.wait({doing, waiting})
+    if not doing.cancelled():
+        doing.result()
+    return is_done
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    """Have the log records of this process, the gateway's among them, in a file as JSON lines; stderr is for people."""
+    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=1, delay=True)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

@@ -1,0 +1,79 @@
+"""A WebSocket on its way through the gateway: messages both ways, and the end of one side is the end of the other.
+
+Messages pass whole (each bounded), pings and pongs go to whom they are meant for, and a close arrives with the code
+and reason it was sent with. Compression is not offered to either side: it would only be undone here.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import WSCloseCode, WSMsgType, web
+
+Side = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a side ended, as the other is told."""
+
+    code: int
+    reason: bytes = b""
+    is_lost: bool = False
+    """It went without a word."""
+
+
+async def relay(client: web.WebSocketResponse, instance: aiohttp.ClientWebSocketResponse) -> Ending:
+    """Pass messages until one side ends, then end the other; returns how it ended.
+
+    An instance that dies ends the client with 1014 (bad gateway), a client that vanishes ends the instance with 1001
+    (going away), as does the gateway's own stop on both sides. Memory: one message for each direction.
+    """
+    upward = asyncio.create_task(_pass_on(client, instance, *_CLIENT_THEN_INSTANCE), name="websocket-upward")
+    downward = asyncio.create_task(_pass_on(instance, client, *_INSTANCE_THEN_CLIENT), name="websocket-downward")
+    ending = Ending(WSCloseCode.GOING_AWAY)
+    try:
+        done, _ = await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
+        endings = [task.result() for task in done if not task.cancelled()]
+        # When both ended in one moment, one was told and the other only noticed.
+        ending = min(endings, key=lambda candidate: candidate.is_lost, default=ending)
+    finally:
+        for task in (upward, downward):
+            task.cancel()
+        await asyncio.gather(upward, downward, return_exceptions=True)
+        # Both at once, so that a side that does not answer its close does not delay the other's.
+        await asyncio.gather(
+            client.close(code=ending.code, message=ending.reason),
+            instance.close(code=ending.code, message=ending.reason),
+            return_exceptions=True,
+        )
+    return ending
+
+
+# What the other side is told when the source, or the target, has vanished.
+_CLIENT_THEN_INSTANCE = (WSCloseCode.GOING_AWAY, WSCloseCode.BAD_GATEWAY)
+_INSTANCE_THEN_CLIENT = (WSCloseCode.BAD_GATEWAY, WSCloseCode.GOING_AWAY)
+
+
+async def _pass_on(source: Side, target: Side, source_lost_code: int, target_lost_code: int) -> Ending:
+    while True:
+        message = await source.receive()
+        try:
+            match message.type:
+                case WSMsgType.TEXT:
+                    await target.send_str(message.data)
+                case WSMsgType.BINARY:
+                    await target.send_bytes(message.data)
+                case WSMsgType.PING:
+                    await target.ping(message.data)
+                case WSMsgType.PONG:
+                    await target.pong(message.data)
+                case WSMsgType.CLOSE:
+                    # 0 stands for a close without a code, which cannot be sent as a number (RFC 6455 7.4.1).
+                    return Ending(message.data or WSCloseCode.OK, (message.extra or "").encode())
+                case WSMsgType.ERROR if isinstance(message.data, aiohttp.WebSocketError):
+                    return Ending(message.data.code)
+                case _:
+                    return Ending(source_lost_code, is_lost=True)
+        except ConnectionError:
+            return Ending(target_lost_code, is_lost=True)

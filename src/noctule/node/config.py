@@ -1,0 +1,308 @@
+"""The settings of a node: `ClusterConfig`, equal on all nodes, and `NodeConfig`, of one process.
+
+Plain values and what must hold between them. Where they come from is told in config_sources.py; nothing else reads
+the environment or a settings file.
+"""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from noctule.base.bounds import PARTITIONS_MAX
+from noctule.base.errors import ConfigError
+from noctule.core.wire.frames import PROTOCOL_VERSION
+from noctule.node.settings import Setting, Voters, about, settings_of
+
+NODE_ID_MAX = 65_535
+WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]")
+"""Addresses to listen on that nobody can connect to."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong."""
+
+    field: str
+    sentence: str
+    """Begins with the name of the setting."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """What all nodes of a cluster must agree on; `fingerprint` is compared when two of them meet."""
+
+    name: str = field(
+        default="noctule",
+        metadata=about(
+            "The name of the cluster; nodes of another name are refused, and so is another cluster's data.",
+            reason="One cluster needs no other name.",
+            danger="Two clusters of one name may be wired together by a wrong address.",
+            flag="cluster",
+        ),
+    )
+    voters: Voters = field(
+        default_factory=dict,
+        metadata=about(
+            "Every node and where its peers find it: `1@host:port,2@host:port`, `1:port` for this host, or a plain "
+            "`host:port` list that gives the ids from 1 in its order.",
+            reason="Without it the node is a cluster of its own.",
+            danger="An even number bears no more losses than the odd number below it.",
+        ),
+    )
+    partition_count: int = field(
+        default=16,
+        metadata=about(
+            "Into how many Raft groups the 16,384 slots are divided.",
+            reason="Enough to spread leaders over a few nodes; each costs memory and a part of every batch.",
+            danger="Fixed when the cluster is first started.",
+            low=1,
+            high=PARTITIONS_MAX,
+            flag="partitions",
+        ),
+    )
+    protocol: int = PROTOCOL_VERSION
+    """Of the frames between nodes; belongs to the program and is no setting."""
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that differ when anything that must be equal differs.
+
+        The addresses are left out: a node may reach a peer by another name than its neighbour does.
+        """
+        facts = (self.name, sorted(self.voters), self.partition_count, self.protocol)
+        return hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
+
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong; empty when it can be used."""
+        found = _range_problems(self, CLUSTER_SETTINGS)
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
+            found.append(Problem("name", f"name {self.name!r} must be 1 to 64 letters, digits, dots, dashes, _"))
+        if not self.voters:
+            found.append(Problem("voters", "peers must name at least one node"))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """The settings of one node. A directory or host that is left empty is filled in from its neighbour."""
+
+    cluster: ClusterConfig
+    node_id: int = field(
+        default=1,
+        metadata=about(
+            "Which of the peers this node is.",
+            reason="A node without peers is the first.",
+            danger="Two running nodes with one id: the second is refused, and so is a data folder of another id.",
+            low=1,
+            high=NODE_ID_MAX,
+        ),
+    )
+    host: str = field(
+        default="127.0.0.1",
+        metadata=about(
+            "The address that all three ports listen on.",
+            reason="Nobody but this machine reaches a node that was started to be tried out.",
+            danger="On 0.0.0.0 whoever reaches the machine reads and writes everything.",
+        ),
+    )
+    resp_port: int = field(
+        default=7401,
+        metadata=about(
+            "Where Redis clients connect.", reason="The first node of `noctule up`.", unit="0: any", low=0, high=65_535
+        ),
+    )
+    http_port: int = field(
+        default=7501,
+        metadata=about(
+            "Where the HTTP API answers.", reason="The first node of `noctule up`.", unit="0: any", low=0, high=65_535
+        ),
+    )
+    peer_port: int = field(
+        default=7601,
+        metadata=about(
+            "Where the other nodes connect; when left out, the port of this node in the list of peers.",
+            reason="The first node of `noctule up`.",
+            danger="The other nodes dial what their list of peers says, whatever stands here.",
+            unit="0: any",
+            low=0,
+            high=65_535,
+        ),
+    )
+    advertise_host: str = field(
+        default="",
+        metadata=about(
+            "The address that is told to others as this node's; when left out, the host.",
+            reason="On one machine both are the same.",
+            danger="Clients that ask where nodes are get an address that does not lead there.",
+        ),
+    )
+    data_dir: Path = field(
+        default=Path("noctule-data"),
+        metadata=about(
+            "The folder that holds everything of this node; made if it is missing.",
+            reason="Beside noctule.toml, so that it is found.",
+            danger="A folder lost together with a majority of the others is data lost.",
+        ),
+    )
+    wal_dir: Path = field(
+        default=Path(),
+        metadata=about(
+            "The folder of the write-ahead log; when left out, `wal` in the data folder.",
+            reason="One folder is easier to keep than two.",
+            danger="Belongs to the data folder: moving one without the other stops the node from starting.",
+        ),
+    )
+    heartbeat_ms: int = field(
+        default=50,
+        metadata=about(
+            "Between two heartbeats of a leader.",
+            reason="Several fit into the shortest election timeout.",
+            danger="More than a third of the shortest election timeout is refused.",
+            unit="ms",
+            low=1,
+            high=10_000,
+        ),
+    )
+    election_timeout_ms_min: int = field(
+        default=400,
+        metadata=about(
+            "How long a leader may be silent before another node may want to lead; the shortest wait drawn.",
+            reason="A garbage collection or a busy disk must not look like a death. A closed connection is noticed "
+            "at once and does not wait for it.",
+            danger="Too small for the network: elections without a cause.",
+            unit="ms",
+            low=3,
+            high=60_000,
+        ),
+    )
+    election_timeout_ms_max: int = field(
+        default=800,
+        metadata=about(
+            "The longest such wait.",
+            reason="Twice the shortest, so that two nodes rarely want to lead at once.",
+            danger="A narrow range splits votes.",
+            unit="ms",
+            low=4,
+            high=120_000,
+        ),
+    )
+    snapshot_entries: int = field(
+        default=20_000,
+        metadata=about(
+            "Entries of one partition after which its state is written out and the log before it dropped.",
+            reason="A few seconds of a busy partition.",
+            danger="Large: a long log and a slow start. Small: the disk is busy with snapshots.",
+            unit="entries",
+            low=10,
+            high=10_000_000,
+        ),
+    )
+    segment_bytes_max: int = field(
+        default=64 << 20,
+        metadata=about(
+            "Size of one file of the write-ahead log; made full of zeroes beforehand.",
+            reason="Seconds of writing at full speed; whole files are dropped once snapshots cover them.",
+            danger="Two are always there, so it is also twice the least disk space.",
+            unit="bytes",
+            low=64 << 10,
+            high=1 << 30,
+        ),
+    )
+    request_deadline_s: float = field(
+        default=10.0,
+        metadata=about(
+            "How long a command may wait for a leader and a quorum before it is answered with an error.",
+            reason="Longer than any election, shorter than most clients' patience.",
+            danger="Shorter than an election: every change of leader becomes an error.",
+            unit="s",
+            low=0.1,
+            high=600,
+        ),
+    )
+    durability: str = field(
+        default="quorum",
+        metadata=about(
+            "When a write is acknowledged: once a quorum of nodes has synced it to disk.",
+            reason="It then survives the loss of any minority.",
+            choices=("quorum",),
+        ),
+    )
+    die_with_parent: bool = field(
+        default=False,
+        metadata=about(
+            "Have the kernel end this node when the process that started it ends.",
+            reason="Only a supervisor wants that.",
+            danger="Started from a terminal or a script, the node ends with it.",
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass is filled in this way; nobody has seen it yet.
+        if self.wal_dir == Path():
+            object.__setattr__(self, "wal_dir", self.data_dir / "wal")
+        if not self.advertise_host:
+            bare = ":" in self.host and not self.host.startswith("[")
+            object.__setattr__(self, "advertise_host", f"[{self.host}]" if bare else self.host)
+
+    @classmethod
+    def tiny(cls, data_dir: Path, cluster: ClusterConfig, *, node_id: int = 1) -> "NodeConfig":
+        """Settings for tests: ports of the system's choice, and bounds that little work reaches."""
+        return cls(
+            cluster=cluster,
+            node_id=node_id,
+            data_dir=data_dir,
+            resp_port=0,
+            http_port=0,
+            peer_port=0,
+            snapshot_entries=20,
+            segment_bytes_max=64 << 10,
+            request_deadline_s=2.0,
+        )
+
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong, the cluster's settings included; empty when a node can be started."""
+        found = self.cluster.problems() + _range_problems(self, NODE_SETTINGS)
+        voters = self.cluster.voters
+        if voters and self.node_id not in voters:
+            known = ", ".join(map(str, sorted(voters)))
+            found.append(Problem("node_id", f"node_id {self.node_id} is none of the peers, which are {known}"))
+        ports = (self.resp_port, self.http_port, self.peer_port)
+        chosen = [port for port in ports if port]
+        if len(set(chosen)) < len(chosen):
+            sentence = "resp_port {}, http_port {} and peer_port {} must differ".format(*ports)
+            found.append(Problem("http_port", sentence))
+        if self.advertise_host in WILDCARD_HOSTS:
+            sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"
+            found.append(Problem("advertise_host", sentence))
+        shortest, longest = self.election_timeout_ms_min, self.election_timeout_ms_max
+        if self.heartbeat_ms * 3 > shortest:
+            sentence = f"election_timeout_ms_min {shortest} must be at least three times heartbeat_ms"
+            found.append(Problem("election_timeout_ms_min", sentence))
+        if longest < shortest * 1.2:
+            sentence = f"election_timeout_ms_max {longest} must be at least 1.2 times election_timeout_ms_min"
+            found.append(Problem("election_timeout_ms_max", sentence))
+        return found
+
+    def validate(self) -> None:
+        """Raise `ConfigError` with every problem in one line."""
+        found = self.problems()
+        if found:
+            raise ConfigError("config: " + "; ".join(problem.sentence for problem in found))
+
+
+def _range_problems(config: ClusterConfig | NodeConfig, settings: list[Setting]) -> list[Problem]:
+    found = []
+    for setting in settings:
+        value = getattr(config, setting.field)
+        if problem := setting.range_problem(value):
+            found.append(Problem(setting.field, f"{setting.key} {value!r} {problem}"))
+    return found
+
+
+CLUSTER_SETTINGS = settings_of("cluster", ClusterConfig, {"voters": "peers", "partition_count": "partitions"})
+"""Those of the table ``[cluster]``, in the order of the fields."""
+
+NODE_SETTINGS = settings_of("node", NodeConfig)
+"""Those of the table ``[node]``."""

@@ -1,0 +1,405 @@
+"""The replicas of one node at work: peers' frames and clients' commands in, one turn of the loop, effects out.
+
+Here belongs what ties the deterministic `Carrier` and `Router` to the real disk, network and clock, and nothing that
+decides anything. A disk that failed once is not trusted again: the node stops acknowledging, says why, and stays up to
+be asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from noctule.adapters.snapshots import SnapshotFiles
+from noctule.adapters.transport import PeerTransport
+from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark
+from noctule.adapters.wal_writer import WalWriter
+from noctule.base.clock import Clock
+from noctule.base.errors import NoctuleError, StorageError
+from noctule.base.ids import GroupId, Instant
+from noctule.core.keyspace.keyspace import ReadOutcome
+from noctule.core.keyspace.reply import Reply
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import Message
+from noctule.core.replica.carry_out import Carrier
+from noctule.core.replica.events import Answer, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
+from noctule.core.wire.frames import (
+    Answered,
+    Envelope,
+    Forward,
+    ForwardQuery,
+    Hello,
+    Refused,
+    encode_frame,
+)
+from noctule.node.router import Router
+
+log = logging.getLogger("noctule.node")
+
+_Result = TypeVar("_Result")
+
+TICK_S = 0.01
+"""How often deadlines are looked at; elections and heartbeats are this exact."""
+BALANCE_S = 1.0
+"""How often leaders are moved to where they belong."""
+SETTLED_S = 3.0
+"""A node must be connected for so long before leadership is given back to it."""
+FRAME_BYTES_TARGET = 8 << 20
+"""Messages for a peer are split into frames of about this size."""
+
+
+class Host:
+    """Everything between the sockets and the rules on one node."""
+
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        replicas: dict[GroupId, Replica],
+        preferred_leader: Callable[[GroupId], int],
+        router: Callable[["Host"], Router],
+        snapshots: SnapshotFiles,
+        clock: Clock,
+    ) -> None:
+        self.node_id = node_id
+        self.carrier = Carrier(replicas, self)
+        self.router = router(self)
+        self.failure = ""
+        """Why this node no longer acknowledges anything; empty while all is well."""
+        self.hellos: dict[int, Hello] = {}
+        """What each peer last said of itself."""
+        self.heard_at: dict[int, Instant] = {}
+        self.elections_total = 0
+        self.snapshots_total = 0
+        self.batches_total = 0
+        self.frames_total = 0
+        self._preferred_leader = preferred_leader
+        self._snapshots = snapshots
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._wal: WalWriter
+        self._transport: PeerTransport
+        self._records: list[Record] = []
+        self._batch_number = 0
+        self._durable_number = 0
+        self._outgoing: dict[int, list[Envelope]] = {}
+        self._turn_scheduled = False
+        self._connected_since: dict[int, Instant] = {}
+        self._snapshot_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots")
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._balance_at = clock.now()
+        self._balance_cursor = 0
+        self._stopping = False
+
+    def attach(self, wal: WalWriter, transport: PeerTransport) -> None:
+        """Give it its disk and its peers; both need to know the host first."""
+        self._wal = wal
+        self._transport = transport
+
+    def start(self) -> None:
+        """Begin to keep time."""
+        self._tick()
+
+    async def stop(self) -> None:
+        """Stop keeping time, hand leadership over, and let the disk finish what it was given."""
+        self._stopping = True
+        await self._hand_over()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self._snapshot_thread.shutdown(wait=True)
+        await self._wal.close()
+
+    async def _hand_over(self) -> None:
+        """Give each group this node leads to a connected peer, so that nobody has to miss its leader first."""
+        deadline = self._clock.now() + 1.0
+        while self._clock.now() < deadline and not self.failure:
+            led = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
+            peers = [node for node in self._transport.peers if self._transport.is_connected(node)]
+            if not led or not peers:
+                return
+            for group in led:
+                self._take(group, raft.TransferLeadership(peers[group % len(peers)]))
+            await asyncio.sleep(TICK_S)  # Until the transfers are through or the deadline passes.
+
+    # Turns -----------------------------------------------------------------------------------------------------------
+
+    def schedule_turn(self) -> None:
+        """End the turn when everything that is ready now has come in."""
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        if self.failure:
+            self.router.tick()
+            return
+        try:
+            self.router.flush()
+            self.carrier.end_turn(self._clock.now(), self._clock.wall_ms())
+        except NoctuleError as error:
+            self._fail(error)
+            return
+        for node, envelopes in self._outgoing.items():
+            self._send_frames(node, envelopes)
+        self._outgoing.clear()
+
+    def _send_frames(self, node: int, envelopes: list[Envelope]) -> None:
+        start = size = 0
+        for position, (_, message) in enumerate(envelopes):
+            size += _size_of(message)
+            if size > FRAME_BYTES_TARGET and position > start:
+                self._transport.send(node, encode_frame(envelopes[start:position]))
+                start, size = position, 0
+        self._transport.send(node, encode_frame(envelopes[start:]))
+        self.frames_total += 1
+
+    def _take(self, group: GroupId, event: raft.Event | Submit | Query) -> None:
+        if self.failure:
+            return
+        try:
+            self.carrier.take(group, event, self._clock.now())
+        except NoctuleError as error:
+            self._fail(error)
+        self.schedule_turn()
+
+    def _tick(self) -> None:
+        if not self._stopping or not self.failure:
+            self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        now = self._clock.now()
+        if not self.failure:
+            for group, replica in self.carrier.replicas.items():
+                if replica.next_deadline() <= now:
+                    self._take(group, raft.Tick())
+            if now >= self._balance_at and not self._stopping:
+                self._balance_at = Instant(now + BALANCE_S)
+                self._balance(now)
+        self.router.tick()
+
+    def _balance(self, now: Instant) -> None:
+        """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
+        groups = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
+        for offset in range(len(groups)):
+            group = groups[(self._balance_cursor + offset) % len(groups)]
+            target = self._preferred_leader(group)
+            since = self._connected_since.get(target)
+            if target == self.node_id or since is None or now - since < SETTLED_S:
+                continue
+            consensus = self.carrier.replicas[group].raft
+            if consensus.log.last_index - consensus.describe().match.get(target, 0) < 1_000:
+                self._balance_cursor += offset + 1
+                self._take(group, raft.TransferLeadership(target))
+                return
+
+    def _fail(self, error: NoctuleError) -> None:
+        """Stop for good: what this node says from now on could be untrue."""
+        if not self.failure:
+            self.failure = str(error) or type(error).__name__
+            log.error("node_stopped_acknowledging", extra={"fields": {"reason": self.failure}}, exc_info=error)
+            self._transport.disconnect()
+
+    # From the disk ---------------------------------------------------------------------------------------------------
+
+    def batch_durable(self, number: int) -> None:
+        """The WAL has synced all batches up to this one."""
+        self._durable_number = number
+        if self.failure:
+            return
+        try:
+            self.carrier.durable(number, self._clock.now())
+        except NoctuleError as error:
+            self._fail(error)
+        self.schedule_turn()
+
+    def disk_failed(self, error: StorageError) -> None:
+        """The WAL could not write or sync: final."""
+        self._fail(error)
+
+    # From peers ------------------------------------------------------------------------------------------------------
+
+    def frame_received(self, sender: int, envelopes: list[Envelope]) -> None:
+        """Every message of a frame, in order."""
+        now = self.heard_at[sender] = self._clock.now()
+        if self.failure:
+            return
+        replicas, take = self.carrier.replicas, self.carrier.take
+        try:
+            for number, message in envelopes:
+                group = GroupId(number)
+                if group not in replicas:
+                    continue
+                match message:
+                    case Forward():
+                        take(group, Submit(sender, message.origin, message.sequence, message.batch), now)
+                    case ForwardQuery():
+                        take(group, Query(sender, message.origin, message.number, message.commands), now)
+                    case Answered():
+                        self.router.answered(
+                            group, message.origin, message.number, message.results, is_write=message.is_write
+                        )
+                    case Refused():
+                        self.router.refused(group, message.origin, message.number, is_write=message.is_write)
+                    case _:
+                        take(group, raft.Received(sender, message), now)
+        except NoctuleError as error:
+            self._fail(error)
+        self.schedule_turn()
+
+    def peer_connected(self, hello: Hello) -> None:
+        """Frames to this peer leave now."""
+        self.hellos[hello.node_id] = hello
+        self._connected_since[hello.node_id] = self._clock.now()
+
+    def peer_disconnected(self, node: int) -> None:
+        """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
+        self._connected_since.pop(node, None)
+        for group in self.carrier.replicas:
+            self._take(group, raft.Suspect(node))
+        self.router.peer_lost(node)
+
+    # Ports of the Carrier --------------------------------------------------------------------------------------------
+
+    def send(self, to: int, group: GroupId, message: Message) -> None:
+        """Into this turn's frame."""
+        self._outgoing.setdefault(to, []).append((group, message))
+
+    def persist(self, group: GroupId, persist: raft.Persist) -> None:
+        """Into this turn's batch."""
+        if persist.hard_state is not None:
+            self._records.append(HardState(group, persist.hard_state.term, persist.hard_state.vote, 0))
+        if persist.mark is not None:
+            self._records.append(SnapshotMark(group, *persist.mark))
+        if persist.entries:
+            self._records.append(Entries(group, persist.first_index, persist.entries))
+
+    def flush(self) -> int:
+        """To the WAL's thread. A turn that only waits for earlier ones adds nothing and gets the last one's number."""
+        if self._records:
+            records, self._records = self._records, []
+            self._batch_number = self._wal.submit(records)
+            self.batches_total += 1
+        elif self._batch_number <= self._durable_number:
+            # Everything is durable already; tell so in a later call, never from within the carrier.
+            self._loop.call_soon(self.batch_durable, self._batch_number)
+        return self._batch_number
+
+    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        """To the router here, or into the frame for the node whose router asked."""
+        if answer.to == self.node_id:
+            if isinstance(answer, Answer):
+                self.router.answered(group, answer.origin, answer.number, answer.results, is_write=answer.is_write)
+            else:
+                self.router.refused(group, answer.origin, answer.number, is_write=answer.is_write)
+            return
+        message: Answered | Refused
+        if isinstance(answer, Answer):
+            message = Answered(answer.origin, answer.is_write, answer.number, answer.results)
+        else:
+            message = Refused(answer.origin, answer.is_write, answer.number)
+        self._outgoing.setdefault(answer.to, []).append((group, message))
+
+    def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
+        """In the snapshot thread."""
+        self._save(group, snapshot.index, snapshot.term, lambda: snapshot.chunks)
+
+    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
+        """In the snapshot thread."""
+        self._save(group, snapshot.index, snapshot.term, lambda: split_snapshot(snapshot.data))
+
+    def _save(self, group: GroupId, index: int, term: int, chunks: Callable[[], object]) -> None:
+        def work() -> None:
+            self._snapshots.write(group, index, term, chunks())  # type: ignore[arg-type]
+
+        def done() -> None:
+            self.snapshots_total += 1
+            log.info("snapshot_saved", extra={"fields": {"group": group, "index": index}})
+            self._take(group, raft.SnapshotSaved(index, term))
+
+        self._in_snapshot_thread(work, lambda _: done())
+
+    def load_snapshot(self, group: GroupId) -> None:
+        """In the snapshot thread."""
+
+        def work() -> raft.SnapshotLoaded:
+            snapshot = self._snapshots.read(group)
+            if snapshot is None:
+                return raft.SnapshotLoaded(0, 0, None)
+            return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
+
+        self._in_snapshot_thread(work, lambda loaded: self._take(group, loaded))
+
+    def _in_snapshot_thread(self, work: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
+        def back(result: _Result | None, error: BaseException | None) -> None:
+            if error is None:
+                done(result)  # type: ignore[arg-type]
+            elif isinstance(error, NoctuleError):
+                self._fail(error)
+            else:
+                raise error
+
+        def run() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001, handed to the loop, which raises it
+                self._loop.call_soon_threadsafe(back, None, error)
+            else:
+                self._loop.call_soon_threadsafe(back, result, None)
+
+        self._snapshot_thread.submit(run)
+
+    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
+        """The router asks whoever leads now."""
+        if change.leader:
+            self.router.leader_changed(group)
+        if change.leader == self.node_id:
+            self.elections_total += 1
+            log.info("leader_elected", extra={"fields": {"group": group, "term": change.term}})
+
+    # Dispatch of the Router ------------------------------------------------------------------------------------------
+
+    def leader_of(self, group: GroupId) -> int:
+        """As this node's replica knows; nobody once this node stopped, for its replicas no longer learn."""
+        return 0 if self.failure else self.carrier.replicas[group].raft.leader
+
+    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
+        """Here or into the peer's frame."""
+        if to == self.node_id:
+            self._take(group, Submit(to, origin, sequence, batch))
+            return True
+        return self._forward(to, group, Forward(origin, sequence, batch))
+
+    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
+        """Here or into the peer's frame."""
+        if to == self.node_id:
+            self._take(group, Query(to, origin, number, commands))
+            return True
+        return self._forward(to, group, ForwardQuery(origin, number, commands))
+
+    def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
+        if not self._transport.is_connected(to):
+            return False
+        self._outgoing.setdefault(to, []).append((group, message))
+        self.schedule_turn()
+        return True
+
+    def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
+        """This node's own replica."""
+        if self.failure:
+            return ReadOutcome.MUST_LOG
+        return self.carrier.replicas[group].read_local(command, self._clock.wall_ms())
+
+
+def _size_of(message: object) -> int:
+    """Roughly how much a message adds to a frame, where it can be large."""
+    match message:
+        case Forward():
+            return len(message.batch)
+        case Answered():
+            return 64 * len(message.results) + sum(len(item) for item in message.results if isinstance(item, bytes))
+        case _:
+            entries = getattr(message, "entries", None)
+            if entries:
+                return sum(len(entry.data) for entry in entries)
+            return len(getattr(message, "data", b"")) + 64

@@ -1,0 +1,478 @@
+"""Commands to the leaders of their partitions, and answers back in time: the `Store` that servers see.
+
+A router keeps one *lane* for each group. Commands that arrive in one turn of the loop become one batch of writes and one
+query of reads; a batch keeps its number until it is answered, so it may be sent again to any leader and is still applied
+once (`core.replica.client_sessions`). Whoever waits too long is told whether anything may have happened.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.keyspace.commands import CommandSpec, Scope, check_command
+from noctule.core.keyspace.fan_out import fan_out
+from noctule.core.keyspace.keyspace import ReadOutcome
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.placement.slots import key_slot
+from noctule.core.replica.batches import encode_batch
+from noctule.core.replica.client_sessions import EXPIRED
+from noctule.node.api import Consistency, ReplySink, Store
+
+COMMANDS_WAITING_MAX = 100_000
+"""Commands that wait for an answer on one node; over it new ones are refused."""
+BATCH_BYTES_TARGET = 1 << 20
+RETRY_DELAY_S = 0.01
+"""Between a refusal and the next try: an election or a transfer takes a few of these."""
+ANSWER_TIMEOUT_S = 2.0
+"""A request without an answer for so long is sent again: it, or its answer, was dropped on the way."""
+
+_OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
+_NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
+_UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not have been applied")
+
+
+class Dispatch(Protocol):
+    """How a router reaches leaders."""
+
+    def leader_of(self, group: GroupId) -> int:
+        """The node that leads the group as far as known here; 0 when none is."""
+        ...
+
+    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
+        """Hand a batch to that node; False when it cannot leave."""
+        ...
+
+    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
+        """Hand a query to that node; False when it cannot leave."""
+        ...
+
+    def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
+        """Read this node's own replica."""
+        ...
+
+    def schedule_turn(self) -> None:
+        """See to it that `Router.flush` is called soon."""
+
+
+class Conversation:
+    """The commands of one connection, which take effect in the order sent, whatever partition they go to.
+
+    Writes go on in order by themselves. A read behind an unanswered write goes through the log, behind it. A write
+    behind an unanswered read waits for it, and what follows waits with it: a read must not see what was sent after.
+    """
+
+    __slots__ = ("_held", "_reads", "_router", "_writes")
+
+    def __init__(self, router: "Router") -> None:
+        self._router = router
+        self._reads = 0
+        self._writes = 0
+        self._held: deque[tuple[list[bytes], ReplySink, Consistency]] = deque()
+
+    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+        """As `Store.submit`, in order."""
+        if self._held:
+            self._held.append((args, sink, consistency))
+        else:
+            self._begin(args, sink, consistency)
+
+    def _begin(self, args: list[bytes], sink: ReplySink, consistency: Consistency) -> None:
+        spec = check_command(args)
+        if isinstance(spec, Failure):
+            sink.deliver(spec)
+        elif spec.is_write or self._writes:
+            if self._reads:
+                self._held.append((args, sink, consistency))
+                return
+            self._writes += 1
+            self._router.route(spec, args, sink, logged=True, conversation=self)
+        elif consistency is Consistency.EVENTUAL and self._router.read_eventually(spec, args, sink):
+            pass
+        else:
+            self._reads += 1
+            self._router.route(spec, args, sink, logged=False, conversation=self)
+
+    def finished(self, *, logged: bool) -> None:
+        """One command has its answer."""
+        if logged:
+            self._writes -= 1
+        else:
+            self._reads -= 1
+            if not self._reads and self._held:
+                held, self._held = self._held, deque()
+                for args, sink, consistency in held:
+                    self.submit(args, sink, consistency)
+
+
+class _Command:
+    """One command on its way, and whom to tell."""
+
+    __slots__ = ("args", "conversation", "logged", "sink")
+
+    def __init__(self, args: list[bytes], sink: ReplySink, conversation: Conversation | None, *, logged: bool) -> None:
+        self.args = args
+        self.sink = sink
+        self.conversation = conversation
+        self.logged = logged
+
+    def finish(self, reply: Reply) -> None:
+        self.sink.deliver(reply)
+        if self.conversation is not None:
+            self.conversation.finished(logged=self.logged)
+
+
+class _Gather:
+    """The sink of a command that went to several partitions."""
+
+    __slots__ = ("_command", "_left", "_merge", "_replies")
+
+    def __init__(self, command: _Command, count: int, merge: Callable[[list[Reply]], Reply]) -> None:
+        self._command = command
+        self._left = count
+        self._merge = merge
+        self._replies: list[Reply] = [None] * count
+
+    def part(self, number: int) -> "_Part":
+        return _Part(self, number)
+
+    def deliver_part(self, number: int, reply: Reply) -> None:
+        self._replies[number] = reply
+        self._left -= 1
+        if not self._left:
+            self._command.finish(self._merge(self._replies))
+
+
+class _Part:
+    __slots__ = ("_gather", "_number")
+
+    def __init__(self, gather: _Gather, number: int) -> None:
+        self._gather = gather
+        self._number = number
+
+    def deliver(self, reply: Reply) -> None:
+        self._gather.deliver_part(self._number, reply)
+
+
+class _Flight:
+    """A batch or a query that has a number and no answer yet."""
+
+    __slots__ = ("batch", "commands", "deadline", "number", "sent_at", "sent_to", "was_sent")
+
+    def __init__(self, number: int, commands: list[_Command], batch: bytes, deadline: float) -> None:
+        self.number = number
+        self.commands = commands
+        self.batch = batch
+        self.deadline = deadline
+        self.sent_to = 0
+        self.sent_at = 0.0
+        self.was_sent = False
+
+
+class _Lane:
+    """What this node's clients want of one group."""
+
+    __slots__ = (
+        "flights",
+        "group",
+        "next_number",
+        "next_sequence",
+        "open_reads",
+        "open_writes",
+        "origin",
+        "queries",
+        "retry_at",
+    )
+
+    def __init__(self, group: GroupId, origin: int) -> None:
+        self.group = group
+        self.begin_origin(origin)
+        self.next_number = 1
+        self.open_writes: list[_Command] = []
+        self.open_reads: list[_Command] = []
+        self.queries: dict[int, _Flight] = {}
+        self.retry_at: float | None = None
+
+    def begin_origin(self, origin: int) -> None:
+        self.origin = origin
+        self.next_sequence = 1
+        self.flights: dict[int, _Flight] = {}
+
+
+class Router:
+    """All lanes of one node; a `Store` for the keyspace, and `meta` for the *meta* group."""
+
+    def __init__(
+        self,
+        *,
+        slot_table: Sequence[GroupId],
+        dispatch: Dispatch,
+        new_origin: Callable[[], int],
+        now: Callable[[], Instant],
+        request_deadline_s: float,
+    ) -> None:
+        self._slot_table = slot_table
+        self._dispatch = dispatch
+        self._new_origin = new_origin
+        self._now = now
+        self._deadline_s = request_deadline_s
+        groups = [META_GROUP, *sorted(set(slot_table))]
+        self._lanes = {group: _Lane(group, new_origin()) for group in groups}
+        self._touched: dict[GroupId, _Lane] = {}
+        self._waiting = 0
+        self.commands_total = 0
+        self.retries_total = 0
+        self.meta: Store = _MetaStore(self)
+
+    # The Store -------------------------------------------------------------------------------------------------------
+
+    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+        """As `Store.submit` says, in no order with other commands."""
+        spec = check_command(args)
+        if isinstance(spec, Failure):
+            sink.deliver(spec)
+        elif consistency is Consistency.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
+            pass
+        else:
+            self.route(spec, args, sink, logged=spec.is_write)
+
+    def conversation(self) -> Conversation:
+        """A door for one connection, whose commands take effect in the order sent."""
+        return Conversation(self)
+
+    def route(
+        self,
+        spec: CommandSpec,
+        args: list[bytes],
+        sink: ReplySink,
+        *,
+        logged: bool,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Put a checked command into the lane of its partition, or its parts into those of theirs."""
+        command = _Command(args, sink, conversation, logged=logged)
+        if spec.scope is Scope.KEY and spec.last_key == spec.first_key:
+            self._enter(self._slot_table[key_slot(args[spec.first_key])], command)
+            return
+        if spec.scope not in (Scope.KEY, Scope.SPLIT, Scope.ALL):
+            name = args[0].decode("utf-8", "backslashreplace")
+            command.finish(Failure(f"ERR command '{name}' is not for the store".encode()))
+            return
+        spread = fan_out(spec, args, self._slot_table)
+        if isinstance(spread, Failure):
+            command.finish(spread)
+            return
+        gather = _Gather(command, len(spread.parts), spread.merge)
+        for number, (group, part) in enumerate(spread.parts):
+            self._enter(GroupId(group), _Command(part, gather.part(number), None, logged=logged))
+
+    def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
+        """Answer from this node's own replicas; False when only a leader can."""
+        if spec.scope is Scope.KEY:
+            parts, merge = [(self._slot_table[key_slot(args[spec.first_key])], args)], None
+        else:
+            spread = fan_out(spec, args, self._slot_table)
+            if isinstance(spread, Failure):
+                return False
+            parts, merge = [(GroupId(group), part) for group, part in spread.parts], spread.merge
+        replies: list[Reply] = []
+        for group, part in parts:
+            reply = self._dispatch.read_local(group, part)
+            if isinstance(reply, ReadOutcome):
+                return False
+            replies.append(reply)
+        sink.deliver(merge(replies) if merge is not None else replies[0])
+        return True
+
+    def submit_to_meta(self, args: list[bytes], sink: ReplySink) -> None:
+        """Run a command on the *meta* group, whatever its keys."""
+        spec = check_command(args)
+        if isinstance(spec, Failure):
+            sink.deliver(spec)
+        else:
+            self._enter(META_GROUP, _Command(args, sink, None, logged=spec.is_write))
+
+    def _enter(self, group: GroupId, command: _Command) -> None:
+        if self._waiting >= COMMANDS_WAITING_MAX:
+            command.finish(_OVERLOADED)
+            return
+        self._waiting += 1
+        self.commands_total += 1
+        lane = self._lanes[group]
+        (lane.open_writes if command.logged else lane.open_reads).append(command)
+        if not self._touched:
+            self._dispatch.schedule_turn()
+        self._touched[group] = lane
+
+    # Turns -----------------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send what came in this turn."""
+        if not self._touched:
+            return
+        touched, self._touched = self._touched, {}
+        now = self._now()
+        for lane in touched.values():
+            if lane.open_writes:
+                self._send_writes(lane, now)
+            if lane.open_reads:
+                commands, lane.open_reads = lane.open_reads, []
+                flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
+                lane.next_number += 1
+                lane.queries[flight.number] = flight
+                self._send(lane, flight, now, is_write=False)
+
+    def _send_writes(self, lane: _Lane, now: float) -> None:
+        commands, lane.open_writes = lane.open_writes, []
+        start = 0
+        while start < len(commands):
+            size, end = 0, start
+            while end < len(commands) and (size < BATCH_BYTES_TARGET or end == start):
+                size += sum(map(len, commands[end].args))
+                end += 1
+            taken = commands[start:end]
+            start = end
+            sequence = lane.next_sequence
+            lane.next_sequence += 1
+            acknowledged_below = next(iter(lane.flights), sequence)
+            batch = encode_batch(lane.origin, sequence, acknowledged_below, [command.args for command in taken])
+            flight = _Flight(sequence, taken, batch, now + self._deadline_s)
+            lane.flights[sequence] = flight
+            self._send(lane, flight, now, is_write=True)
+
+    def _send(self, lane: _Lane, flight: _Flight, now: float, *, is_write: bool) -> None:
+        leader = self._dispatch.leader_of(lane.group)
+        sent = False
+        if leader and is_write:
+            sent = self._dispatch.dispatch_write(leader, lane.group, lane.origin, flight.number, flight.batch)
+        elif leader:
+            commands = [command.args for command in flight.commands]
+            sent = self._dispatch.dispatch_query(leader, lane.group, lane.origin, flight.number, commands)
+        if sent:
+            flight.sent_to, flight.sent_at, flight.was_sent = leader, now, True
+        else:
+            flight.sent_to = 0
+            self._retry(lane, now)
+
+    def _retry(self, lane: _Lane, now: float) -> None:
+        if lane.retry_at is None:
+            lane.retry_at = now + RETRY_DELAY_S
+
+    # Outcomes --------------------------------------------------------------------------------------------------------
+
+    def answered(self, group: GroupId, origin: int, number: int, results: list[Reply], *, is_write: bool) -> None:
+        """A leader answered; an answer that came before, or to an earlier life of this node, is no news."""
+        lane = self._lanes.get(group)
+        if lane is None or lane.origin != origin:
+            return
+        flight = (lane.flights if is_write else lane.queries).pop(number, None)
+        if flight is None:
+            return
+        if is_write and EXPIRED in results:
+            self._begin_again(lane)
+        for command, result in zip(flight.commands, results, strict=False):
+            self._waiting -= 1
+            command.finish(result)
+
+    def _begin_again(self, lane: _Lane) -> None:
+        """The cluster forgot this origin: what is on its way has an unknown fate, what comes next is a new origin's."""
+        flights = list(lane.flights.values())
+        lane.begin_origin(self._new_origin())
+        for flight in flights:
+            for command in flight.commands:
+                self._waiting -= 1
+                command.finish(_UNKNOWN)
+
+    def refused(self, group: GroupId, origin: int, number: int, *, is_write: bool) -> None:
+        """Whoever was asked does not lead, or misses an earlier batch: send again, from there on and in order."""
+        lane = self._lanes.get(group)
+        if lane is None or lane.origin != origin:
+            return
+        flights = lane.flights if is_write else lane.queries
+        if number in flights:
+            for flight in flights.values():
+                if flight.number >= number:
+                    flight.sent_to = 0
+            self._retry(lane, self._now())
+
+    def leader_changed(self, group: GroupId) -> None:
+        """Whoever leads now is asked at once."""
+        lane = self._lanes[group]
+        if lane.flights or lane.queries:
+            lane.retry_at = self._now()
+
+    def peer_lost(self, node: int) -> None:
+        """What was sent to that node may be lost with it."""
+        now = self._now()
+        for lane in self._lanes.values():
+            for flights in (lane.flights, lane.queries):
+                for flight in flights.values():
+                    if flight.sent_to == node:
+                        flight.sent_to = 0
+                        self._retry(lane, now)
+
+    def tick(self) -> None:
+        """Try again what is due, give up what is over its deadline."""
+        now = self._now()
+        for lane in self._lanes.values():
+            if not (lane.flights or lane.queries):
+                lane.retry_at = None
+                continue
+            self._expire(lane, now)
+            self._resend(lane, now)
+
+    def _resend(self, lane: _Lane, now: float) -> None:
+        overdue = now - ANSWER_TIMEOUT_S
+        due = lane.retry_at is not None and now >= lane.retry_at
+        if due:
+            lane.retry_at = None
+        for flights, is_write in ((lane.flights, True), (lane.queries, False)):
+            for flight in flights.values():
+                if (due and not flight.sent_to) or (flight.sent_to and flight.sent_at < overdue):
+                    self.retries_total += 1
+                    self._send(lane, flight, now, is_write=is_write)
+                    self._dispatch.schedule_turn()
+
+    def _expire(self, lane: _Lane, now: float) -> None:
+        for number, query in list(lane.queries.items()):
+            if query.deadline > now:
+                break
+            del lane.queries[number]
+            self._give_up(query, _NO_LEADER)
+        for flight in lane.flights.values():
+            if flight.deadline > now:
+                break
+            if flight.commands:
+                # Its number must be filled, or all that follows would wait for it: by an empty batch. If the first one
+                # was applied after all, this one is its retry and changes nothing.
+                self._give_up(flight, _UNKNOWN if flight.was_sent else _NO_LEADER)
+                flight.batch = encode_batch(lane.origin, flight.number, next(iter(lane.flights)), [])
+                flight.sent_to = 0
+                self._retry(lane, now)
+
+    def _give_up(self, flight: _Flight, failure: Failure) -> None:
+        commands, flight.commands = flight.commands, []
+        for command in commands:
+            self._waiting -= 1
+            command.finish(failure)
+
+    @property
+    def waiting(self) -> int:
+        """Commands without an answer yet."""
+        return self._waiting
+
+
+class _MetaStore:
+    """The *meta* group as a `Store`."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+
+    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+        """Reads are linearizable whatever is asked."""
+        del consistency
+        self._router.submit_to_meta(args, sink)
+
+    def conversation(self) -> "_MetaStore":
+        """Commands on *meta* are independent."""
+        return self

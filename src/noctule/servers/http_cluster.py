@@ -1,0 +1,31 @@
+"""The cluster as this node sees it, over HTTP."""
+
+from dataclasses import dataclass, fields
+
+from noctule.base.errors import StorageError, TooLargeError, UnavailableError
+from noctule.node.api import Consistency, NodePicture
+from noctule.servers.http_instances import Instance, read_instances
+from noctule.servers.http_route import Answer, Call, json_answer
+
+INSTANCES_S_MAX = 1.0
+"""How long the picture waits for each step of listing the instances, before it is shown without them."""
+
+
+# Inherits across a floor on purpose: the API promises the same field names as the picture, and so they cannot drift.
+@dataclass(frozen=True, slots=True)
+class ClusterPicture(NodePicture):
+    """This node, the cluster as it sees it, and the app instances."""
+
+    instances: list[Instance]
+    """As this node's replica of *meta* has them; empty while it cannot read them."""
+
+
+async def get_cluster(call: Call) -> Answer:
+    """The picture of this node. Answers without a quorum too, since that is when somebody looks."""
+    picture = call.node.picture()
+    try:
+        instances = await read_instances(call.node.meta, Consistency.EVENTUAL, INSTANCES_S_MAX)
+    except (UnavailableError, StorageError, TooLargeError):
+        instances = []
+    facts = {field.name: getattr(picture, field.name) for field in fields(picture)}
+    return json_answer(ClusterPicture(**facts, instances=instances))

@@ -1,0 +1,138 @@
+"""The parameters that the routes of the HTTP API take, each with its bounds, once."""
+
+import math
+import re
+
+from noctule.base.bounds import KEY_BYTES_MAX, SCAN_COUNT_MAX
+from noctule.base.errors import RequestError, TooLargeError
+from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
+from noctule.node.api import Consistency
+from noctule.servers.http_route import Parameter
+
+TTL_S_MAX = 100 * 365 * 86_400.0
+"""A hundred years; a key meant to live longer has no need of a ttl."""
+
+SCAN_COUNT_DEFAULT = 100
+
+PREFIX_BYTES_MAX = (PATTERN_BYTES_MAX - 1) // 2
+"""A prefix becomes a pattern: each byte may need escaping, and a star follows."""
+
+_NUMBER = re.compile(rb"\d{1,20}(\.\d{1,20})?(e[+-]?\d{1,3})?", re.IGNORECASE)
+_INTEGER = re.compile(rb"\d{1,20}")
+_INSTANCE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+def _parse_key(raw: bytes) -> bytes:
+    if not raw:
+        raise RequestError('path parameter "key": the key is empty; GET /api/kv lists keys')
+    return _bounded(raw, "path", "key", KEY_BYTES_MAX)
+
+
+def _parse_prefix(raw: bytes) -> bytes:
+    return _bounded(raw, "query", "prefix", PREFIX_BYTES_MAX)
+
+
+def _bounded(raw: bytes, place: str, name: str, bytes_max: int) -> bytes:
+    if len(raw) > bytes_max:
+        raise TooLargeError(f'{place} parameter "{name}": {len(raw)} bytes, and the limit is {bytes_max}')
+    return raw
+
+
+def _parse_ttl_s(raw: bytes) -> float:
+    if not _NUMBER.fullmatch(raw):
+        raise ValueError
+    ttl_s = float(raw)
+    if not 0 < ttl_s <= TTL_S_MAX or math.isinf(ttl_s):
+        raise ValueError
+    return ttl_s
+
+
+def _parse_count(raw: bytes) -> int:
+    if not _INTEGER.fullmatch(raw) or not 1 <= int(raw) <= SCAN_COUNT_MAX:
+        raise ValueError
+    return int(raw)
+
+
+def _parse_cursor(raw: bytes) -> bytes:
+    # The cursor of SCAN is an unsigned 64-bit number in decimal; which ones mean something is for the store to say.
+    if not _INTEGER.fullmatch(raw) or int(raw) >= 1 << 64:
+        raise ValueError
+    return raw
+
+
+def _parse_consistency(raw: bytes) -> Consistency:
+    return Consistency(raw.decode())
+
+
+def _parse_instance_id(raw: bytes) -> str:
+    if not _INSTANCE_ID.fullmatch(raw):
+        raise ValueError
+    return raw.decode()
+
+
+KEY: Parameter[bytes] = Parameter(
+    name="key",
+    place="path",
+    summary="The key, percent-encoded; it may contain slashes, and bytes that are not UTF-8.",
+    schema={"type": "string", "minLength": 1},
+    allowed=f"1 to {KEY_BYTES_MAX} bytes",
+    parse=_parse_key,
+)
+
+CONSISTENCY: Parameter[Consistency] = Parameter(
+    name="consistency",
+    place="query",
+    summary="How fresh the value must be.",
+    schema={"type": "string", "enum": [str(level) for level in Consistency]},
+    allowed="one of " + ", ".join(Consistency),
+    parse=_parse_consistency,
+    default=Consistency.LINEARIZABLE,
+)
+
+TTL: Parameter[float] = Parameter(
+    name="ttl",
+    place="query",
+    summary="Seconds until the key vanishes, rounded up to a millisecond; without it the key stays.",
+    schema={"type": "number", "exclusiveMinimum": 0, "maximum": TTL_S_MAX},
+    allowed=f"a number of seconds above 0 and at most {TTL_S_MAX:.0f}",
+    parse=_parse_ttl_s,
+)
+
+PREFIX: Parameter[bytes] = Parameter(
+    name="prefix",
+    place="query",
+    summary="Only keys that begin with this, percent-encoded; every key when empty.",
+    schema={"type": "string"},
+    allowed=f"at most {PREFIX_BYTES_MAX} bytes",
+    parse=_parse_prefix,
+    default=b"",
+)
+
+CURSOR: Parameter[bytes] = Parameter(
+    name="cursor",
+    place="query",
+    summary="The cursor of the answer before; 0 to begin.",
+    schema={"type": "string", "pattern": "^[0-9]{1,20}$"},
+    allowed='"0", or the cursor of the answer before',
+    parse=_parse_cursor,
+    default=b"0",
+)
+
+COUNT: Parameter[int] = Parameter(
+    name="count",
+    place="query",
+    summary="About how many keys to look at in this call; the answer may hold fewer, or none.",
+    schema={"type": "integer", "minimum": 1, "maximum": SCAN_COUNT_MAX},
+    allowed=f"a whole number from 1 to {SCAN_COUNT_MAX}",
+    parse=_parse_count,
+    default=SCAN_COUNT_DEFAULT,
+)
+
+INSTANCE_ID: Parameter[str] = Parameter(
+    name="id",
+    place="path",
+    summary="The id of the instance.",
+    schema={"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    allowed='1 to 128 of the characters A-Z a-z 0-9 "." "_" ":" "-"',
+    parse=_parse_instance_id,
+)

@@ -1,0 +1,83 @@
+"""One node as a process: the node, its doors, and the order in which they open and close.
+
+Start: data folder and log, peers, RESP, HTTP, then the line that says so. Stop, on SIGTERM or SIGINT: not ready, so
+that whoever balances turns away; commands on their way are answered; leadership is handed over; the disk finishes.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+
+import msgspec
+import uvloop
+
+from noctule.adapters.system_clock import SystemClock
+from noctule.base.errors import ConfigError
+from noctule.node.config import NodeConfig
+from noctule.node.node import LocalNode
+from noctule.servers.http_server import HttpServer
+from noctule.servers.resp_server import RespServer
+
+log = logging.getLogger("noctule.process")
+
+DRAIN_S = 5.0
+"""How long commands on their way may take when the node stops."""
+SWITCH_INTERVAL_S = 0.0005
+"""How soon the loop's thread lets the WAL's thread report a finished sync; CPython's 5 ms would be each write's wait."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def run_node(config: NodeConfig, version: str) -> int:
+    """Run one node until it is told to stop; the exit code. Raises `ConfigError` or `StorageError` before it serves."""
+    if config.die_with_parent:
+        die_with_parent()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return uvloop.run(_serve(config, version))
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise ConfigError("the process that started this node is gone already")
+
+
+async def _serve(config: NodeConfig, version: str) -> int:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with contextlib.AsyncExitStack() as stack:
+        node = await LocalNode.open(config, SystemClock(), version)
+        stack.push_async_callback(node.stop)
+        resp = RespServer(node.store, node.picture, config.host, config.resp_port)
+        await resp.start()
+        stack.push_async_callback(resp.stop, DRAIN_S)
+        http = HttpServer(node, config.host, config.http_port)
+        await http.start()
+        stack.push_async_callback(http.stop, DRAIN_S)
+        shown = config.advertise_host
+        addresses = {"resp": f"{shown}:{resp.port}", "http": f"{shown}:{http.port}"}
+        node.join(addresses["resp"], addresses["http"])
+        line = {
+            "event": "node_serving",
+            "id": config.node_id,
+            "pid": os.getpid(),
+            **addresses,
+            "peer": f"{shown}:{node.peer_port}",
+        }
+        print(msgspec.json.encode(line).decode(), flush=True)
+        log.info("node_serving", extra={"fields": line})
+        await stopped.wait()
+        log.info("node_stopping", extra={"fields": {"id": config.node_id}})
+        started = time.monotonic()
+        node.draining = True
+    log.info("node_stopped", extra={"fields": {"id": config.node_id, "seconds": round(time.monotonic() - started, 3)}})
+    return 0

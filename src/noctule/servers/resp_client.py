@@ -1,0 +1,103 @@
+"""What the server knows of one client, apart from its socket, and what its commands may ask of the server."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
+
+from noctule.base.clock import Clock
+from noctule.base.ids import Instant
+from noctule.core.keyspace.commands import find_command
+from noctule.core.keyspace.reply import Reply
+from noctule.core.wire.resp import Protocol as RespVersion
+from noctule.node.api import Consistency, NodePicture
+
+
+class Client:
+    """One connection as its own commands see and change it."""
+
+    __slots__ = (
+        "address",
+        "connected_at",
+        "consistency",
+        "id",
+        "is_closing",
+        "last_command",
+        "library_name",
+        "library_version",
+        "local_address",
+        "name",
+        "protocol",
+        "seen_at",
+    )
+
+    def __init__(self, id: int, address: str, local_address: str, now: Instant) -> None:  # noqa: A002
+        self.id = id
+        self.address = address
+        """host:port of the client; `local_address` the same of this end."""
+        self.local_address = local_address
+        self.connected_at = now
+        self.seen_at = now
+        """When bytes last came."""
+        self.last_command = b""
+        self.library_name = b""
+        self.library_version = b""
+        self.is_closing = False
+        """Set by a command after whose reply the connection is closed."""
+        self.reset()
+
+    def reset(self) -> None:
+        """Give what RESET gives: the state of a new connection; id, addresses and library stay."""
+        self.name = b""
+        self.protocol: RespVersion = 2
+        self.consistency = Consistency.LINEARIZABLE
+
+    def line(self, now: Instant) -> bytes:
+        """The client as CLIENT LIST shows it: the fields of Redis that have a meaning here, without a line's end."""
+        # A name that is no command could hold a line break, and so write lines of its own.
+        spec = find_command(self.last_command)
+        fields = (
+            b"id=%d" % self.id,
+            b"addr=%b" % self.address.encode(),
+            b"laddr=%b" % self.local_address.encode(),
+            b"name=%b" % self.name,
+            b"age=%d" % (now - self.connected_at),
+            b"idle=%d" % (now - self.seen_at),
+            b"flags=%b" % (b"N" if self.consistency is Consistency.LINEARIZABLE else b"r"),
+            b"db=0",
+            b"sub=0",
+            b"psub=0",
+            b"multi=-1",
+            b"cmd=%b" % (spec.name.lower() if spec is not None else b"NULL"),
+            b"user=default",
+            b"resp=%d" % self.protocol,
+            b"lib-name=%b" % self.library_name,
+            b"lib-ver=%b" % self.library_version,
+        )
+        return b" ".join(fields)
+
+
+class Door(Protocol):
+    """What commands about the connection may ask of the server."""
+
+    clock: Clock
+    connections_max: int
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        ...
+
+    def picture(self) -> NodePicture:
+        """The node behind it, now."""
+        ...
+
+    def clients(self) -> Iterable[Client]:
+        """Those connected, oldest first."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """As `RespServer.counters`."""
+        ...
+
+
+Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply]
+"""Answers a command at once. The arguments have the name first, and their number is right."""

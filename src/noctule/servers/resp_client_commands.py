@@ -1,0 +1,106 @@
+"""CLIENT and its subcommands. What is not here is unknown: nothing can be tracked, paused or killed."""
+
+from noctule.core.keyspace.failures import SYNTAX
+from noctule.core.keyspace.numbers import parse_int
+from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_families import Subcommand, family
+
+NAME_BYTES_MAX = 1_024
+"""The longest name of a client or its library: CLIENT LIST shows all of them."""
+
+_CLIENT_TYPES = (b"NORMAL", b"MASTER", b"REPLICA", b"SLAVE", b"PUBSUB")
+
+
+def name_problem(what: bytes, name: bytes) -> Failure | None:
+    """Why this cannot be a name, with Redis' text; None when it can. `what` begins the sentence."""
+    if any(not ord("!") <= symbol <= ord("~") for symbol in name):
+        return Failure(b"ERR %b cannot contain spaces, newlines or special characters." % what)
+    if len(name) > NAME_BYTES_MAX:
+        return Failure(b"ERR %b cannot be longer than %d bytes." % (what, NAME_BYTES_MAX))
+    return None
+
+
+def _id(_door: Door, client: Client, _args: list[bytes]) -> Reply:
+    return client.id
+
+
+def _getname(_door: Door, client: Client, _args: list[bytes]) -> Reply:
+    return client.name or None
+
+
+def _setname(_door: Door, client: Client, args: list[bytes]) -> Reply:
+    problem = name_problem(b"Client names", args[2])
+    if problem is not None:
+        return problem
+    client.name = args[2]
+    return OK
+
+
+def _setinfo(_door: Door, client: Client, args: list[bytes]) -> Reply:
+    option = args[2].lower()
+    if option not in (b"lib-name", b"lib-ver"):
+        return Failure(b"ERR Unrecognized option '%b'" % args[2][:128])
+    problem = name_problem(option, args[3])
+    if problem is not None:
+        return problem
+    if option == b"lib-name":
+        client.library_name = args[3]
+    else:
+        client.library_version = args[3]
+    return OK
+
+
+def _info(door: Door, client: Client, _args: list[bytes]) -> Reply:
+    return client.line(door.clock.now()) + b"\n"
+
+
+def _list(door: Door, _client: Client, args: list[bytes]) -> Reply:
+    clients = door.clients()
+    if len(args) > 2:
+        option = args[2].upper()
+        if option == b"TYPE" and len(args) == 4:
+            if args[3].upper() not in _CLIENT_TYPES:
+                return Failure(b"ERR Unknown client type '%b'" % args[3][:128])
+            clients = clients if args[3].upper() == b"NORMAL" else ()
+        elif option == b"ID" and len(args) > 3:
+            wanted = {parse_int(text) for text in args[3:]}
+            if None in wanted:
+                return Failure(b"ERR Invalid client ID")
+            clients = [client for client in clients if client.id in wanted]
+        else:
+            return SYNTAX
+    now = door.clock.now()
+    return b"".join([client.line(now) + b"\n" for client in clients])
+
+
+def _switch(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+    """NO-EVICT and NO-TOUCH: neither clients nor keys are ever evicted, so both are as they are."""
+    return OK if args[2].upper() in (b"ON", b"OFF") else SYNTAX
+
+
+def _tracking(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+    if args[2].upper() == b"OFF":
+        return OK
+    return Failure(b"ERR client tracking is not supported; cache for a time of your own choice instead")
+
+
+CLIENT: Handler = family(
+    b"CLIENT",
+    {
+        b"GETNAME": Subcommand(_getname, 2, b"GETNAME", b"Return the name of the current connection."),
+        b"ID": Subcommand(_id, 2, b"ID", b"Return the ID of the current connection."),
+        b"INFO": Subcommand(_info, 2, b"INFO", b"Return information about the current client connection."),
+        b"LIST": Subcommand(
+            _list, -2, b"LIST [TYPE <type> | ID <id> ...]", b"Return information about this node's connections."
+        ),
+        b"NO-EVICT": Subcommand(_switch, 3, b"NO-EVICT (ON|OFF)", b"Accepted; clients are never evicted."),
+        b"NO-TOUCH": Subcommand(_switch, 3, b"NO-TOUCH (ON|OFF)", b"Accepted; keys are never evicted."),
+        b"SETINFO": Subcommand(
+            _setinfo, 4, b"SETINFO (LIB-NAME|LIB-VER) <value>", b"Tell the client library's name or version."
+        ),
+        b"SETNAME": Subcommand(_setname, 3, b"SETNAME <name>", b"Assign the name <name> to the current connection."),
+        b"TRACKING": Subcommand(_tracking, -3, b"TRACKING OFF", b"Accepted; tracking cannot be switched on."),
+    },
+)
+"""The handler of CLIENT."""

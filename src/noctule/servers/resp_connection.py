@@ -1,0 +1,299 @@
+"""One client's connection: bytes in, commands to the store, replies out in the order of their commands.
+
+The hot path of the RESP door. A command costs one `_Cell`, which is its sink and its place in the queue of replies.
+Whatever was answered at the head of the queue leaves in one write for each turn of the loop. A client that sends more
+than it reads is not read; one that leaves too much unread is dropped.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import Literal, Protocol, cast
+
+from noctule.base.bounds import PIPELINE_COMMANDS_MAX
+from noctule.base.errors import NoctuleError
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.wire.resp import Protocol as RespVersion
+from noctule.core.wire.resp import encode_reply
+from noctule.node.api import Store
+from noctule.servers.resp_client import Client, Door
+from noctule.servers.resp_commands import HANDLERS, answer_command
+from noctule.servers.resp_parser import CommandParser, Received
+
+PIPELINE_BYTES_MAX = 32 * 1024 * 1024
+"""Bytes read while replies are owed; over it the connection is not read until all replies are out."""
+OUTPUT_BYTES_MAX = 512 * 1024 * 1024
+"""Replies that the client has not read, besides the one being written; over it the connection is dropped at once."""
+OUTPUT_BYTES_TARGET = 64 * 1024 * 1024
+"""The same, when it stays over this for OUTPUT_GRACE_S: one pipeline may ask for much, but must then be read."""
+OUTPUT_GRACE_S = 60.0
+OUTPUT_BYTES_HIGH = 1024 * 1024
+"""Unread replies at which the connection is not read any more; a quarter of it and it is again."""
+
+log = logging.getLogger("noctule.resp")
+
+
+class _Waiting(Enum):
+    WAITING = 1
+
+
+_WAITING: Literal[_Waiting.WAITING] = _Waiting.WAITING
+
+
+class _Cell:
+    """The place of one reply in the queue of its connection; a `ReplySink`."""
+
+    __slots__ = ("connection", "protocol", "reply")
+
+    def __init__(self, connection: "RespConnection", protocol: RespVersion) -> None:
+        self.connection = connection
+        self.protocol: RespVersion = protocol
+        self.reply: Reply | Literal[_Waiting.WAITING] = _WAITING
+
+    def deliver(self, reply: Reply) -> None:
+        self.reply = reply
+        connection = self.connection
+        # Only the head can leave, and then everything behind it that is answered leaves with it.
+        if not connection.is_flush_scheduled and connection.cells and connection.cells[0] is self:
+            connection.schedule_flush()
+
+
+class Loop(Protocol):
+    """What a connection needs of the event loop."""
+
+    def call_soon(self, callback: Callable[[], None], /) -> object:
+        """As `AbstractEventLoop.call_soon`."""
+        ...
+
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+        """As `AbstractEventLoop.call_later`."""
+        ...
+
+
+class Owner(Door, Protocol):
+    """The server as its connections need it."""
+
+    commands_total: int
+    protocol_errors_total: int
+    clients_dropped_total: int
+
+    def admit(self, connection: "RespConnection", transport: asyncio.Transport) -> Client | None:
+        """Enter a connection among those served; None when there are too many."""
+        ...
+
+    def forget(self, connection: "RespConnection") -> None:
+        """The connection is closed. Unknown ones are ignored."""
+        ...
+
+
+class RespConnection(asyncio.Protocol):
+    """From `connection_made` to `connection_lost`. Whoever stops the server calls `finish`, then `abort`."""
+
+    def __init__(self, owner: Owner, store: Store, loop: Loop) -> None:
+        self.cells: deque[_Cell] = deque()
+        """Commands whose replies have not left, oldest first."""
+        self.is_flush_scheduled = False
+        self.client: Client
+        self._owner = owner
+        self._loop = loop
+        self._submit = store.conversation().submit
+        self._transport: asyncio.Transport
+        self._parser = CommandParser()
+        self._backlog: deque[Received] = deque()
+        """Parsed and not begun: the rest of one chunk, when the pipeline is full."""
+        self._unanswered_bytes = 0
+        """What has been read since the client was last owed nothing."""
+        self._is_open = False
+        self._is_ending = False
+        """Nothing more is read; the connection closes once nothing is owed."""
+        self._is_reading = True
+        self._is_output_high = False
+        self._output_timer: asyncio.TimerHandle | None = None
+
+    # What asyncio calls ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Serve the client, or tell it that there are too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        client = self._owner.admit(self, self._transport)
+        if client is None:
+            self._transport.write(b"-ERR max number of clients reached\r\n")
+            self._transport.close()
+            return
+        self.client = client
+        self._is_open = True
+        self._transport.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
+
+    def data_received(self, data: bytes) -> None:
+        """Begin the commands that this chunk completes."""
+        if not self._is_open or self._is_ending:
+            return
+        self.client.seen_at = self._owner.clock.now()
+        self._unanswered_bytes = len(data) + (self._unanswered_bytes if self.cells else 0)
+        commands = self._parser.feed(data)
+        if self._backlog:
+            self._backlog.extend(commands)
+        elif commands:
+            self._begin(commands)
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        """The client sends no more, as ``printf … | nc``: it still gets the replies it is owed."""
+        if not self._is_open:
+            return False
+        self._is_ending = True
+        self._go_on()
+        return not self._transport.is_closing()
+
+    def pause_writing(self) -> None:
+        """The client does not read its replies."""
+        self._is_output_high = True
+        self._choose_reading()
+
+    def resume_writing(self) -> None:
+        """The client has read most of its replies."""
+        self._is_output_high = False
+        self._go_on()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Drop what is owed; replies that come later find no cell."""
+        self._is_open = False
+        self.cells.clear()
+        self._backlog.clear()
+        if self._output_timer is not None:
+            self._output_timer.cancel()
+        self._owner.forget(self)
+
+    # What the server calls -------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Begin no further command; close once those begun are answered."""
+        self._is_ending = True
+        self._backlog.clear()
+        self._go_on()
+
+    def abort(self) -> None:
+        """Close now, with replies unsent."""
+        self._transport.abort()
+
+    # Commands --------------------------------------------------------------------------------------------------------
+
+    def _begin(self, commands: list[Received]) -> None:
+        """Begin as many as the pipeline has room for; the rest waits in the backlog."""
+        room = max(PIPELINE_COMMANDS_MAX - len(self.cells), 0)
+        if len(commands) > room:
+            self._backlog.extend(commands[room:])
+            commands = commands[:room]
+        client, cells, submit, find_handler = self.client, self.cells, self._submit, HANDLERS.get
+        self._owner.commands_total += len(commands)
+        for command in commands:
+            if isinstance(command, Failure):
+                self._answer(command)
+                continue
+            client.last_command = command[0]
+            handler = find_handler(command[0].upper())
+            if handler is None:
+                cell = _Cell(self, client.protocol)
+                cells.append(cell)
+                submit(command, cell, client.consistency)
+            else:
+                self._answer(answer_command(handler, self._owner, client, command))
+                if client.is_closing:
+                    self._is_ending = True
+                    self._backlog.clear()
+                    return
+
+    def _answer(self, reply: Reply) -> None:
+        cell = _Cell(self, self.client.protocol)
+        self.cells.append(cell)
+        cell.deliver(reply)
+
+    def _go_on(self) -> None:
+        """Begin what waits if there is room; once nothing waits, answer garbage that came last; close or read on."""
+        if not self._is_open:
+            return
+        if self._backlog and len(self.cells) <= PIPELINE_COMMANDS_MAX // 2 and not self._is_output_high:
+            waiting = list(self._backlog)
+            self._backlog.clear()
+            self._begin(waiting)
+        if self._parser.error is not None and not self._backlog and not self._is_ending:
+            self._is_ending = True
+            self._owner.protocol_errors_total += 1
+            log.warning("resp_protocol_error", extra={"fields": {"client": self.client.id}})
+            self._answer(self._parser.error)
+        if self._is_ending and not self.cells and not self._backlog:
+            self._transport.close()
+        else:
+            self._choose_reading()
+
+    def _choose_reading(self) -> None:
+        """Read while there is room. A full pipeline is read again at half; too many bytes, once all are answered."""
+        if not self._is_open or self._transport.is_closing():
+            return
+        cells_max = PIPELINE_COMMANDS_MAX - 1 if self._is_reading else PIPELINE_COMMANDS_MAX // 2
+        is_wanted = (
+            len(self.cells) <= cells_max
+            and (not self.cells or self._unanswered_bytes <= PIPELINE_BYTES_MAX)
+            and not self._backlog
+            and not self._is_output_high
+            and not self._is_ending
+        )
+        if is_wanted != self._is_reading:
+            self._is_reading = is_wanted
+            if is_wanted:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    # Replies ---------------------------------------------------------------------------------------------------------
+
+    def schedule_flush(self) -> None:
+        """Write what is answered at the end of this turn of the loop."""
+        self.is_flush_scheduled = True
+        self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self.is_flush_scheduled = False
+        if not self._is_open or self._transport.is_closing():
+            return
+        cells, parts, size = self.cells, [], 0
+        try:
+            while cells and (reply := cells[0].reply) is not _WAITING:
+                part = encode_reply(reply, cells.popleft().protocol)
+                parts.append(part)
+                size += len(part)
+                if size > OUTPUT_BYTES_HIGH:
+                    # Thousands of large values may be due at once: they are never joined into one.
+                    if not self._write(parts):
+                        return
+                    parts, size = [], 0
+        except NoctuleError:
+            # A reply without an encoding: what follows would be taken for the answer to another command.
+            self.abort()
+            raise
+        if not parts or self._write(parts):
+            self._go_on()
+
+    def _write(self, parts: list[bytes]) -> bool:
+        """Hand bytes to the transport; False when the client has left too many unread and is dropped."""
+        unread_bytes = self._transport.get_write_buffer_size()
+        if unread_bytes > OUTPUT_BYTES_MAX:
+            self._drop(unread_bytes)
+            return False
+        self._transport.write(b"".join(parts))
+        if unread_bytes > OUTPUT_BYTES_TARGET and self._output_timer is None:
+            self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
+        return True
+
+    def _check_output(self) -> None:
+        self._output_timer = None
+        unread_bytes = self._transport.get_write_buffer_size()
+        if self._is_open and unread_bytes > OUTPUT_BYTES_TARGET:
+            self._drop(unread_bytes)
+
+    def _drop(self, unread_bytes: int) -> None:
+        self._owner.clients_dropped_total += 1
+        log.warning("resp_client_dropped", extra={"fields": {"client": self.client.id, "unread_bytes": unread_bytes}})
+        self.abort()

@@ -1,0 +1,56 @@
+"""The network of a world: loses, delays, doubles and reorders frames, and can be cut in either direction."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from noctule.core.wire.frames import Envelope, decode_envelopes, encode_frame
+from noctule.verify.sim.time import VirtualTime
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFaults:
+    """Probabilities for each frame, delays in seconds. Reordering comes from the delays: there is no queue."""
+
+    loss: float = 0.0
+    doubled: float = 0.0
+    delay_s_min: float = 0.0002
+    delay_s_max: float = 0.001
+    straggler: float = 0.0
+    """How often a frame takes up to a hundred times as long, and so arrives behind many later ones."""
+
+
+class Network:
+    """Frames between machines. They travel as bytes, so what cannot be encoded cannot be sent."""
+
+    def __init__(self, time: VirtualTime, chance: random.Random) -> None:
+        self.faults = NetworkFaults()
+        self.cuts: set[tuple[int, int]] = set()
+        """(from, to) pairs that get nothing through."""
+        self.frames = self.lost = self.doubled = 0
+        self._time = time
+        self._chance = chance
+
+    def send(self, sender: int, to: int, envelopes: list[Envelope], deliver: Callable[[list[Envelope]], None]) -> None:
+        """Put a frame on its way."""
+        chance, faults = self._chance, self.faults
+        self.frames += 1
+        if chance.random() < faults.loss:
+            self.lost += 1
+            return
+        body = encode_frame(envelopes)[8:]
+        copies = 1
+        if chance.random() < faults.doubled:
+            self.doubled += 1
+            copies = 2
+        for _ in range(copies):
+            delay = chance.uniform(faults.delay_s_min, faults.delay_s_max)
+            if chance.random() < faults.straggler:
+                delay *= chance.uniform(1, 100)
+
+            def arrive() -> None:
+                # A cut is looked at on arrival: it stops what is on its way, too.
+                if (sender, to) not in self.cuts:
+                    deliver(decode_envelopes(body))
+
+            self._time.after(delay, arrive)

@@ -1,0 +1,172 @@
+"""Clients of a world: each does one thing at a time and judges what it is told.
+
+Counters show lost, doubled and stale operations at once: each increment is answered by a number that no other increment
+gets, and a read may not be below what was acknowledged before it began, nor above what was begun before it ended.
+Sets of unique members (hash fields) show that acknowledged writes are present at the end, in a second data type.
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.verify.sim.invariants import SafetyViolation
+
+if TYPE_CHECKING:
+    from noctule.verify.sim.world import World
+
+KEYS = 6
+
+
+class _Counter:
+    """One key that is only ever incremented."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.acknowledged_max = 0
+        self.values: set[int] = set()
+        self.unknown = 0
+
+
+class Workload:
+    """Clients that go on until told to stop."""
+
+    def __init__(self, world: "World", client_count: int) -> None:
+        self.counters = [_Counter() for _ in range(KEYS)]
+        self.members: dict[bytes, set[bytes]] = {b"set:%d" % key: set() for key in range(KEYS)}
+        self.done = self.failed = self.unknown = 0
+        self.stopped = False
+        self._world = world
+        self.in_flight = 0
+        """Operations without an answer yet."""
+        for number in range(client_count):
+            _Client(self, world, number, random.Random(world.chance.getrandbits(64)))
+
+    def check_end(self, read: dict[bytes, Reply]) -> None:
+        """After healing: every acknowledged operation shows once in what is read."""
+        for number, counter in enumerate(self.counters):
+            raw = read[b"counter:%d" % number]
+            value = int(raw) if isinstance(raw, bytes) else 0
+            if not len(counter.values) <= value <= len(counter.values) + counter.unknown:
+                raise SafetyViolation(
+                    f"counter {number} is {value}: {len(counter.values)} increments were acknowledged, "
+                    f"{counter.unknown} have an unknown fate"
+                )
+        for key, members in self.members.items():
+            found = read[key]
+            present = set(found) if isinstance(found, list) else set()
+            missing = sorted(member for member in members if member not in present)
+            if missing:
+                raise SafetyViolation(f"{len(missing)} acknowledged members of {key!r} are lost: {missing[:5]}")
+
+
+class _Client:
+    """One thing at a time, each through whichever node is alive."""
+
+    def __init__(self, workload: Workload, world: "World", number: int, chance: random.Random) -> None:
+        self._workload = workload
+        self._world = world
+        self._number = number
+        self._chance = chance
+        self._count = 0
+        world.time.after(chance.uniform(0, 0.5), self._next)
+
+    def _next(self) -> None:
+        if self._workload.stopped:
+            return
+        alive = [machine for machine in self._world.machines.values() if machine.alive]
+        if not alive:
+            self._world.time.after(0.05, self._next)
+            return
+        machine = self._chance.choice(alive)
+        key = self._chance.randrange(KEYS)
+        kind = self._chance.random()
+        self._count += 1
+        operation = _Operation(self, key, kind)
+        self._workload.in_flight += 1
+        machine.router.submit(operation.args, operation)
+        # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
+        self._world.watch(machine, operation.lost)
+
+    def finished(self) -> None:
+        self._workload.in_flight -= 1
+        self._world.time.after(self._chance.uniform(0.0005, 0.01), self._next)
+
+    @property
+    def workload(self) -> Workload:
+        return self._workload
+
+    def member(self) -> bytes:
+        return b"%d-%d" % (self._number, self._count)
+
+
+class _Operation:
+    """One command and the judgement of its answer; also its `ReplySink`."""
+
+    def __init__(self, client: _Client, key: int, kind: float) -> None:
+        self._client = client
+        self._over = False
+        workload = client.workload
+        self._counter = workload.counters[key]
+        self._floor = self._counter.acknowledged_max
+        if kind < 0.4:
+            self._kind = "increment"
+            self._counter.begun += 1
+            self.args = [b"INCR", b"counter:%d" % key]
+        elif kind < 0.7:
+            self._kind = "read"
+            self.args = [b"GET", b"counter:%d" % key]
+        else:
+            self._kind = "add"
+            self._set = b"set:%d" % key
+            self._member = client.member()
+            self.args = [b"HSET", self._set, self._member, b"1"]
+
+    def lost(self) -> None:
+        """The node died under it."""
+        if not self._over:
+            self._end_unknown()
+
+    def _end_unknown(self) -> None:
+        self._over = True
+        self._client.workload.unknown += 1
+        if self._kind == "increment":
+            self._counter.unknown += 1
+        self._client.finished()
+
+    def deliver(self, reply: Reply) -> None:
+        """Judge the answer. A node that died meanwhile may no longer be heard."""
+        if self._over:
+            return
+        if isinstance(reply, Failure):
+            if reply.text.startswith(b"UNKNOWN"):
+                self._end_unknown()
+                return
+            self._over = True
+            self._client.workload.failed += 1
+            self._client.finished()
+            return
+        self._over = True
+        self._client.workload.done += 1
+        self._judge(reply)
+        self._client.finished()
+
+    def _judge(self, reply: Reply) -> None:
+        counter = self._counter
+        if self._kind == "increment":
+            if not isinstance(reply, int) or reply in counter.values:
+                raise SafetyViolation(f"two increments of one counter were answered {reply!r}")
+            if reply <= self._floor:
+                raise SafetyViolation(f"an increment was answered {reply}, after {self._floor} was acknowledged")
+            counter.values.add(reply)
+            counter.acknowledged_max = max(counter.acknowledged_max, reply)
+        elif self._kind == "read":
+            value = int(reply) if isinstance(reply, bytes) else 0
+            if not self._floor <= value <= counter.begun:
+                raise SafetyViolation(
+                    f"a read saw {value}; {self._floor} was acknowledged before it began, "
+                    f"{counter.begun} increments were begun before it ended"
+                )
+            # What a read has seen, no later read may miss.
+            counter.acknowledged_max = max(counter.acknowledged_max, value)
+        else:
+            self._client.workload.members[self._set].add(self._member)

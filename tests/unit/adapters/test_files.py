@@ -1,0 +1,171 @@
+"""The real file system and the one in memory answer alike; locks, JSON and messages."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from noctule.adapters.files import (
+    FileSystem,
+    disk_errors,
+    fsync_directory,
+    load_json,
+    lock_directory,
+    write_json_atomically,
+)
+from noctule.base.errors import ConfigError, StorageError
+
+from .memory_disk import MemoryDisk
+
+# One suite for both --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[FileSystem, MemoryDisk])
+def files(request: pytest.FixtureRequest) -> FileSystem:
+    made = request.param()
+    assert isinstance(made, FileSystem)
+    return made
+
+
+def test_a_file_is_made_written_renamed_and_removed(files: FileSystem, tmp_path: Path) -> None:
+    directory = tmp_path / "deep" / "er"
+    files.make_directory(directory)
+    files.make_directory(directory)
+    descriptor = files.open(directory / "one", create=True)
+    files.write(descriptor, b"hello", 0)
+    files.write(descriptor, b"J", 0)
+    files.write(descriptor, b"!", 7)
+    files.sync_data(descriptor)
+    files.sync(descriptor)
+    files.close(descriptor)
+    assert files.read(directory / "one") == b"Jello\0\0!"
+    files.rename(directory / "one", directory / "two")
+    files.sync_directory(directory)
+    assert files.names(directory) == ["two"]
+    descriptor = files.open(directory / "two")
+    files.write(descriptor, b"C", 0)
+    files.close(descriptor)
+    assert files.read(directory / "two") == b"Cello\0\0!"
+    files.close(files.open(directory / "two", create=True))
+    assert files.read(directory / "two") == b"", "create empties"
+    files.remove(directory / "two")
+    assert files.names(directory) == []
+
+
+def test_a_missing_file_is_told(files: FileSystem, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for call in (files.read, files.open, files.remove, lambda path: files.rename(path, tmp_path / "other")):
+        with pytest.raises(FileNotFoundError):
+            call(missing)
+
+
+def test_a_rename_replaces_its_target(files: FileSystem, tmp_path: Path) -> None:
+    for name, data in (("old", b"old"), ("new", b"new")):
+        descriptor = files.open(tmp_path / name, create=True)
+        files.write(descriptor, data, 0)
+        files.close(descriptor)
+    files.rename(tmp_path / "new", tmp_path / "old")
+    assert files.names(tmp_path) == ["old"]
+    assert files.read(tmp_path / "old") == b"new"
+
+
+def test_a_lock_keeps_the_next_one_out_until_it_is_given_back(files: FileSystem, tmp_path: Path) -> None:
+    release = files.lock_directory(tmp_path)
+    with pytest.raises(ConfigError, match="is in use"):
+        files.lock_directory(tmp_path)
+    release()
+    release()
+    files.lock_directory(tmp_path)()
+
+
+# The real one --------------------------------------------------------------------------------------------------------
+
+
+def test_a_write_taken_in_pieces_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.pwrite
+    calls = []
+
+    def three_bytes(descriptor: int, data: bytes, offset: int) -> int:
+        calls.append(offset)
+        return whole(descriptor, data[:3], offset)
+
+    monkeypatch.setattr(os, "pwrite", three_bytes)
+    files = FileSystem()
+    descriptor = files.open(tmp_path / "file", create=True)
+    files.write(descriptor, b"0123456789", 5)
+    files.close(descriptor)
+    assert calls == [5, 8, 11, 14]
+    assert files.read(tmp_path / "file") == bytes(5) + b"0123456789"
+
+
+def test_new_directories_are_synced_in_their_parents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("noctule.adapters.files.fsync_directory", synced.append)
+    FileSystem().make_directory(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
+
+
+def test_the_lock_names_its_holder(tmp_path: Path) -> None:
+    lock = lock_directory(tmp_path)
+    with pytest.raises(ConfigError, match=rf"{tmp_path} is in use by the process with pid {os.getpid()}: stop it"):
+        lock_directory(tmp_path)
+    lock.release()
+    assert (tmp_path / "LOCK").read_text() == f"{os.getpid()}\n", "the file stays: only the lock goes"
+
+
+def test_a_lock_in_a_missing_directory_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        lock_directory(tmp_path / "missing")
+
+
+def test_syncing_a_missing_directory_fails(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        fsync_directory(tmp_path / "missing")
+
+
+def test_disk_errors_name_action_path_and_reason() -> None:
+    with (
+        pytest.raises(StorageError, match=r"^writing /some/file failed: No space left on device \(errno 28\)$"),
+        disk_errors("writing", Path("/some/file")),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "node.json"
+    assert load_json(path) is None
+    write_json_atomically(path, {"node": 1})
+    write_json_atomically(path, {"node": 2, "names": ["a"]})
+    assert load_json(path) == {"node": 2, "names": ["a"]}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["node.json"]
+
+
+def test_json_that_is_none_is_told_with_its_path(tmp_path: Path) -> None:
+    path = tmp_path / "node.json"
+    path.write_text("{ half")
+    with pytest.raises(StorageError, match=r"node\.json is not JSON"):
+        load_json(path)
+
+
+def test_json_is_old_or_new_after_every_crash() -> None:
+    disk = MemoryDisk()
+    path = Path("/data/node.json")
+    write_json_atomically(path, {"is": "old"}, disk)
+    old = disk.read(path)
+    begun = len(disk.trace)
+    write_json_atomically(path, {"is": "new", "padding": "x" * 2000}, disk)
+    new = disk.read(path)
+    left = {image.read(path) for done, image in disk.crashes() if done >= begun}
+    assert left == {old, new}
+
+
+def test_a_failed_json_write_is_a_storage_error_and_keeps_the_old(tmp_path: Path) -> None:
+    disk = MemoryDisk()
+    write_json_atomically(Path("/data/node.json"), 1, disk)
+    disk.failing["sync"] = 5
+    with pytest.raises(StorageError, match=r"writing /data/node\.json failed: Input/output error"):
+        write_json_atomically(Path("/data/node.json"), 2, disk)
+    assert disk.read(Path("/data/node.json")) == b"1\n"

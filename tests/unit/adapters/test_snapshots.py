@@ -1,0 +1,151 @@
+"""Snapshot files: whole or not there, damaged ones told, older ones kept until the newer one is durable."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from noctule.adapters.snapshots import CHUNK_BYTES_MAX, Snapshot, SnapshotFiles
+from noctule.base.errors import StorageError
+
+from .memory_disk import MemoryDisk
+
+DIRECTORY = Path("/snapshots")
+CHUNKS = [b"first" * 30, b"", b"third", bytes(700)]
+
+
+def snapshots(disk: MemoryDisk) -> SnapshotFiles:
+    return SnapshotFiles(DIRECTORY, files=disk)
+
+
+def test_a_snapshot_comes_back_from_a_real_directory(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path / "snapshots")
+    path = files.write(3, 17, 2, iter(CHUNKS))
+    assert path == tmp_path / "snapshots" / "group-00000003-0000000000000011-0000000000000002.snapshot"
+    again = SnapshotFiles(tmp_path / "snapshots")
+    assert again.read(3) == Snapshot(17, 2, CHUNKS)
+    assert again.read(4) is None
+    assert again.read(3, index=16) is None
+
+
+def test_a_snapshot_without_chunks_comes_back() -> None:
+    files = snapshots(MemoryDisk())
+    files.write(1, 1, 1, [])
+    assert files.read(1) == Snapshot(1, 1, [])
+
+
+def test_groups_do_not_see_each_other() -> None:
+    files = snapshots(MemoryDisk())
+    files.write(1, 5, 1, [b"one"])
+    files.write(0x11, 4, 1, [b"seventeen"])
+    files.write(1, 6, 1, [b"one again"])
+    assert files.read(1) == Snapshot(6, 1, [b"one again"])
+    assert files.read(0x11) == Snapshot(4, 1, [b"seventeen"])
+    assert files.indexes(1) == [6]
+
+
+def test_a_snapshot_that_lost_a_race_does_not_remove_the_newer_one() -> None:
+    files = snapshots(MemoryDisk())
+    files.write(1, 20, 3, [b"installed"])
+    files.write(1, 10, 2, [b"own, begun earlier"])
+    assert files.indexes(1) == [10, 20]
+    assert files.read(1) == Snapshot(20, 3, [b"installed"])
+    assert files.read(1, index=10) == Snapshot(10, 2, [b"own, begun earlier"])
+    files.remove_older(1, 20)
+    assert files.indexes(1) == [20]
+
+
+def test_every_crash_leaves_the_old_or_the_new_one_whole() -> None:
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    files.write(1, 5, 1, [b"old" * 100])
+    begun = len(disk.trace)
+    files.write(1, 9, 2, CHUNKS)
+    seen = set()
+    for done, image in disk.crashes():
+        if done < begun:
+            continue
+        found = snapshots(image).read(1)
+        assert found in (Snapshot(5, 1, [b"old" * 100]), Snapshot(9, 2, CHUNKS))
+        assert not any(path.name.endswith(".tmp") for path in image.paths)
+        seen.add(found.index)
+    assert seen == {5, 9}
+    kinds = [operation.kind for operation in disk.trace[begun:]]
+    assert kinds[-5:] == ["sync", "rename", "sync_directory", "remove", "sync_directory"]
+
+
+@pytest.mark.parametrize("mask", [0x01, 0xFF])
+def test_any_changed_byte_is_told(mask: int) -> None:
+    disk = MemoryDisk()
+    path = snapshots(disk).write(1, 9, 2, CHUNKS)
+    data = disk.read(path)
+    for place in range(len(data)):
+        damaged = data[:place] + bytes([data[place] ^ mask]) + data[place + 1 :]
+        with pytest.raises(StorageError, match="is damaged at byte"):
+            snapshots(MemoryDisk.of({path: damaged})).read(1)
+
+
+def test_any_shorter_or_longer_file_is_told() -> None:
+    disk = MemoryDisk()
+    path = snapshots(disk).write(1, 9, 2, CHUNKS)
+    data = disk.read(path)
+    for other in [*(data[:end] for end in range(len(data))), data + b"\0", data + data]:
+        with pytest.raises(StorageError, match="is damaged at byte"):
+            snapshots(MemoryDisk.of({path: other})).read(1)
+
+
+def test_swapped_chunks_and_another_groups_file_are_told() -> None:
+    disk = MemoryDisk()
+    path = snapshots(disk).write(1, 9, 2, [b"aaaa", b"bbbb"])
+    data = disk.read(path)
+    start = 28 + 4
+    swapped = data[:start] + data[start + 12 : start + 24] + data[start : start + 12] + data[start + 24 :]
+    assert sorted(swapped) == sorted(data)
+    with pytest.raises(StorageError, match="chunk 0 is not as it was written"):
+        snapshots(MemoryDisk.of({path: swapped})).read(1)
+    other = path.with_name("group-00000002-0000000000000009-0000000000000002.snapshot")
+    with pytest.raises(StorageError, match="header is not that of its name"):
+        snapshots(MemoryDisk.of({other: data})).read(2)
+
+
+def test_a_damaged_newest_snapshot_is_never_passed_over_silently() -> None:
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    new = files.write(1, 20, 3, [b"new"])
+    old = files.write(1, 10, 2, [b"old"])
+    files = snapshots(MemoryDisk.of({old: disk.read(old), new: disk.read(new)[:-1]}))
+    with pytest.raises(StorageError, match=r"0000000000000014-.* is damaged"):
+        files.read(1)
+    assert files.read(1, index=10) == Snapshot(10, 2, [b"old"])
+
+
+@pytest.mark.parametrize("kind", ["create", "write", "sync", "rename", "sync_directory"])
+def test_a_failing_disk_is_told_and_leaves_the_older_one(kind: str) -> None:
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    files.write(1, 5, 1, [b"old"])
+    disk.failing[kind] = errno.ENOSPC
+    with pytest.raises(StorageError, match=r"writing /snapshots/group-.* failed: No space left on device \(errno 28\)"):
+        files.write(1, 9, 2, CHUNKS)
+    disk.failing.clear()
+    after = disk.after_power_cut()
+    assert snapshots(after).read(1) == Snapshot(5, 1, [b"old"])
+
+
+def test_an_interrupted_source_leaves_the_older_one() -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"some"
+        raise RuntimeError("the replica was closed")
+
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    files.write(1, 5, 1, [b"old"])
+    with pytest.raises(RuntimeError):
+        files.write(1, 9, 2, broken())
+    assert files.read(1) == Snapshot(5, 1, [b"old"])
+
+
+def test_a_chunk_over_its_bound_is_refused() -> None:
+    with pytest.raises(StorageError, match=f"over the bound of {CHUNK_BYTES_MAX}"):
+        snapshots(MemoryDisk()).write(1, 1, 1, [bytes(CHUNK_BYTES_MAX + 1)])

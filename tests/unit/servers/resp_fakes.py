@@ -1,0 +1,228 @@
+"""A store that answers when and in which order the test says, and a socket and loop that are only lists."""
+
+import asyncio
+from collections.abc import Callable
+
+from noctule.base.ids import Instant, WallMs
+from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.keyspace import Keyspace
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.node.api import Consistency, GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.servers.resp_client import Client
+from noctule.servers.resp_connection import RespConnection
+from noctule.servers.resp_server import RespServer
+
+NOW_MS = 1_700_000_000_123
+
+
+class HandClock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def now(self) -> Instant:
+        return Instant(self.seconds)
+
+    def wall_ms(self) -> WallMs:
+        return WallMs(NOW_MS)
+
+
+class HeldStore:
+    """A real keyspace whose replies are held until the test delivers them, in any order."""
+
+    def __init__(self) -> None:
+        self.keyspace = Keyspace()
+        self.held: list[tuple[ReplySink, Reply]] = []
+        self.consistencies: list[Consistency] = []
+        self.is_immediate = False
+
+    def conversation(self) -> "HeldStore":
+        return self
+
+    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+        checked = check_command(args)
+        reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, NOW_MS)
+        self.consistencies.append(consistency)
+        self.held.append((sink, reply))
+        if self.is_immediate:
+            self.deliver(-1)
+
+    def deliver(self, position: int) -> None:
+        sink, reply = self.held.pop(position)
+        sink.deliver(reply)
+
+    def deliver_all(self) -> None:
+        while self.held:
+            self.deliver(0)
+
+
+class HandLoop:
+    """Runs what was called soon when the test says that a turn is over."""
+
+    def __init__(self) -> None:
+        self.ready: list[Callable[[], None]] = []
+        self.later: list[asyncio.TimerHandle] = []
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        self.ready.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(delay, callback, (), _QUIET_LOOP)
+        self.later.append(timer)
+        return timer
+
+    def time_passes(self) -> None:
+        """Run every timer that was set and not cancelled."""
+        later, self.later = self.later, []
+        for timer in later:
+            if not timer.cancelled():
+                timer._run()
+
+    def turn(self) -> None:
+        ready, self.ready = self.ready, []
+        for callback in ready:
+            callback()
+
+
+class _QuietLoop(asyncio.BaseEventLoop):
+    """Handles want a loop, for its debug flag and to tell it of cancelled timers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
+
+
+_QUIET_LOOP = _QuietLoop()
+
+
+class HandTransport(asyncio.Transport):
+    """Remembers what was written; what the client has not read is `unread`, and the test reads it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 50_000), "sockname": ("127.0.0.1", 7_401)})
+        self.protocol: RespConnection
+        self.writes: list[bytes] = []
+        self.unread = 0
+        self.high = 0
+        self.reads = True
+        self.is_aborted = False
+        self._closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self._closing, "wrote to a closed connection"
+        self.writes.append(bytes(data))
+        was_low = self.unread <= self.high
+        self.unread += len(data)
+        if was_low and self.unread > self.high:
+            self.protocol.pause_writing()
+
+    def client_reads(self) -> None:
+        was_high = self.unread > self.high
+        self.unread = 0
+        if was_high and not self._closing:
+            self.protocol.resume_writing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high or 0
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def is_reading(self) -> bool:
+        return self.reads
+
+    def pause_reading(self) -> None:
+        assert self.reads, "paused twice"
+        self.reads = False
+
+    def resume_reading(self) -> None:
+        assert not self.reads, "resumed twice"
+        self.reads = True
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        self._closing = True
+
+    def abort(self) -> None:
+        self._closing = self.is_aborted = True
+
+
+class World:
+    """A server without a listener, a store, and one connected client."""
+
+    def __init__(self, *, connections_max: int = 10_000, nodes: int = 3) -> None:
+        self.store = HeldStore()
+        self.clock = HandClock()
+        self.loop = HandLoop()
+        self.storage_failure = ""
+        self.server = RespServer(
+            self.store,
+            lambda: self.picture(nodes),
+            "127.0.0.1",
+            7_401,
+            clock=self.clock,
+            connections_max=connections_max,
+        )
+        self.transport = HandTransport()
+        self.connection = self.connect(self.transport)
+
+    def connect(self, transport: HandTransport) -> RespConnection:
+        connection = RespConnection(self.server, self.store, self.loop)
+        transport.protocol = connection
+        connection.connection_made(transport)
+        return connection
+
+    @property
+    def client(self) -> Client:
+        return self.connection.client
+
+    def send(self, *chunks: bytes) -> None:
+        """The client's bytes, each chunk in a turn of its own."""
+        for chunk in chunks:
+            self.connection.data_received(chunk)
+            self.loop.turn()
+
+    def take(self) -> bytes:
+        """What was written since the last time."""
+        written = b"".join(self.transport.writes)
+        self.transport.writes.clear()
+        return written
+
+    def ask(self, *args: bytes) -> bytes:
+        """Send one command, deliver its reply, and give its bytes."""
+        self.send(command(*args))
+        self.store.deliver_all()
+        self.loop.turn()
+        return self.take()
+
+    def picture(self, nodes: int) -> NodePicture:
+        peers = [PeerPicture(number, True, f"h{number}:7601", "", "", 1, None) for number in range(1, nodes + 1)]
+        keys = self.store.keyspace.key_count
+        groups = [
+            GroupPicture(number, number, number, "leader", 1, 1, 5, 5, 5, 0, count)
+            for number, count in ((0, 7), (1, keys))
+        ]
+        return NodePicture(
+            node_id=1,
+            cluster="test",
+            version="0.1.0",
+            protocol_version=1,
+            pid=42,
+            uptime_s=90_000.5,
+            data_dir="",
+            storage_failure=self.storage_failure,
+            draining=False,
+            nodes=peers,
+            groups=groups,
+            counters={"noctule_commands_total": 3},
+            gauges={},
+        )
+
+
+def command(*args: bytes) -> bytes:
+    """The arguments as a client sends them."""
+    return b"*%d\r\n" % len(args) + b"".join(b"$%d\r\n%b\r\n" % (len(argument), argument) for argument in args)
