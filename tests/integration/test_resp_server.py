@@ -95,7 +95,7 @@ def test_a_client_that_does_not_read_is_stopped_by_the_kernel_and_goes_on_when_i
         for _ in range(4):
             client.sendall(command(b"GET", b"k"))
         wait_until(lambda: served.server.commands_total == 5)
-        sender = threading.Thread(target=lambda: [client.sendall(command(b"GET", b"k")) for _ in range(count - 4)])
+        sender = threading.Thread(target=client.sendall, args=(command(b"GET", b"k") * (count - 4),))
         sender.start()
         one = b"$%d\r\n%b\r\n" % (len(value), value)
         for _ in range(count):
@@ -108,7 +108,7 @@ def test_a_client_that_never_reads_is_dropped(served: Served) -> None:
     with served.connect() as client, served.connect() as bystander:
         client.sendall(command(b"SET", b"k", value))
         assert read_exactly(client, 5) == b"+OK\r\n"
-        client.sendall(command(b"GET", b"k") * 100)
+        client.sendall(command(b"GET", b"k") * 300)
         wait_until(lambda: served.server.clients_dropped_total == 1)
         bystander.sendall(b"PING\r\n")
         assert read_exactly(bystander, 7) == b"+PONG\r\n"
@@ -189,8 +189,7 @@ def test_stop_does_not_wait_longer_than_told(served: Served) -> None:
         started = time.monotonic()
         served.run(served.server.stop(0.2))
         assert 0.2 <= time.monotonic() - started < 2
-        with pytest.raises(ConnectionResetError):
-            client.recv(1)
+        assert client.recv(1) == b"", "closed without a reply"
     served.release()
 
 

@@ -33,12 +33,10 @@ from noctule.gateway.heads import (
 )
 from noctule.gateway.server import PassedResponse
 from noctule.gateway.upstream import BrokenError, NotSentError, OpenWebSocket, Upstream
-from noctule.gateway.websocket import relay
+from noctule.gateway.websocket import CLOSE_TIMEOUT_S, relay
 
 ATTEMPTS_MAX = 3
 """Instances that one request is tried on."""
-
-WEBSOCKET_CLOSE_TIMEOUT_S = 2.0
 
 log = logging.getLogger("noctule.gateway")
 
@@ -85,6 +83,8 @@ class Forwarder:
         self._upstream = upstream
         self.is_stopping = False
         """Set when the gateway stops: each client's connection is closed after the response it waits for."""
+        self.cut = asyncio.Event()
+        """Set when WebSockets are to end."""
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response, already sent in part or whole if it is an instance's."""
@@ -259,7 +259,7 @@ class Forwarder:
     async def _pass_websocket(self, exchange: Exchange, opened: OpenWebSocket) -> web.StreamResponse:
         instance_side = opened.websocket
         client_side: web.WebSocketResponse = web.WebSocketResponse(
-            timeout=WEBSOCKET_CLOSE_TIMEOUT_S,
+            timeout=CLOSE_TIMEOUT_S,
             autoclose=False,
             autoping=False,
             compress=False,
@@ -280,7 +280,7 @@ class Forwarder:
         except BaseException:
             await instance_side.close(code=aiohttp.WSCloseCode.GOING_AWAY)
             raise
-        ending = await relay(client_side, instance_side)
+        ending = await relay(client_side, instance_side, self.cut)
         log.debug("websocket_closed", extra={"request_id": exchange.request_id, "code": ending.code})
         return client_side
 

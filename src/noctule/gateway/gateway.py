@@ -24,7 +24,7 @@ BACKLOG = 1_024
 """Connections that the system holds until they are accepted."""
 
 CUT_TIMEOUT_S = 1.0
-"""How long what is still in flight after `drain_s` has to end once it is told to."""
+"""aiohttp waits this long twice: for what is still in flight after `drain_s`, and again once it has cancelled it."""
 
 log = logging.getLogger("noctule.gateway")
 
@@ -58,7 +58,7 @@ class Gateway:
     async def stop(self, drain_s: float = 10.0) -> None:
         """Accept nobody new, give what is in flight up to `drain_s` seconds, then cut it (WebSockets with 1001).
 
-        Does nothing when the gateway does not run.
+        Takes 2 s more at most for what does not let itself be cut. Does nothing when the gateway does not run.
         """
         running, self._running = self._running, None
         if running is not None:
@@ -158,6 +158,7 @@ class _Running:
             await self._site.stop()
         await self._fleet.wait_until(lambda: self._fleet.in_flight == 0, drain_s)
         self.cut_count = self._fleet.in_flight
+        self._forwarder.cut.set()
         await self._runner.cleanup()
         self.prober.stop()
         if self._probing is not None:

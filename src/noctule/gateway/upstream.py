@@ -20,11 +20,11 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from noctule.gateway.config import GatewayConfig, Instance
+from noctule.gateway.websocket import CLOSE_TIMEOUT_S
 
 KEPT_IDLE_S_MAX = 4.0
 # Headers that aiohttp adds where the client has none; the app shall see what the client sent.
 _AUTOMATIC_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
-_CLOSE_TIMEOUT_S = 2.0
 
 
 class NotSentError(Exception):
@@ -149,7 +149,7 @@ class Upstream:
                 autoping=False,
                 heartbeat=self._config.websocket_heartbeat_s,
                 max_msg_size=self._config.websocket_message_bytes_max,
-                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
             )
         except _DeniedError as denied:
             return denied.response

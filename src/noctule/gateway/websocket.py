@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import aiohttp
 from aiohttp import WSCloseCode, WSMsgType, web
 
+CLOSE_TIMEOUT_S = 1.0
+"""How long a side may take to answer a close; then its connection is closed without."""
+
 Side = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
@@ -23,24 +26,26 @@ class Ending:
     """It went without a word."""
 
 
-async def relay(client: web.WebSocketResponse, instance: aiohttp.ClientWebSocketResponse) -> Ending:
+async def relay(client: web.WebSocketResponse, instance: aiohttp.ClientWebSocketResponse, cut: asyncio.Event) -> Ending:
     """Pass messages until one side ends, then end the other; returns how it ended.
 
     An instance that dies ends the client with 1014 (bad gateway), a client that vanishes ends the instance with 1001
-    (going away), as does the gateway's own stop on both sides. Memory: one message for each direction.
+    (going away), and `cut` ends both with 1001. Memory: one message for each direction.
     """
     upward = asyncio.create_task(_pass_on(client, instance, *_CLIENT_THEN_INSTANCE), name="websocket-upward")
     downward = asyncio.create_task(_pass_on(instance, client, *_INSTANCE_THEN_CLIENT), name="websocket-downward")
+    cutting = asyncio.create_task(_wait_cut(cut), name="websocket-cut")
+    tasks = (upward, downward, cutting)
     ending = Ending(WSCloseCode.GOING_AWAY)
     try:
-        done, _ = await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
-        endings = [task.result() for task in done if not task.cancelled()]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        endings = [task.result() for task in done]
         # When both ended in one moment, one was told and the other only noticed.
         ending = min(endings, key=lambda candidate: candidate.is_lost, default=ending)
     finally:
-        for task in (upward, downward):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(upward, downward, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         # Both at once, so that a side that does not answer its close does not delay the other's.
         await asyncio.gather(
             client.close(code=ending.code, message=ending.reason),
@@ -48,6 +53,11 @@ async def relay(client: web.WebSocketResponse, instance: aiohttp.ClientWebSocket
             return_exceptions=True,
         )
     return ending
+
+
+async def _wait_cut(cut: asyncio.Event) -> Ending:
+    await cut.wait()
+    return Ending(WSCloseCode.GOING_AWAY)
 
 
 # What the other side is told when the source, or the target, has vanished.

@@ -60,6 +60,14 @@ class _Cell:
             connection.schedule_flush()
 
 
+class Timer(Protocol):
+    """What can be taken back, as `asyncio.TimerHandle`."""
+
+    def cancel(self) -> None:
+        """Let it not happen."""
+        ...
+
+
 class Loop(Protocol):
     """What a connection needs of the event loop."""
 
@@ -67,7 +75,7 @@ class Loop(Protocol):
         """As `AbstractEventLoop.call_soon`."""
         ...
 
-    def call_later(self, delay: float, callback: Callable[[], None], /) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> "Timer":
         """As `AbstractEventLoop.call_later`."""
         ...
 
@@ -110,7 +118,7 @@ class RespConnection(asyncio.Protocol):
         """Nothing more is read; the connection closes once nothing is owed."""
         self._is_reading = True
         self._is_output_high = False
-        self._output_timer: asyncio.TimerHandle | None = None
+        self._output_timer: Timer | None = None
 
     # What asyncio calls ----------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ def test_a_later_header_proves_corruption_even_when_its_payload_is_torn(log: Fil
     places = frames(log[newest])
     data = bytearray(log[newest])
     data[places[-3] + 40] ^= 1
-    data[places[-2] + 40] ^= 1
+    data[places[-2] + 33] ^= 1
     with pytest.raises(StorageError, match="a later one stands at byte"):
         read({**log, newest: bytes(data)})
 

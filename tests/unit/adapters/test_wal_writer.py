@@ -125,6 +125,17 @@ async def test_close_makes_everything_durable() -> None:
     desk.wal.close()
 
 
+async def test_close_hands_over_what_this_turn_submitted(desk: Desk) -> None:
+    """The thread must not see the end before it sees the last batch; here the loop gets no further turn between."""
+    desk.open_gate()
+    desk.submit()
+    closing = desk.writer.close()
+    closing.send(None)
+    desk.writer._thread.join(timeout=5)
+    closing.close()
+    assert desk.recovered_entries() == 1
+
+
 async def test_a_long_queue_is_acknowledged_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noctule.adapters.wal_writer.FRAME_BYTES_WANTED", 1000)
     desk = Desk()

@@ -35,9 +35,11 @@ class HeldStore:
         self.keyspace = Keyspace()
         self.held: list[tuple[ReplySink, Reply]] = []
         self.consistencies: list[Consistency] = []
+        self.conversations = 0
         self.is_immediate = False
 
     def conversation(self) -> "HeldStore":
+        self.conversations += 1
         return self
 
     def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
@@ -57,44 +59,42 @@ class HeldStore:
             self.deliver(0)
 
 
+class HandTimer:
+    """What was to be called later."""
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 class HandLoop:
     """Runs what was called soon when the test says that a turn is over."""
 
     def __init__(self) -> None:
         self.ready: list[Callable[[], None]] = []
-        self.later: list[asyncio.TimerHandle] = []
+        self.timers: list[HandTimer] = []
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.ready.append(callback)
 
-    def call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(delay, callback, (), _QUIET_LOOP)
-        self.later.append(timer)
-        return timer
+    def call_later(self, delay: float, callback: Callable[[], None]) -> "HandTimer":
+        self.timers.append(HandTimer(callback))
+        return self.timers[-1]
 
     def time_passes(self) -> None:
         """Run every timer that was set and not cancelled."""
-        later, self.later = self.later, []
-        for timer in later:
-            if not timer.cancelled():
-                timer._run()
+        timers, self.timers = self.timers, []
+        for timer in timers:
+            if not timer.is_cancelled:
+                timer.callback()
 
     def turn(self) -> None:
         ready, self.ready = self.ready, []
         for callback in ready:
             callback()
-
-
-class _QuietLoop(asyncio.BaseEventLoop):
-    """Handles want a loop, for its debug flag and to tell it of cancelled timers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None: ...
-
-
-_QUIET_LOOP = _QuietLoop()
 
 
 class HandTransport(asyncio.Transport):

@@ -90,7 +90,7 @@ def test_hello_with_everything(world: World) -> None:
         (b"CLIENT LIST ID 7", b"$0\r\n\r\n"),
         (b"COMMAND NOPE", b"-ERR unknown subcommand 'NOPE'. Try COMMAND HELP.\r\n"),
         (b"COMMAND GETKEYS MSET a 1 b 2", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
-        (b"COMMAND GETKEYS PING", b"-ERR The command has no key arguments\r\n"),
+        (b"COMMAND GETKEYS PING a", b"-ERR The command has no key arguments\r\n"),
         (b"COMMAND GETKEYS NOPE a", b"-ERR Invalid command specified\r\n"),
         (b"COMMAND GETKEYS GET a b", b"-ERR Invalid number of arguments specified for command\r\n"),
         (b"COMMAND LIST FILTERBY PATTERN hget*", b"*2\r\n$4\r\nhget\r\n$7\r\nhgetall\r\n"),

@@ -8,16 +8,34 @@ from noctule.base.bounds import PIPELINE_COMMANDS_MAX, VALUE_BYTES_MAX
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.reply import OK
 from noctule.node.api import Consistency
-from noctule.servers.resp_connection import OUTPUT_BYTES_MAX, PIPELINE_BYTES_MAX
+from noctule.servers import resp_connection
+from noctule.servers.resp_connection import PIPELINE_BYTES_MAX
 
 from .resp_fakes import HandTransport, World, command
 
 HALF = PIPELINE_COMMANDS_MAX // 2
 
+# The bounds on output, made small.
+HIGH = 1_000
+TARGET = 64_000
+MAX = 512_000
+LARGE = b"v" * 4_000
+
 
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture
+def thrifty(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world whose bounds on output are small."""
+    monkeypatch.setattr(resp_connection, "OUTPUT_BYTES_HIGH", HIGH)
+    monkeypatch.setattr(resp_connection, "OUTPUT_BYTES_TARGET", TARGET)
+    monkeypatch.setattr(resp_connection, "OUTPUT_BYTES_MAX", MAX)
+    world = World()
+    world.ask(b"SET", b"k", LARGE)
+    return world
 
 
 def numbers(first: int, end: int) -> bytes:
@@ -186,41 +204,70 @@ def test_an_argument_far_over_its_bound_is_read_past_without_a_pause(world: Worl
     assert world.take() == text + b"+PONG\r\n"
 
 
-def test_a_client_that_does_not_read_is_not_read(world: World) -> None:
-    value = b"v" * (600 * 1024)
-    world.ask(b"SET", b"k", value)
-    for _ in range(2):
-        world.ask(b"GET", b"k")
-    assert not world.transport.is_reading()
-    world.transport.client_reads()
-    assert world.transport.is_reading()
+def test_a_client_that_does_not_read_is_not_read(thrifty: World) -> None:
+    thrifty.ask(b"GET", b"k")
+    assert not thrifty.transport.is_reading()
+    thrifty.transport.client_reads()
+    assert thrifty.transport.is_reading()
+    assert thrifty.ask(b"PING") == b"+PONG\r\n"
 
 
-def test_a_client_that_never_reads_is_dropped_at_the_bound(world: World) -> None:
-    value = b"v" * (4 * 1024 * 1024)
-    world.ask(b"SET", b"k", value)
-    world.send(command(b"GET", b"k") * 1_000)
-    world.store.deliver_all()
-    world.loop.turn()
-    assert world.transport.is_aborted
-    assert world.transport.unread <= OUTPUT_BYTES_MAX + 2 * len(value), "the bound and one reply"
-    assert world.server.counters()["noctule_resp_clients_dropped_total"] == 1
-    world.connection.connection_lost(None)
-    world.loop.turn()
-    assert list(world.server.clients()) == []
+def test_a_client_that_does_not_read_has_nothing_more_begun(thrifty: World) -> None:
+    """What waits behind a full pipeline goes on when the replies are read, and not before."""
+    total = 2 * PIPELINE_COMMANDS_MAX
+    thrifty.send(command(b"GET", b"k") + command(b"INCR", b"n") * (total - 1))
+    thrifty.store.deliver_all()
+    thrifty.loop.turn()
+    assert thrifty.store.held == []
+    assert thrifty.store.keyspace.execute([b"GET", b"n"], 0) == b"%d" % (PIPELINE_COMMANDS_MAX - 1)
+    thrifty.transport.client_reads()
+    thrifty.store.deliver_all()
+    thrifty.loop.turn()
+    assert thrifty.store.keyspace.execute([b"GET", b"n"], 0) == b"%d" % (total - 1)
 
 
-def test_one_reply_over_the_bound_is_sent_to_a_client_that_reads(world: World) -> None:
-    """What the client asked for in one command is in memory anyway."""
-    value = b"v" * (VALUE_BYTES_MAX - 1_024)
-    world.ask(b"SET", b"k", value)
-    count = OUTPUT_BYTES_MAX // len(value) + 2
-    world.transport.client_reads()
-    written = world.ask(b"MGET", *[b"k"] * count)
-    assert len(written) > OUTPUT_BYTES_MAX
-    assert not world.transport.is_aborted
-    world.transport.client_reads()
-    assert world.ask(b"PING") == b"+PONG\r\n"
+def test_a_client_that_never_reads_is_dropped_at_the_bound(thrifty: World) -> None:
+    thrifty.send(command(b"GET", b"k") * 1_000)
+    thrifty.store.deliver_all()
+    thrifty.loop.turn()
+    assert thrifty.transport.is_aborted
+    assert MAX < thrifty.transport.unread <= MAX + 2 * len(LARGE), "the bound and one reply"
+    assert thrifty.server.counters()["noctule_resp_clients_dropped_total"] == 1
+    thrifty.connection.connection_lost(None)
+    thrifty.loop.turn()
+    assert list(thrifty.server.clients()) == []
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_pipeline_of_large_replies_must_be_read_in_time(thrifty: World, is_read: bool) -> None:
+    thrifty.send(command(b"GET", b"k") * 30)
+    thrifty.store.deliver_all()
+    thrifty.loop.turn()
+    assert TARGET < thrifty.transport.unread < MAX
+    assert not thrifty.transport.is_closing()
+    if is_read:
+        thrifty.transport.client_reads()
+    thrifty.loop.time_passes()
+    assert thrifty.transport.is_aborted is not is_read
+    assert thrifty.server.clients_dropped_total == (0 if is_read else 1)
+
+
+def test_a_client_that_is_gone_is_not_looked_at_later(thrifty: World) -> None:
+    thrifty.send(command(b"GET", b"k") * 30)
+    thrifty.store.deliver_all()
+    thrifty.loop.turn()
+    (timer,) = thrifty.loop.timers
+    thrifty.connection.connection_lost(None)
+    assert timer.is_cancelled
+
+
+def test_one_reply_over_the_bound_is_sent(thrifty: World) -> None:
+    """What the client asked for in one command is in memory anyway, and it may read."""
+    thrifty.transport.client_reads()
+    written = thrifty.ask(b"MGET", *[b"k"] * (MAX // len(LARGE) + 2))
+    assert len(written) > MAX
+    thrifty.loop.time_passes()
+    assert not thrifty.transport.is_aborted
 
 
 def test_one_connection_too_many_is_told_so() -> None:
@@ -241,6 +288,13 @@ def test_one_connection_too_many_is_told_so() -> None:
     counters = world.server.counters()
     assert counters["noctule_resp_connections_total"] == 3
     assert counters["noctule_resp_connections_refused_total"] == 1
+
+
+def test_each_connection_has_a_conversation_of_its_own(world: World) -> None:
+    """It is what keeps the commands of one connection in order, and those of others out of its way."""
+    before = world.store.conversations
+    world.connect(HandTransport())
+    assert world.store.conversations == before + 1 == 2
 
 
 # Ends ----------------------------------------------------------------------------------------------------------------

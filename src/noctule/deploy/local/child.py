@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from noctule.base.errors import NoctuleError
+from noctule.base.errors import NoctuleError, StorageError
 from noctule.deploy.local.plan import ProcessPlan
 from noctule.deploy.local.processes import LogFile, Notice, Process
 from noctule.deploy.local.restarts import DELAY_S_MAX, RestartPolicy
@@ -22,7 +22,6 @@ class Child:
     def __init__(self, plan: ProcessPlan, log_dir: Path, notice: Notice) -> None:
         self.plan = plan
         self.log = LogFile(log_dir / f"{plan.name}.log")
-        self.restarts = 0
         self._process: Process | None = None
         self._policy = RestartPolicy()
         self._notice = notice
@@ -52,19 +51,19 @@ class Child:
         raise process.failure()
 
     async def keep_running(self, *, on_end: Callable[[], None], on_serving: Callable[[], None]) -> None:
-        """Start it again whenever it ends, until cancelled.
+        """Start it again whenever it ends, until cancelled; it must have served by now.
 
         `on_end` is called at once when a process that served has ended, `on_serving` when its successor serves.
         """
+        was_serving = True
         while True:
             process = self._running()
             # Not awaited itself: cancelling this task must not cancel the future, which `stop` waits for too.
             await asyncio.wait({process.ended})
-            if process.serving.done():
+            if was_serving:
                 on_end()
-            await asyncio.sleep(self._delay_s(process))
-            self.start()
-            self.restarts += 1
+            was_serving = False
+            await self._start_again(self._delay_s(process))
             try:
                 await self.wait_serving()
             except NoctuleError as error:
@@ -74,6 +73,19 @@ class Child:
                 log.info("child_restarted", extra={"child": self.plan.name, "pid": self.pid})
                 self._notice(f"{self.plan.name} serves again (pid {self.pid})")
                 on_serving()
+                was_serving = True
+
+    async def _start_again(self, delay_s: float) -> None:
+        """Start it after the delay, as often as it takes: a machine that is out of memory may have some later."""
+        while True:
+            await asyncio.sleep(delay_s)
+            try:
+                self.start()
+            except StorageError as error:
+                log.error("child_not_started", extra={"child": self.plan.name, "reason": str(error)})
+                delay_s = DELAY_S_MAX
+            else:
+                return
 
     def rotate_log(self) -> None:
         """Keep its log within its bound."""

@@ -219,7 +219,7 @@ def make_plan(config: UpConfig, cluster: str, free_ports: Iterator[int], python:
     instances = tuple(_instance_plan(config, nodes, next(free_ports), python, number=i) for i in range(1, count + 1))
     return Plan(
         cluster=cluster,
-        service=config.app.partition(":")[0].rpartition(".")[2] if config.app is not None else "",
+        service=_service_name(config.app) if config.app is not None else "",
         data_dir=config.data_dir,
         gateway_host=config.host,
         gateway_port=config.port,
@@ -231,6 +231,12 @@ def make_plan(config: UpConfig, cluster: str, free_ports: Iterator[int], python:
 def join(host: str, port: int) -> str:
     """``host:port``, an IPv6 host in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _service_name(app: str) -> str:
+    """The innermost module whose name says something: ``board`` of ``shop.board.app:app``."""
+    modules = app.partition(":")[0].split(".")
+    return next((name for name in reversed(modules) if name not in ("app", "main", "asgi")), modules[-1])
 
 
 def _node_plan(config: UpConfig, cluster: str, peers: str, python: str, *, node_id: int, ports: list[int]) -> NodePlan:

@@ -111,27 +111,17 @@ class Process:
         """Done with its exit code, as subprocess gives it: -9 when it was killed by signal 9."""
         self.started_at = loop.time()
         self.serving_since: float | None = None
-        stderr = log.open_for_child()
         try:
-            self._popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env={**os.environ, **environment, SUPERVISOR_VARIABLE: str(os.getpid())},
-                process_group=0,
-            )
+            self._popen = _spawn(command, {**os.environ, **environment, SUPERVISOR_VARIABLE: str(os.getpid())}, log)
+            # A pidfd is readable once its process has ended (pidfd_open(2)): no other child's end is mistaken for it.
+            self._pidfd = _pidfd_of(self._popen)
         except OSError as error:
             raise StorageError(f"{name}: cannot start {command[0]}: {error.strerror or error}") from error
-        finally:
-            os.close(stderr)
         assert self._popen.stdout is not None
         self._stdout = self._popen.stdout.fileno()
         self._partial = b""
         os.set_blocking(self._stdout, False)
         loop.add_reader(self._stdout, self._read_stdout)
-        # A pidfd is readable once its process has ended (pidfd_open(2)): no other child's end is mistaken for it.
-        self._pidfd = os.pidfd_open(self.pid)
         loop.add_reader(self._pidfd, self._note_end)
 
     @property
@@ -216,6 +206,31 @@ class Process:
         assert self._popen.stdout is not None
         self._popen.stdout.close()
         self.ended.set_result(self._popen.wait())
+
+
+def _spawn(command: Sequence[str], environment: Mapping[str, str], log: LogFile) -> "subprocess.Popen[bytes]":
+    stderr = log.open_for_child()
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            process_group=0,
+        )
+    finally:
+        os.close(stderr)
+
+
+def _pidfd_of(popen: "subprocess.Popen[bytes]") -> int:
+    try:
+        return os.pidfd_open(popen.pid)
+    except OSError:
+        # Nobody would notice its end, so it must not live.
+        popen.kill()
+        popen.communicate()
+        raise
 
 
 def _decode(line: bytes | str) -> dict[str, Any]:
