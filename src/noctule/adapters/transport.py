@@ -77,7 +77,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Introduce ourselves when we dialled; whoever accepts answers."""
-        stream = self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        stream = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         _set_options(stream)
         self._deadline = self._owner.loop.call_later(HANDSHAKE_TIMEOUT_S, stream.abort)
         if self._expected is not None:

@@ -5,12 +5,12 @@ in fdatasync without the interpreter's lock, so the loop goes on meanwhile.
 """
 
 import asyncio
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from noctule.adapters.wal import Wal
+from noctule.adapters.wal import Wal, WalPicture
 from noctule.adapters.wal_format import Record, record_bytes
 from noctule.base.errors import StorageError
 
@@ -25,7 +25,7 @@ class _Turn(NamedTuple):
     """What one turn of the loop submitted."""
 
     number: int
-    records: list[Record]
+    records: Sequence[Record]
     size: int
 
 
@@ -52,12 +52,10 @@ class WalWriter:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         self._failure: StorageError | None = None
-        self._number = 1
-        self._collected: list[Record] = []
-        self._collected_bytes = 0
+        self._number = 0
         self._waiting_bytes = 0
-        self._handed_over = threading.Condition()
-        self._turns: deque[_Turn] = deque()  # this and the next one belong to whoever holds `_handed_over`
+        self._turns: queue.SimpleQueue[_Turn | None] = queue.SimpleQueue()
+        """To the thread; None is the end. In C, unlike a Condition: this is once for each turn of the loop."""
         self._is_closing = False
         # A daemon: a process that is told to die does not wait for a disk that hangs. Nothing of it was acknowledged.
         self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
@@ -67,6 +65,11 @@ class WalWriter:
     def failure(self) -> StorageError | None:
         """Why nothing is made durable any more; None while the disk works."""
         return self._failure
+
+    @property
+    def picture(self) -> WalPicture:
+        """What the log holds on disk, as of the last batch."""
+        return self._wal.picture
 
     @property
     def waiting_bytes(self) -> int:
@@ -79,7 +82,7 @@ class WalWriter:
         return 2 * self._waiting_bytes >= self._waiting_bytes_max
 
     def submit(self, records: Sequence[Record]) -> int:
-        """Queue records and return the number of the batch they are in: this turn's, so all calls of a turn share it.
+        """Queue one turn's records as one batch and return its number.
 
         Never blocks. Raises `StorageError` after a failure, after `close`, and when more than the bound waits; the
         records are then not queued.
@@ -94,33 +97,18 @@ class WalWriter:
                 f"{self._waiting_bytes} bytes wait for the disk and {size} more would be over the bound of "
                 f"{self._waiting_bytes_max}: the disk is too slow for this load, heed is_overloaded"
             )
-        if not self._collected:
-            self._loop.call_soon(self._hand_over)
-        self._collected.extend(records)
-        self._collected_bytes += size
+        self._number += 1
         self._waiting_bytes += size
+        self._turns.put(_Turn(self._number, records, size))
         return self._number
 
     async def close(self) -> None:
         """Make everything submitted durable, or fail to, and stop the thread; its callbacks have run then."""
-        self._hand_over()
-        with self._handed_over:
+        if not self._is_closing:
             self._is_closing = True
-            self._handed_over.notify()
+            self._turns.put(None)
         await asyncio.shield(self._stopped)
         self._thread.join()
-
-    def _hand_over(self) -> None:
-        """The turn is over: its records are one batch."""
-        if not self._collected:
-            return
-        turn = _Turn(self._number, self._collected, self._collected_bytes)
-        self._number += 1
-        self._collected = []
-        self._collected_bytes = 0
-        with self._handed_over:
-            self._turns.append(turn)
-            self._handed_over.notify()
 
     def _durable(self, number: int, size: int) -> None:
         self._waiting_bytes -= size
@@ -148,15 +136,19 @@ class WalWriter:
 
     def _next_turns(self) -> list[_Turn]:
         """Wait for the turns that make up the next frame; none when the writer is closing and all are written."""
-        with self._handed_over:
-            while not self._turns and not self._is_closing:
-                self._handed_over.wait()
-            turns: list[_Turn] = []
-            size = 0
-            while self._turns and size < FRAME_BYTES_WANTED:
-                turns.append(self._turns.popleft())
-                size += turns[-1].size
-            return turns
+        turns: list[_Turn] = []
+        size = 0
+        while size < FRAME_BYTES_WANTED:
+            try:
+                turn = self._turns.get(block=not turns)
+            except queue.Empty:
+                break
+            if turn is None:
+                self._turns.put(None)  # It is the last: found again, alone, by the next call.
+                break
+            turns.append(turn)
+            size += turn.size
+        return turns
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
         try:

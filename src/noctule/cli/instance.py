@@ -7,7 +7,7 @@ import typer
 
 
 def instance(
-    app: Annotated[str, typer.Argument(help="The ASGI app as module:attribute, importable from here.")],
+    app: Annotated[str, typer.Argument(metavar="APP", help="The ASGI app as module:attribute, importable from here.")],
     id: Annotated[  # noqa: A002 - becomes the flag --id
         str, typer.Option(envvar="INSTANCE_ID", help="Its name among the instances.")
     ] = "web-1",

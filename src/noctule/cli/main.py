@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = application(asked)(words or ["--help"], prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has gone, as in `noctule kv scan | head`. Nothing is to be flushed at the exit either.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read the output has gone, as in `noctule kv scan | head`; the library then leaves by SystemExit, which
+        # nothing else does here. What is still unwritten is not to fail at the end of the process once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return output.BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):

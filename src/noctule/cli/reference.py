@@ -149,11 +149,13 @@ def _row(parameter: Any) -> str:
     words = parameter.opts[0] if is_option else _argument_word(parameter)
     if is_option and parameter.metavar:
         words += f" {parameter.metavar}"
-    # An option without a value of its own, and the flags of the settings, whose default stands in their help.
     has_default = parameter.default is not None and parameter.default is not False and not parameter.required
     default = f"`{parameter.default}`" if has_default and str(parameter.default) else ""
+    # A flag of `noctule node` has no default itself, as the file and the environment stand behind it; its help tells.
+    meaning, _, told = _cell(parameter.help).partition(" [default: ")
+    default = f"`{told.removesuffix(']')}`" if told else default
     variable = f" `{parameter.envvar}` in the environment." if parameter.envvar else ""
-    return f"| `{words}` | {default} | {_cell(parameter.help)}{variable} |"
+    return f"| `{words}` | {default} | {meaning}{variable} |"
 
 
 def _cell(text: str | None) -> str:

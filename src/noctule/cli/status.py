@@ -68,7 +68,7 @@ def partitions_line(groups: "list[Group]") -> str:
     leaderless = [str(group.id) for group in groups if group.leader is None]
     keys = sum(group.keys for group in partitions)
     without = f"groups without a leader: {', '.join(leaderless)}" if leaderless else "every one has a leader"
-    return f"{len(partitions)} partitions, {keys} keys; {without}"
+    return f"{len(partitions)} partition{'s' * (len(partitions) != 1)}, {keys} keys; {without}"
 
 
 def show(asked: "Cluster", lag: dict[int, int]) -> None:

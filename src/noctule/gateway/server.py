@@ -2,7 +2,8 @@
 
 aiohttp parses (llhttp, strict: a request with both Content-Length and Transfer-Encoding, a bad chunk or a bare line
 feed ends its connection, so no two readers can disagree on where a request ends), keeps connections, and calls the
-handler. It does not route, and it neither compresses nor unpacks.
+handler. It does not route, and it neither compresses nor unpacks. Where a body turns to garbage half way, its parser
+tells nobody, so that request ends with the idle timeout (408).
 """
 
 import asyncio
@@ -13,6 +14,9 @@ from aiohttp import hdrs, web
 
 from noctule.gateway.answers import Answer, bad_request, render_answer
 from noctule.gateway.config import GatewayConfig
+
+LINGER_S = 2.0
+"""How long the rest of a refused body is read and dropped, so that the client sees the answer and not a reset."""
 
 log = logging.getLogger("noctule.gateway")
 
@@ -34,6 +38,7 @@ class GatewayServer(web.Server):
             keepalive_timeout=self._config.client_idle_s,
             access_log=None,  # type: ignore[arg-type]  # aiohttp's own way to say "none", missing in its types
             auto_decompress=False,
+            lingering_time=LINGER_S,
             max_line_size=self._config.header_bytes_max,
             max_field_size=self._config.header_bytes_max,
         )

@@ -36,23 +36,30 @@ async def relay(client: web.WebSocketResponse, instance: aiohttp.ClientWebSocket
     downward = asyncio.create_task(_pass_on(instance, client, *_INSTANCE_THEN_CLIENT), name="websocket-downward")
     cutting = asyncio.create_task(_wait_cut(cut), name="websocket-cut")
     tasks = (upward, downward, cutting)
-    ending = Ending(WSCloseCode.GOING_AWAY)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        endings = [task.result() for task in done]
-        # When both ended in one moment, one was told and the other only noticed.
-        ending = min(endings, key=lambda candidate: candidate.is_lost, default=ending)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # Also when this task is cancelled because the client's connection closed: it may have said why before.
+        ending = _first_ending(tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         # Both at once, so that a side that does not answer its close does not delay the other's.
         await asyncio.gather(
             client.close(code=ending.code, message=ending.reason),
             instance.close(code=ending.code, message=ending.reason),
             return_exceptions=True,
         )
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
     return ending
+
+
+def _first_ending(tasks: tuple[asyncio.Task[Ending], ...]) -> Ending:
+    endings = [task.result() for task in tasks if task.done() and not task.cancelled() and task.exception() is None]
+    # When both sides ended in one moment, one was told and the other only noticed. None: the client vanished.
+    return min(endings, key=lambda ending: ending.is_lost, default=Ending(WSCloseCode.GOING_AWAY, is_lost=True))
 
 
 async def _wait_cut(cut: asyncio.Event) -> Ending:

@@ -29,8 +29,8 @@ class ReplySink(Protocol):
         ...
 
 
-class Store(Protocol):
-    """The door for commands."""
+class Commands(Protocol):
+    """A door for commands."""
 
     def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
         """Run one data command wherever its partition is led, and deliver its reply within the deadline (10 s).
@@ -41,7 +41,11 @@ class Store(Protocol):
         """
         ...
 
-    def conversation(self) -> "Store":
+
+class Store(Commands, Protocol):
+    """The door of a node, from which each connection gets its own."""
+
+    def conversation(self) -> Commands:
         """A door for one connection: commands submitted to it take effect in the order submitted."""
         ...
 

@@ -110,13 +110,21 @@ class NodeConfig:
     resp_port: int = field(
         default=7401,
         metadata=about(
-            "Where Redis clients connect.", reason="The first node of `noctule up`.", unit="0: any", low=0, high=65_535
+            "Where Redis clients connect; 0: the system chooses.",
+            reason="The first node of `noctule up`.",
+            unit="port",
+            low=0,
+            high=65_535,
         ),
     )
     http_port: int = field(
         default=7501,
         metadata=about(
-            "Where the HTTP API answers.", reason="The first node of `noctule up`.", unit="0: any", low=0, high=65_535
+            "Where the HTTP API answers; 0: the system chooses.",
+            reason="The first node of `noctule up`.",
+            unit="port",
+            low=0,
+            high=65_535,
         ),
     )
     peer_port: int = field(
@@ -124,8 +132,9 @@ class NodeConfig:
         metadata=about(
             "Where the other nodes connect; when left out, the port of this node in the list of peers.",
             reason="The first node of `noctule up`.",
-            danger="The other nodes dial what their list of peers says, whatever stands here.",
-            unit="0: any",
+            danger="The other nodes dial what their list of peers says, whatever stands here; "
+            "0 suits a node without peers only.",
+            unit="port",
             low=0,
             high=65_535,
         ),

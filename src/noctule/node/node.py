@@ -3,7 +3,6 @@
 Here belongs the wiring of one process and its picture of itself. What clients see of it is in `servers`.
 """
 
-import asyncio
 import os
 import random
 
@@ -131,7 +130,7 @@ class LocalNode:
         self.transport.dial()
 
     async def stop(self) -> None:
-        """Hand leadership over, finish what the disk was given, leave. Nothing acknowledged is lost by leaving it out."""
+        """Hand leadership over, finish what the disk was given, leave. Being killed instead loses nothing either."""
         await self.host.stop()
         await self.transport.close()
         self._wal.close()

@@ -1,8 +1,8 @@
 """Commands to the leaders of their partitions, and answers back in time: the `Store` that servers see.
 
-A router keeps one *lane* for each group. Commands that arrive in one turn of the loop become one batch of writes and one
-query of reads; a batch keeps its number until it is answered, so it may be sent again to any leader and is still applied
-once (`core.replica.client_sessions`). Whoever waits too long is told whether anything may have happened.
+A router keeps one *lane* for each group. Commands that arrive in one turn of the loop become one batch of writes and
+one query of reads; a batch keeps its number until it is answered, so it may be sent again to any leader and is still
+applied once (`core.replica.client_sessions`). Whoever waits too long is told whether anything may have happened.
 """
 
 from collections import deque
@@ -22,6 +22,8 @@ from noctule.node.api import Consistency, ReplySink, Store
 COMMANDS_WAITING_MAX = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
 BATCH_BYTES_TARGET = 1 << 20
+FLIGHTS_MAX = 1
+"""Batches, and queries, of one lane on their way; meanwhile commands gather, so a busy lane sends larger ones."""
 RETRY_DELAY_S = 0.01
 """Between a refusal and the next try: an election or a transfer takes a few of these."""
 ANSWER_TIMEOUT_S = 2.0
@@ -300,9 +302,13 @@ class Router:
         self.commands_total += 1
         lane = self._lanes[group]
         (lane.open_writes if command.logged else lane.open_reads).append(command)
+        self._touch(lane)
+
+    def _touch(self, lane: _Lane) -> None:
+        """The lane has something to send at the end of this turn."""
         if not self._touched:
             self._dispatch.schedule_turn()
-        self._touched[group] = lane
+        self._touched[lane.group] = lane
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -313,9 +319,9 @@ class Router:
         touched, self._touched = self._touched, {}
         now = self._now()
         for lane in touched.values():
-            if lane.open_writes:
+            if lane.open_writes and len(lane.flights) < FLIGHTS_MAX:
                 self._send_writes(lane, now)
-            if lane.open_reads:
+            if lane.open_reads and len(lane.queries) < FLIGHTS_MAX:
                 commands, lane.open_reads = lane.open_reads, []
                 flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
                 lane.next_number += 1
@@ -368,6 +374,8 @@ class Router:
         flight = (lane.flights if is_write else lane.queries).pop(number, None)
         if flight is None:
             return
+        if lane.open_writes if is_write else lane.open_reads:
+            self._touch(lane)
         if is_write and EXPIRED in results:
             self._begin_again(lane)
         for command, result in zip(flight.commands, results, strict=False):

@@ -171,9 +171,9 @@ def _read_bool(raw: object) -> bool:
 
 
 def _read_float(raw: object) -> float:
-    if isinstance(raw, int | float) and not isinstance(raw, bool):
-        return float(raw)
-    try:
-        return float(raw) if isinstance(raw, str) else float("nan")
-    except ValueError:
-        raise ValueError("must be a number") from None
+    if isinstance(raw, int | float | str) and not isinstance(raw, bool):
+        try:
+            return float(raw)
+        except (ValueError, OverflowError):
+            pass
+    raise ValueError("must be a number")

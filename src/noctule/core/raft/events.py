@@ -61,6 +61,8 @@ class SnapshotSaved(Struct, frozen=True, gc=False):
 
     index: int
     term: int
+    keeps_entries: bool = True
+    """Whether some entries stay in the log for followers just behind; else all that is covered goes."""
 
 
 class SnapshotLoaded(Struct, frozen=True, gc=False):

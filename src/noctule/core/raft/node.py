@@ -311,7 +311,7 @@ class RaftNode:
             self._incoming = None
             self._install(incoming)
         elif self.log.snapshot_index < event.index <= self.applied:
-            keep_from = self._oldest_worth_keeping(event.index)
+            keep_from = self._oldest_worth_keeping(event.index) if event.keeps_entries else event.index
             if keep_from > self.log.snapshot_index:
                 self.log.compact(keep_from)
                 self._persist(mark=(keep_from, self.log.snapshot_term))

@@ -35,7 +35,11 @@ class EndOfTurn(Struct, frozen=True, gc=False):
     wall_ms: int
 
 
-Event: TypeAlias = Submit | Query | EndOfTurn | raft.Event
+class WriteSnapshotNow(Struct, frozen=True, gc=False):
+    """Write a snapshot though the policy does not ask for one, and keep no log behind it: the WAL needs the space."""
+
+
+Event: TypeAlias = WriteSnapshotNow | Submit | Query | EndOfTurn | raft.Event
 
 # Effects --------------------------------------------------------------------------------------------------------------
 

@@ -24,12 +24,24 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.node import RaftNode, RaftPicture
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
-from noctule.core.replica.events import Answer, Effect, EndOfTurn, Event, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.events import (
+    Answer,
+    Effect,
+    EndOfTurn,
+    Event,
+    Query,
+    Refuse,
+    Submit,
+    WriteSnapshot,
+    WriteSnapshotNow,
+)
 
 ENTRY_BYTES_TARGET = 1 << 20
 """Batches are gathered into one entry up to about this size."""
-ENTRIES_IN_FLIGHT_MAX = 4
+ENTRIES_IN_FLIGHT_MAX = 1
 """Entries proposed and not yet applied; meanwhile batches gather, so a busy group makes fewer, larger entries."""
+ROUNDS_IN_FLIGHT_MAX = 1
+"""Read rounds begun and not yet confirmed; meanwhile queries gather for the next one."""
 WAITING_BYTES_MAX = 64 << 20
 """Batches that wait to be proposed; over it they are refused, to be sent again."""
 PURGE_INTERVAL_MS = 200
@@ -86,11 +98,12 @@ class Replica:
         self._ready: list[Query] = []
         self._in_flight: list[int] = []
         self._own_sequence = chance.getrandbits(48)
-        """For commands that this replica logs itself; it starts at random, since an earlier life may have logged some."""
+        """For commands that this replica logs itself; begins at random, since an earlier life may have logged some."""
         self._own_origin = -consensus.node_id
         self._purge_at_ms = 0
         self._snapshot_index = consensus.log.snapshot_index
         self._snapshot_in_progress = False
+        self._snapshot_for_space = False
         self._wall_ms = 0
         self._effects: list[Effect] = []
 
@@ -103,7 +116,7 @@ class Replica:
             own(self, event, now)
         else:
             if type(event) is raft.SnapshotSaved:
-                self._snapshot_in_progress = False
+                event = self._snapshot_saved(event)
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
         effects, self._effects = self._effects, []
         return effects
@@ -155,9 +168,19 @@ class Replica:
                 self._purge()
             if self._waiting:
                 self._propose(now)
-            if self._queries:
+            if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
                 self._begin_read_round(now)
         self._maybe_snapshot()
+
+    def _snapshot_now(self, _event: WriteSnapshotNow, _now: Instant) -> None:
+        if not self._snapshot_in_progress and self.raft.applied > self.raft.log.snapshot_index:
+            self._snapshot_for_space = True
+            self._snapshot()
+
+    def _snapshot_saved(self, event: raft.SnapshotSaved) -> raft.SnapshotSaved:
+        self._snapshot_in_progress = False
+        for_space, self._snapshot_for_space = self._snapshot_for_space, False
+        return raft.SnapshotSaved(event.index, event.term, keeps_entries=not for_space)
 
     def _propose(self, now: Instant) -> None:
         while self._waiting and len(self._in_flight) < ENTRIES_IN_FLIGHT_MAX:
@@ -311,7 +334,11 @@ class Replica:
             return
         if applied - self._snapshot_index < self._policy.entries and log.bytes_held < self._policy.log_bytes:
             return
-        term = log.term_at(applied)
+        self._snapshot()
+
+    def _snapshot(self) -> None:
+        applied = self.raft.applied
+        term = self.raft.log.term_at(applied)
         ensure(term is not None, "the newest applied entry is in the log", applied=applied)
         self._snapshot_in_progress = True
         self._snapshot_index = applied
@@ -370,6 +397,7 @@ _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
     Submit: Replica._submit,
     Query: Replica._query,
     EndOfTurn: Replica._end_of_turn,
+    WriteSnapshotNow: Replica._snapshot_now,
 }
 
 _TAKERS: dict[type, Callable[[Replica, Any], None]] = {

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from noctule.verify.sim.machine import Machine
 
 
-class SafetyViolation(AssertionError):
+class SafetyViolation(AssertionError):  # noqa: N818, the checkers' own word
     """An invariant does not hold: a bug in Noctule."""
 
 
-class LivenessViolation(AssertionError):
+class LivenessViolation(AssertionError):  # noqa: N818
     """Healed, and yet no progress: a bug in Noctule."""
 
 

@@ -9,6 +9,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import partition_table
@@ -88,7 +89,7 @@ class World:
             lost()
         for other in self.machines.values():
             if other.alive and self.chance.random() < 0.8:
-                self.time.after(self.chance.uniform(0, 0.002), lambda other=other: other.alive and other.peer_lost(node))
+                self.time.after(self.chance.uniform(0, 0.002), partial(_notice_loss, other, node))
 
     def watch(self, machine: Machine, lost: Callable[[], None]) -> None:
         """Call when the machine dies. Old watchers of finished operations are harmless."""
@@ -173,7 +174,7 @@ class World:
             at = chance.uniform(0.5, fault_s)
             node = chance.choice(list(self._nodes))
             fault = chance.choice((self._crash_for_a_while, self._cut_for_a_while, self._crash_all, self._transfer))
-            self.time.after(at, lambda fault=fault, node=node: fault(node))
+            self.time.after(at, partial(fault, node))
 
     def _crash_for_a_while(self, node: int) -> None:
         self.crash(node)
@@ -232,6 +233,11 @@ class World:
                 raise LivenessViolation(f"{args!r} was answered {reply!r} after everything was healed")
             read[args[1]] = reply
         self.workload.check_end(read)
+
+
+def _notice_loss(machine: Machine, node: int) -> None:
+    if machine.alive:
+        machine.peer_lost(node)
 
 
 class _Sink:

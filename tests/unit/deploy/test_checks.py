@@ -1,0 +1,81 @@
+"""The data folder before a start: claimed by one supervisor, of one cluster."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from noctule.base.errors import ConfigError
+from noctule.deploy.local.checks import claim_data_dir
+from noctule.deploy.local.plan import UpConfig
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> UpConfig:
+    return UpConfig(data_dir=tmp_path / "data")
+
+
+def test_the_first_start_names_the_cluster_and_later_ones_find_it(config: UpConfig) -> None:
+    lock, first = claim_data_dir(config)
+    lock.release()
+    assert json.loads((config.data_dir / "cluster.json").read_text()) == {
+        "cluster": first.cluster,
+        "nodes": 3,
+        "partitions": 16,
+        "format": 1,
+    }
+    lock, second = claim_data_dir(config)
+    lock.release()
+    assert second == first
+
+
+def test_two_folders_hold_two_clusters(config: UpConfig) -> None:
+    lock, first = claim_data_dir(config)
+    other_lock, second = claim_data_dir(replace(config, data_dir=config.data_dir / "other"))
+    lock.release()
+    other_lock.release()
+    assert first.cluster != second.cluster
+
+
+def test_a_folder_in_use_is_refused_with_the_pid(config: UpConfig) -> None:
+    lock, _ = claim_data_dir(config)
+    try:
+        with pytest.raises(ConfigError, match=rf"another noctule up \(pid {os.getpid()}\).*--data-dir"):
+            claim_data_dir(config)
+    finally:
+        lock.release()
+
+
+def test_another_number_of_nodes_is_refused_and_leaves_no_lock(config: UpConfig) -> None:
+    lock, _ = claim_data_dir(config)
+    lock.release()
+    with pytest.raises(ConfigError, match="start it with --nodes 3 --partitions 16"):
+        claim_data_dir(replace(config, nodes=5))
+    lock, _ = claim_data_dir(config)
+    lock.release()
+
+
+def test_a_damaged_cluster_file_is_never_overwritten(config: UpConfig) -> None:
+    lock, _ = claim_data_dir(config)
+    lock.release()
+    path = config.data_dir / "cluster.json"
+    path.write_text('{"cluster": ')
+    with pytest.raises(ConfigError, match=r"cluster\.json is not JSON.*or choose another --data-dir"):
+        claim_data_dir(config)
+    assert path.read_text() == '{"cluster": '
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_file_in_place_of_the_folder_is_named(config: UpConfig, below: str) -> None:
+    config.data_dir.write_text("not a folder")
+    with pytest.raises(ConfigError, match=r"the data folder .*data.* cannot be used: Not a directory"):
+        claim_data_dir(replace(config, data_dir=config.data_dir / below))
+
+
+def test_a_folder_that_cannot_be_written_is_named(config: UpConfig) -> None:
+    # Not even root can write a file of this name: it is a folder.
+    (config.data_dir / "LOCK").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="cannot be used: Is a directory"):
+        claim_data_dir(config)
