@@ -49,6 +49,14 @@ def test_every_package_stands_on_a_floor() -> None:
     assert present == named
 
 
+def test_every_floor_says_which_it_is() -> None:
+    for number, floor in enumerate(layers()):
+        for package in floor:
+            source = PACKAGE / package.removeprefix("noctule.") / "__init__.py"
+            text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+            assert text.startswith(f"Floor {number}: "), f"{package} is on floor {number}"
+
+
 def test_nothing_imports_the_face() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}"

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_floors import layers
-
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "noctule"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -88,13 +86,12 @@ def entry_points() -> set[str]:
 
 @pytest.mark.parametrize("path", PACKAGES, ids=name_of)
 def test_package_says_what_it_is(path: Path) -> None:
-    first, text = docstring(path).partition("\n")[0], docstring(path)
-    assert first, "begin with a docstring: what lives here, and in which order to read"
-    floors = {package: number for number, floor in enumerate(layers()) for package in floor}
-    if name_of(path) in floors:
-        assert first.startswith(f"Floor {floors[name_of(path)]}: ")
+    text = docstring(path)
+    assert text, "begin with a docstring: what lives here, and in which order to read"
     named = re.findall(r"\b(\w+\.py)\b", text)
-    assert not [name for name in named if not (path.parent / name).exists()], "names files that are not there"
+    assert [name for name in named if not (path.parent / name).exists()] == [], (
+        "sends its reader to a file that is gone"
+    )
 
 
 @pytest.mark.parametrize("path", RULES, ids=name_of)

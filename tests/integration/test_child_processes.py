@@ -139,8 +139,10 @@ async def test_a_child_that_ends_is_started_again_and_both_is_told(tmp_path: Pat
             keeper.cancel()
             await asyncio.wait({keeper})
         await child.stop(5)
-    assert not child.is_serving
     assert told.empty()
+    assert len(notices) == 2, "an end that was asked for is no news"
+    with pytest.raises(UnavailableError, match="was ended by signal 15"):
+        await child.raise_at_end()
 
 
 async def test_a_child_that_was_never_well_again_is_not_said_to_end_again(tmp_path: Path) -> None:

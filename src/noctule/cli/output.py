@@ -46,6 +46,9 @@ _HINTS: dict[type[NoctuleError], str] = {
 NODE_URL = "http://127.0.0.1:7501"
 """The first node of ``noctule up``."""
 
+PIPE_COLUMNS = 160
+"""How wide a table is where there is no terminal to ask."""
+
 NodeOption: TypeAlias = Annotated[
     str, typer.Option("--node", envvar="NOCTULE_NODE", metavar="URL", help="HTTP URL of any node of the cluster.")
 ]
@@ -109,7 +112,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     from rich.text import Text
 
     console = Console()
-    # A pipe has no width, and a cut cell is of no use to whoever reads it.
     console = console if console.is_terminal else Console(width=PIPE_COLUMNS)
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -117,9 +119,6 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     console.print(table)
-
-
-PIPE_COLUMNS = 160
 
 
 class Notices:
@@ -136,7 +135,7 @@ class Notices:
         if self._status is not None:
             self._status.update(line)
         else:
-            say(f"{line}")
+            say(line)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

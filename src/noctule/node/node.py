@@ -5,6 +5,7 @@ Here belongs the wiring of one process and its picture of itself. What clients s
 
 import os
 import random
+from collections.abc import Callable
 
 from noctule.adapters.files import DirectoryLock, lock_directory
 from noctule.adapters.transport import PeerTransport
@@ -49,6 +50,8 @@ class LocalNode:
         self.transport = transport
         self.peer_port = 0
         self.draining = False
+        self.more_counters: list[Callable[[], dict[str, int]]] = []
+        """Of the doors, for the picture."""
         self._wal = wal
         self._lock = lock
         self._clock = clock
@@ -183,6 +186,7 @@ class LocalNode:
                 "noctule_wal_batches_total": host.batches_total,
                 "noctule_peer_frames_total": host.frames_total,
                 "noctule_peer_frames_dropped_total": self.transport.frames_dropped,
+                **{name: value for counters in self.more_counters for name, value in counters().items()},
             },
             gauges={"noctule_commands_waiting": host.router.waiting},
         )

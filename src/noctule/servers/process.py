@@ -64,6 +64,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         stack.push_async_callback(node.stop)
         resp = RespServer(node.store, node.picture, config.host, config.resp_port)
         await resp.start()
+        node.more_counters.append(resp.counters)
         stack.push_async_callback(resp.stop, DRAIN_S)
         http = HttpServer(node, config.host, config.http_port)
         await http.start()

@@ -248,6 +248,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("RESET", 1, "Puts the connection into the state it began in."),
     ("SELECT", 2, "Chooses the database; there is 0 only."),
     ("TIME", 1, "The node's wall clock."),
+    ("WAIT", 3, "How many other nodes have every acknowledged write."),
 )
 
 

@@ -1,4 +1,4 @@
-"""Replies as RESP, version 2 or 3. Commands are parsed by hiredis in the server, so only this half is here.
+"""Replies as RESP, version 2 or 3. Parsing commands is the business of servers/resp_parser.py.
 
 Source: the Redis serialization protocol specification, RESP2 and RESP3.
 """

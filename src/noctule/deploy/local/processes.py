@@ -10,7 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -27,6 +27,9 @@ KILLED_S_MAX = 5.0
 
 SUPERVISOR_VARIABLE = "NOCTULE_SUPERVISOR_PID"
 """Tells a child whose it is, so that it can see that its supervisor ended before it could ask to be told."""
+
+Notice: TypeAlias = Callable[[str], None]
+"""Takes one line for the person who watches."""
 
 _TAIL_BYTES = 64 * 1024
 _SERVING_EVENTS = ("node_serving", "instance_serving")
@@ -247,7 +250,3 @@ def _logged_error(line: str) -> str:
         return ""
     exception = str(facts.get("exception", "")).strip().splitlines()
     return f"{facts.get('event', 'error')}: {exception[-1]}" if exception else str(facts.get("event", ""))
-
-
-Notice = Callable[[str], None]
-"""Takes one line for the person who watches."""

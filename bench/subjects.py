@@ -1,0 +1,206 @@
+"""What is measured: a local Noctule cluster and a redis-server, started here on free ports and stopped in any case.
+
+Both keep their data in one folder inside the checkout, so on one disk; /tmp may be memory.
+"""
+
+import http.client
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import redis
+
+from noctule.base.errors import ConfigError, ProtocolError, UnavailableError
+from noctule.base.ids import META_GROUP, GroupId
+from noctule.client.pictures import Cluster, Group
+from noctule.deploy.local.checks import free_ports
+from noctule.deploy.local.supervisor import Running, RunningNode
+from noctule.node.recovery import preferred_leader
+
+HOST = "127.0.0.1"
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+START_S_MAX = 60.0
+STOP_S_MAX = 60.0
+"""An orderly stop takes a second or two; what is left after this is killed."""
+SETTLED_S_MAX = 120.0
+"""Balance moves one group in a second at most, and only to a node that has been back for three."""
+PICTURE_S_MAX = 5.0
+POLL_S = 0.05
+
+
+class NoctuleCluster:
+    """The running cluster, by what its nodes say of it."""
+
+    def __init__(self, running: Running) -> None:
+        self.nodes: list[RunningNode] = running.nodes
+
+    def picture(self, node: RunningNode) -> Cluster:
+        """GET /api/cluster of this node; raises `UnavailableError` when it does not serve."""
+        connection = http.client.HTTPConnection(node.host, node.http_port, timeout=PICTURE_S_MAX)
+        try:
+            connection.request("GET", "/api/cluster")
+            return msgspec.json.decode(connection.getresponse().read(), type=Cluster)
+        except (OSError, http.client.HTTPException) as error:
+            raise UnavailableError(f"node {node.id} does not answer: {error}") from None
+        except msgspec.DecodeError as error:
+            raise ProtocolError(f"node {node.id} answers /api/cluster with something else: {error}") from None
+        finally:
+            connection.close()
+
+    def partitions(self) -> list[GroupId]:
+        """The ids of all partitions."""
+        groups = self.picture(self.nodes[0]).groups
+        return [GroupId(group.id) for group in groups if group.id != META_GROUP]
+
+    def leader_of(self, partition: GroupId) -> tuple[RunningNode, Cluster]:
+        """The node that says itself that it leads the partition, and its picture; `UnavailableError` without one."""
+        for node in self.nodes:
+            picture = self.picture(node)
+            if group_of(picture, partition).role == "leader":
+                return node, picture
+        raise UnavailableError(f"no node leads partition {partition}")
+
+    def wait_settled(self) -> None:
+        """Return once all nodes serve and every group is led by the node that leads it while all is well."""
+        wait_until(self._why_not_settled, "leaders settled", SETTLED_S_MAX)
+
+    def wait_caught_up(self) -> None:
+        """Return once no replica misses an entry; nobody may be writing."""
+        wait_until(self._why_not_caught_up, "replicas caught up", SETTLED_S_MAX)
+
+    def _why_not_settled(self) -> str:
+        voters = tuple(node.id for node in self.nodes)
+        for node in self.nodes:
+            picture = self.picture(node)
+            for peer in picture.nodes:
+                if not peer.alive:
+                    return f"node {node.id} does not hear node {peer.id}"
+            for group in picture.groups:
+                expected = preferred_leader(GroupId(group.id), voters)
+                if group.leader != expected:
+                    return f"node {node.id} says that {group.leader}, not {expected}, leads group {group.id}"
+        return ""
+
+    def _why_not_caught_up(self) -> str:
+        for node in self.nodes:
+            for group in self.picture(node).groups:
+                for peer, entries in group.lag.items():
+                    if entries:
+                        return f"node {peer} misses {entries} entries of group {group.id}"
+        return ""
+
+
+def group_of(picture: Cluster, group_id: GroupId) -> Group:
+    """One group of a picture."""
+    return next(group for group in picture.groups if group.id == group_id)
+
+
+@contextmanager
+def bench_folder() -> Iterator[Path]:
+    """A folder for all data of one run, on the disk of the checkout; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=".noctule-bench-", dir=CHECKOUT) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def noctule_cluster(folder: Path, node_count: int) -> Iterator[NoctuleCluster]:
+    """``noctule up`` with its defaults and no app; it takes requests, and its leaders are settled."""
+    command = [sys.executable, "-m", "noctule", "up", "--json", "--nodes", str(node_count)]
+    command += ["--data-dir", str(folder / "noctule")]
+    for door in ("resp", "http", "peer"):
+        command += [f"--{door}-port-base", "0"]
+    with _process(command, folder / "noctule.log") as up:
+        cluster = NoctuleCluster(_read_running(up, folder / "noctule.log"))
+        cluster.wait_settled()
+        yield cluster
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[int]:
+    """An empty redis-server that syncs its append-only file before each acknowledgement; gives its port."""
+    (port,) = free_ports(HOST, 1, avoid=set())
+    data = folder / "redis"
+    data.mkdir()
+    command = [program("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data)]
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+    with _process(command, folder / "redis.log") as server:
+        wait_until(lambda: _why_not_answering(server, port, folder / "redis.log"), "redis-server", START_S_MAX)
+        yield port
+
+
+def program(name: str) -> str:
+    """The path of a program of Redis; raises `ConfigError` that says how to install it."""
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigError(f"{name} is not installed; run make engines (Debian: apt install redis-server redis-tools)")
+    return path
+
+
+def wait_until(why_not: Callable[[], str], what: str, deadline_s: float) -> None:
+    """Poll until there is no reason left why not; `UnavailableError` with the last one after `deadline_s` seconds.
+
+    An `UnavailableError` that `why_not` raises is such a reason too.
+    """
+    end = time.monotonic() + deadline_s
+    while True:
+        try:
+            reason = why_not()
+        except UnavailableError as error:
+            reason = str(error)
+        if not reason:
+            return
+        if time.monotonic() > end:
+            raise UnavailableError(f"{what}: not within {deadline_s:g} s: {reason}")
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def _process(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in a group of its own, so that Ctrl-C reaches this script alone, which then stops it in order."""
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, process_group=0
+        )
+    with process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_S_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _read_running(up: "subprocess.Popen[bytes]", log: Path) -> Running:
+    """The one line of ``noctule up --json``."""
+    assert up.stdout is not None
+    readable, _, _ = select.select([up.stdout], [], [], START_S_MAX)
+    line = up.stdout.readline() if readable else b""
+    if not line:
+        raise UnavailableError(f"noctule up is not ready: {_last_line(log)}")
+    return msgspec.json.decode(line, type=Running)
+
+
+def _why_not_answering(server: "subprocess.Popen[bytes]", port: int, log: Path) -> str:
+    if server.poll() is not None:
+        raise ConfigError(f"redis-server ended with exit code {server.returncode}: {_last_line(log)}")
+    try:
+        with redis.Redis(HOST, port, socket_timeout=1) as client:
+            client.ping()
+    except redis.RedisError as error:
+        return str(error)
+    return ""
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it said nothing")
