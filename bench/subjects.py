@@ -117,7 +117,7 @@ def noctule_cluster(folder: Path, node_count: int) -> Iterator[NoctuleCluster]:
     command += ["--data-dir", str(folder / "noctule")]
     for door in ("resp", "http", "peer"):
         command += [f"--{door}-port-base", "0"]
-    with _process(command, folder / "noctule.log") as up:
+    with _process(command, folder / "noctule.log", reads_stdout=True) as up:
         cluster = NoctuleCluster(_read_running(up, folder / "noctule.log"))
         cluster.wait_settled()
         yield cluster
@@ -163,11 +163,16 @@ def wait_until(why_not: Callable[[], str], what: str, deadline_s: float) -> None
 
 
 @contextmanager
-def _process(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(command: Sequence[str], log: Path, *, reads_stdout: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a group of its own, so that Ctrl-C reaches this script alone, which then stops it in order."""
-    with log.open("wb") as stderr:
+    with log.open("wb") as file:
         process = subprocess.Popen(
-            command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, process_group=0
+            command,
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if reads_stdout else file,
+            stderr=file,
+            process_group=0,
         )
     with process:
         try:
@@ -176,7 +181,7 @@ def _process(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[by
             process.terminate()
             try:
                 process.wait(STOP_S_MAX)
-            except subprocess.TimeoutExpired:
+            finally:
                 process.kill()
 
 

@@ -160,13 +160,14 @@ class Host:
         self._outgoing.clear()
 
     def _send_frames(self, node: int, envelopes: list[Envelope]) -> None:
-        start = size = 0
-        for position, (_, message) in enumerate(envelopes):
-            size += _size_of(message)
-            if size > FRAME_BYTES_TARGET and position > start:
-                self._transport.send(node, encode_frame(envelopes[start:position]))
-                start, size = position, 0
-        self._transport.send(node, encode_frame(envelopes[start:]))
+        frame = encode_frame(envelopes)
+        if len(frame) > FRAME_BYTES_TARGET and len(envelopes) > 1:
+            # Rare, so it is cheaper to encode twice now than to add up sizes in every turn.
+            half = len(envelopes) // 2
+            self._send_frames(node, envelopes[:half])
+            self._send_frames(node, envelopes[half:])
+            return
+        self._transport.send(node, frame)
         self.frames_total += 1
 
     def _take(self, group: GroupId, event: Event) -> None:
@@ -251,19 +252,18 @@ class Host:
                 group = GroupId(number)
                 if group not in replicas:
                     continue
-                match message:
-                    case Forward():
-                        take(group, Submit(sender, message.origin, message.sequence, message.batch), now)
-                    case ForwardQuery():
-                        take(group, Query(sender, message.origin, message.number, message.commands), now)
-                    case Answered():
-                        self.router.answered(
-                            group, message.origin, message.number, message.results, is_write=message.is_write
-                        )
-                    case Refused():
-                        self.router.refused(group, message.origin, message.number, is_write=message.is_write)
-                    case _:
-                        take(group, raft.Received(sender, message), now)
+                if isinstance(message, Forward):
+                    take(group, Submit(sender, message.origin, message.sequence, message.batch), now)
+                elif isinstance(message, ForwardQuery):
+                    take(group, Query(sender, message.origin, message.number, message.commands), now)
+                elif isinstance(message, Answered):
+                    self.router.answered(
+                        group, message.origin, message.number, message.results, is_write=message.is_write
+                    )
+                elif isinstance(message, Refused):
+                    self.router.refused(group, message.origin, message.number, is_write=message.is_write)
+                else:
+                    take(group, raft.Received(sender, message), now)
         except NoctuleError as error:
             self._fail(error)
         self.schedule_turn()
@@ -411,16 +411,3 @@ class Host:
             return ReadOutcome.MUST_LOG
         return self.carrier.replicas[group].read_local(command, self._clock.wall_ms())
 
-
-def _size_of(message: object) -> int:
-    """Roughly how much a message adds to a frame, where it can be large."""
-    match message:
-        case Forward():
-            return len(message.batch)
-        case Answered():
-            return 64 * len(message.results) + sum(len(item) for item in message.results if isinstance(item, bytes))
-        case _:
-            entries = getattr(message, "entries", None)
-            if entries:
-                return sum(len(entry.data) for entry in entries)
-            return len(getattr(message, "data", b"")) + 64

@@ -6,7 +6,7 @@ frame. What must wait for the disk waits here. Everything that differs between s
 """
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
@@ -58,8 +58,9 @@ class Carrier:
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
-        self._touched[group] = None
         self._carry(group, event, now)
+        if self.replicas[group].wants_turn:
+            self._touched[group] = None
 
     def end_turn(self, now: Instant, wall_ms: int) -> None:
         """End the turn: entries, read rounds, one batch to the disk."""
@@ -85,14 +86,14 @@ class Carrier:
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
         ports = self._ports
         for effect in self.replicas[group].handle(event, now):
-            match effect:
+            match effect:  # In the order of how often each comes.
                 case raft.Send():
                     ports.send(effect.to, group, effect.message)
-                case Answer() | Refuse():
-                    ports.answer(group, effect)
                 case raft.Persist():
                     ports.persist(group, effect)
                     self._persists.append((group, effect))
+                case Answer() | Refuse():
+                    ports.answer(group, effect)
                 case raft.RoleChanged():
                     ports.role_changed(group, effect)
                 case WriteSnapshot():
@@ -101,3 +102,5 @@ class Carrier:
                     ports.save_snapshot(group, effect)
                 case raft.LoadSnapshot():
                     ports.load_snapshot(group)
+                case _:
+                    assert_never(effect)

@@ -106,6 +106,8 @@ class Replica:
         self._snapshot_for_space = False
         self._wall_ms = 0
         self._effects: list[Effect] = []
+        self.wants_turn = False
+        """Whether the end of this turn has anything to do here; most messages of a busy group leave nothing to it."""
 
     # The four methods of a machine -----------------------------------------------------------------------------------
 
@@ -115,7 +117,9 @@ class Replica:
         if own is not None:
             own(self, event, now)
         else:
-            if type(event) is raft.SnapshotSaved:
+            if type(event) is raft.Tick:
+                self.wants_turn = True
+            elif type(event) is raft.SnapshotSaved:
                 event = self._snapshot_saved(event)
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
         effects, self._effects = self._effects, []
@@ -150,16 +154,19 @@ class Replica:
         if not self.raft.is_leader() or self._waiting_bytes > WAITING_BYTES_MAX:
             self._refuse(event)
             return
+        self.wants_turn = True
         self._waiting.append((len(event.batch), event.batch, event))
         self._waiting_bytes += len(event.batch)
 
     def _query(self, event: Query, _now: Instant) -> None:
         if self.raft.is_leader():
+            self.wants_turn = True
             self._queries.append(event)
         else:
             self._refuse(event)
 
     def _end_of_turn(self, event: EndOfTurn, now: Instant) -> None:
+        self.wants_turn = False
         self._wall_ms = event.wall_ms
         if self._ready:
             self._answer_ready()
@@ -271,9 +278,11 @@ class Replica:
         for entry in effect.entries:
             if entry.data:
                 self._apply(entry.data)
+        last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
-            last = effect.first_index + len(effect.entries) - 1
             self._in_flight = [index for index in self._in_flight if index > last]
+        if self._waiting or last - self._snapshot_index >= self._policy.entries:
+            self.wants_turn = True
 
     def _apply(self, data: bytes) -> None:
         body = decode_entry(data)
@@ -306,6 +315,7 @@ class Replica:
     def _take_read_ready(self, effect: raft.ReadReady) -> None:
         ensure(self.raft.applied >= effect.index, "a read index is applied when its round ends", index=effect.index)
         self._ready.extend(self._rounds.pop(effect.context, ()))
+        self.wants_turn = True
 
     def _take_read_refused(self, effect: raft.ReadRefused) -> None:
         for query in self._rounds.pop(effect.context, ()):
