@@ -16,7 +16,7 @@ import redis
 from ledger import LOSSES_SHOWN_MAX, Ledger, find_losses
 from machine import Machine, TimerLateness, describe, look_at_machine, percentile
 from script import add_json_option, positive_count, run_script, write_json
-from subjects import NoctuleCluster, bench_folder, group_of, noctule_cluster, wait_until
+from subjects import NoctuleCluster, bench_folder, noctule_cluster, wait_until
 from writer import Writer
 
 from noctule.base.ids import GroupId
@@ -86,7 +86,7 @@ def main() -> int:
         machine=machine,
         nodes=NODES,
         kills=kills,
-        failover=distribution([round_.failover_ms for round_ in rounds]),
+        failover=distribution([measured.failover_ms for measured in rounds]),
         timer_lateness=distribution(timers.late_ms),
         writes_acknowledged=sum(ledger.writes_acknowledged for ledger in ledgers),
         writes_failed=sum(ledger.writes_failed for ledger in ledgers),

@@ -31,7 +31,7 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 def look_at_machine(folder: Path) -> Machine:
-    """Describe this machine; takes `SYNCS_COUNT` syncs in `folder`, which is to be where the servers keep their data."""
+    """Describe this machine, after `SYNCS_COUNT` syncs in `folder`, which is to be where servers keep their data."""
     load_average, _, _ = os.getloadavg()
     return Machine(
         cores=len(os.sched_getaffinity(0)),

@@ -4,6 +4,7 @@ Both keep their data in one folder inside the checkout, so on one disk; /tmp may
 """
 
 import http.client
+import os
 import select
 import shutil
 import subprocess
@@ -106,7 +107,7 @@ def group_of(picture: Cluster, group_id: GroupId) -> Group:
 @contextmanager
 def bench_folder() -> Iterator[Path]:
     """A folder for all data of one run, on the disk of the checkout; removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=".noctule-bench-", dir=CHECKOUT) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".noctule-bench-{os.getpid()}-", dir=CHECKOUT) as folder:
         yield Path(folder)
 
 

@@ -193,7 +193,7 @@ def count_requests(subject: Subject, case: Case, options: Options) -> int:
     while True:
         run = run_once(subject, case, count, options)
         if run.seconds >= min(WARM_UP_S, options.seconds) or count >= REQUESTS_MAX:
-            return min(REQUESTS_MAX, max(count, round(run.requests_per_s * options.seconds)))
+            return min(REQUESTS_MAX, round(run.requests_per_s * options.seconds))
         count *= 4
 
 
@@ -261,9 +261,10 @@ def version_of(subject: Subject) -> str:
 def show(report: Report) -> None:
     """The table, and under it what the numbers were measured on."""
     options = report.options
+    nodes = f"{options.nodes} node{'s' if options.nodes > 1 else ''}"
     driven = "all at once" if options.spread else "through the first"
     output.print_table(
-        f"{options.nodes} Noctule nodes, driven {driven}, beside redis-server {report.redis_version}, fsync always",
+        f"Noctule on {nodes}, driven {driven}, beside redis-server {report.redis_version}, fsync always",
         ("", "pipeline", "Noctule /s", "p50 ms", "p99 ms", "Redis /s", "p50 ms", "p99 ms", "Noctule/Redis"),
         [
             (row.command, row.pipeline, *cells(row.noctule), *cells(row.redis), f"{row.ratio:.2f}")
@@ -271,7 +272,7 @@ def show(report: Report) -> None:
         ],
     )
     print(
-        f"medians of {options.rounds} alternating rounds of about {options.seconds:g} s; {report.clients} clients, "
+        f"medians; rounds: {options.rounds}, alternating, of about {options.seconds:g} s; {report.clients} clients, "
         f"values of {report.value_bytes} bytes, {options.keys} keys"
     )
     print(describe(report.machine))

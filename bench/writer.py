@@ -82,7 +82,7 @@ class _Connection:
 
     def ask(self, words: tuple[str, ...]) -> object:
         """Send one command and wait for its answer."""
-        self._socket.sendall(hiredis.pack_command(words))
+        self._socket.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]  # Its stub says one word only.
         # The reader's False means that the answer is not whole yet.
         while (reply := self._reader.gets()) is False:
             data = self._socket.recv(65_536)

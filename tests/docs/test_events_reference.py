@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def events_in(source: str, module: str) -> list[Event]:
     return found
 
 
+@cache
 def logged() -> list[Event]:
     return [
         event
@@ -124,6 +126,7 @@ def logged() -> list[Event]:
     ]
 
 
+@cache
 def told() -> list[Event]:
     """The rows of the page, below the heading of their logger."""
     found = []

@@ -61,6 +61,18 @@ def test_named_modules_are_there(page: Path) -> None:
     assert missing == []
 
 
+def test_every_make_target_is_there() -> None:
+    """A command that a page tells a newcomer to type must exist; `make help` lists what else there is."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    told = {
+        target
+        for page in PAGES
+        for target in re.findall(r"(?:^|`|\$ )make ([a-z]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert {"up", "test", "check", "sim"} <= told
+    assert told <= targets
+
+
 def test_a_broken_link_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# One heading\n[a](page.md#one-heading) [b](none.md) [c](#two)\n```\n[d](none.md)\n```\n")

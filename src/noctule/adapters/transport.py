@@ -243,7 +243,10 @@ class PeerTransport:
             except (OSError, TimeoutError):
                 pass
             else:
-                await connection.closed
+                try:
+                    await connection.closed
+                finally:
+                    connection.abort()  # Leaving in the middle of a handshake must not leave a socket behind.
                 if connection.hello is not None:
                     delay = RECONNECT_DELAY_S_MIN
             # Jitter, so that two nodes which lost each other do not meet at the same instants for ever.

@@ -1,14 +1,12 @@
 """`noctule verify`: look at a running cluster from outside and say what holds."""
 
 import asyncio
-import sys
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from noctule.base.errors import NoctuleError
 from noctule.verify.verification.options import NODE_URL_DEFAULT, Options
 from noctule.verify.verification.report import Report
 from noctule.verify.verification.run import CHECKS, Check
@@ -50,11 +48,7 @@ def verify(
         session_path=session_path,
         destructive=destructive,
     )
-    try:
-        report = _run(url, options)
-    except NoctuleError as error:
-        print(f"noctule verify: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
+    report = _run(url, options)
     if json:
         print(report.as_json())
     else:

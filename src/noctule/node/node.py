@@ -6,6 +6,7 @@ Here belongs the wiring of one process and its picture of itself. What clients s
 import os
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from noctule.adapters.files import DirectoryLock, lock_directory
 from noctule.adapters.transport import PeerTransport
@@ -81,7 +82,8 @@ class LocalNode:
             first_timeout_s=FIRST_TIMEOUT_S,
         )
         slot_table = partition_table(cluster.partition_count)
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(lock.release)
             wal, snapshots, replicas = recover_replicas(
                 config.data_dir,
                 WalIdentity(cluster.name, config.node_id),
@@ -92,6 +94,7 @@ class LocalNode:
                 now=clock.now(),
                 chance=chance,
             )
+            on_error.callback(wal.close)
             hello = Hello(
                 protocol=PROTOCOL_VERSION,
                 cluster=cluster.name,
@@ -117,9 +120,7 @@ class LocalNode:
             transport = PeerTransport(hello, addresses, host, chance)
             node = cls(config, host, transport, wal, lock, clock, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
-        except BaseException:
-            lock.release()
-            raise
+            on_error.pop_all()
         host.attach(WalWriter(wal, host.batch_durable, host.disk_failed), transport)
         return node
 

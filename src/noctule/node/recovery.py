@@ -52,18 +52,22 @@ def recover_replicas(
     directories belong to another cluster or node.
     """
     wal, recovered = Wal.open(wal_directory, identity, segment_bytes_max=segment_bytes_max)
-    snapshots = SnapshotFiles(directory / "snapshots")
-    replicas: dict[GroupId, Replica] = {}
-    marks: list[Record] = []
-    for group in groups:
-        found = snapshots.read(group)
-        snapshot = (found.index, found.term, found.chunks) if found is not None else None
-        replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance)
-        replicas[group] = replica
-        if mark is not None:
-            marks.append(mark)
-    if marks:
-        wal.write(marks)
+    try:
+        snapshots = SnapshotFiles(directory / "snapshots")
+        replicas: dict[GroupId, Replica] = {}
+        marks: list[Record] = []
+        for group in groups:
+            found = snapshots.read(group)
+            snapshot = (found.index, found.term, found.chunks) if found is not None else None
+            replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance)
+            replicas[group] = replica
+            if mark is not None:
+                marks.append(mark)
+        if marks:
+            wal.write(marks)
+    except BaseException:
+        wal.close()
+        raise
     return wal, snapshots, replicas
 
 
@@ -97,6 +101,10 @@ def meet(
         # (Raft paper, figure 13, step 7).
         log.reset(covered, covered_term)
         mark = SnapshotMark(group, covered, covered_term)
+        if hard_state.term < covered_term:
+            # The snapshot's own term was heard of in the same turn and did not reach the disk. Nothing was promised
+            # in it then, for a vote leaves only when it is durable.
+            hard_state = HardState(covered_term)
     is_preferred = preferred_leader(group, settings.voters) == settings.node_id
     consensus = RaftNode(
         node_id=settings.node_id,

@@ -31,6 +31,8 @@ ANSWER_TIMEOUT_S = 2.0
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
+_NOTHING_APPLIED = (_OVERLOADED, _NO_LEADER)
+_PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
 _UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not have been applied")
 
 
@@ -110,13 +112,15 @@ class Conversation:
 class _Command:
     """One command on its way, and whom to tell."""
 
-    __slots__ = ("args", "conversation", "logged", "sink")
+    __slots__ = ("args", "conversation", "deadline", "logged", "sink")
 
     def __init__(self, args: list[bytes], sink: ReplySink, conversation: Conversation | None, *, logged: bool) -> None:
         self.args = args
         self.sink = sink
         self.conversation = conversation
         self.logged = logged
+        self.deadline = 0.0
+        """While it waits to be sent; once it is in a flight, that has its own."""
 
     def finish(self, reply: Reply) -> None:
         self.sink.deliver(reply)
@@ -142,7 +146,12 @@ class _Gather:
         self._replies[number] = reply
         self._left -= 1
         if not self._left:
-            self._command.finish(self._merge(self._replies))
+            self._command.finish(_PARTLY if self._is_partial() else self._merge(self._replies))
+
+    def _is_partial(self) -> bool:
+        """Whether a write says "nothing was applied" in some partitions and not in all."""
+        undone = sum(reply in _NOTHING_APPLIED for reply in self._replies if isinstance(reply, Failure))
+        return self._command.logged and 0 < undone < len(self._replies)
 
 
 class _Part:
@@ -300,6 +309,7 @@ class Router:
             return
         self._waiting += 1
         self.commands_total += 1
+        command.deadline = self._now() + self._deadline_s
         lane = self._lanes[group]
         (lane.open_writes if command.logged else lane.open_reads).append(command)
         self._touch(lane)
@@ -349,13 +359,15 @@ class Router:
     def _send(self, lane: _Lane, flight: _Flight, now: float, *, is_write: bool) -> None:
         leader = self._dispatch.leader_of(lane.group)
         sent = False
+        # Noted before: this very node may refuse while the flight is handed over, and then it is to be sent again.
+        flight.sent_to, flight.sent_at = leader, now
         if leader and is_write:
             sent = self._dispatch.dispatch_write(leader, lane.group, lane.origin, flight.number, flight.batch)
         elif leader:
             commands = [command.args for command in flight.commands]
             sent = self._dispatch.dispatch_query(leader, lane.group, lane.origin, flight.number, commands)
         if sent:
-            flight.sent_to, flight.sent_at, flight.was_sent = leader, now, True
+            flight.was_sent = True
         else:
             flight.sent_to = 0
             self._retry(lane, now)
@@ -423,7 +435,7 @@ class Router:
         """Try again what is due, give up what is over its deadline."""
         now = self._now()
         for lane in self._lanes.values():
-            if not (lane.flights or lane.queries):
+            if not (lane.flights or lane.queries or lane.open_writes or lane.open_reads):
                 lane.retry_at = None
                 continue
             self._expire(lane, now)
@@ -446,20 +458,28 @@ class Router:
             if query.deadline > now:
                 break
             del lane.queries[number]
-            self._give_up(query, _NO_LEADER)
+            self._give_up(query.commands, _NO_LEADER)
+        for waiting in (lane.open_writes, lane.open_reads):
+            late = next((at for at, command in enumerate(waiting) if command.deadline > now), len(waiting))
+            if late:
+                commands = waiting[:late]
+                del waiting[:late]
+                self._give_up(commands, _NO_LEADER)
+        if lane.open_reads and not lane.queries:
+            self._touch(lane)  # They may have waited for a query that was given up, whose answer nobody awaits now.
         for flight in lane.flights.values():
             if flight.deadline > now:
                 break
             if flight.commands:
                 # Its number must be filled, or all that follows would wait for it: by an empty batch. If the first one
                 # was applied after all, this one is its retry and changes nothing.
-                self._give_up(flight, _UNKNOWN if flight.was_sent else _NO_LEADER)
+                commands, flight.commands = flight.commands, []
+                self._give_up(commands, _UNKNOWN if flight.was_sent else _NO_LEADER)
                 flight.batch = encode_batch(lane.origin, flight.number, next(iter(lane.flights)), [])
                 flight.sent_to = 0
                 self._retry(lane, now)
 
-    def _give_up(self, flight: _Flight, failure: Failure) -> None:
-        commands, flight.commands = flight.commands, []
+    def _give_up(self, commands: list[_Command], failure: Failure) -> None:
         for command in commands:
             self._waiting -= 1
             command.finish(failure)

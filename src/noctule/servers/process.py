@@ -72,15 +72,14 @@ async def _serve(config: NodeConfig, version: str) -> int:
         shown = config.advertise_host
         addresses = {"resp": f"{shown}:{resp.port}", "http": f"{shown}:{http.port}"}
         node.join(addresses["resp"], addresses["http"])
-        line = {
-            "event": "node_serving",
+        facts = {
             "id": config.node_id,
             "pid": os.getpid(),
             **addresses,
             "peer": f"{shown}:{node.peer_port}",
         }
-        print(msgspec.json.encode(line).decode(), flush=True)
-        log.info("node_serving", extra={"fields": line})
+        print(msgspec.json.encode({"event": "node_serving", **facts}).decode(), flush=True)
+        log.info("node_serving", extra={"fields": facts})
         await stopped.wait()
         log.info("node_stopping", extra={"fields": {"id": config.node_id}})
         started = time.monotonic()

@@ -233,7 +233,10 @@ class Replica:
                 result = self.keyspace.read(command, now_ms)
                 if isinstance(result, ReadOutcome):
                     # The read meets a key whose time is over: let the log decide so, then read.
-                    self._log_query(query, query.commands)
+                    if self.raft.is_leader():
+                        self._log_query(query, query.commands)
+                    else:
+                        self._refuse(query)
                     break
                 results.append(result)
             else:
@@ -281,7 +284,9 @@ class Replica:
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]
-        if self._waiting or last - self._snapshot_index >= self._policy.entries:
+        policy = self._policy
+        is_long = last - self._snapshot_index >= policy.entries or self.raft.log.bytes_held >= policy.log_bytes
+        if self._waiting or is_long:
             self.wants_turn = True
 
     def _apply(self, data: bytes) -> None:
@@ -369,11 +374,12 @@ class Replica:
         """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
         source = iter(chunks)
         try:
-            stamp_ms, sessions = _header_decoder.decode(next(source, b""))
-        except msgspec.MsgspecError as error:
+            stamp_ms, dumped = _header_decoder.decode(next(source, b""))
+            sessions = ClientSessions.load(dumped)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StorageError(f"the snapshot of group {self.group} cannot be read: {error}") from error
         keyspace = Keyspace.load(source)
-        self.keyspace, self.sessions, self.stamp_ms = keyspace, ClientSessions.load(sessions), stamp_ms
+        self.keyspace, self.sessions, self.stamp_ms = keyspace, sessions, stamp_ms
 
     def snapshot_restored(self, index: int) -> None:
         """The state just loaded is that of `index`: the next snapshot is due as many entries later."""

@@ -95,7 +95,7 @@ def decode_envelopes(body: bytes) -> list[Envelope]:
     """The messages of a frame's body. Raises `ProtocolError`."""
     try:
         return _decoder.decode(body)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError(f"a peer sent a frame that cannot be read: {error}") from error
 
 
@@ -103,7 +103,7 @@ def decode_hello(body: bytes) -> Hello:
     """The first frame's body. Raises `ProtocolError`."""
     try:
         return _hello_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ProtocolError(f"a peer did not introduce itself: {error}") from error
 
 

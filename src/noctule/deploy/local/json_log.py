@@ -21,7 +21,10 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        fields.update({name: value for name, value in vars(record).items() if name not in _STANDARD})
+        extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        # Fields may come in one dictionary, since a record has attributes of its own by such names as `name` and `args`.
+        fields.update(extra.pop("fields", {}))
+        fields.update(extra)
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(fields, enc_hook=repr).decode()

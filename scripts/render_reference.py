@@ -1,0 +1,22 @@
+"""Write the reference pages anew from the code; tests/docs fails while one of them is not current."""
+
+from pathlib import Path
+
+from noctule.cli.reference import render_cli, render_exit_codes, render_settings
+from noctule.core.keyspace.commands import render_commands
+from noctule.servers.http_metrics import render_metrics_reference
+from noctule.servers.http_reference import render_http_reference
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+PAGES = {
+    "cli.md": render_cli,
+    "commands.md": render_commands,
+    "exit-codes.md": render_exit_codes,
+    "http.md": render_http_reference,
+    "metrics.md": render_metrics_reference,
+    "settings.md": render_settings,
+}
+
+for name, render in PAGES.items():
+    (REFERENCE / name).write_text(render(), encoding="utf-8")
+    print(f"docs/reference/{name}")

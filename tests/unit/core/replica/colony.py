@@ -1,0 +1,202 @@
+"""Nodes with real `Carrier`s and `Replica`s on memory ports: messages wait until a test delivers them, disks sync when
+a test says so."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from noctule.base.ids import GroupId, Instant
+from noctule.core.raft import events as raft
+from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.messages import Entry, Message
+from noctule.core.raft.node import RaftNode
+from noctule.core.replica.batches import Batch, EntryBody, decode_entry, encode_batch
+from noctule.core.replica.carry_out import Carrier
+from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
+
+GROUP = GroupId(1)
+OTHER_GROUP = GroupId(2)
+CONFIG = RaftConfig(retained_entries=0)
+POLICY = SnapshotPolicy()
+
+
+class Machine:
+    """One node; it is its own `Ports`, and keeps what it was asked for."""
+
+    def __init__(
+        self, colony: "Colony", node_id: int, voters: Sequence[int], groups: Sequence[GroupId], policy: SnapshotPolicy
+    ) -> None:
+        self.node_id = node_id
+        self.holds_disk = False
+        """Its disk syncs only by `sync`."""
+        self.answers: list[Answer | Refuse] = []
+        self.written: list[WriteSnapshot] = []
+        self.files: dict[GroupId, tuple[int, int, bytes]] = {}
+        """The newest snapshot of each group: index, term, joined chunks."""
+        self.flushed: list[list[tuple[GroupId, raft.Persist]]] = []
+        """For each call of `flush` what it wrote; the numbers it answered are in `numbers`."""
+        self.numbers: list[int] = []
+        self.number = 0
+        self._colony = colony
+        self._batch: list[tuple[GroupId, raft.Persist]] = []
+        self._later: list[tuple[GroupId, raft.Event]] = []
+        self.replicas = {}
+        for group in groups:
+            chance = random.Random(node_id * 1_000 + group)
+            consensus = RaftNode(
+                node_id=node_id, voters=voters, config=colony.config, chance=chance, now=colony.now, first_timeout_s=9.0
+            )
+            self.replicas[group] = Replica(group, consensus, policy, chance)
+        self.carrier = Carrier(self.replicas, self)
+
+    @property
+    def replica(self) -> Replica:
+        """The one of `GROUP`."""
+        return self.replicas[GROUP]
+
+    def take(self, *events: Event, group: GroupId = GROUP) -> None:
+        """Events of one turn, whose end is `turn`."""
+        for event in events:
+            self.carrier.take(group, event, self._colony.now)
+
+    def turn(self) -> None:
+        """End the turn at the colony's time, by this node's wall clock."""
+        later, self._later = self._later, []
+        for group, event in later:
+            self.carrier.take(group, event, self._colony.now)
+        self.carrier.end_turn(self._colony.now, self._colony.wall_ms[self.node_id])
+        for replica in self.replicas.values():
+            replica.check()
+
+    def sync(self, number: int | None = None) -> None:
+        """The disk has everything up to this batch, or everything."""
+        self.carrier.durable(self.number if number is None else number, self._colony.now)
+        self.turn()
+
+    def taken_answers(self) -> list[Answer | Refuse]:
+        """The answers since the last call."""
+        answers, self.answers = self.answers, []
+        return answers
+
+    def bodies(self) -> list[EntryBody]:
+        """The log's entries, no-ops left out."""
+        log = self.replica.raft.log
+        return [decode_entry(entry.data) for entry in log.between(log.first_index, log.last_index) if entry.data]
+
+    # Ports ------------------------------------------------------------------------------------------------------------
+
+    def send(self, to: int, group: GroupId, message: Message) -> None:
+        self._colony.mail.append((self.node_id, to, group, message))
+
+    def persist(self, group: GroupId, persist: raft.Persist) -> None:
+        self._batch.append((group, persist))
+
+    def flush(self) -> int:
+        if any(persist.hard_state or persist.mark or persist.entries for _, persist in self._batch):
+            self.number += 1
+        self.flushed.append(self._batch)
+        self.numbers.append(self.number)
+        self._batch = []
+        return self.number
+
+    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        self.answers.append(answer)
+
+    def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
+        self.written.append(snapshot)
+
+    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
+        self.files[group] = (snapshot.index, snapshot.term, snapshot.data)
+        assert join_snapshot(split_snapshot(snapshot.data)) == snapshot.data
+        self._later.append((group, raft.SnapshotSaved(snapshot.index, snapshot.term)))
+
+    def load_snapshot(self, group: GroupId) -> None:
+        self._later.append((group, raft.SnapshotLoaded(*self.files[group])))
+
+    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
+        pass
+
+    def finish_snapshot(self) -> bytes:
+        """Write the oldest snapshot that was asked for to its file, and tell so; returns its joined chunks."""
+        snapshot = self.written.pop(0)
+        data = join_snapshot(snapshot.chunks)
+        self.files[GROUP] = (snapshot.index, snapshot.term, data)
+        self.take(raft.SnapshotSaved(snapshot.index, snapshot.term))
+        self.turn()
+        return data
+
+
+class Colony:
+    """Nodes 1…n, each with a replica of every group."""
+
+    def __init__(
+        self,
+        count: int = 1,
+        *,
+        groups: Sequence[GroupId] = (GROUP,),
+        policy: SnapshotPolicy = POLICY,
+        config: RaftConfig = CONFIG,
+    ) -> None:
+        self.config = config
+        self.now = Instant(0.0)
+        voters = range(1, count + 1)
+        self.wall_ms = dict.fromkeys(voters, 1_000)
+        self.mail: list[tuple[int, int, GroupId, Message]] = []
+        self.machines = {node: Machine(self, node, voters, groups, policy) for node in voters}
+
+    def settle(self, wanted: Callable[[int, int, Message], bool] = lambda *_: True) -> None:
+        """End turns, sync disks that are not held, deliver what is wanted and lose the rest, until all is quiet."""
+        for _ in range(100):
+            for machine in self.machines.values():
+                machine.turn()
+                if not machine.holds_disk:
+                    machine.sync()
+            if not self.mail:
+                return
+            mail, self.mail = self.mail, []
+            for sender, to, group, message in mail:
+                if wanted(sender, to, message):
+                    self.machines[to].take(raft.Received(sender, message), group=group)
+        raise AssertionError("the colony does not come to rest")
+
+    def settle_between(self, *nodes: int) -> None:
+        """Everyone else is cut off."""
+        self.settle(lambda sender, to, _: sender in nodes and to in nodes)
+
+    def elect(self, node: int, *, among: Sequence[int] = ()) -> Machine:
+        """Have a node lead every group; earlier leaders are forgotten first."""
+        self.now = Instant(self.now + 20.0)
+        machine = self.machines[node]
+        for group in machine.replicas:
+            machine.take(raft.Tick(), group=group)
+        self.settle_between(*(among or self.machines))
+        assert all(replica.raft.is_leader() for replica in machine.replicas.values())
+        return machine
+
+    def heartbeat(self, node: int) -> None:
+        """Let the leader tell its commit index, and followers apply."""
+        self.now = Instant(self.now + self.config.heartbeat_s)
+        self.machines[node].take(raft.Tick())
+        self.settle()
+
+
+def write(origin: int, sequence: int, *commands: bytes, below: int | None = None, sender: int = 1) -> Submit:
+    """A batch of commands, each written as one line."""
+    acknowledged_below = sequence if below is None else below
+    batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands])
+    return Submit(sender, origin, sequence, batch)
+
+
+def batch_of(origin: int, sequence: int, *commands: bytes, below: int | None = None) -> Batch:
+    """What `write` looks like in an entry."""
+    return Batch(origin, sequence, sequence if below is None else below, [command.split() for command in commands])
+
+
+def query(origin: int, number: int, *commands: bytes, sender: int = 1) -> Query:
+    """Reads, each written as one line."""
+    return Query(sender, origin, number, [command.split() for command in commands])
+
+
+def entries_of(persist: raft.Persist) -> list[Entry]:
+    """The entries of a persist that hold commands."""
+    return [entry for entry in persist.entries if entry.data]
