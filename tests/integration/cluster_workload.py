@@ -39,6 +39,7 @@ class Workload:
         self.unanswered: Counter[str] = Counter()
         """INCRs by counter."""
         self.reads = 0
+        self._is_over = False
         self._doors = doors
         self._padding = "." * value_bytes
         self._chance = random.Random(7)
@@ -49,14 +50,18 @@ class Workload:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The clients work within this block, and all have written when it begins."""
+        """The clients work within this block, once; all have written when it begins."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._keep_on(writer, self._write)) for writer in range(WRITERS)]
-            tasks += [group.create_task(self._keep_on(reader, self._read)) for reader in range(READERS)]
-            await self.until_written("the start")
-            yield
-            for task in tasks:
-                task.cancel()
+            for writer in range(WRITERS):
+                group.create_task(self._keep_on(writer, self._write), name=f"writer {writer}")
+            for reader in range(READERS):
+                group.create_task(self._keep_on(reader, self._read), name=f"reader {reader}")
+            try:
+                await self.until_written("the start")
+                yield
+            finally:
+                # Cancelling them is not enough: redis-py may lose a cancellation while it closes a connection.
+                self._is_over = True
 
     async def until_written(self, event: str) -> None:
         """Return once each writer has begun a write from now on and been given its acknowledgement."""
@@ -88,13 +93,15 @@ class Workload:
                     assert value in possible, f"{counter} is {value} by node {door.id}, and may be {possible}"
 
     async def _keep_on(self, number: int, work: Callable[[int, Redis], Awaitable[None]]) -> None:
-        for turn in itertools.count(number):
+        turn = number
+        while not self._is_over:
             try:
                 async with self._doors[turn % len(self._doors)].client() as client:
-                    while True:
+                    while not self._is_over:
                         await work(number, client)
                         await asyncio.sleep(PAUSE_S)
             except RedisError:
+                turn += 1
                 await asyncio.sleep(MOVE_ON_S)
 
     async def _write(self, number: int, client: Redis) -> None:

@@ -154,7 +154,8 @@ async def test_a_node_that_was_away_for_long_catches_up_by_a_snapshot(start_node
         assert last_index - before > 5 * snapshot_entries
 
         async def is_dropped() -> bool:
-            return all((await picture_of(door)).groups[1].snapshot_index > before for door in (one, two))
+            pictures = [await picture_of(door) for door in (one, two)]
+            return all(picture.groups[1].snapshot_index > before for picture in pictures)
 
         await until(is_dropped, "the log that node 3 lacks to be dropped by both others", CATCHES_UP_S_MAX)
         lives[3] = cluster.start(3)

@@ -439,7 +439,7 @@ async def test_every_request_is_a_connection_of_its_own() -> None:
 
 async def run_command(*arguments: str, environment: dict[str, str] | None = None) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", "import typer; from noctule.cli.verify import verify; typer.run(verify)", *arguments,
+        sys.executable, "-m", "noctule", "verify", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2] / "src"), **(environment or {})},
     )  # fmt: skip

@@ -16,7 +16,7 @@ from noctule.cli.main import VERBS, application, main
 def all_errors() -> list[type[errors.NoctuleError]]:
     found = [errors.NoctuleError]
     for kind in found:
-        found += kind.__subclasses__()
+        found += [subclass for subclass in kind.__subclasses__() if subclass.__module__ == errors.__name__]
     return found
 
 

@@ -1,0 +1,149 @@
+"""Leaders as a script tells them, and sinks that keep what they are told."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.keyspace.keyspace import ReadOutcome
+from noctule.core.keyspace.reply import Reply
+from noctule.core.placement.slots import key_slot, partition_table
+from noctule.core.replica.batches import Batch
+from noctule.node.router import Router
+
+PARTITIONS = 4
+SLOT_TABLE = partition_table(PARTITIONS)
+DEADLINE_S = 10.0
+FIRST_ORIGIN = 100
+
+
+class Written(NamedTuple):
+    """A batch that left."""
+
+    to: int
+    group: GroupId
+    origin: int
+    sequence: int
+    batch: Batch
+
+    @property
+    def lines(self) -> list[bytes]:
+        """Its commands, each as one line."""
+        return [b" ".join(command) for command in self.batch.commands]
+
+
+class Asked(NamedTuple):
+    """A query that left."""
+
+    to: int
+    group: GroupId
+    origin: int
+    number: int
+    lines: list[bytes]
+
+
+class Sink:
+    """Keeps one command's reply; a second one is an error."""
+
+    def __init__(self, order: list["Sink"] | None = None) -> None:
+        self.replies: list[Reply] = []
+        self._order = order
+
+    def deliver(self, reply: Reply) -> None:
+        assert not self.replies, "a command has one reply"
+        self.replies.append(reply)
+        if self._order is not None:
+            self._order.append(self)
+
+
+class FakeDispatch:
+    """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
+
+    def __init__(self) -> None:
+        self.now = Instant(0.0)
+        self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
+        self.away: set[int] = set()
+        """Nodes to which nothing leaves."""
+        self.writes: list[Written] = []
+        self.queries: list[Asked] = []
+        self.local: dict[bytes, Reply | ReadOutcome] = {}
+        """Line of a command to what this node's own replica answers."""
+        self.while_dispatching: Callable[[GroupId, int, int], None] | None = None
+        """Called with group, origin and sequence while a batch is handed over."""
+        self.turns_wanted = 0
+        self._origins = iter(range(FIRST_ORIGIN, FIRST_ORIGIN + 1_000))
+        self.router = Router(
+            slot_table=SLOT_TABLE,
+            dispatch=self,
+            new_origin=lambda: next(self._origins),
+            now=lambda: self.now,
+            request_deadline_s=DEADLINE_S,
+        )
+
+    def leader_of(self, group: GroupId) -> int:
+        return self.leaders[group]
+
+    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
+        if to in self.away:
+            return False
+        self.writes.append(Written(to, group, origin, sequence, msgspec.msgpack.decode(batch, type=Batch)))
+        if self.while_dispatching is not None:
+            self.while_dispatching(group, origin, sequence)
+        return True
+
+    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
+        if to in self.away:
+            return False
+        self.queries.append(Asked(to, group, origin, number, [b" ".join(command) for command in commands]))
+        return True
+
+    def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
+        return self.local[b" ".join(command)]
+
+    def schedule_turn(self) -> None:
+        self.turns_wanted += 1
+
+    # What a test does ---------------------------------------------------------------------------------------------------
+
+    def submit(self, *lines: bytes) -> list[Sink]:
+        """Commands in no order with each other, written as lines; nothing has left yet."""
+        sinks = []
+        for line in lines:
+            sinks.append(Sink())
+            self.router.submit(line.split(), sinks[-1])
+        return sinks
+
+    def turn(self) -> tuple[list[Written], list[Asked]]:
+        """End the turn; what left since the last call."""
+        self.router.flush()
+        return self.taken()
+
+    def after(self, seconds: float) -> tuple[list[Written], list[Asked]]:
+        """Let time pass, tick and end the turn; what left since the last call."""
+        self.now = Instant(self.now + seconds)
+        self.router.tick()
+        return self.turn()
+
+    def taken(self) -> tuple[list[Written], list[Asked]]:
+        """What left since the last call."""
+        writes, self.writes = self.writes, []
+        queries, self.queries = self.queries, []
+        return writes, queries
+
+    def answer(self, request: Written | Asked, *results: Reply) -> None:
+        """The leader's answer."""
+        is_write = isinstance(request, Written)
+        number = request.sequence if isinstance(request, Written) else request.number
+        self.router.answered(request.group, request.origin, number, list(results), is_write=is_write)
+
+    def refuse(self, request: Written | Asked) -> None:
+        """The leader's refusal."""
+        is_write = isinstance(request, Written)
+        number = request.sequence if isinstance(request, Written) else request.number
+        self.router.refused(request.group, request.origin, number, is_write=is_write)
+
+
+def group_of(key: bytes) -> GroupId:
+    """The partition of a key."""
+    return SLOT_TABLE[key_slot(key)]
