@@ -13,28 +13,23 @@ from typing import TypeVar
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.transport import PeerTransport
-from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark
+from noctule.adapters.wal_format import Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.clock import Clock
 from noctule.base.errors import NoctuleError, StorageError
 from noctule.base.ids import GroupId, Instant
-from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Message
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
 from noctule.core.wire.frames import (
-    Answered,
     Envelope,
-    Forward,
-    ForwardQuery,
     Hello,
-    Refused,
     encode_frame,
 )
+from noctule.node.recovery import records_of
 from noctule.node.router import Router
+from noctule.node.switchboard import Switchboard
 
 log = logging.getLogger("noctule.node")
 
@@ -66,13 +61,14 @@ class Host:
         node_id: int,
         replicas: dict[GroupId, Replica],
         preferred_leader: Callable[[GroupId], int],
-        router: Callable[["Host"], Router],
+        router: Callable[[Switchboard], Router],
         snapshots: SnapshotFiles,
         clock: Clock,
     ) -> None:
         self.node_id = node_id
-        self.carrier = Carrier(replicas, self)
-        self.router = router(self)
+        self.switchboard = Switchboard(node_id, replicas, self, router)
+        self.router = self.switchboard.router
+        self.carrier = Carrier(replicas, self.switchboard, self)
         self.failure = ""
         """Why this node no longer acknowledges anything; empty while all is well."""
         self.hellos: dict[int, Hello] = {}
@@ -91,7 +87,6 @@ class Host:
         self._records: list[Record] = []
         self._batch_number = 0
         self._durable_number = 0
-        self._outgoing: dict[int, list[Envelope]] = {}
         self._turn_scheduled = False
         self._connected_since: dict[int, Instant] = {}
         self._snapshot_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots")
@@ -127,7 +122,7 @@ class Host:
             if not led or not peers:
                 return
             for group in led:
-                self._take(group, raft.TransferLeadership(peers[group % len(peers)]))
+                self.take(group, raft.TransferLeadership(peers[group % len(peers)]))
             await asyncio.sleep(TICK_S)  # Until the transfers are through or the deadline passes.
 
     # Turns -----------------------------------------------------------------------------------------------------------
@@ -155,9 +150,8 @@ class Host:
         except NoctuleError as error:
             self._fail(error)
             return
-        for node, envelopes in self._outgoing.items():
+        for node, envelopes in self.switchboard.take_outgoing().items():
             self._send_frames(node, envelopes)
-        self._outgoing.clear()
 
     def _send_frames(self, node: int, envelopes: list[Envelope]) -> None:
         frame = encode_frame(envelopes)
@@ -170,7 +164,10 @@ class Host:
         self._transport.send(node, frame)
         self.frames_total += 1
 
-    def _take(self, group: GroupId, event: Event) -> None:
+    # Surroundings of the Switchboard ---------------------------------------------------------------------------------
+
+    def take(self, group: GroupId, event: Event) -> None:
+        """Hand an event to a replica, and end the turn soon."""
         if self.failure:
             return
         try:
@@ -179,6 +176,21 @@ class Host:
             self._fail(error)
         self.schedule_turn()
 
+    def is_connected(self, node: int) -> bool:
+        """Whether frames to that node leave."""
+        return self._transport.is_connected(node)
+
+    def wall_ms(self) -> int:
+        """The wall clock."""
+        return self._clock.wall_ms()
+
+    def elected(self, group: GroupId, term: int) -> None:
+        """This node leads the group now."""
+        self.elections_total += 1
+        log.info("leader_elected", extra={"fields": {"group": group, "term": term}})
+
+    # Time ------------------------------------------------------------------------------------------------------------
+
     def _tick(self) -> None:
         if not self._stopping or not self.failure:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
@@ -186,7 +198,7 @@ class Host:
         if not self.failure:
             for group, replica in self.carrier.replicas.items():
                 if replica.next_deadline() <= now:
-                    self._take(group, raft.Tick())
+                    self.take(group, raft.Tick())
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
@@ -205,7 +217,7 @@ class Host:
             consensus = self.carrier.replicas[group].raft
             if consensus.log.last_index - consensus.describe().match.get(target, 0) < 1_000:
                 self._balance_cursor += offset + 1
-                self._take(group, raft.TransferLeadership(target))
+                self.take(group, raft.TransferLeadership(target))
                 return
 
     def _free_segments(self) -> None:
@@ -213,13 +225,14 @@ class Host:
         picture = self._wal.picture
         if picture.segments > WAL_SEGMENTS_TARGET:
             for number in picture.pinned_by[:SNAPSHOTS_FOR_SPACE_MAX]:
-                self._take(GroupId(number), WriteSnapshotNow())
+                self.take(GroupId(number), WriteSnapshotNow())
 
     def _fail(self, error: NoctuleError) -> None:
         """Stop for good: what this node says from now on could be untrue."""
         if not self.failure:
             self.failure = str(error) or type(error).__name__
             log.error("node_stopped_acknowledging", extra={"fields": {"reason": self.failure}}, exc_info=error)
+            self.switchboard.close()
             self._transport.disconnect()
 
     # From the disk ---------------------------------------------------------------------------------------------------
@@ -242,31 +255,11 @@ class Host:
     # From peers ------------------------------------------------------------------------------------------------------
 
     def frame_received(self, sender: int, envelopes: list[Envelope]) -> None:
-        """Every message of a frame, in order."""
-        now = self.heard_at[sender] = self._clock.now()
-        if self.failure:
-            return
-        replicas, take = self.carrier.replicas, self.carrier.take
-        try:
-            for number, message in envelopes:
-                group = GroupId(number)
-                if group not in replicas:
-                    continue
-                if isinstance(message, Forward):
-                    take(group, Submit(sender, message.origin, message.sequence, message.batch), now)
-                elif isinstance(message, ForwardQuery):
-                    take(group, Query(sender, message.origin, message.number, message.commands), now)
-                elif isinstance(message, Answered):
-                    self.router.answered(
-                        group, message.origin, message.number, message.results, is_write=message.is_write
-                    )
-                elif isinstance(message, Refused):
-                    self.router.refused(group, message.origin, message.number, is_write=message.is_write)
-                else:
-                    take(group, raft.Received(sender, message), now)
-        except NoctuleError as error:
-            self._fail(error)
-        self.schedule_turn()
+        """A frame came; nothing is learnt from it once this node has failed."""
+        self.heard_at[sender] = self._clock.now()
+        if not self.failure:
+            self.switchboard.receive(sender, envelopes)
+            self.schedule_turn()
 
     def peer_connected(self, hello: Hello) -> None:
         """Frames to this peer leave now."""
@@ -277,23 +270,14 @@ class Host:
         """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
         self._connected_since.pop(node, None)
         for group in self.carrier.replicas:
-            self._take(group, raft.Suspect(node))
+            self.take(group, raft.Suspect(node))
         self.router.peer_lost(node)
 
-    # Ports of the Carrier --------------------------------------------------------------------------------------------
-
-    def send(self, to: int, group: GroupId, message: Message) -> None:
-        """Into this turn's frame."""
-        self._outgoing.setdefault(to, []).append((group, message))
+    # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
     def persist(self, group: GroupId, persist: raft.Persist) -> None:
         """Into this turn's batch."""
-        if persist.hard_state is not None:
-            self._records.append(HardState(group, persist.hard_state.term, persist.hard_state.vote, 0))
-        if persist.mark is not None:
-            self._records.append(SnapshotMark(group, *persist.mark))
-        if persist.entries:
-            self._records.append(Entries(group, persist.first_index, persist.entries))
+        self._records.extend(records_of(group, persist))
 
     def flush(self) -> int:
         """To the WAL's thread. A turn that only waits for earlier ones adds nothing and gets the last one's number."""
@@ -305,21 +289,6 @@ class Host:
             # Everything is durable already; tell so in a later call, never from within the carrier.
             self._loop.call_soon(self.batch_durable, self._batch_number)
         return self._batch_number
-
-    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
-        """To the router here, or into the frame for the node whose router asked."""
-        if answer.to == self.node_id:
-            if isinstance(answer, Answer):
-                self.router.answered(group, answer.origin, answer.number, answer.results, is_write=answer.is_write)
-            else:
-                self.router.refused(group, answer.origin, answer.number, is_write=answer.is_write)
-            return
-        message: Answered | Refused
-        if isinstance(answer, Answer):
-            message = Answered(answer.origin, answer.is_write, answer.number, answer.results)
-        else:
-            message = Refused(answer.origin, answer.is_write, answer.number)
-        self._outgoing.setdefault(answer.to, []).append((group, message))
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """In the snapshot thread."""
@@ -336,7 +305,7 @@ class Host:
         def done() -> None:
             self.snapshots_total += 1
             log.info("snapshot_saved", extra={"fields": {"group": group, "index": index}})
-            self._take(group, raft.SnapshotSaved(index, term))
+            self.take(group, raft.SnapshotSaved(index, term))
 
         self._in_snapshot_thread(work, lambda _: done())
 
@@ -349,7 +318,7 @@ class Host:
                 return raft.SnapshotLoaded(0, 0, None)
             return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
 
-        self._in_snapshot_thread(work, lambda loaded: self._take(group, loaded))
+        self._in_snapshot_thread(work, lambda loaded: self.take(group, loaded))
 
     def _in_snapshot_thread(self, work: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
         def back(result: _Result | None, error: BaseException | None) -> None:
@@ -369,45 +338,3 @@ class Host:
                 self._loop.call_soon_threadsafe(back, result, None)
 
         self._snapshot_thread.submit(run)
-
-    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
-        """The router asks whoever leads now."""
-        if change.leader:
-            self.router.leader_changed(group)
-        if change.leader == self.node_id:
-            self.elections_total += 1
-            log.info("leader_elected", extra={"fields": {"group": group, "term": change.term}})
-
-    # Dispatch of the Router ------------------------------------------------------------------------------------------
-
-    def leader_of(self, group: GroupId) -> int:
-        """As this node's replica knows; nobody once this node stopped, for its replicas no longer learn."""
-        return 0 if self.failure else self.carrier.replicas[group].raft.leader
-
-    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
-        """Here or into the peer's frame."""
-        if to == self.node_id:
-            self._take(group, Submit(to, origin, sequence, batch))
-            return True
-        return self._forward(to, group, Forward(origin, sequence, batch))
-
-    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
-        """Here or into the peer's frame."""
-        if to == self.node_id:
-            self._take(group, Query(to, origin, number, commands))
-            return True
-        return self._forward(to, group, ForwardQuery(origin, number, commands))
-
-    def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
-        if not self._transport.is_connected(to):
-            return False
-        self._outgoing.setdefault(to, []).append((group, message))
-        self.schedule_turn()
-        return True
-
-    def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
-        """This node's own replica."""
-        if self.failure:
-            return ReadOutcome.MUST_LOG
-        return self.carrier.replicas[group].read_local(command, self._clock.wall_ms())
-

@@ -106,9 +106,9 @@ class LocalNode:
                 node_id=config.node_id,
                 replicas=replicas,
                 preferred_leader=lambda group: preferred_leader(group, voters),
-                router=lambda host: Router(
+                router=lambda switchboard: Router(
                     slot_table=slot_table,
-                    dispatch=host,
+                    dispatch=switchboard,
                     new_origin=lambda: chance.getrandbits(62),
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,

@@ -1,4 +1,4 @@
-"""From what the disk holds to replicas that may vote: WAL and snapshots of every group, made to meet."""
+"""What Raft asks to be kept as records of the log, and back: from the disk to replicas that may vote."""
 
 import random
 from collections.abc import Iterable
@@ -7,11 +7,13 @@ from pathlib import Path
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Record, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
@@ -33,6 +35,18 @@ class ReplicaSettings:
 def preferred_leader(group: GroupId, voters: tuple[int, ...]) -> int:
     """The voter that leads the group while all is well: groups take turns, so leaders are spread evenly."""
     return voters[group % len(voters)]
+
+
+def records_of(group: GroupId, persist: Persist) -> list[Record]:
+    """What the log must hold for Raft to find it again by `meet`."""
+    records: list[Record] = []
+    if persist.hard_state is not None:
+        records.append(HardStateRecord(group, persist.hard_state.term, persist.hard_state.vote, 0))
+    if persist.mark is not None:
+        records.append(SnapshotMark(group, *persist.mark))
+    if persist.entries:
+        records.append(Entries(group, persist.first_index, persist.entries))
+    return records
 
 
 def recover_replicas(

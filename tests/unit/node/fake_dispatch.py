@@ -60,7 +60,7 @@ class Sink:
 class FakeDispatch:
     """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S) -> None:
         self.now = Instant(0.0)
         self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
         self.away: set[int] = set()
@@ -78,7 +78,7 @@ class FakeDispatch:
             dispatch=self,
             new_origin=lambda: next(self._origins),
             now=lambda: self.now,
-            request_deadline_s=DEADLINE_S,
+            request_deadline_s=deadline_s,
         )
 
     def leader_of(self, group: GroupId) -> int:
@@ -104,7 +104,7 @@ class FakeDispatch:
     def schedule_turn(self) -> None:
         self.turns_wanted += 1
 
-    # What a test does ---------------------------------------------------------------------------------------------------
+    # What a test does -------------------------------------------------------------------------------------------------
 
     def submit(self, *lines: bytes) -> list[Sink]:
         """Commands in no order with each other, written as lines; nothing has left yet."""

@@ -1,5 +1,7 @@
 """The router: batches, retries that keep their number, deadlines that tell the truth, bounds."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from noctule.base.ids import META_GROUP
@@ -339,7 +341,7 @@ def test_what_cannot_run_is_refused_here(node: FakeDispatch, line: bytes, start:
 # Several partitions ---------------------------------------------------------------------------------------------------
 
 
-def answer_all(node: FakeDispatch, requests: list[Written] | list[Asked], values: dict[bytes, Reply]) -> None:
+def answer_all(node: FakeDispatch, requests: Sequence[Written | Asked], values: dict[bytes, Reply]) -> None:
     for request in reversed(requests):  # In another order than they were sent in.
         node.answer(request, *(values[line] for line in request.lines))
 

@@ -2,7 +2,8 @@
 
 One loop turn, one batch: whatever arrives is taken in at once; at the end of the turn each group that was touched makes
 its entry and its read round, all groups' records go to the disk as one batch, and all messages for a peer leave as one
-frame. What must wait for the disk waits here. Everything that differs between simulation and production is a `Ports`.
+frame. What must wait for the disk waits here. What differs between simulation and production is
+behind `Peers` and `Disk`.
 """
 
 from collections import deque
@@ -15,11 +16,21 @@ from noctule.core.replica.events import Answer, EndOfTurn, Event, Refuse, WriteS
 from noctule.core.replica.replica import Replica
 
 
-class Ports(Protocol):
-    """What the world must offer. None of these may call back into the `Carrier`: outcomes come as later events."""
+class Peers(Protocol):
+    """The way to other nodes and to whoever asked. None of these may call back into the `Carrier`."""
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
         """Add a message to the frame for a node; may be lost."""
+
+    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        """Give an answer to the router that asked, here or on another node."""
+
+    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
+        """Take note of who leads."""
+
+
+class Disk(Protocol):
+    """Where things are kept. None of these may call back into the `Carrier`: outcomes come as later events."""
 
     def persist(self, group: GroupId, persist: raft.Persist) -> None:
         """Add records to the batch of this turn."""
@@ -27,9 +38,6 @@ class Ports(Protocol):
     def flush(self) -> int:
         """Start writing the batch of this turn, after all earlier ones; returns the number that `durable` will tell."""
         ...
-
-    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
-        """Give an answer to the router that asked, here or on another node."""
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """Start writing a snapshot file of the state; `SnapshotSaved` tells the end."""
@@ -40,16 +48,14 @@ class Ports(Protocol):
     def load_snapshot(self, group: GroupId) -> None:
         """Start reading the newest snapshot file; `SnapshotLoaded` hands it in."""
 
-    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
-        """Take note of who leads."""
-
 
 class Carrier:
     """The replicas of one node, and what they wait for."""
 
-    def __init__(self, replicas: dict[GroupId, Replica], ports: Ports) -> None:
+    def __init__(self, replicas: dict[GroupId, Replica], peers: Peers, disk: Disk) -> None:
         self.replicas = replicas
-        self._ports = ports
+        self._peers = peers
+        self._disk = disk
         self._touched: dict[GroupId, None] = {}
         self._persists: list[tuple[GroupId, raft.Persist]] = []
         """Of this turn."""
@@ -70,7 +76,7 @@ class Carrier:
             for group in touched:
                 self._carry(group, event, now)
         if self._persists:
-            number = self._ports.flush()
+            number = self._disk.flush()
             self._undurable.extend((number, group, persist) for group, persist in self._persists)
             self._persists.clear()
 
@@ -80,27 +86,27 @@ class Carrier:
         while waiting and waiting[0][0] <= number:
             _, group, persist = waiting.popleft()
             for message in persist.after:
-                self._ports.send(message.to, group, message.message)
+                self._peers.send(message.to, group, message.message)
             self.take(group, raft.Persisted(persist.index, persist.term), now)
 
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
-        ports = self._ports
+        peers, disk = self._peers, self._disk
         for effect in self.replicas[group].handle(event, now):
             match effect:  # In the order of how often each comes.
                 case raft.Send():
-                    ports.send(effect.to, group, effect.message)
+                    peers.send(effect.to, group, effect.message)
                 case raft.Persist():
-                    ports.persist(group, effect)
+                    disk.persist(group, effect)
                     self._persists.append((group, effect))
                 case Answer() | Refuse():
-                    ports.answer(group, effect)
+                    peers.answer(group, effect)
                 case raft.RoleChanged():
-                    ports.role_changed(group, effect)
+                    peers.role_changed(group, effect)
                 case WriteSnapshot():
-                    ports.write_snapshot(group, effect)
+                    disk.write_snapshot(group, effect)
                 case raft.SaveSnapshot():
-                    ports.save_snapshot(group, effect)
+                    disk.save_snapshot(group, effect)
                 case raft.LoadSnapshot():
-                    ports.load_snapshot(group)
+                    disk.load_snapshot(group)
                 case _:
                     assert_never(effect)

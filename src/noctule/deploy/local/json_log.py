@@ -22,7 +22,7 @@ class JsonLines(logging.Formatter):
             "event": record.getMessage(),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
-        # Fields may come in one dictionary, since a record has attributes of its own by such names as `name` and `args`.
+        # Fields may come in one dictionary: a record has attributes of its own by such names as `name` and `args`.
         fields.update(extra.pop("fields", {}))
         fields.update(extra)
         if record.exc_info:

@@ -4,18 +4,16 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark
+from noctule.adapters.wal_format import Record
 from noctule.base.ids import META_GROUP, GroupId
-from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Message
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Answer, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.events import Event, WriteSnapshot
 from noctule.core.replica.replica import join_snapshot, split_snapshot
-from noctule.core.wire.frames import Answered, Envelope, Forward, ForwardQuery, Refused
-from noctule.node.recovery import ReplicaSettings, meet
+from noctule.core.wire.frames import Envelope
+from noctule.node.recovery import ReplicaSettings, meet, records_of
 from noctule.node.router import Router
+from noctule.node.switchboard import Switchboard
 from noctule.verify.sim.time import WALL_MS_AT_START
 
 if TYPE_CHECKING:
@@ -46,17 +44,22 @@ class Machine:
             if mark is not None:
                 marks.append(mark)
         self.disk.write_now(marks)
-        self.carrier = Carrier(self.replicas, self)
-        self.router = Router(
-            slot_table=slot_table,
-            dispatch=self,
-            new_origin=lambda: chance.getrandbits(62),
-            now=world.time.now,
-            request_deadline_s=5.0,
+        self.switchboard = Switchboard(
+            node_id,
+            self.replicas,
+            self,
+            lambda switchboard: Router(
+                slot_table=slot_table,
+                dispatch=switchboard,
+                new_origin=lambda: chance.getrandbits(62),
+                now=world.time.now,
+                request_deadline_s=5.0,
+            ),
         )
+        self.router = self.switchboard.router
+        self.carrier = Carrier(self.replicas, self.switchboard, self)
         self._records: list[Record] = []
         self._number = self._durable_number = 0
-        self._outgoing: dict[int, list[Envelope]] = {}
         self._turn_scheduled = False
         world.time.after(chance.uniform(0, TICK_S), self._tick)
 
@@ -76,8 +79,7 @@ class Machine:
         self._turn_scheduled = False
         self.router.flush()
         self.carrier.end_turn(self.world.time.now(), self.wall_ms())
-        outgoing, self._outgoing = self._outgoing, {}
-        for to, envelopes in outgoing.items():
+        for to, envelopes in self.switchboard.take_outgoing().items():
             self.world.transmit(self.node_id, to, envelopes)
         self.world.turned(self)
 
@@ -91,28 +93,22 @@ class Machine:
         self.router.tick()
         self.world.time.after(TICK_S, self._tick)
 
-    def take(self, group: GroupId, event: raft.Event | Submit | Query) -> None:
+    def take(self, group: GroupId, event: Event) -> None:
         """One event for one group."""
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()
 
     def receive(self, sender: int, envelopes: list[Envelope]) -> None:
         """A frame came."""
-        for number, message in envelopes:
-            group = GroupId(number)
-            match message:
-                case Forward():
-                    self.take(group, Submit(sender, message.origin, message.sequence, message.batch))
-                case ForwardQuery():
-                    self.take(group, Query(sender, message.origin, message.number, message.commands))
-                case Answered():
-                    self.router.answered(
-                        group, message.origin, message.number, message.results, is_write=message.is_write
-                    )
-                case Refused():
-                    self.router.refused(group, message.origin, message.number, is_write=message.is_write)
-                case _:
-                    self.take(group, raft.Received(sender, message))
+        self.switchboard.receive(sender, envelopes)
+
+    def is_connected(self, node: int) -> bool:
+        """Always: whether a frame arrives is the network's business."""
+        return True
+
+    def elected(self, group: GroupId, term: int) -> None:
+        """This node leads the group now."""
+        self.world.invariants.leader(group, term, self.node_id)
 
     def peer_lost(self, node: int) -> None:
         """The connection to a peer closed."""
@@ -125,20 +121,11 @@ class Machine:
         self.alive = False
         self.disk.crash()
 
-    # Ports of the Carrier --------------------------------------------------------------------------------------------
-
-    def send(self, to: int, group: GroupId, message: Message) -> None:
-        """Into the frame of this turn."""
-        self._outgoing.setdefault(to, []).append((group, message))
+    # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
     def persist(self, group: GroupId, persist: raft.Persist) -> None:
         """Into the batch of this turn."""
-        if persist.hard_state is not None:
-            self._records.append(HardState(group, persist.hard_state.term, persist.hard_state.vote, 0))
-        if persist.mark is not None:
-            self._records.append(SnapshotMark(group, *persist.mark))
-        if persist.entries:
-            self._records.append(Entries(group, persist.first_index, persist.entries))
+        self._records.extend(records_of(group, persist))
 
     def flush(self) -> int:
         """To the disk."""
@@ -154,22 +141,6 @@ class Machine:
             self._durable_number = max(self._durable_number, number)
             self.carrier.durable(number, self.world.time.now())
             self.schedule_turn()
-
-    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
-        """To the router here or there."""
-        if answer.to == self.node_id:
-            if isinstance(answer, Answer):
-                self.router.answered(group, answer.origin, answer.number, answer.results, is_write=answer.is_write)
-            else:
-                self.router.refused(group, answer.origin, answer.number, is_write=answer.is_write)
-        elif isinstance(answer, Answer):
-            self._into(answer.to, group, Answered(answer.origin, answer.is_write, answer.number, answer.results))
-        else:
-            self._into(answer.to, group, Refused(answer.origin, answer.is_write, answer.number))
-
-    def _into(self, to: int, group: GroupId, message: Forward | ForwardQuery | Answered | Refused) -> None:
-        self._outgoing.setdefault(to, []).append((group, message))
-        self.schedule_turn()
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """To the disk; what the iterator yields is the state at this moment, whenever it is read."""
@@ -201,36 +172,3 @@ class Machine:
                 self.take(group, raft.SnapshotLoaded(found[0], found[1], join_snapshot(found[2])))
 
         self.world.time.after(0.001, loaded)
-
-    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
-        """The router asks whoever leads now."""
-        if change.leader:
-            self.router.leader_changed(group)
-        if change.leader == self.node_id:
-            self.world.invariants.leader(group, change.term, self.node_id)
-
-    # Dispatch of the Router ------------------------------------------------------------------------------------------
-
-    def leader_of(self, group: GroupId) -> int:
-        """As this node's replica knows."""
-        return self.replicas[group].raft.leader
-
-    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
-        """Here or into the peer's frame."""
-        if to == self.node_id:
-            self.take(group, Submit(to, origin, sequence, batch))
-        else:
-            self._into(to, group, Forward(origin, sequence, batch))
-        return True
-
-    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
-        """Here or into the peer's frame."""
-        if to == self.node_id:
-            self.take(group, Query(to, origin, number, commands))
-        else:
-            self._into(to, group, ForwardQuery(origin, number, commands))
-        return True
-
-    def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
-        """This node's own replica."""
-        return self.replicas[group].read_local(command, self.wall_ms())

@@ -246,5 +246,3 @@ class _Sink:
 
     def deliver(self, reply: Reply) -> None:
         self.replies.append(reply)
-
-

@@ -21,7 +21,7 @@ POLICY = SnapshotPolicy()
 
 
 class Machine:
-    """One node; it is its own `Ports`, and keeps what it was asked for."""
+    """One node; it is its own `Peers` and `Disk`, and keeps what it was asked for."""
 
     def __init__(
         self, colony: "Colony", node_id: int, voters: Sequence[int], groups: Sequence[GroupId], policy: SnapshotPolicy
@@ -47,7 +47,7 @@ class Machine:
                 node_id=node_id, voters=voters, config=colony.config, chance=chance, now=colony.now, first_timeout_s=9.0
             )
             self.replicas[group] = Replica(group, consensus, policy, chance)
-        self.carrier = Carrier(self.replicas, self)
+        self.carrier = Carrier(self.replicas, self, self)
 
     @property
     def replica(self) -> Replica:
@@ -83,7 +83,7 @@ class Machine:
         log = self.replica.raft.log
         return [decode_entry(entry.data) for entry in log.between(log.first_index, log.last_index) if entry.data]
 
-    # Ports ------------------------------------------------------------------------------------------------------------
+    # Peers and Disk ------------------------------------------------------------------------------------------------------------
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
         self._colony.mail.append((self.node_id, to, group, message))

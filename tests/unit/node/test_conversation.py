@@ -1,0 +1,239 @@
+"""One connection's commands take effect in the order sent: a read sees every write before it and none after it."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noctule.base.ids import GroupId
+from noctule.core.keyspace.keyspace import Keyspace
+from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.node.api import Commands, Consistency
+from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S
+
+from .fake_dispatch import DEADLINE_S, Asked, FakeDispatch, Sink, Written
+
+NOW_MS = 1_000
+
+
+@pytest.fixture
+def node() -> FakeDispatch:
+    return FakeDispatch()
+
+
+def say(connection: Commands, *lines: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> list[Sink]:
+    sinks = []
+    for line in lines:
+        sinks.append(Sink())
+        connection.submit(line.split(), sinks[-1], consistency)
+    return sinks
+
+
+def test_a_read_behind_an_unanswered_write_goes_through_the_log_behind_it(node: FakeDispatch) -> None:
+    """Asked as a query it could overtake the write and miss it."""
+    say(node.router.conversation(), b"SET a 1", b"GET a")
+    writes, queries = node.turn()
+    assert ([each.lines for each in writes], queries) == ([[b"SET a 1", b"GET a"]], [])
+
+
+def test_a_read_after_an_answered_write_is_a_query_again(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    say(connection, b"SET a 1")
+    (write,), _ = node.turn()
+    node.answer(write, OK)
+    say(connection, b"GET a")
+    assert [each.lines for each in node.turn()[1]] == [[b"GET a"]]
+
+
+def test_a_write_behind_an_unanswered_read_waits_and_what_follows_waits_with_it(node: FakeDispatch) -> None:
+    """The query may reach the leader after the write, and would see what was sent after it."""
+    sinks = say(node.router.conversation(), b"GET a", b"GET b", b"SET a 1", b"GET a", b"SET b 1")
+    writes, (first, second) = node.turn()
+    assert writes == []
+    node.answer(first, None)
+    assert node.turn() == ([], [])  # One of the two reads is still on its way.
+    node.answer(second, None)
+    writes, queries = node.turn()
+    assert ([each.lines for each in writes], queries) == ([[b"SET a 1", b"GET a"], [b"SET b 1"]], [])
+    node.answer(writes[1], OK)
+    node.answer(writes[0], OK, b"1")
+    assert [sink.replies for sink in sinks] == [[None], [None], [OK], [b"1"], [OK]]
+
+
+def test_connections_do_not_wait_for_each_other(node: FakeDispatch) -> None:
+    one, other = node.router.conversation(), node.router.conversation()
+    say(one, b"GET a", b"SET a 1")
+    say(other, b"SET a 2")
+    assert [each.lines for each in node.turn()[0]] == [[b"SET a 2"]]
+
+
+def test_an_eventual_read_waits_for_this_connection_s_own_writes(node: FakeDispatch) -> None:
+    """A client that allows old data still expects its own writes."""
+    connection = node.router.conversation()
+    node.local = {b"GET a": b"old"}
+    (before,) = say(connection, b"GET a", consistency=Consistency.EVENTUAL)
+    say(connection, b"SET a 1")
+    (after,) = say(connection, b"GET a", consistency=Consistency.EVENTUAL)
+    assert (before.replies, after.replies) == ([b"old"], [])
+    assert [each.lines for each in node.turn()[0]] == [[b"SET a 1", b"GET a"]]
+
+
+def test_what_cannot_run_holds_nobody_up(node: FakeDispatch) -> None:
+    """A failure that was not counted as finished kept every later write of the connection waiting."""
+    connection = node.router.conversation()
+    sinks = say(connection, b"NOSUCH", b"RENAME a b", b"PING", b"GET", b"GET a", b"PING", b"RENAME a b")
+    assert [type(sink.replies[0]) for sink in sinks[:4]] == [Failure] * 4
+    (query,) = node.turn()[1]
+    assert sinks[6].replies == []  # A write: behind the read.
+    node.answer(query, None)
+    assert [type(sink.replies[0]) for sink in sinks[5:]] == [Failure] * 2
+    say(connection, b"GET a")
+    assert [each.lines for each in node.turn()[1]] == [[b"GET a"]]
+
+
+def test_what_is_given_up_lets_go_of_what_waits_behind_it(node: FakeDispatch) -> None:
+    sinks = say(node.router.conversation(), b"GET a", b"SET a 1")
+    node.turn()
+    (write,), _ = node.after(DEADLINE_S + 0.01)
+    assert [len(sink.replies) for sink in sinks] == [1, 0]
+    node.answer(write, OK)
+    assert sinks[1].replies == [OK]
+
+
+# Any order of messages ------------------------------------------------------------------------------------------------
+
+
+class Leaders:
+    """All partitions' leaders with real sessions and keyspaces, behind a network that a script rules."""
+
+    def __init__(self, node: FakeDispatch) -> None:
+        self.node = node
+        self.requests: list[Written | Asked] = []
+        self.answers: list[tuple[Written | Asked, list[Reply]]] = []
+        self._sessions: dict[GroupId, ClientSessions] = {}
+        self._keyspaces: dict[GroupId, Keyspace] = {}
+
+    def collect(self, sent: tuple[list[Written], list[Asked]]) -> None:
+        self.requests += [*sent[0], *sent[1]]
+
+    def step(self, number: int, what: str) -> None:
+        """One thing happens to one of the requests or answers that are on their way."""
+        if what == "time passes":
+            self.collect(self.node.after(RETRY_DELAY_S if number % 2 else ANSWER_TIMEOUT_S + 0.01))
+        elif what == "answer arrives" and self.answers:
+            request, results = self.answers.pop(number % len(self.answers))
+            self.node.answer(request, *results)
+        elif what == "answer is lost" and self.answers:
+            self.answers.pop(number % len(self.answers))
+        elif what == "request is doubled" and self.requests:
+            self.requests.append(self.requests[number % len(self.requests)])
+        elif what == "request is lost" and self.requests:
+            self.requests.pop(number % len(self.requests))
+        elif what == "request is refused" and self.requests:
+            self.node.refuse(self.requests.pop(number % len(self.requests)))
+        elif what == "request arrives" and self.requests:
+            self._execute(self.requests.pop(number % len(self.requests)))
+        self.collect(self.node.turn())
+
+    def _execute(self, request: Written | Asked) -> None:
+        keyspace = self._keyspaces.setdefault(request.group, Keyspace())
+        if isinstance(request, Asked):
+            results = [keyspace.execute(line.split(), NOW_MS) for line in request.lines]
+            self.answers.append((request, results))
+            return
+        sessions = self._sessions.setdefault(request.group, ClientSessions())
+        applied = sessions.apply(request.batch, lambda command: keyspace.execute(command, NOW_MS))
+        if isinstance(applied, Verdict):
+            self.node.refuse(request)
+        else:
+            self.answers.append((request, applied))
+
+    def settle(self) -> None:
+        """From now on everything arrives, the newest first."""
+        for number in range(2_000):
+            if not self.requests and not self.answers and not self.node.router.waiting:
+                return
+            self.step(-1, "answer arrives" if self.answers else "request arrives")
+            if number % 10 == 0:
+                self.step(number // 10, "time passes")
+        raise AssertionError("something is never answered")
+
+
+EVENTS = (
+    "answer arrives",
+    "answer arrives",
+    "request arrives",
+    "request arrives",
+    "request is doubled",
+    "request is lost",
+    "request is refused",
+    "answer is lost",
+    "time passes",
+)
+KEYS = (b"a", b"b", b"{a}x")
+"""Two of one partition, one of another."""
+
+
+@st.composite
+def lines(draw: st.DrawFn, connection: int) -> bytes:
+    """One command of a connection, on keys of its own in partitions of all."""
+    suffix = b"%d" % connection
+    key, other = (
+        key + suffix if b"{" in key else b"{" + key + b"}" + suffix for key in draw(st.permutations(KEYS))[:2]
+    )
+    value = b"%d" % draw(st.integers(0, 99))
+    return draw(
+        st.sampled_from(
+            [
+                b"SET %b %b" % (key, value),
+                b"GET %b" % key,
+                b"APPEND %b %b" % (key, value),
+                b"MSET %b %b %b %b" % (key, value, other, value),
+                b"MGET %b %b" % (key, other),
+                b"DEL %b %b" % (key, other),
+            ]
+        )
+    )
+
+
+SCRIPTS = st.lists(
+    st.one_of(
+        st.integers(0, 1).flatmap(lambda connection: st.tuples(st.just(connection), lines(connection))),
+        st.tuples(st.integers(0, 20), st.sampled_from(EVENTS)),
+    ),
+    max_size=60,
+)
+
+
+def expected(program: list[bytes]) -> Iterator[Reply]:
+    """What one server alone would answer to one connection."""
+    alone = Keyspace()
+    for line in program:
+        yield alone.execute(line.split(), NOW_MS)
+
+
+@given(SCRIPTS)
+def test_whatever_happens_on_the_way_each_connection_sees_its_commands_in_order(
+    script: list[tuple[int, bytes | str]],
+) -> None:
+    """Lost, doubled, refused and reordered requests and answers: replies are those of a server with one client."""
+    node = FakeDispatch(deadline_s=1e9)
+    leaders = Leaders(node)
+    connections = [node.router.conversation() for _ in range(2)]
+    programs: list[list[bytes]] = [[], []]
+    sinks: list[list[Sink]] = [[], []]
+    for number, what in script:
+        if isinstance(what, bytes):
+            programs[number].append(what)
+            sinks[number] += say(connections[number], what)
+            if len(programs[number]) % 2:
+                leaders.collect(node.turn())
+        else:
+            leaders.step(number, what)
+    leaders.collect(node.turn())
+    leaders.settle()
+    for program, delivered in zip(programs, sinks, strict=True):
+        assert [sink.replies for sink in delivered] == [[reply] for reply in expected(program)]
+    assert node.router.waiting == 0
