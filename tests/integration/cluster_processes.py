@@ -61,10 +61,9 @@ class Door:
     async def health(self, page: str = "") -> tuple[int, Any]:
         """Status and body of a page below /health; (0, None) when nobody answers."""
         try:
-            timeout = aiohttp.ClientTimeout(total=2 * ASK_S_MAX)
-            async with aiohttp.ClientSession(timeout=timeout) as session:
-                async with session.get(f"{self.url}/health{page}") as answer:
-                    return answer.status, await answer.json()
+            timeout, url = aiohttp.ClientTimeout(total=2 * ASK_S_MAX), f"{self.url}/health{page}"
+            async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as answer:
+                return answer.status, await answer.json()
         except (aiohttp.ClientError, TimeoutError):
             return 0, None
 
@@ -190,10 +189,10 @@ class NodeProcess:
         return code, self._stderr.read_text()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The fields of each event of this name in its log so far, with its level."""
+        """Each event of this name in its log so far."""
         whole = [line for line in self._stderr.read_text().splitlines(keepends=True) if line.endswith("\n")]
         lines = [json.loads(line) for line in whole if line.startswith("{")]
-        return [{**line.get("fields", {}), "level": line["level"]} for line in lines if line["event"] == name]
+        return [line for line in lines if line["event"] == name]
 
     def kill(self) -> None:
         """SIGKILL; it has ended on return."""
@@ -206,11 +205,12 @@ class NodeCluster:
 
     def __init__(self, directory: Path, *, cluster: str = "bats", partitions: int = 4) -> None:
         self.directory = directory
-        self._peers = {node: free_port() for node in (1, 2, 3)}
+        self.peers = {node: free_port() for node in (1, 2, 3)}
+        """The port of each node for the others."""
         self._flags = {
             "cluster": cluster,
             "partitions": str(partitions),
-            "peers": ",".join(f"{node}:{port}" for node, port in self._peers.items()),
+            "peers": ",".join(f"{node}:{port}" for node, port in self.peers.items()),
             "resp-port": "0",
             "http-port": "0",
         }
@@ -231,7 +231,7 @@ class NodeCluster:
 
     def start_all(self, **settings: str) -> dict[int, NodeProcess]:
         """Start the three nodes."""
-        return {node: self.start(node, **settings) for node in self._peers}
+        return {node: self.start(node, **settings) for node in self.peers}
 
     def close(self) -> None:
         """End what still runs."""

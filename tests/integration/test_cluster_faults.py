@@ -3,12 +3,12 @@
 import asyncio
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from cluster_processes import (
 )
 from cluster_workload import Workload
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterDownError, RedisError
 from up_process import wait_until
 
 from noctule.adapters.wal_format import (
@@ -169,7 +169,7 @@ async def test_a_node_that_was_away_for_long_catches_up_by_a_snapshot(start_node
     lives[1].kill()
     lives[2].kill()
     async with Redis(port=three.resp_port, single_connection_client=True) as client:
-        await client.execute_command("READONLY")
+        await client.readonly()
         assert await client.mget([*values]) == [value.encode() for value in values.values()]
         assert await client.get("first") == b"after the end of node 3"
 
@@ -212,7 +212,7 @@ async def test_a_paused_leader_is_passed_by_and_gives_no_stale_answer_afterwards
                 connection.close()
     await until_no_lag(cluster.doors)
     async with victim.client() as client:
-        assert [value.decode() for value in await client.mget(keys)] == [*newest.values()]
+        assert await client.mget(keys) == [newest[key].encode() for key in keys]
         await until_set(client, keys[0], "after the pause")
 
 
@@ -281,14 +281,14 @@ async def test_a_flipped_byte_in_the_log_keeps_the_node_away_and_the_others_serv
     path = newest_segment(cluster, 2)
     data = bytearray(path.read_bytes())
     _, frames = frames_of(bytes(data))
-    damaged = frames[len(frames) // 2]
+    middle = len(frames) // 2
+    damaged = frames[middle]
     data[damaged.payload_offset + damaged.payload_bytes // 2] ^= 1
     path.write_bytes(data)
     code, words = cluster.start(2).wait_refused()
     assert code == 6
     [line] = [line for line in words.splitlines() if not line.startswith("{")]
-    start = damaged.payload_offset - (damaged.payload_offset - frames[len(frames) // 2 - 1].end)
-    assert line.startswith(f"error: {path} is damaged at byte {start}: ")
+    assert line.startswith(f"error: {path} is damaged at byte {frames[middle - 1].end}: ")
     assert "remove the node's data directory and start it" in line
     assert path.read_bytes() == data, "the file is kept for analysis"
     for door in (one, three):
@@ -300,39 +300,40 @@ async def test_a_flipped_byte_in_the_log_keeps_the_node_away_and_the_others_serv
 # Failing disks --------------------------------------------------------------------------------------------------------
 
 
-def on_a_full_disk(cluster: NodeCluster) -> NodeProcess:
+def on_a_small_disk(cluster: NodeCluster) -> NodeProcess:
     """Node 3 with its log on a disk of its own, too small for a third segment."""
     wal_dir = cluster.directory / "small-disk"
     wal_dir.mkdir()
-    mount = f"mount -t tmpfs -o size={5 * SEGMENT_BYTES_MAX // 2} none {wal_dir}"
-    # In a mount namespace of its own, which ends with the process.
-    prefix = ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh"]
-    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=10, check=False)
-    if tried.returncode:
-        pytest.skip(f"this user may not mount a small disk: {tried.stderr.strip()}")
+    prefix = with_mounted(wal_dir, f"size={5 * SEGMENT_BYTES_MAX // 2}")
     return cluster.start(3, prefix=prefix, wal_dir=str(wal_dir))
 
 
-def with_bounded_files(cluster: NodeCluster) -> NodeProcess:
-    """Node 3, which the system refuses to let write beyond the middle of a segment."""
-    life = cluster.start(3)
-    life.wait_serving()
+def with_mounted(directory: Path, options: str) -> list[str]:
+    """The words before a command that finds an empty disk there: in a mount namespace that ends with its process."""
+    mount = f'mount -t tmpfs -o {options} none {directory} && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
+    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=10, check=False)
+    if tried.returncode:
+        pytest.skip(f"this user may not mount a disk: {tried.stderr.strip()}")
+    return prefix
+
+
+def forbid_long_files(victim: NodeProcess) -> None:
+    """From now on the system refuses to let it write beyond the middle of a segment."""
     bound = SEGMENT_BYTES_MAX // 2
-    resource.prlimit(life.process.pid, resource.RLIMIT_FSIZE, (bound, bound))
-    return life
+    resource.prlimit(victim.process.pid, resource.RLIMIT_FSIZE, (bound, bound))
 
 
-@pytest.mark.parametrize(
-    ("start_victim", "words"), [(on_a_full_disk, "No space left on device"), (with_bounded_files, "File too large")]
-)
-async def test_a_node_whose_disk_fails_stops_acknowledging_and_says_why(
-    start_victim: Callable[[NodeCluster], NodeProcess], words: str, start_nodes: StartNodes
-) -> None:
+@pytest.mark.parametrize("fault", ["No space left on device", "File too large"])
+async def test_a_node_whose_disk_fails_stops_acknowledging_and_says_why(fault: str, start_nodes: StartNodes) -> None:
     cluster = start_nodes()
     write_settings(cluster.directory, segment_bytes_max=SEGMENT_BYTES_MAX, request_deadline_s=2)
-    lives = [cluster.start(1), cluster.start(2), start_victim(cluster)]
+    is_disk_small = fault == "No space left on device"
+    lives = [cluster.start(1), cluster.start(2), on_a_small_disk(cluster) if is_disk_small else cluster.start(3)]
     one, two, victim = doors = [life.wait_serving() for life in lives]
     await until_ready(*doors)
+    if not is_disk_small:
+        forbid_long_files(lives[2])
     workload = Workload(doors, value_bytes=2_000)
 
     async def has_failed() -> bool:
@@ -343,18 +344,18 @@ async def test_a_node_whose_disk_fails_stops_acknowledging_and_says_why(
         await workload.until_written("the failure of node 3's disk")
         status, ready = await victim.health("/ready")
         assert (status, ready["reason"].startswith("the disk failed: ")) == (503, True)
-        assert words in ready["reason"]
+        assert fault in ready["reason"]
         status, backend = await victim.health("/backend")
         assert (status, backend["checks"]["storage"]["status"]) == (503, "failed")
-        assert words in backend["checks"]["storage"]["reason"]
+        assert fault in backend["checks"]["storage"]["reason"]
         assert (await victim.health("/live"))[0] == 200
         async with victim.client() as client:
-            with pytest.raises(RedisError, match="CLUSTERDOWN"):
+            with pytest.raises(ClusterDownError, match="nothing was applied"):
                 await client.set("by-3", "never acknowledged")
     assert lives[2].process.poll() is None
     [stopped] = lives[2].events("node_stopped_acknowledging")
     assert stopped["level"] == "error"
-    assert words in stopped["reason"]
+    assert fault in stopped["reason"]
     await workload.check(one, two)
 
 
@@ -469,4 +470,45 @@ async def test_a_node_of_another_cluster_is_refused_and_says_so(
 
 async def test_what_a_node_cannot_start_with_is_one_line_and_exit_code_2(start_nodes: StartNodes) -> None:
     cluster = start_nodes()
-    cluster.start(1, peers="1:0").wait_serving()
+    first = cluster.start(1)
+    first.wait_serving()
+    own, file, peer_port = cluster.data_dir(1), cluster.directory / "file", cluster.peers[1]
+    file.write_text("in the way")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        taken = str(listener.getsockname()[1])
+        # Those that get as far as their doors must not meet each other there.
+        apart = [{"data_dir": str(cluster.directory / name), "peer_port": "0"} for name in ("resp", "http")]
+        refused = [
+            (cluster.start(1, cluster="owls"), f"{own} has cluster 'bats', not 'owls'"),
+            (cluster.start(2, data_dir=str(own)), f"{own} has node id 1, not 2"),
+            (cluster.start(1, partitions="8"), f"{own} has number of partitions 4, not 8"),
+            (cluster.start(1), f"{own} is in use by the process with pid {first.process.pid}: stop it"),
+            (cluster.start(2, data_dir=f"{file}/data"), f"{file}/data: Not a directory; choose another --data-dir"),
+            (cluster.start(2, peer_port=str(peer_port)), f"127.0.0.1:{peer_port}: .*; choose another --peer-port"),
+            (
+                cluster.start(2, resp_port=taken, **apart[0]),
+                f"RESP cannot listen on 127.0.0.1:{taken}: .*; choose another",
+            ),
+            (
+                cluster.start(2, http_port=taken, **apart[1]),
+                f"http port {taken} on 127.0.0.1 is in use: .* set http_port",
+            ),
+        ]
+        for life, reason in refused:
+            code, words = life.wait_refused()
+            [line] = [line for line in words.splitlines() if not line.startswith("{")]
+            assert code == 2, line
+            assert re.match(f"error: .*{reason}", line), line
+    assert first.process.poll() is None
+
+
+def test_a_data_folder_that_cannot_be_written_is_one_line_and_exit_code_2(start_nodes: StartNodes) -> None:
+    cluster = start_nodes()
+    data_dir = cluster.data_dir(1)
+    data_dir.mkdir(mode=0o500)
+    # Permissions do not bind root.
+    life = cluster.start(1, prefix=with_mounted(data_dir, "ro") if os.geteuid() == 0 else ())
+    words = r"(Read-only file system|Permission denied); choose another --data-dir"
+    code, line = life.wait_refused()
+    assert code == 2
+    assert re.fullmatch(f"error: cannot use the data folder {data_dir}: {words}\n", line), line

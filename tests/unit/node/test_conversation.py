@@ -10,6 +10,7 @@ from noctule.base.ids import GroupId
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.node import router as router_module
 from noctule.node.api import Commands, Consistency
 from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S
 
@@ -214,11 +215,21 @@ def expected(program: list[bytes]) -> Iterator[Reply]:
         yield alone.execute(line.split(), NOW_MS)
 
 
-@given(SCRIPTS)
+@given(SCRIPTS, st.sampled_from([1, router_module.BATCH_BYTES_TARGET]))
 def test_whatever_happens_on_the_way_each_connection_sees_its_commands_in_order(
-    script: list[tuple[int, bytes | str]],
+    script: list[tuple[int, bytes | str]], batch_bytes_target: int
 ) -> None:
     """Lost, doubled, refused and reordered requests and answers: replies are those of a server with one client."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(router_module, "BATCH_BYTES_TARGET", batch_bytes_target)  # The small one: a batch each.
+        programs, sinks, node = played(script)
+    for program, delivered in zip(programs, sinks, strict=True):
+        assert [sink.replies for sink in delivered] == [[reply] for reply in expected(program)]
+    assert node.router.waiting == 0
+
+
+def played(script: list[tuple[int, bytes | str]]) -> tuple[list[list[bytes]], list[list[Sink]], FakeDispatch]:
+    """What two connections said, and what they were told, once a script is over and everything has arrived."""
     node = FakeDispatch(deadline_s=1e9)
     leaders = Leaders(node)
     connections = [node.router.conversation() for _ in range(2)]
@@ -228,12 +239,10 @@ def test_whatever_happens_on_the_way_each_connection_sees_its_commands_in_order(
         if isinstance(what, bytes):
             programs[number].append(what)
             sinks[number] += say(connections[number], what)
-            if len(programs[number]) % 2:
+            if len(programs[number]) % 3 == 0:
                 leaders.collect(node.turn())
         else:
             leaders.step(number, what)
     leaders.collect(node.turn())
     leaders.settle()
-    for program, delivered in zip(programs, sinks, strict=True):
-        assert [sink.replies for sink in delivered] == [[reply] for reply in expected(program)]
-    assert node.router.waiting == 0
+    return programs, sinks, node

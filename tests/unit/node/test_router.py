@@ -379,6 +379,19 @@ def test_a_part_that_fails_fails_the_command_once_all_parts_are_in(node: FakeDis
     assert sink.replies == [NO_LEADER]
 
 
+def test_a_write_that_happened_in_one_partition_and_not_in_another_says_so(node: FakeDispatch) -> None:
+    """The first failure won, and it said "nothing was applied" of a command that was applied by half."""
+    node.leaders[TWO] = 0
+    half, none = node.submit(b"MSET a 1 b 2", b"MSET b 3 {b}x 4")
+    ((batch,), _) = node.turn()
+    node.answer(batch, OK)
+    node.after(DEADLINE_S + 0.01)
+    assert half.replies == [
+        Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
+    ]
+    assert none.replies == [NO_LEADER]
+
+
 # Eventual reads and meta ----------------------------------------------------------------------------------------------
 
 

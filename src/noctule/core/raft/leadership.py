@@ -37,6 +37,8 @@ class Leadership:
         self._first_index = node.log.last_index + 1
         """Of the no-op: nothing may be read or counted as committed before it is (paper 5.4.2, 8)."""
         self._heartbeat_at = node.now
+        self._repair_at = Instant(node.now + node.config.heartbeat_s)
+        """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
         self._round = 0
         self._reads: list[tuple[int, int, int]] = []
@@ -60,8 +62,8 @@ class Leadership:
             self._node.emit(ReadRefused(context, 0))
 
     def next_deadline(self) -> Instant:
-        """When the next heartbeat or quorum check is due."""
-        return min(self._heartbeat_at, self._quorum_check_at)
+        """When the next heartbeat, repair or quorum check is due."""
+        return min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
@@ -72,7 +74,7 @@ class Leadership:
     # Time ------------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Heartbeat, quorum check and transfer deadline, each when due."""
+        """Heartbeat, repair, quorum check and transfer deadline, each when due."""
         now = self._node.now
         if now >= self._quorum_check_at:
             if not self.has_quorum():
@@ -85,6 +87,8 @@ class Leadership:
             self._transfer_target = 0
         if now >= self._heartbeat_at:
             self._heartbeat()
+        if now >= self._repair_at:
+            self._repair_at = Instant(now + self._node.config.heartbeat_s)
             self._repair()
             self._resend_chunks()
 
@@ -181,7 +185,7 @@ class Leadership:
                 self.read(context)
 
     def _repair(self) -> None:
-        """Once a heartbeat, for followers that answer and yet got no further: something sent to them was lost."""
+        """Once in `heartbeat_s`, for followers that answer and yet got no further: something sent to them was lost."""
         for peer, progress in self.progress.items():
             stalled = progress.match == progress.match_before and progress.match < self._node.log.last_index
             progress.match_before = progress.match

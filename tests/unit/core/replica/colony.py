@@ -1,4 +1,4 @@
-"""Nodes with real `Carrier`s and `Replica`s on memory ports: messages wait until a test delivers them, disks sync when
+"""Nodes with real `Carrier`s and `Replica`s on a table: messages wait until a test delivers them, disks sync when
 a test says so."""
 
 import random
@@ -83,7 +83,7 @@ class Machine:
         log = self.replica.raft.log
         return [decode_entry(entry.data) for entry in log.between(log.first_index, log.last_index) if entry.data]
 
-    # Peers and Disk ------------------------------------------------------------------------------------------------------------
+    # Peers and Disk ---------------------------------------------------------------------------------------------------
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
         self._colony.mail.append((self.node_id, to, group, message))

@@ -1,0 +1,138 @@
+"""The switchboard: what comes in reaches replica or router, and what goes out gathers for the right node."""
+
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.keyspace.keyspace import ReadOutcome
+from noctule.core.keyspace.reply import OK
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import Heartbeat
+from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
+from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Refused
+from noctule.node.router import Router
+from noctule.node.switchboard import Switchboard
+from tests.unit.core.replica.colony import Colony
+
+from .fake_dispatch import Sink
+
+GROUP = GroupId(1)
+ORIGIN = 7
+
+
+class Node:
+    """Node 1 of three; its replicas are real, and what would be handed to them is kept."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[GroupId, Event]] = []
+        self.elections: list[tuple[GroupId, int]] = []
+        self.connected = {2}
+        self.turns_wanted = 0
+        self.colony = Colony(3, groups=(META_GROUP, GROUP))
+        self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router)
+        self.router = self.switchboard.router
+
+    def _router(self, switchboard: Switchboard) -> Router:
+        return Router(
+            slot_table=[GROUP] * 16_384,
+            dispatch=switchboard,
+            new_origin=lambda: ORIGIN,
+            now=lambda: Instant(0.0),
+            request_deadline_s=10.0,
+        )
+
+    def take(self, group: GroupId, event: Event) -> None:
+        self.taken.append((group, event))
+
+    def schedule_turn(self) -> None:
+        self.turns_wanted += 1
+
+    def is_connected(self, node: int) -> bool:
+        return node in self.connected
+
+    def wall_ms(self) -> int:
+        return 1_000
+
+    def elected(self, group: GroupId, term: int) -> None:
+        self.elections.append((group, term))
+
+
+def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> None:
+    node = Node()
+    node.switchboard.receive(
+        3,
+        [
+            (1, Forward(9, 4, b"batch")),
+            (99, Heartbeat(1, 2, 3)),
+            (0, Heartbeat(1, 2, 3)),
+            (1, ForwardQuery(9, 5, [[b"GET", b"a"]])),
+        ],
+    )
+    assert node.taken == [
+        (GROUP, Submit(3, 9, 4, b"batch")),
+        (META_GROUP, raft.Received(3, Heartbeat(1, 2, 3))),
+        (GROUP, Query(3, 9, 5, [[b"GET", b"a"]])),
+    ]
+
+
+def test_answers_for_this_node_s_router_reach_it_from_here_and_from_afar() -> None:
+    node = Node()
+    node.colony.elect(1)
+    here, afar = Sink(), Sink()
+    node.router.submit([b"SET", b"a", b"1"], here)
+    node.router.flush()
+    node.switchboard.answer(GROUP, Answer(1, ORIGIN, True, 1, [OK]))
+    node.router.submit([b"GET", b"a"], afar)
+    node.router.flush()
+    node.switchboard.receive(2, [(1, Answered(ORIGIN, False, 1, [b"1"])), (1, Refused(ORIGIN, False, 1))])
+    assert (here.replies, afar.replies) == ([OK], [b"1"])
+    assert node.switchboard.take_outgoing() == {}
+
+
+def test_answers_for_other_nodes_gather_until_they_are_taken() -> None:
+    node = Node()
+    node.switchboard.answer(GROUP, Answer(2, 9, True, 4, [OK]))
+    node.switchboard.answer(GROUP, Refuse(3, 9, False, 5))
+    node.switchboard.send(2, META_GROUP, Heartbeat(1, 2, 3))
+    assert node.switchboard.take_outgoing() == {
+        2: [(GROUP, Answered(9, True, 4, [OK])), (META_GROUP, Heartbeat(1, 2, 3))],
+        3: [(GROUP, Refused(9, False, 5))],
+    }
+    assert node.switchboard.take_outgoing() == {}
+
+
+def test_commands_go_to_the_leader_here_or_there_and_never_to_one_that_is_away() -> None:
+    """A batch put into a frame that cannot leave counted as sent, and its fate as unknown."""
+    node = Node()
+    assert node.switchboard.dispatch_write(1, GROUP, 9, 1, b"x")
+    assert node.switchboard.dispatch_query(1, GROUP, 9, 2, [[b"GET", b"a"]])
+    assert node.taken == [(GROUP, Submit(1, 9, 1, b"x")), (GROUP, Query(1, 9, 2, [[b"GET", b"a"]]))]
+    assert node.switchboard.dispatch_write(2, GROUP, 9, 3, b"y")
+    assert node.switchboard.dispatch_query(2, GROUP, 9, 4, [[b"GET", b"b"]])
+    assert not node.switchboard.dispatch_write(3, GROUP, 9, 5, b"z")
+    assert not node.switchboard.dispatch_query(3, GROUP, 9, 6, [])
+    assert node.switchboard.take_outgoing() == {
+        2: [(GROUP, Forward(9, 3, b"y")), (GROUP, ForwardQuery(9, 4, [[b"GET", b"b"]]))]
+    }
+    assert node.turns_wanted == 2
+
+
+def test_a_new_leader_is_asked_at_once_and_this_node_s_own_elections_are_told() -> None:
+    node = Node()
+    node.router.submit([b"GET", b"a"], Sink())
+    node.router.flush()  # Nobody leads.
+    node.colony.elect(1)
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("leader", 3, 1))
+    node.router.tick()
+    assert [event for _, event in node.taken] == [Query(1, ORIGIN, 1, [[b"GET", b"a"]])]
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 4, 2))
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 5, 0))
+    assert node.elections == [(GROUP, 3)]
+
+
+def test_once_closed_nothing_is_answered_from_here() -> None:
+    """The disk failed: what the replicas hold could be untrue, and they learn nothing more."""
+    node = Node()
+    node.colony.elect(1)
+    assert node.switchboard.leader_of(GROUP) == 1
+    assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is None
+    node.switchboard.close()
+    assert node.switchboard.leader_of(GROUP) == 0
+    assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is ReadOutcome.MUST_LOG
