@@ -154,5 +154,3 @@ def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], mon
         except (SafetyViolation, LivenessViolation, NoctuleError):
             return
     pytest.fail("120 seeds did not find it")
-
-

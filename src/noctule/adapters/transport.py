@@ -231,7 +231,8 @@ class PeerTransport:
         """A peer and this node must not talk."""
         if self.refusals.get(node) != reason:
             log.error("peer_refused", extra={"fields": {"peer": node, "reason": reason}})
-        self.refusals[node] = reason
+        if node in self.peers:  # Strangers may call themselves anything; what they were told is in the log.
+            self.refusals[node] = reason
 
     async def _keep_dialling(self, node: int) -> None:
         host, port = self.peers[node]

@@ -46,7 +46,7 @@ class Store(Commands, Protocol):
     """The door of a node, from which each connection gets its own."""
 
     def conversation(self) -> Commands:
-        """A door for one connection: commands submitted to it take effect in the order submitted."""
+        """A door for one connection: commands submitted to it take effect on each key in the order submitted."""
         ...
 
 

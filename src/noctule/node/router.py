@@ -60,7 +60,9 @@ class Dispatch(Protocol):
 
 
 class Conversation:
-    """The commands of one connection, which take effect in the order sent, whatever partition they go to.
+    """The commands of one connection, which take effect in the order sent on every key and in every partition.
+
+    Unanswered writes to different partitions may take effect in either order; their answers keep the order sent.
 
     Writes go on in order by themselves. A read behind an unanswered write goes through the log, behind it. A write
     behind an unanswered read waits for it, and what follows waits with it: a read must not see what was sent after.
@@ -248,7 +250,7 @@ class Router:
             self.route(spec, args, sink, logged=spec.is_write)
 
     def conversation(self) -> Conversation:
-        """A door for one connection, whose commands take effect in the order sent."""
+        """A door for one connection; see `Conversation` for the order in which its commands take effect."""
         return Conversation(self)
 
     def route(
