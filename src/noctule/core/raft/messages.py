@@ -2,7 +2,8 @@
 
 Every message carries the sender's term; who sent it and for which group stands in the envelope (`core.wire.frames`).
 Encoded as MessagePack arrays, so fields are only ever added at the end, with a default: an older peer's message still
-decodes, and an older peer skips what it does not know; only `Entry` cannot grow, what it carries can. Names follow the Raft paper, figures 2 and 13.
+decodes, and an older peer skips what it does not know; only `Entry` cannot grow, what it carries can. Names follow the
+Raft paper, figures 2 and 13.
 """
 
 from typing import NamedTuple, TypeAlias
