@@ -234,6 +234,7 @@ def _settle(recovery: Recovery, data: bytes, files: FileSystem) -> None:
 
 def _damaged(path: Path, offset: int, why: str) -> StorageError:
     return StorageError(
-        f"{path} is damaged at byte {offset}: {why}; this node must not vote or acknowledge with it: keep the file for "
-        "analysis, then remove the node's data directory and start it, so that it catches up from its peers"
+        f"{path} is damaged at byte {offset}: {why}; this node must not vote or acknowledge with it: keep the folder "
+        "for analysis, and start the node with an empty one only while all other nodes are up "
+        "(docs/concepts/divergences.md)"
     )

@@ -233,6 +233,7 @@ class Host:
             self.failure = str(error) or type(error).__name__
             log.error("node_stopped_acknowledging", extra={"fields": {"reason": self.failure}}, exc_info=error)
             self.switchboard.close()
+            self.router.stop(self.failure)
             self._transport.disconnect()
 
     # From the disk ---------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ ANSWER_TIMEOUT_S = 2.0
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
-_NOTHING_APPLIED = (_OVERLOADED, _NO_LEADER)
+_NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN", b"MISCONF")
 _PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
 _UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not have been applied")
 
@@ -152,7 +152,8 @@ class _Gather:
 
     def _is_partial(self) -> bool:
         """Whether a write says "nothing was applied" in some partitions and not in all."""
-        undone = sum(reply in _NOTHING_APPLIED for reply in self._replies if isinstance(reply, Failure))
+        failures = [reply.text for reply in self._replies if isinstance(reply, Failure)]
+        undone = sum(text.startswith(_NOTHING_APPLIED) for text in failures)
         return self._command.logged and 0 < undone < len(self._replies)
 
 
@@ -233,6 +234,7 @@ class Router:
         self._lanes = {group: _Lane(group, new_origin()) for group in groups}
         self._touched: dict[GroupId, _Lane] = {}
         self._waiting = 0
+        self._stopped: Failure | None = None
         self.commands_total = 0
         self.retries_total = 0
         self.meta: Store = _MetaStore(self)
@@ -305,7 +307,21 @@ class Router:
         else:
             self._enter(META_GROUP, _Command(args, sink, None, logged=spec.is_write))
 
+    def stop(self, reason: str) -> None:
+        """Answer whatever waits and whatever comes at once, with the reason: this node can do nothing more for it."""
+        self._stopped = Failure(b"MISCONF this node has stopped: " + reason.encode())
+        for lane in self._lanes.values():
+            for flight in [*lane.flights.values(), *lane.queries.values()]:
+                self._give_up(flight.commands, _UNKNOWN if flight.batch and flight.was_sent else self._stopped)
+            lane.flights.clear()
+            lane.queries.clear()
+            waiting, lane.open_writes, lane.open_reads = [*lane.open_writes, *lane.open_reads], [], []
+            self._give_up(waiting, self._stopped)
+
     def _enter(self, group: GroupId, command: _Command) -> None:
+        if self._stopped is not None:
+            command.finish(self._stopped)
+            return
         if self._waiting >= COMMANDS_WAITING_MAX:
             command.finish(_OVERLOADED)
             return

@@ -103,7 +103,7 @@ def test_damage_names_segment_byte_and_remedy(log: Files) -> None:
     sentence = str(caught.value)
     assert f"{newest} is damaged at byte {place}: frame 6 cannot be read, and a later one stands at byte" in sentence
     assert "must not vote or acknowledge" in sentence
-    assert "catches up from its peers" in sentence
+    assert "only while all other nodes are up" in sentence
 
 
 def test_damage_changes_nothing_on_the_disk(log: Files) -> None:

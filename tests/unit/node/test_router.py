@@ -442,3 +442,29 @@ def test_meta_takes_any_key_and_no_command_of_the_keyspace_reaches_it(node: Fake
     node.answer(query, b"1")
     assert replies([written, read, sink]) == [[OK], [b"1"], [OK]]
     assert isinstance(wrong.replies[0], Failure)
+
+
+# A node that has stopped ----------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_node_answers_at_once_and_says_why(node: FakeDispatch) -> None:
+    """Its clients waited the whole deadline, and were then told that there was no leader."""
+    sent = node.submit(b"SET a 1", b"GET a")
+    node.turn()
+    gathered = node.submit(b"SET a 2", b"GET a")
+    node.router.stop("No space left on device")
+    stopped = Failure(b"MISCONF this node has stopped: No space left on device")
+    assert replies(sent) == [[UNKNOWN], [stopped]]
+    assert replies(gathered) == [[stopped], [stopped]]
+    assert replies(node.submit(b"SET b 1")) == [[stopped]]
+    assert node.router.waiting == 0
+
+
+def test_a_write_that_was_applied_in_part_is_not_said_to_be_undone(node: FakeDispatch) -> None:
+    """MSET over two partitions, one of them without a leader."""
+    (sink,) = node.submit(b"MSET a 1 b 2")
+    batches, _ = node.turn()
+    node.answer(batches[0], OK)
+    node.router.stop("disk")
+    assert isinstance(sink.replies[0], Failure)
+    assert sink.replies[0].text.startswith(b"UNKNOWN")
