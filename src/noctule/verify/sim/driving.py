@@ -1,0 +1,415 @@
+"""One Raft group driven by hand: messages wait until they are delivered, disks sync when told, time moves when told.
+
+For tests and transcripts (`transcript.py`) that want one exact course of events; `world.py` is for many. Only the Raft
+core runs here: the state of a node is the list of the data it was told to apply. Everything that happens stands in
+`journal`, in order. Each step checks every node, that no term has two leaders, and that what was committed once stays
+committed. The same calls with the same seed make the same journal.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from noctule.base.ensure import ensure
+from noctule.base.errors import RequestError
+from noctule.base.ids import Instant
+from noctule.core.raft import events as raft
+from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.messages import Entry, HardState, Message
+from noctule.core.raft.node import RaftNode
+from noctule.verify.sim.driving_disk import HandDisk
+from noctule.verify.sim.invariants import SafetyViolation
+
+TINY = RaftConfig(
+    heartbeat_s=0.05,
+    election_timeout_s_min=0.5,
+    election_timeout_s_max=1.0,
+    append_bytes_max=100,
+    in_flight_max=3,
+    uncommitted_bytes_max=1_000,
+    chunk_bytes_max=4,
+    retained_entries=0,
+)
+"""Bounds so small that a few entries reach them."""
+
+ROUNDS_MAX = 50
+"""A group that still sends after so many rounds of deliveries never comes to rest."""
+
+
+class Letter(NamedTuple):
+    """A message on its way."""
+
+    sender: int
+    to: int
+    message: Message
+
+
+class Delivered(NamedTuple):
+    """A letter reached its node."""
+
+    letter: Letter
+
+
+class Lost(NamedTuple):
+    """A letter will not arrive, for a reason in words."""
+
+    letter: Letter
+    reason: str
+
+
+class Asked(NamedTuple):
+    """A node asked for an effect other than sending; `held` when its disk waits for `sync`."""
+
+    node: int
+    effect: raft.Effect
+    held: bool
+
+
+class Synced(NamedTuple):
+    """Something that waited for `sync` became durable."""
+
+    node: int
+    stored: raft.Persist | raft.SaveSnapshot
+
+
+class Crashed(NamedTuple):
+    """A node died and so many things that waited for `sync` were lost."""
+
+    node: int
+    unsynced: int
+
+
+Happening: TypeAlias = Delivered | Lost | Asked | Synced | Crashed
+
+Wanted: TypeAlias = Callable[[int, int, Message], bool]
+"""Chooses letters by sender, receiver and message."""
+
+
+class PeerState(NamedTuple):
+    """A leader's view of one follower."""
+
+    state: str
+    match: int
+    next: int
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """Everything a test asks about a node, as plain values. `log_terms` begins after `snapshot` (index, term)."""
+
+    node: int
+    running: bool
+    role: str
+    term: int
+    vote: int
+    leader: int
+    commit: int
+    applied: int
+    durable: int
+    snapshot: tuple[int, int]
+    log_terms: tuple[int, ...]
+    peers: dict[int, PeerState]
+    """Empty unless the node leads."""
+
+
+def chosen(kind: str | None = None, *, sender: int | None = None, to: int | None = None) -> Wanted:
+    """Letters of this kind (the name of the message's class), from and to these nodes; None is any."""
+
+    def wanted(from_node: int, to_node: int, message: Message) -> bool:
+        return kind in (None, type(message).__name__) and sender in (None, from_node) and to in (None, to_node)
+
+    return wanted
+
+
+def everything(_sender: int, _to: int, _message: Message) -> bool:
+    """All letters."""
+    return True
+
+
+def log_of(*terms: int) -> RaftLog:
+    """A log with entries of these terms, from index 1 on; each entry's data tells its place and term."""
+    return RaftLog(entries=[Entry(term, b"%d@%d" % (index, term)) for index, term in enumerate(terms, 1)])
+
+
+class Group:
+    """Voters 1…n, or those given, each running on an empty disk.
+
+    `applied` holds for each node the data it was told to apply, no-ops left out; `mail` the letters on their way,
+    oldest first; `nodes` the machines themselves. Calls that make no sense raise `RequestError` and change nothing.
+    """
+
+    def __init__(self, voters: int | Collection[int] = 3, config: RaftConfig = TINY, seed: int = 1) -> None:
+        self.config = config
+        self.now = Instant(0.0)
+        self.voters = tuple(range(1, voters + 1)) if isinstance(voters, int) else tuple(sorted(voters))
+        self.nodes: dict[int, RaftNode] = {}
+        self.mail: list[Letter] = []
+        self.disk = {voter: HandDisk() for voter in self.voters}
+        self.unsynced: dict[int, deque[raft.Persist | raft.SaveSnapshot]] = {voter: deque() for voter in self.voters}
+        self.holds_disk: set[int] = set()
+        """Nodes whose disk syncs only by `sync`."""
+        self.down: set[int] = set()
+        self.applied: dict[int, list[bytes]] = {}
+        self.effects: dict[int, list[raft.Effect]] = {voter: [] for voter in self.voters}
+        self.journal: list[Happening] = []
+        self._chance = random.Random(seed)
+        self._applied_counts: dict[int, dict[int, int]] = {}
+        """For each node and applied index the length of `applied` then."""
+        self._leaders: dict[int, int] = {}
+        self._committed: dict[int, Entry] = {}
+        for voter in self.voters:
+            self.start(voter)
+
+    # Nodes and their disks -------------------------------------------------------------------------------------------
+
+    def start(self, node: int, log: RaftLog | None = None, hard_state: HardState | None = None) -> RaftNode:
+        """Start a node anew with what its disk holds, or with this log and hard state put on it first."""
+        disk = self.disk[self._known(node)]
+        if log is not None:
+            disk.entries = log.between(1, log.last_index)
+            disk.hard_state = hard_state or HardState(log.last_term, 0)
+        self.unsynced[node].clear()
+        self.down.discard(node)
+        hard_state, log, applied = disk.recover()
+        data = disk.snapshot.data if disk.snapshot is not None else b""
+        self._restore(node, applied, data)
+        self.nodes[node] = RaftNode(
+            node_id=node,
+            voters=self.voters,
+            config=self.config,
+            chance=random.Random(self._chance.getrandbits(32)),
+            now=self.now,
+            hard_state=hard_state,
+            log=log,
+            applied=applied,
+        )
+        return self.nodes[node]
+
+    def crash(self, node: int) -> None:
+        """kill -9: what its disk had not synced is lost; letters it sent are still on their way."""
+        self._running(node)
+        self.journal.append(Crashed(node, len(self.unsynced[node])))
+        self.unsynced[node].clear()
+        self.down.add(node)
+
+    def hold(self, node: int) -> None:
+        """From now on this disk syncs only by `sync`."""
+        self.holds_disk.add(self._known(node))
+
+    def release(self, node: int) -> None:
+        """Sync all that waits, and everything to come at once."""
+        self.holds_disk.discard(self._known(node))
+        self.sync(node)
+
+    def sync(self, node: int) -> None:
+        """Make durable, in order, what waits by now; messages that waited for it leave."""
+        self._running(node)
+        for _ in range(len(self.unsynced[node])):
+            if not self.unsynced[node]:
+                return  # What the first ones caused has synced the rest.
+            stored = self.unsynced[node].popleft()
+            self.disk[node].keep(stored)
+            if node in self.holds_disk:
+                self.journal.append(Synced(node, stored))
+            if isinstance(stored, raft.SaveSnapshot):
+                self.give(node, raft.SnapshotSaved(stored.index, stored.term))
+            else:
+                self.mail.extend(Letter(node, send.to, send.message) for send in stored.after)
+                self.give(node, raft.Persisted(stored.index, stored.term))
+
+    # Events ----------------------------------------------------------------------------------------------------------
+
+    def give(self, node: int, event: raft.Event) -> list[raft.Effect]:
+        """One event to one node: its letters go to the mail, its disk syncs at once unless held; returns its effects."""
+        machine = self._running(node)
+        effects = machine.handle(event, self.now)
+        self.effects[node].extend(effects)
+        snapshot_wanted = False
+        for effect in effects:
+            if not isinstance(effect, raft.Send):
+                self.journal.append(Asked(node, effect, node in self.holds_disk))
+            match effect:
+                case raft.Send():
+                    self.mail.append(Letter(node, effect.to, effect.message))
+                case raft.Persist() | raft.SaveSnapshot():
+                    self.unsynced[node].append(effect)
+                case raft.Commit():
+                    self._apply(node, effect)
+                case raft.Restore():
+                    self._restore(node, effect.index, effect.data)
+                case raft.LoadSnapshot():
+                    snapshot_wanted = True
+                case raft.RoleChanged(role="leader", term=term):
+                    self._check_only_leader(node, term)
+                case _:
+                    pass
+        if node not in self.holds_disk:
+            self.sync(node)
+        machine.check()
+        if snapshot_wanted:
+            snapshot = self.disk[node].snapshot
+            self.give(node, raft.SnapshotLoaded(*snapshot) if snapshot is not None else raft.SnapshotLoaded(0, 0, None))
+        return effects
+
+    def campaign(self, node: int) -> None:
+        """Move the clock to the node's election deadline and have it campaign; nobody else notices the time."""
+        if self._running(node).is_leader():
+            raise RequestError(f"node {node} leads already: a leader does not campaign")
+        self.now = max(self.now, self.nodes[node].next_deadline())
+        self.give(node, raft.Tick())
+
+    def elect(self, node: int, *, among: Iterable[int] | None = None) -> RaftNode:
+        """Have a node win an election among these, all by default; everyone forgets an earlier leader first."""
+        self.now = Instant(self.now + 2 * self.config.election_timeout_s_max)
+        self.give(node, raft.Tick())
+        self.stabilise_among(*(among if among is not None else self.voters))
+        ensure(self.nodes[node].is_leader(), "the node wins the election it was meant to win", node=node)
+        return self.nodes[node]
+
+    def propose(self, node: int, data: bytes) -> list[raft.Effect]:
+        """Propose; nothing is delivered yet."""
+        return self.give(node, raft.Propose(data))
+
+    def read_index(self, node: int, context: int) -> list[raft.Effect]:
+        """Ask for a read index; nothing is delivered yet."""
+        return self.give(node, raft.ReadIndex(context))
+
+    def transfer(self, node: int, target: int) -> None:
+        """Have a leader hand over to the target."""
+        self.give(node, raft.TransferLeadership(self._known(target)))
+
+    def suspect(self, node: int, suspected: int) -> None:
+        """Tell a node that the process of another seems gone."""
+        self.give(node, raft.Suspect(self._known(suspected)))
+
+    def compact(self, node: int, index: int | None = None) -> None:
+        """Save a snapshot of the node's state at an applied index, the newest by default, and cut its log."""
+        machine = self._running(node)
+        index = machine.applied if index is None else index
+        term = machine.log.term_at(index)
+        if not machine.log.snapshot_index < index <= machine.applied or term is None:
+            raise RequestError(
+                f"node {node} cannot compact to {index}: it has applied {machine.applied} "
+                f"and its log begins after {machine.log.snapshot_index}"
+            )
+        data = b" ".join(self.applied[node][: self._applied_counts[node][index]])
+        self.disk[node].keep(raft.SaveSnapshot(index, term, data))
+        self.give(node, raft.SnapshotSaved(index, term))
+
+    def tick(self, seconds: float, nodes: Iterable[int] | None = None) -> None:
+        """Move the clock; of these nodes, all that run by default, those whose deadline has come notice."""
+        self.now = Instant(self.now + seconds)
+        for node in nodes if nodes is not None else [voter for voter in self.voters if voter not in self.down]:
+            if self._running(node).next_deadline() <= self.now:
+                self.give(node, raft.Tick())
+
+    # Letters ---------------------------------------------------------------------------------------------------------
+
+    def deliver(self, wanted: Wanted = everything, *, newest_first: bool = False) -> int:
+        """Deliver the chosen letters of those on their way by now; the rest stays. Returns how many."""
+        letters = self._take(wanted)
+        for letter in reversed(letters) if newest_first else letters:
+            self._hand_over(letter)
+        return len(letters)
+
+    def double(self, wanted: Wanted = everything) -> int:
+        """Put a second copy of each chosen letter behind all others. Returns how many."""
+        copies = [letter for letter in self.mail if wanted(*letter)]
+        self.mail.extend(copies)
+        return len(copies)
+
+    def drop(self, wanted: Wanted = everything) -> int:
+        """Lose the chosen letters. Returns how many."""
+        letters = self._take(wanted)
+        self.journal.extend(Lost(letter, "dropped") for letter in letters)
+        return len(letters)
+
+    def stabilise(self, wanted: Wanted = everything) -> None:
+        """Deliver chosen letters, and what they cause, until none is on its way; all others are lost."""
+        for _ in range(ROUNDS_MAX):
+            letters, self.mail = self.mail, []
+            if not letters:
+                return
+            for letter in letters:
+                if wanted(*letter):
+                    self._hand_over(letter)
+                else:
+                    self.journal.append(Lost(letter, "cut off"))
+        raise SafetyViolation(f"the group does not come to rest in {ROUNDS_MAX} rounds")
+
+    def stabilise_among(self, *nodes: int) -> None:
+        """As `stabilise`, with everyone but these cut off."""
+        self.stabilise(lambda sender, to, _: sender in nodes and to in nodes)
+
+    def _take(self, wanted: Wanted) -> list[Letter]:
+        taken = [letter for letter in self.mail if wanted(*letter)]
+        self.mail = [letter for letter in self.mail if not wanted(*letter)]
+        return taken
+
+    def _hand_over(self, letter: Letter) -> None:
+        if letter.to in self.down:
+            self.journal.append(Lost(letter, "the receiver is down"))
+            return
+        self.journal.append(Delivered(letter))
+        self.give(letter.to, raft.Received(letter.sender, letter.message))
+
+    # State -----------------------------------------------------------------------------------------------------------
+
+    def state(self, node: int) -> NodeState:
+        """A picture of a node now; of one that is down, as it was when it died."""
+        machine = self.nodes[self._known(node)]
+        leadership = machine.leadership
+        return NodeState(
+            node=node,
+            running=node not in self.down,
+            role=machine.role,
+            term=machine.term,
+            vote=machine.vote,
+            leader=machine.leader,
+            commit=machine.commit,
+            applied=machine.applied,
+            durable=machine.durable,
+            snapshot=(machine.log.snapshot_index, machine.log.snapshot_term),
+            log_terms=tuple(self.terms(node)),
+            peers={
+                peer: PeerState(progress.state, progress.match, progress.next, len(progress.in_flight))
+                for peer, progress in (leadership.progress.items() if leadership is not None else ())
+            },
+        )
+
+    def terms(self, node: int) -> list[int]:
+        """The terms of the entries in the node's log."""
+        log = self.nodes[node].log
+        return [entry.term for entry in log.between(log.first_index, log.last_index)]
+
+    def _apply(self, node: int, commit: raft.Commit) -> None:
+        for index, entry in enumerate(commit.entries, commit.first_index):
+            before = self._committed.setdefault(index, entry)
+            if before != entry:
+                raise SafetyViolation(f"node {node} commits {entry} at {index}, where {before} was committed before")
+            if entry.data:
+                self.applied[node].append(entry.data)
+            self._applied_counts[node][index] = len(self.applied[node])
+
+    def _restore(self, node: int, index: int, data: bytes) -> None:
+        self.applied[node] = data.split()
+        self._applied_counts[node] = {index: len(self.applied[node])}
+
+    def _check_only_leader(self, node: int, term: int) -> None:
+        first = self._leaders.setdefault(term, node)
+        if first != node:
+            raise SafetyViolation(f"nodes {first} and {node} both lead in term {term}")
+
+    def _known(self, node: int) -> int:
+        if node not in self.voters:
+            raise RequestError(f"node {node} is not in the group: its voters are {', '.join(map(str, self.voters))}")
+        return node
+
+    def _running(self, node: int) -> RaftNode:
+        if self._known(node) in self.down:
+            raise RequestError(f"node {node} is down: start it first")
+        return self.nodes[node]

@@ -1,0 +1,59 @@
+"""What one node of a group driven by hand has on disk: the sum of what was synced, and nothing else.
+
+It keeps plain values by the rules of `node/recovery.py`; records and bytes are the WAL's own tests' matter.
+"""
+
+from typing import NamedTuple
+
+from noctule.base.ensure import ensure
+from noctule.core.raft.events import Persist, SaveSnapshot
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.messages import Entry, HardState
+
+
+class Snapshot(NamedTuple):
+    """A snapshot file: the state once the log is applied up to (`index`, `term`)."""
+
+    index: int
+    term: int
+    data: bytes
+
+
+class HandDisk:
+    """Survives its node. `entries` follow the `mark` (index, term)."""
+
+    def __init__(self) -> None:
+        self.hard_state = HardState()
+        self.mark = (0, 0)
+        self.entries: list[Entry] = []
+        self.snapshot: Snapshot | None = None
+
+    def keep(self, stored: Persist | SaveSnapshot) -> None:
+        """Something is durable now. Raises `InternalError` when it would leave a hole in the log."""
+        if isinstance(stored, SaveSnapshot):
+            self.snapshot = Snapshot(stored.index, stored.term, stored.data)
+            return
+        if stored.hard_state is not None:
+            self.hard_state = stored.hard_state
+        if stored.mark is not None:
+            covered = stored.mark[0] - self.mark[0]
+            self.entries = [] if stored.replace_log else self.entries[covered:]
+            self.mark = stored.mark
+        if stored.entries:
+            kept = stored.first_index - 1 - self.mark[0]
+            ensure(0 <= kept <= len(self.entries), "the log on disk has no hole", first_index=stored.first_index)
+            self.entries = self.entries[:kept] + stored.entries
+
+    def recover(self) -> tuple[HardState, RaftLog, int]:
+        """What a node starts with: hard state, log, and the index its snapshot's state has applied."""
+        if self.snapshot is None:
+            return self.hard_state, RaftLog(*self.mark, self.entries), 0
+        index, term, _ = self.snapshot
+        log = RaftLog(*self.mark, self.entries)
+        if log.term_at(index) != term:
+            # Killed after a received snapshot was saved and before the log said so (figure 13, step 7).
+            self.mark, self.entries = (index, term), []
+            log = RaftLog(index, term)
+            if self.hard_state.term < term:
+                self.hard_state = HardState(term, 0)
+        return self.hard_state, log, index
