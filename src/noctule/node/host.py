@@ -11,24 +11,28 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from msgspec import structs
+
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal_format import Record
 from noctule.adapters.wal_writer import WalWriter
+from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
 from noctule.base.errors import NoctuleError, StorageError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
 from noctule.core.wire.frames import (
+    Answered,
     Envelope,
     Hello,
     encode_frame,
 )
 from noctule.node.recovery import records_of
-from noctule.node.router import Router
+from noctule.node.router import ANSWER_TOO_LARGE, Router
 from noctule.node.switchboard import Switchboard
 
 log = logging.getLogger("noctule.node")
@@ -147,7 +151,7 @@ class Host:
         try:
             self.router.flush()
             self.carrier.end_turn(self._clock.now(), self._clock.wall_ms())
-        except NoctuleError as error:
+        except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return
         for node, envelopes in self.switchboard.take_outgoing().items():
@@ -161,6 +165,9 @@ class Host:
             self._send_frames(node, envelopes[:half])
             self._send_frames(node, envelopes[half:])
             return
+        if len(frame) > FRAME_BYTES_MAX:
+            # The peer would have to close the connection, and every group would suspect this node for one big answer.
+            frame = encode_frame([_without_results(envelopes[0])])
         self._transport.send(node, frame)
         self.frames_total += 1
 
@@ -170,10 +177,13 @@ class Host:
         """Hand an event to a replica, and end the turn soon."""
         if self.failure:
             return
-        try:
-            self.carrier.take(group, event, self._clock.now())
-        except NoctuleError as error:
-            self._fail(error)
+        if isinstance(event, Submit) and self._wal.is_overloaded:
+            self.switchboard.answer(group, Refuse(event.sender, event.origin, True, event.sequence))
+        else:
+            try:
+                self.carrier.take(group, event, self._clock.now())
+            except Exception as error:  # as in _turn
+                self._fail(error)
         self.schedule_turn()
 
     def is_connected(self, node: int) -> bool:
@@ -227,7 +237,7 @@ class Host:
             for number in picture.pinned_by[:SNAPSHOTS_FOR_SPACE_MAX]:
                 self.take(GroupId(number), WriteSnapshotNow())
 
-    def _fail(self, error: NoctuleError) -> None:
+    def _fail(self, error: Exception) -> None:
         """Stop for good: what this node says from now on could be untrue."""
         if not self.failure:
             self.failure = str(error) or type(error).__name__
@@ -245,7 +255,7 @@ class Host:
             return
         try:
             self.carrier.durable(number, self._clock.now())
-        except NoctuleError as error:
+        except Exception as error:  # as in _turn
             self._fail(error)
         self.schedule_turn()
 
@@ -339,3 +349,11 @@ class Host:
                 self._loop.call_soon_threadsafe(back, result, None)
 
         self._snapshot_thread.submit(run)
+
+
+def _without_results(envelope: Envelope) -> Envelope:
+    """An answer with nothing but the word that it is too large; other messages are bounded where they are made."""
+    group, message = envelope
+    if isinstance(message, Answered):
+        message = structs.replace(message, results=[ANSWER_TOO_LARGE] * len(message.results))
+    return group, message

@@ -33,6 +33,10 @@ _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
 _NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN", b"MISCONF")
 _PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
+ANSWER_TOO_LARGE = Failure(
+    b"TOOLARGE the answer is over the 64 MiB that go from node to node; the command was carried out"
+)
+"""What another node answers in place of results that do not fit a frame."""
 _UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not have been applied")
 
 
@@ -350,20 +354,21 @@ class Router:
             if lane.open_writes and len(lane.flights) < FLIGHTS_MAX:
                 self._send_writes(lane, now)
             if lane.open_reads and len(lane.queries) < FLIGHTS_MAX:
-                commands, lane.open_reads = lane.open_reads, []
-                flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
-                lane.next_number += 1
-                lane.queries[flight.number] = flight
-                self._send(lane, flight, now, is_write=False)
+                end = _end_of_batch(lane.open_reads, 0)
+                commands, lane.open_reads = lane.open_reads[:end], lane.open_reads[end:]
+                self._send_reads(lane, commands, now)
+
+    def _send_reads(self, lane: _Lane, commands: list[_Command], now: float) -> None:
+        flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
+        lane.next_number += 1
+        lane.queries[flight.number] = flight
+        self._send(lane, flight, now, is_write=False)
 
     def _send_writes(self, lane: _Lane, now: float) -> None:
         commands, lane.open_writes = lane.open_writes, []
         start = 0
         while start < len(commands):
-            size, end = 0, start
-            while end < len(commands) and (size < BATCH_BYTES_TARGET or end == start):
-                size += sum(map(len, commands[end].args))
-                end += 1
+            end = _end_of_batch(commands, start)
             taken = commands[start:end]
             start = end
             sequence = lane.next_sequence
@@ -406,6 +411,11 @@ class Router:
             return
         if lane.open_writes if is_write else lane.open_reads:
             self._touch(lane)
+        if not is_write and len(flight.commands) > 1 and ANSWER_TOO_LARGE in results:
+            half = len(flight.commands) // 2
+            for commands in (flight.commands[:half], flight.commands[half:]):
+                self._send_reads(lane, commands, self._now())
+            return
         if is_write and EXPIRED in results:
             self._begin_again(lane)
         for command, result in zip(flight.commands, results, strict=False):
@@ -506,6 +516,15 @@ class Router:
     def waiting(self) -> int:
         """Commands without an answer yet."""
         return self._waiting
+
+
+def _end_of_batch(commands: list[_Command], start: int) -> int:
+    """Where the batch that begins at `start` ends, exclusive: at the target size, after one command at least."""
+    size, end = 0, start
+    while end < len(commands) and (size < BATCH_BYTES_TARGET or end == start):
+        size += sum(map(len, commands[end].args))
+        end += 1
+    return end
 
 
 class _MetaStore:

@@ -10,7 +10,7 @@ from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.client_sessions import EXPIRED
 from noctule.node import router as router_module
 from noctule.node.api import Consistency
-from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S, ANSWER_TOO_LARGE, RETRY_DELAY_S
 
 from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
 
@@ -468,3 +468,32 @@ def test_a_write_that_was_applied_in_part_is_not_said_to_be_undone(node: FakeDis
     node.router.stop("disk")
     assert isinstance(sink.replies[0], Failure)
     assert sink.replies[0].text.startswith(b"UNKNOWN")
+
+
+# Large answers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_whose_answer_outgrows_a_frame_is_asked_in_halves(node: FakeDispatch) -> None:
+    """One frame over the bound made the peer close the connection, and every group suspected a healthy node."""
+    sinks = node.submit(b"GET a", b"GET {a}1", b"GET {a}2")
+    _, (query,) = node.turn()
+    node.answer(query, *[ANSWER_TOO_LARGE] * 3)
+    _, halves = node.turn()
+    assert [half.lines for half in halves] == [[b"GET a"], [b"GET {a}1", b"GET {a}2"]]
+    node.answer(halves[1], b"1", b"2")
+    node.answer(halves[0], ANSWER_TOO_LARGE)
+    assert replies(sinks) == [[ANSWER_TOO_LARGE], [b"1"], [b"2"]]
+
+
+def test_gathered_reads_leave_in_pieces_of_bounded_size(node: FakeDispatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of long keys gathered behind one query were one message over every bound."""
+    monkeypatch.setattr(router_module, "BATCH_BYTES_TARGET", 20)
+    sinks = node.submit(*[b"GET {a}%d" % number for number in range(10)])
+    asked = []
+    while node.router.waiting:
+        _, queries = node.turn()
+        for query in queries:
+            asked.append(len(query.lines))
+            node.answer(query, *[None] * len(query.lines))
+    assert asked == [3, 3, 3, 1]
+    assert all(sink.replies == [None] for sink in sinks)

@@ -7,8 +7,7 @@ from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Append, HardState, Heartbeat, TimeoutNow, VoteReply, VoteRequest
 from noctule.core.raft.node import Role
-
-from .group import Group, log_of
+from noctule.verify.sim.driving import Group, log_of
 
 
 def replies(group: Group, kind: type) -> list:
@@ -26,7 +25,7 @@ def test_a_group_elects_one_leader_which_commits_a_no_op() -> None:
 def test_a_single_voter_leads_once_its_own_vote_is_durable_and_commits_once_its_entry_is() -> None:
     group = Group(1)
     group.holds_disk = {1}
-    group.pass_time(2.0)
+    group.tick(2.0)
     assert group.nodes[1].is_leader()
     assert group.nodes[1].commit == 0
     group.sync(1)
@@ -42,7 +41,7 @@ def test_a_vote_leaves_only_when_it_is_durable() -> None:
     assert replies(group, VoteReply) == []
     group.sync(2)
     assert replies(group, VoteReply) == [VoteReply(5, True, False)]
-    assert group.disk[2][0] == HardState(5, 1)
+    assert group.disk[2].hard_state == HardState(5, 1)
 
 
 def test_one_vote_for_each_term_and_a_restart_does_not_forget_it() -> None:
@@ -66,7 +65,7 @@ def test_a_repeated_vote_request_gets_the_same_answer() -> None:
 def test_a_repeated_vote_counts_once() -> None:
     """butaneprotocol/oracles#18: one voter's answer counted twice makes a leader of a minority."""
     group = Group(5)
-    group.pass_time(2.0, [1])
+    group.tick(2.0, [1])
     for _ in range(3):
         group.give(1, raft.Received(2, VoteReply(1, True, True)))
     assert group.nodes[1].role is Role.PRE_CANDIDATE
@@ -79,8 +78,8 @@ def test_a_repeated_vote_counts_once() -> None:
 def test_stepping_down_within_a_term_keeps_the_vote() -> None:
     """hazelcast/hazelcast#16643: own vote erased when stepping down in the same term."""
     group = Group()
-    group.pass_time(2.0, [1])
-    group.deliver(lambda _s, _t, message: not isinstance(message, VoteReply) or message.pre)
+    group.tick(2.0, [1])
+    group.stabilise(lambda _s, _t, message: not isinstance(message, VoteReply) or message.pre)
     node = group.nodes[1]
     assert (node.role, node.term, node.vote) == (Role.CANDIDATE, 1, 1)
     group.give(1, raft.Received(2, Heartbeat(1, 0, 0)))
@@ -113,13 +112,13 @@ def test_a_node_that_was_cut_off_comes_back_without_disturbing_the_leader() -> N
     group = Group()
     group.elect(1)
     for _ in range(5):
-        group.pass_time(1.1, [3])
+        group.tick(1.1, [3])
         group.mail.clear()
     assert group.nodes[3].term == 1
-    group.pass_time(0.0)
-    group.deliver()
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.tick(0.0)
+    group.stabilise()
+    group.tick(0.06, [1])
+    group.stabilise()
     assert group.nodes[1].is_leader()
     assert group.nodes[3].leader == 1
 
@@ -138,8 +137,8 @@ def test_a_replica_whose_term_ran_ahead_makes_the_leader_step_down_instead_of_be
     group = Group()
     group.elect(1)
     group.start(3, log_of(1), HardState(4, 3))
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.tick(0.06, [1])
+    group.stabilise()
     assert not group.nodes[1].is_leader()
     assert group.nodes[1].term == 4
 
@@ -149,7 +148,7 @@ def test_a_leader_without_a_quorum_steps_down() -> None:
     group = Group()
     leader = group.elect(1)
     for _ in range(3):
-        group.pass_time(1.01, [1])
+        group.tick(1.01, [1])
         group.mail.clear()
     assert leader.role is not Role.LEADER
 
@@ -158,8 +157,8 @@ def test_a_leader_with_a_quorum_stays() -> None:
     group = Group()
     leader = group.elect(1)
     for _ in range(100):
-        group.pass_time(0.05, [1, 2])
-        group.deliver_between(1, 2)
+        group.tick(0.05, [1, 2])
+        group.stabilise_among(1, 2)
     assert leader.is_leader()
 
 
@@ -171,8 +170,8 @@ def test_suspicion_makes_the_group_elect_within_the_suspicion_bound() -> None:
         group.give(voter, raft.Suspect(1))
     assert min(group.nodes[voter].next_deadline() for voter in (2, 3)) <= group.now + group.config.suspicion_s_max
     for _ in range(3):
-        group.pass_time(group.config.suspicion_s_max, [2, 3])
-        group.deliver_between(2, 3)
+        group.tick(group.config.suspicion_s_max, [2, 3])
+        group.stabilise_among(2, 3)
     assert [group.nodes[voter].is_leader() for voter in (2, 3)].count(True) == 1
 
 
@@ -180,10 +179,10 @@ def test_suspicion_of_one_alone_does_not_depose_a_living_leader() -> None:
     group = Group()
     group.elect(1)
     group.give(2, raft.Suspect(1))
-    group.pass_time(group.config.suspicion_s_max, [2])
-    group.deliver()
-    group.pass_time(0.05, [1])
-    group.deliver()
+    group.tick(group.config.suspicion_s_max, [2])
+    group.stabilise()
+    group.tick(0.05, [1])
+    group.stabilise()
     assert group.nodes[1].is_leader()
     assert group.nodes[2].leader == 1
 
@@ -195,7 +194,7 @@ def test_leadership_goes_over_to_a_follower_that_has_everything() -> None:
     group.propose(1, b"a")
     group.give(1, raft.TransferLeadership(2))
     assert any(isinstance(effect, raft.ProposalRefused) for effect in group.propose(1, b"b"))
-    group.deliver()
+    group.stabilise()
     assert group.nodes[2].is_leader()
     assert group.applied[2] == [b"a"]
 
@@ -206,8 +205,8 @@ def test_a_transfer_to_a_silent_follower_is_given_up() -> None:
     group.propose(1, b"a")
     group.give(1, raft.TransferLeadership(3))
     for _ in range(12):
-        group.deliver_between(1, 2)
-        group.pass_time(0.05, [1, 2])
+        group.stabilise_among(1, 2)
+        group.tick(0.05, [1, 2])
     assert any(isinstance(effect, raft.Proposed) for effect in group.propose(1, b"b"))
 
 

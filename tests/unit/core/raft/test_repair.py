@@ -1,8 +1,7 @@
 """What was lost on its way is sent again, whatever else the leader is busy with."""
 
 from noctule.core.raft import events as raft
-
-from .group import Group
+from noctule.verify.sim.driving import Group
 
 
 def test_reads_without_a_pause_do_not_keep_a_follower_from_catching_up() -> None:
@@ -11,9 +10,9 @@ def test_reads_without_a_pause_do_not_keep_a_follower_from_catching_up() -> None
     group = Group()
     group.elect(1)
     group.propose(1, b"a")
-    group.deliver_between(1, 2)
+    group.stabilise_among(1, 2)
     for number in range(40):
-        group.pass_time(group.config.heartbeat_s / 5, [1])
+        group.tick(group.config.heartbeat_s / 5, [1])
         group.give(1, raft.ReadIndex(number))
-        group.deliver()
+        group.stabilise()
     assert group.applied[3] == [b"a"]

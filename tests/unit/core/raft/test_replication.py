@@ -6,8 +6,7 @@ from noctule.base.errors import InternalError
 from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Append, AppendReply, Entry, HardState, Heartbeat, HeartbeatReply
-
-from .group import Group, log_of
+from noctule.verify.sim.driving import Group, log_of
 
 
 def replies(group: Group) -> list[AppendReply]:
@@ -22,12 +21,12 @@ def test_an_entry_is_committed_when_a_majority_has_it_and_applied_everywhere() -
     group = Group()
     group.elect(1)
     group.propose(1, b"a")
-    group.deliver_between(1, 2)
+    group.stabilise_among(1, 2)
     assert group.applied[1] == [b"a"]
-    group.pass_time(0.06, [1])
-    group.deliver()
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.tick(0.06, [1])
+    group.stabilise()
+    group.tick(0.06, [1])
+    group.stabilise()
     assert group.applied[2] == group.applied[3] == [b"a"]
 
 
@@ -50,7 +49,7 @@ def test_the_leader_counts_itself_only_when_its_own_disk_has_it() -> None:
     group.elect(1)
     group.holds_disk = {1}
     group.propose(1, b"a")
-    group.deliver_between(1, 2)
+    group.stabilise_among(1, 2)
     assert group.nodes[1].commit == 1
     group.sync(1)
     assert group.applied[1] == [b"a"]
@@ -73,7 +72,7 @@ def test_an_entry_of_an_older_term_is_not_committed_by_counting_copies() -> None
         group.start(voter, log_of(*terms), HardState(3, 0))
     group.now = Instant(5.0)
     group.give(1, raft.Tick())
-    group.deliver(lambda _s, _t, message: not isinstance(message, Append))
+    group.stabilise(lambda _s, _t, message: not isinstance(message, Append))
     leader = group.nodes[1]
     assert (leader.term, leader.is_leader()) == (4, True)
     for voter in (2, 3):
@@ -105,9 +104,9 @@ def test_every_follower_of_figure_7_ends_with_the_leader_s_log(follower: tuple[i
     group.elect(1, among=(1, 2))
     refused = 0
     for _ in range(6):
-        group.pass_time(0.05, [1])
+        group.tick(0.05, [1])
         refused += sum(not reply.accepted for reply in replies(group))
-        group.deliver()
+        group.stabilise()
     assert group.terms(3) == group.terms(1)
     group.nodes[3].check()
 
@@ -127,7 +126,7 @@ def test_a_conflict_cuts_the_whole_tail() -> None:
     group.start(2, log_of(1, 1, 2, 2, 2), HardState(2, 0))
     group.give(2, raft.Received(1, Append(3, 2, 1, 0, [Entry(3, b"x")])))
     assert group.terms(2) == [1, 1, 3]
-    assert [entry.term for entry in group.disk[2][1]] == [1, 1, 3]
+    assert [entry.term for entry in group.disk[2].entries] == [1, 1, 3]
 
 
 def test_only_what_the_append_verified_is_committed() -> None:
@@ -142,7 +141,7 @@ def test_a_committed_entry_is_never_replaced() -> None:
     group = Group()
     group.elect(1)
     group.propose(1, b"a")
-    group.deliver()
+    group.stabilise()
     node = group.nodes[1]
     node._become_follower(2, 2)
     with pytest.raises(InternalError, match="committed entry is never replaced"):
@@ -155,9 +154,9 @@ def test_an_append_that_begins_before_the_log_does_is_no_conflict() -> None:
     group.elect(1)
     for number in range(5):
         group.propose(1, b"%d" % number)
-    group.deliver()
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.stabilise()
+    group.tick(0.06, [1])
+    group.stabilise()
     follower = group.nodes[2]
     group.give(2, raft.SnapshotSaved(4, 1))
     assert follower.log.first_index == 5
@@ -174,25 +173,25 @@ def test_lost_appends_are_found_and_sent_again() -> None:
         group.propose(1, b"%d" % number)
     group.mail.clear()  # All lost.
     for _ in range(8):
-        group.pass_time(0.05, [1])
-        group.deliver()
+        group.tick(0.05, [1])
+        group.stabilise()
     assert group.applied[2] == [b"0", b"1", b"2"]
 
 
 def test_no_more_than_a_few_appends_are_in_flight_and_each_is_bounded() -> None:
     group = Group()
     group.elect(1)
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.tick(0.06, [1])
+    group.stabilise()
     group.mail.clear()
     for number in range(20):
         group.propose(1, b"%02d" % number * 25)
     sent = [message for _, to, message in group.mail if to == 2 and isinstance(message, Append)]
     assert len(sent) == group.config.in_flight_max
-    group.deliver()
+    group.stabilise()
     for _ in range(3):
-        group.pass_time(0.05, [1])
-        group.deliver()
+        group.tick(0.05, [1])
+        group.stabilise()
     assert len(group.applied[2]) == 20
     follower_appends = [e for e in effects_of(group, 1, raft.Send) if isinstance(e.message, Append)]
     assert all(sum(len(entry.data) for entry in e.message.entries) <= 100 for e in follower_appends)
@@ -204,7 +203,7 @@ def test_too_much_uncommitted_is_refused_and_nothing_happened() -> None:
     outcomes = [group.propose(1, b"x" * 300)[0] for _ in range(5)]
     assert [type(outcome) for outcome in outcomes] == [raft.Proposed] * 3 + [raft.ProposalRefused] * 2
     assert leader.log.last_index == 4
-    group.deliver()
+    group.stabilise()
     assert isinstance(group.propose(1, b"x" * 300)[0], raft.Proposed)
 
 
@@ -213,15 +212,15 @@ def test_a_read_waits_for_a_commit_in_the_leader_s_own_term() -> None:
     group = Group()
     group.start(1, log_of(1, 1), HardState(1, 0))
     group.start(2, log_of(1, 1), HardState(1, 0))
-    group.pass_time(2.0, [1])
-    group.deliver(lambda _s, _t, message: not isinstance(message, AppendReply))
+    group.tick(2.0, [1])
+    group.stabilise(lambda _s, _t, message: not isinstance(message, AppendReply))
     assert group.nodes[1].is_leader()
     group.give(1, raft.ReadIndex(7))
-    group.deliver(lambda _s, _t, message: not isinstance(message, AppendReply))
+    group.stabilise(lambda _s, _t, message: not isinstance(message, AppendReply))
     assert effects_of(group, 1, raft.ReadReady) == []
     for _ in range(3):
-        group.pass_time(0.05, [1])
-        group.deliver()
+        group.tick(0.05, [1])
+        group.stabilise()
     assert effects_of(group, 1, raft.ReadReady) == [raft.ReadReady(7, 3)]
 
 
@@ -230,17 +229,17 @@ def test_a_read_needs_a_majority_s_word_given_after_it() -> None:
     group = Group()
     group.elect(1)
     group.mail.clear()
-    group.pass_time(0.06, [1])
+    group.tick(0.06, [1])
     early = group.mail
     group.mail = []
     group.give(1, raft.ReadIndex(7))
     group.mail.clear()
     for sender, to, message in early:
         group.give(to, raft.Received(sender, message))
-    group.deliver()
+    group.stabilise()
     assert effects_of(group, 1, raft.ReadReady) == []
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.tick(0.06, [1])
+    group.stabilise()
     assert [ready.context for ready in effects_of(group, 1, raft.ReadReady)] == [7]
 
 
@@ -250,8 +249,8 @@ def test_a_deposed_leader_refuses_its_reads() -> None:
     group.give(1, raft.ReadIndex(7))
     group.mail.clear()
     group.elect(2, among=(2, 3))
-    group.pass_time(0.06, [2])
-    group.deliver()
+    group.tick(0.06, [2])
+    group.stabilise()
     assert effects_of(group, 1, raft.ReadReady) == []
     assert [refused.context for refused in effects_of(group, 1, raft.ReadRefused)] == [7]
 
@@ -277,13 +276,12 @@ def test_a_follower_behind_the_log_s_begin_gets_the_snapshot_in_chunks_and_then_
     group.elect(1, among=(1, 2))
     for number in range(6):
         group.propose(1, b"%d" % number)
-        group.deliver_between(1, 2)
-    group.snapshot = (5, 1, b"0 1 2 3")
-    group.give(1, raft.SnapshotSaved(5, 1))
+        group.stabilise_among(1, 2)
+    group.compact(1, 5)
     assert group.nodes[1].log.first_index == 6
     for _ in range(6):
-        group.pass_time(0.05, [1])
-        group.deliver()
+        group.tick(0.05, [1])
+        group.stabilise()
     assert group.applied[3] == [b"0", b"1", b"2", b"3", b"4", b"5"]
     chunks = [e.message for e in effects_of(group, 1, raft.Send) if type(e.message).__name__ == "InstallSnapshot"]
     assert max(len(chunk.data) for chunk in chunks) == group.config.chunk_bytes_max
@@ -294,13 +292,12 @@ def test_a_lost_chunk_is_sent_again() -> None:
     group.elect(1, among=(1, 2))
     for number in range(6):
         group.propose(1, b"%d" % number)
-        group.deliver_between(1, 2)
-    group.snapshot = (5, 1, b"0 1 2 3")
-    group.give(1, raft.SnapshotSaved(5, 1))
+        group.stabilise_among(1, 2)
+    group.compact(1, 5)
     lost = iter([True, False, True, True] + [False] * 1000)
     for _ in range(120):
-        group.pass_time(0.05, [1])
-        group.deliver(lambda _s, _t, message: type(message).__name__ != "InstallSnapshot" or not next(lost))
+        group.tick(0.05, [1])
+        group.stabilise(lambda _s, _t, message: type(message).__name__ != "InstallSnapshot" or not next(lost))
     assert group.applied[3] == [b"0", b"1", b"2", b"3", b"4", b"5"]
 
 
@@ -308,9 +305,9 @@ def test_a_snapshot_older_than_the_state_changes_nothing() -> None:
     group = Group()
     group.elect(1)
     group.propose(1, b"a")
-    group.deliver()
-    group.pass_time(0.06, [1])
-    group.deliver()
+    group.stabilise()
+    group.tick(0.06, [1])
+    group.stabilise()
     from noctule.core.raft.messages import InstallSnapshot
 
     group.give(2, raft.Received(1, InstallSnapshot(1, 1, 1, 0, 3, b"old")))
@@ -322,10 +319,10 @@ def test_a_follower_that_lost_its_process_is_asked_anew() -> None:
     group = Group()
     group.elect(1)
     group.propose(1, b"a")
-    group.deliver()
+    group.stabilise()
     group.give(1, raft.Suspect(3))
     assert group.nodes[1].describe().match[3] == 0
     for _ in range(3):
-        group.pass_time(0.05, [1])
-        group.deliver()
+        group.tick(0.05, [1])
+        group.stabilise()
     assert group.nodes[1].describe().match[3] == 2
