@@ -31,7 +31,7 @@ ANSWER_TIMEOUT_S = 2.0
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
-_NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN", b"MISCONF")
+_NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN")
 _PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
 ANSWER_TOO_LARGE = Failure(
     b"TOOLARGE the answer is over the 64 MiB that go from node to node; the command was carried out"
@@ -313,7 +313,9 @@ class Router:
 
     def stop(self, reason: str) -> None:
         """Answer whatever waits and whatever comes at once, with the reason: this node can do nothing more for it."""
-        self._stopped = Failure(b"MISCONF this node has stopped: " + reason.encode())
+        self._stopped = Failure(
+            f"CLUSTERDOWN this node has stopped ({reason}); nothing was applied, ask another node".encode()
+        )
         for lane in self._lanes.values():
             for flight in [*lane.flights.values(), *lane.queries.values()]:
                 self._give_up(flight.commands, _UNKNOWN if flight.batch and flight.was_sent else self._stopped)

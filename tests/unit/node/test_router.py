@@ -453,7 +453,9 @@ def test_a_stopped_node_answers_at_once_and_says_why(node: FakeDispatch) -> None
     node.turn()
     gathered = node.submit(b"SET a 2", b"GET a")
     node.router.stop("No space left on device")
-    stopped = Failure(b"MISCONF this node has stopped: No space left on device")
+    stopped = Failure(
+        b"CLUSTERDOWN this node has stopped (No space left on device); nothing was applied, ask another node"
+    )
     assert replies(sent) == [[UNKNOWN], [stopped]]
     assert replies(gathered) == [[stopped], [stopped]]
     assert replies(node.submit(b"SET b 1")) == [[stopped]]
