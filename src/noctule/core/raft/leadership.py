@@ -142,6 +142,8 @@ class Leadership:
                 return
             progress.next += len(entries)
             progress.in_flight.append(progress.next - 1)
+            if progress.next > log.last_index:
+                return
 
     def append_reply(self, peer: int, message: AppendReply) -> None:
         """A follower accepted or refused."""

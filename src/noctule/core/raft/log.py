@@ -13,23 +13,20 @@ class RaftLog:
     with no entries `last_index == first_index - 1`, the snapshot point.
     """
 
-    __slots__ = ("_entries", "bytes_held", "snapshot_index", "snapshot_term")
+    __slots__ = ("_entries", "bytes_held", "last_index", "snapshot_index", "snapshot_term")
 
     def __init__(self, snapshot_index: int = 0, snapshot_term: int = 0, entries: Sequence[Entry] = ()) -> None:
         self.snapshot_index = snapshot_index
         self.snapshot_term = snapshot_term
         self._entries = list(entries)
+        self.last_index = snapshot_index + len(self._entries)
+        """The index of the newest entry, or of the snapshot point. Kept, not counted: it is asked for at every step."""
         self.bytes_held = sum(len(entry.data) for entry in self._entries)
 
     @property
     def first_index(self) -> int:
         """The index of the oldest entry held, were there one."""
         return self.snapshot_index + 1
-
-    @property
-    def last_index(self) -> int:
-        """The index of the newest entry, or of the snapshot point."""
-        return self.snapshot_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -61,7 +58,9 @@ class RaftLog:
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries after the last one."""
         self._entries.extend(entries)
-        self.bytes_held += sum(len(entry.data) for entry in entries)
+        self.last_index += len(entries)
+        for entry in entries:
+            self.bytes_held += len(entry.data)
 
     def truncate_from(self, index: int) -> None:
         """Forget the entry at `index` and all after it. A committed entry never is: the caller ensures that."""
@@ -69,6 +68,7 @@ class RaftLog:
         position = index - self.snapshot_index - 1
         self.bytes_held -= sum(len(entry.data) for entry in self._entries[position:])
         del self._entries[position:]
+        self.last_index = index - 1
 
     def compact(self, index: int) -> None:
         """Forget entries up to and including `index`, which a snapshot covers."""
@@ -82,6 +82,7 @@ class RaftLog:
     def reset(self, index: int, term: int) -> None:
         """Forget everything; the log now begins after a received snapshot at (`index`, `term`)."""
         self._entries.clear()
+        self.last_index = index
         self.bytes_held = 0
         self.snapshot_index, self.snapshot_term = index, term
 

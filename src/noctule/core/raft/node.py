@@ -210,7 +210,8 @@ class RaftNode:
         """Take entries up to `index` as committed and hand them out."""
         if index <= self.commit:
             return
-        ensure(index <= self.log.last_index, "commit is within the log", index=index, last=self.log.last_index)
+        if index > self.log.last_index:
+            ensure(False, "commit is within the log", index=index, last=self.log.last_index)
         self.commit = index
         entries = self.log.between(self.applied + 1, index)
         self._effects.append(Commit(self.applied + 1, entries))
