@@ -1,1 +1,5 @@
-"""Floor 3: one running process: host of many replicas, router, transport, config; may import adapters, core, base."""
+"""Floor 3: one running process: host of many replicas, router, transport, config; may import adapters, core, base.
+
+Read api.py for what servers see of it, config.py, then node.py, which wires recovery.py, host.py, switchboard.py,
+router.py and conversation.py.
+"""

@@ -5,7 +5,6 @@ one query of reads; a batch keeps its number until it is answered, so it may be 
 applied once (`core.replica.client_sessions`). Whoever waits too long is told whether anything may have happened.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -18,6 +17,7 @@ from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import encode_batch
 from noctule.core.replica.client_sessions import EXPIRED
 from noctule.node.api import Consistency, ReplySink, Store
+from noctule.node.conversation import Conversation
 
 COMMANDS_WAITING_MAX = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
@@ -61,58 +61,6 @@ class Dispatch(Protocol):
 
     def schedule_turn(self) -> None:
         """See to it that `Router.flush` is called soon."""
-
-
-class Conversation:
-    """The commands of one connection, which take effect in the order sent on every key and in every partition.
-
-    Unanswered writes to different partitions may take effect in either order; their answers keep the order sent.
-
-    Writes go on in order by themselves. A read behind an unanswered write goes through the log, behind it. A write
-    behind an unanswered read waits for it, and what follows waits with it: a read must not see what was sent after.
-    """
-
-    __slots__ = ("_held", "_reads", "_router", "_writes")
-
-    def __init__(self, router: "Router") -> None:
-        self._router = router
-        self._reads = 0
-        self._writes = 0
-        self._held: deque[tuple[list[bytes], ReplySink, Consistency]] = deque()
-
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
-        """As `Store.submit`, in order."""
-        if self._held:
-            self._held.append((args, sink, consistency))
-        else:
-            self._begin(args, sink, consistency)
-
-    def _begin(self, args: list[bytes], sink: ReplySink, consistency: Consistency) -> None:
-        spec = check_command(args)
-        if isinstance(spec, Failure):
-            sink.deliver(spec)
-        elif spec.is_write or self._writes:
-            if self._reads:
-                self._held.append((args, sink, consistency))
-                return
-            self._writes += 1
-            self._router.route(spec, args, sink, logged=True, conversation=self)
-        elif consistency is Consistency.EVENTUAL and self._router.read_eventually(spec, args, sink):
-            pass
-        else:
-            self._reads += 1
-            self._router.route(spec, args, sink, logged=False, conversation=self)
-
-    def finished(self, *, logged: bool) -> None:
-        """One command has its answer."""
-        if logged:
-            self._writes -= 1
-        else:
-            self._reads -= 1
-            if not self._reads and self._held:
-                held, self._held = self._held, deque()
-                for args, sink, consistency in held:
-                    self.submit(args, sink, consistency)
 
 
 class _Command:
