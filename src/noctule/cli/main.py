@@ -38,7 +38,7 @@ VERBS = (
         "verify",
         "noctule.cli.verify",
         "verify",
-        "Verify a running cluster: health, distribution, sessions, health endpoints; exit code 0 only when all hold.",
+        "Verify a running cluster, or a history of what clients were answered; exit code 0 only when all holds.",
     ),
     Verb("version", "noctule.cli.output", "version", "Print the version."),
 )

@@ -1,20 +1,47 @@
-"""`noctule verify`: look at a running cluster from outside and say what holds."""
+"""`noctule verify`: look at a running cluster from outside, or at a history, and say what holds.
+
+``noctule verify [URL]`` is ``noctule verify cluster [URL]``: what begins with no command's name is for that.
+"""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typer.core import TyperGroup
 
+from noctule.cli.history import history
 from noctule.verify.verification.options import NODE_URL_DEFAULT, Options
 from noctule.verify.verification.report import Report
 from noctule.verify.verification.run import CHECKS, Check
 from noctule.verify.verification.run import verify as run_verification
 from noctule.verify.verification.screen import show
 
+DEFAULT = "cluster"
 
-def verify(
+
+class _ClusterByDefault(TyperGroup):
+    """A group whose first word may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command in front of what is no command."""
+        is_named = bool(args) and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if is_named else [DEFAULT, *args])
+
+
+verify = typer.Typer(
+    cls=_ClusterByDefault,
+    help="""Verify a running cluster, or a history of what clients were answered; exit code 0 only when all holds.
+
+    Without the name of a command it verifies a cluster: noctule verify http://127.0.0.1:8080""",
+    rich_markup_mode=None,
+)
+verify.command("history")(history)
+
+
+@verify.command(DEFAULT)
+def cluster(
     url: Annotated[str, typer.Argument(help="The load balancer.")] = "http://127.0.0.1:8080",
     node: Annotated[
         str, typer.Option(envvar="NOCTULE_NODE", help="The HTTP URL of any node; it knows the instances and the store.")
@@ -37,7 +64,10 @@ def verify(
         str, typer.Option(help="The page that gives name, visits and session as JSON.")
     ] = "/api/whoami",
 ) -> None:
-    """Verify a running cluster: health, distribution, sessions, health endpoints; exit code 0 only when all hold."""
+    """Verify a running cluster: health, distribution, sessions, health endpoints; exit code 0 only when all hold.
+
+    The word cluster may be left out.
+    """
     options = Options(
         node=node,
         instances=tuple(instance or ()),

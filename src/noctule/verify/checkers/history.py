@@ -19,7 +19,7 @@ LINE_BYTES_MAX = HTTP_BODY_BYTES_MAX
 Outcome = Literal["ok", "fail", "unknown"]
 
 
-class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Operation(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One operation of one client: a line of a history."""
 
     process: int | str
@@ -29,7 +29,7 @@ class Operation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: float
     """When it was sent, in seconds of a clock that all processes share."""
     outcome: Outcome
-    """``ok``: took effect between start and end. ``fail``: never did. ``unknown``: once at any time after start, or never."""
+    """``ok``: took effect between start and end. ``fail``: never did. ``unknown``: once after start, or never."""
     key: str | None = None
     """None for a transaction only."""
     arguments: tuple[Any, ...] = ()
@@ -49,7 +49,7 @@ def load_history(path: Path) -> list[Operation]:
     except OSError as error:
         raise ConfigError(f"cannot read the history {path}: {error.strerror}") from error
     try:
-        operations = msgspec.json.Decoder(list[Operation]).decode_lines(data)
+        operations = msgspec.json.Decoder(Operation).decode_lines(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         operations = _decode_slowly(path, data)
     for number, operation in enumerate(operations):

@@ -78,11 +78,20 @@ class Register:
         return new if matched else state
 
     def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """A change of unknown fate matters only when somebody sees its value."""
-        seen = _seen((target, *pending))
-        if seen is None:
+        """A change of unknown fate matters only when somebody sees its value, or that the value is another now."""
+        if all(each.outcome == "ok" for each in pending):
             return [True] * len(pending)
-        return [each.outcome == "ok" or each.arguments[-1] in seen for each in pending]
+        answered = [target, *(each for each in pending if each.outcome == "ok")]
+        if any(each.op == "cas" and each.result is False and each.arguments[0] == state for each in answered):
+            return _first_alike(pending)
+        seen = {each.result if each.op == "read" else each.arguments[0] for each in answered if each.op != "write"}
+        chain = [each for each in pending if each.op == "cas" and each.outcome != "ok"]
+        while found := {each.arguments[0] for each in chain if each.arguments[1] in seen} - seen:
+            seen |= found
+        return [
+            first and (each.outcome == "ok" or each.arguments[-1] in seen)
+            for each, first in zip(pending, _first_alike(pending), strict=True)
+        ]
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """Changes whose values nobody kept has seen."""
@@ -116,17 +125,8 @@ class Counter:
         return value if operation.result is None or operation.result == value else REFUSED
 
     def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """Of equal increments of unknown fate the first stands for all: they end never, so nothing tells them apart."""
-        met: set[int] = set()
-        answer = []
-        for each in pending:
-            if each.outcome == "ok":
-                answer.append(True)
-                continue
-            amount = each.arguments[0]
-            answer.append(amount not in met)
-            met.add(amount)
-        return answer
+        """Any increment changes what all others are answered."""
+        return _first_alike(pending)
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """Reads only: every value depends on all increments before."""
@@ -134,7 +134,7 @@ class Counter:
 
 
 class Set:
-    """``add`` and ``remove`` [member] give whether they changed it, or null; ``contains`` [member]; ``read`` gives all."""
+    """``add`` and ``remove`` [member] give whether they changed it or null; ``contains`` [member]; ``read``: all."""
 
     name = "set"
     initial: State = frozenset()
@@ -172,15 +172,22 @@ class Set:
         return state | {member} if operation.op == "add" else state - {member}
 
     def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """Operations on different members commute, so only the target's member and what reads need to differ matter."""
+        """Operations on different members commute: the target's member, and for each read one member at a time.
+
+        On the way to what a read saw the order of the members is free, so the first that differs goes first.
+        """
         assert isinstance(state, frozenset)
-        members = set()
+        wanted: set[object] = set() if target.op == "read" else {target.arguments[0]}
+        changeable = dict.fromkeys(each.arguments[0] for each in pending if each.op not in self.pure)
         for each in (target, *pending):
             if each.op == "read":
-                members |= state ^ set(each.result)
-        if target.op != "read":
-            members.add(target.arguments[0])
-        return [each.op == "read" or each.arguments[0] in members for each in pending]
+                different = state ^ set(each.result)
+                if different <= changeable.keys():
+                    wanted.update([member for member in changeable if member in different][:1])
+        return [
+            first and (each.op == "read" or each.arguments[0] in wanted)
+            for each, first in zip(pending, _first_alike(pending), strict=True)
+        ]
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """What changes nothing, and every change of a member that nothing kept speaks of."""
@@ -191,6 +198,20 @@ class Set:
 
 
 REGISTER, COUNTER, SET = Register(), Counter(), Set()
+
+
+def _first_alike(pending: Sequence[Operation]) -> list[bool]:
+    """False for a repetition: of equal operations of unknown fate, which never end, the first stands for all."""
+    met: set[tuple[object, ...]] = set()
+    answer = []
+    for each in pending:
+        if each.outcome == "ok":
+            answer.append(True)
+            continue
+        alike = (each.op, each.arguments, each.result)
+        answer.append(alike not in met)
+        met.add(alike)
+    return answer
 
 
 def _seen(operations: Sequence[Operation]) -> set[State] | None:

@@ -205,10 +205,11 @@ class Group:
         self.holds_disk.discard(self._known(node))
         self.sync(node)
 
-    def sync(self, node: int) -> None:
-        """Make durable, in order, what waits by now; messages that waited for it leave."""
+    def sync(self, node: int, count: int | None = None) -> None:
+        """Make durable, in order, so many of what waits by now, all by default; messages that waited for it leave."""
         self._running(node)
-        for _ in range(len(self.unsynced[node])):
+        waiting = len(self.unsynced[node])
+        for _ in range(waiting if count is None else min(count, waiting)):
             if not self.unsynced[node]:
                 return  # What the first ones caused has synced the rest.
             stored = self.unsynced[node].popleft()
@@ -224,7 +225,7 @@ class Group:
     # Events ----------------------------------------------------------------------------------------------------------
 
     def give(self, node: int, event: raft.Event) -> list[raft.Effect]:
-        """One event to one node: its letters go to the mail, its disk syncs at once unless held; returns its effects."""
+        """One event to one node; returns its effects. Letters go to the mail, the disk syncs at once unless held."""
         machine = self._running(node)
         effects = machine.handle(event, self.now)
         self.effects[node].extend(effects)
@@ -252,7 +253,8 @@ class Group:
         machine.check()
         if snapshot_wanted:
             snapshot = self.disk[node].snapshot
-            self.give(node, raft.SnapshotLoaded(*snapshot) if snapshot is not None else raft.SnapshotLoaded(0, 0, None))
+            loaded = (snapshot.index, snapshot.term, snapshot.data) if snapshot is not None else (0, 0, None)
+            self.give(node, raft.SnapshotLoaded(*loaded))
         return effects
 
     def campaign(self, node: int) -> None:

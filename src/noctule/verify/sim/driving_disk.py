@@ -3,7 +3,7 @@
 It keeps plain values by the rules of `node/recovery.py`; records and bytes are the WAL's own tests' matter.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from noctule.base.ensure import ensure
 from noctule.core.raft.events import Persist, SaveSnapshot
@@ -11,7 +11,8 @@ from noctule.core.raft.log import RaftLog
 from noctule.core.raft.messages import Entry, HardState
 
 
-class Snapshot(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Snapshot:
     """A snapshot file: the state once the log is applied up to (`index`, `term`)."""
 
     index: int
@@ -48,7 +49,7 @@ class HandDisk:
         """What a node starts with: hard state, log, and the index its snapshot's state has applied."""
         if self.snapshot is None:
             return self.hard_state, RaftLog(*self.mark, self.entries), 0
-        index, term, _ = self.snapshot
+        index, term = self.snapshot.index, self.snapshot.term
         log = RaftLog(*self.mark, self.entries)
         if log.term_at(index) != term:
             # Killed after a received snapshot was saved and before the log said so (figure 13, step 7).

@@ -7,7 +7,9 @@ import argparse
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
+from noctule.verify.checkers.history import write_history
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 from noctule.verify.sim.world import Outcome, World
 
@@ -16,7 +18,12 @@ EXIT_SAFETY, EXIT_LIVENESS, EXIT_CRASH = 10, 11, 12
 
 def run_seed(seed: int) -> Outcome:
     """One world from one seed; 3 nodes, or 5 for every fourth seed."""
-    return World(seed, node_count=5 if seed % 4 == 3 else 3).run()
+    return world_of(seed).run()
+
+
+def world_of(seed: int) -> World:
+    """The world of a seed, not run yet; its `history` is there also when the run then fails."""
+    return World(seed, node_count=5 if seed % 4 == 3 else 3)
 
 
 def main() -> int:
@@ -25,7 +32,10 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--seed", type=int, help="replay this one")
+    parser.add_argument("--history", type=Path, help="write what the clients of --seed were answered into this file")
     options = parser.parse_args()
+    if options.history and options.seed is None:
+        parser.error("--history needs --seed: a history is of one world")
     seeds = [options.seed] if options.seed is not None else range(options.first, options.first + options.seeds)
     started = time.monotonic()
     total: Counter[str] = Counter()
@@ -33,7 +43,12 @@ def main() -> int:
     for seed in seeds:
         code = 0
         try:
-            outcome = run_seed(seed)
+            world = world_of(seed)
+            try:
+                outcome = world.run()
+            finally:
+                if options.history:
+                    write_history(options.history, world.history.operations())
         except SafetyViolation as error:
             code, kind, reason = EXIT_SAFETY, "safety", str(error)
         except LivenessViolation as error:

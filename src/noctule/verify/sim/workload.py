@@ -3,6 +3,7 @@
 Counters show lost, doubled and stale operations at once: each increment is answered by a number that no other increment
 gets, and a read may not be below what was acknowledged before it began, nor above what was begun before it ended.
 Sets of unique members (hash fields) show that acknowledged writes are present at the end, in a second data type.
+What was done and answered is also recorded, for the checkers, in the world's history.
 """
 
 import random
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from noctule.verify.sim.world import World
 
 KEYS = 6
+
+
+def recorded(command: bytes, reply: Reply) -> object:
+    """The answer to a command in the words of a history."""
+    if command == b"GET":
+        return int(reply) if isinstance(reply, bytes) else 0
+    if command == b"HKEYS":
+        return [field.decode() for field in reply if isinstance(field, bytes)] if isinstance(reply, list) else []
+    return bool(reply) if command == b"HSET" else reply
 
 
 class _Counter:
@@ -81,7 +91,7 @@ class _Client:
         key = self._chance.randrange(KEYS)
         kind = self._chance.random()
         self._count += 1
-        operation = _Operation(self, key, kind)
+        operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
         machine.router.submit(operation.args, operation)
         # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
@@ -90,6 +100,10 @@ class _Client:
     def finished(self) -> None:
         self._workload.in_flight -= 1
         self._world.time.after(self._chance.uniform(0.0005, 0.01), self._next)
+
+    @property
+    def number(self) -> int:
+        return self._number
 
     @property
     def workload(self) -> Workload:
@@ -102,14 +116,17 @@ class _Client:
 class _Operation:
     """One command and the judgement of its answer; also its `ReplySink`."""
 
-    def __init__(self, client: _Client, key: int, kind: float) -> None:
+    def __init__(self, client: _Client, world: "World", key: int, kind: float) -> None:
         self._client = client
+        self._world = world
         self._over = False
         workload = client.workload
         self._counter = workload.counters[key]
         self._floor = self._counter.acknowledged_max
+        arguments: tuple[int | str, ...] = ()
         if kind < 0.4:
             self._kind = "increment"
+            arguments = (1,)
             self._counter.begun += 1
             self.args = [b"INCR", b"counter:%d" % key]
         elif kind < 0.7:
@@ -119,7 +136,9 @@ class _Operation:
             self._kind = "add"
             self._set = b"set:%d" % key
             self._member = client.member()
+            arguments = (self._member.decode(),)
             self.args = [b"HSET", self._set, self._member, b"1"]
+        self._begun = world.history.begin(client.number, self.args[1].decode(), self._kind, arguments, world.time.now())
 
     def lost(self) -> None:
         """The node died under it."""
@@ -142,11 +161,13 @@ class _Operation:
                 self._end_unknown()
                 return
             self._over = True
+            self._world.history.end(self._begun, "fail", self._world.time.now())
             self._client.workload.failed += 1
             self._client.finished()
             return
         self._over = True
         self._client.workload.done += 1
+        self._world.history.end(self._begun, "ok", self._world.time.now(), recorded(self.args[0], reply))
         self._judge(reply)
         self._client.finished()
 

@@ -18,12 +18,13 @@ from noctule.core.raft.config import RaftConfig
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.wire.frames import Envelope
 from noctule.node.recovery import ReplicaSettings
+from noctule.verify.checkers.history import Recorder
 from noctule.verify.sim.disk import SimulatedDisk
 from noctule.verify.sim.invariants import Invariants, LivenessViolation
 from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.network import Network, NetworkFaults
 from noctule.verify.sim.time import VirtualTime
-from noctule.verify.sim.workload import KEYS, Workload
+from noctule.verify.sim.workload import KEYS, Workload, recorded
 
 STATES_EVERY_S = 0.25
 HEAL_S_MAX = 20.0
@@ -54,6 +55,7 @@ class World:
         self.time = VirtualTime()
         self.network = Network(self.time, random.Random(self.chance.getrandbits(64)))
         self.invariants = Invariants()
+        self.history = Recorder()
         self.counts: Counter[str] = Counter()
         nodes = range(1, node_count + 1)
         self.disks = {node: SimulatedDisk(self.time, random.Random(self.chance.getrandbits(64))) for node in nodes}
@@ -224,6 +226,7 @@ class World:
         deadline = self.time.now() + HEAL_S_MAX
         for args in wanted:
             sink = _Sink()
+            begun = self.history.begin("read-back", args[1].decode(), "read", (), self.time.now())
             self.machines[1].router.submit(args, sink)
             while not sink.replies:
                 if self.time.now() > deadline or not self.time.step():
@@ -232,6 +235,7 @@ class World:
             if isinstance(reply, Failure):
                 raise LivenessViolation(f"{args!r} was answered {reply!r} after everything was healed")
             read[args[1]] = reply
+            self.history.end(begun, "ok", self.time.now(), recorded(args[0], reply))
         self.workload.check_end(read)
 
 

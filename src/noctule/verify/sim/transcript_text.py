@@ -1,0 +1,110 @@
+"""What happened in a group driven by hand, as text: one line for each, with every field of every message."""
+
+from typing import assert_never
+
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import Entry, Message
+from noctule.verify.sim.driving import Asked, Crashed, Delivered, Happening, Letter, Lost, Synced
+
+DATA_SHOWN_BYTES_MAX = 16
+"""Longer data is shown by its size."""
+
+
+def line_of(happening: Happening) -> str:
+    """One line for one happening."""
+    match happening:
+        case Delivered(letter):
+            return letter_text(letter, "->")
+        case Lost(letter, reason):
+            return f"{letter_text(letter, '-x')} ({reason})"
+        case Synced(node, stored):
+            if isinstance(stored, raft.SaveSnapshot):
+                return f"{node} has synced snapshot {stored.index}@{stored.term}"
+            return f"{node} has synced {stored_text(stored)}"
+        case Crashed(node, unsynced):
+            return f"{node} crashes and loses {unsynced} unsynced"
+        case Asked(node, effect, held):
+            return f"{node} {effect_text(effect)}" + (
+                ", not synced yet" if held and isinstance(effect, raft.Persist | raft.SaveSnapshot) else ""
+            )
+
+
+def letter_text(letter: Letter, arrow: str) -> str:
+    """Sender, receiver, kind and every field."""
+    return f"{letter.sender} {arrow} {letter.to} {message_text(letter.message)}"
+
+
+def message_text(message: Message) -> str:
+    """The kind of a message and every field."""
+    values = [f"{name}={value_text(getattr(message, name))}" for name in message.__struct_fields__]
+    return " ".join([type(message).__name__, *values])
+
+
+def value_text(value: object) -> str:
+    """A field of a message."""
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case bytes():
+            return data_text(value)
+        case [*entries]:
+            return f"[{' '.join(entry_text(entry) for entry in entries)}]"
+        case _:
+            return str(value)
+
+
+def entry_text(entry: object) -> str:
+    """An entry's term and data; the no-op has none."""
+    if not isinstance(entry, Entry):
+        return str(entry)
+    return f"{entry.term}:{data_text(entry.data)}" if entry.data else f"{entry.term}:-"
+
+
+def data_text(data: bytes) -> str:
+    """Short data itself, longer by its size."""
+    if len(data) <= DATA_SHOWN_BYTES_MAX:
+        return data.decode("ascii", "backslashreplace").replace(" ", "_")
+    return f"({len(data)} bytes)"
+
+
+def effect_text(effect: raft.Effect) -> str:
+    """What a node asked for."""
+    match effect:
+        case raft.Persist():
+            waiting = f", then sends {len(effect.after)}" if effect.after else ""
+            return f"persists {stored_text(effect)}{waiting}"
+        case raft.Commit(first_index=first, entries=entries):
+            return f"commits {first}..{first + len(entries) - 1} {value_text(entries)}"
+        case raft.Proposed(index=index, term=term):
+            return f"appends the proposal at {index}@{term}"
+        case raft.ProposalRefused(leader=leader):
+            return f"refuses the proposal, leader {leader or 'unknown'}"
+        case raft.ReadReady(context=context, index=index):
+            return f"has read {context} ready at {index}"
+        case raft.ReadRefused(context=context, leader=leader):
+            return f"refuses read {context}, leader {leader or 'unknown'}"
+        case raft.RoleChanged(role=role, term=term, leader=leader):
+            return f"is {role} in term {term}, leader {leader or 'unknown'}"
+        case raft.LoadSnapshot():
+            return "loads its snapshot"
+        case raft.SaveSnapshot(index=index, term=term, data=data):
+            return f"saves snapshot {index}@{term} ({len(data)} bytes)"
+        case raft.Restore(index=index, term=term, data=data):
+            return f"restores {index}@{term} {data_text(data)}"
+        case raft.Send(to=to, message=message):
+            return f"sends to {to} {message_text(message)}"
+        case _:
+            assert_never(effect)
+
+
+def stored_text(persist: raft.Persist) -> str:
+    """What is to become durable: hard state, where the log begins, entries."""
+    parts = []
+    if persist.hard_state is not None:
+        parts.append(f"term {persist.hard_state.term} vote {persist.hard_state.vote or 'none'}")
+    if persist.mark is not None:
+        parts.append(f"{'a new log' if persist.replace_log else 'the log'} after {persist.mark[0]}@{persist.mark[1]}")
+    if persist.entries:
+        last = persist.first_index + len(persist.entries) - 1
+        parts.append(f"{persist.first_index}..{last} {value_text(persist.entries)}")
+    return ", ".join(parts) or "nothing new"
