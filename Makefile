@@ -8,7 +8,7 @@ SEEDS ?= 300
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim bench docs clean
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim fuzz bench docs clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,10 +54,16 @@ floors: $(VENV)/dev.stamp ## Check that floors import lower floors only
 	@$(BIN)/lint-imports
 
 sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEED=n to replay one)
-	@$(BIN)/python -m noctule.verify.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+	@$(BIN)/python -m noctule.verify.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs 0)
 
-bench: $(VENV)/dev.stamp engines ## Measure three nodes beside redis-server, and failover times
+fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
+	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, throughput, elections and failover; 20 minutes
+	@$(BIN)/python bench/consensus.py
+	@$(BIN)/python bench/wal.py
 	@$(BIN)/python bench/throughput.py
+	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 import redis
 from ledger import LOSSES_SHOWN_MAX, Ledger, find_losses
-from machine import Machine, TimerLateness, describe, look_at_machine, percentile
+from machine import Distribution, Machine, TimerLateness, describe, distribution, look_at_machine
 from script import add_json_option, positive_count, run_script, write_json
-from subjects import NoctuleCluster, bench_folder, noctule_cluster, wait_until
+from subjects import NoctuleCluster, bench_folder, led_partitions, noctule_cluster, wait_until
 from writer import Writer
 
 from noctule.base.ids import GroupId
@@ -36,19 +36,11 @@ class Round(msgspec.Struct, frozen=True):
     killed_node: int
     failover_ms: float
     """From the kill to the first acknowledgement of a write that was sent after it."""
-    settled_after_s: float
-    """From the kill until the node was back and led its share again."""
+    recovered_after_s: float
+    """From the kill until all nodes were there and agreed on a leader of each group."""
     writes_acknowledged: int
     writes_failed: int
     """In the whole round, the return of the node included."""
-
-
-class Distribution(msgspec.Struct, frozen=True):
-    """Many measurements of one thing, in milliseconds; percentiles by nearest rank."""
-
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -70,7 +62,7 @@ class Report(msgspec.Struct, frozen=True):
 def main() -> int:
     """Measure, verify and report."""
     parser = argparse.ArgumentParser(description="Kill leaders under a writing client and time its way on.")
-    parser.add_argument("--kills", type=positive_count, default=50, help="one in each round (default 50)")
+    parser.add_argument("--kills", type=positive_count, default=200, help="one in each round (default 200)")
     add_json_option(parser)
     options = parser.parse_args()
     kills: int = options.kills
@@ -100,28 +92,31 @@ def main() -> int:
 
 
 def run_rounds(cluster: NoctuleCluster, kills: int) -> tuple[list[Ledger], list[Round]]:
-    """One kill after the other, going through the partitions, whose leaders take turns over the nodes."""
+    """One kill after the other, of the process that has run for longest among those that lead."""
     partitions = cluster.partitions()
     ledgers = {partition: Ledger(tag_of(partition, len(partitions))) for partition in partitions}
-    rounds = []
-    for number, partition in zip(range(1, kills + 1), itertools.cycle(partitions), strict=False):
-        measured = run_round(cluster, partition, ledgers[partition])
+    rounds: list[Round] = []
+    for number in range(1, kills + 1):
+        measured = run_round(cluster, ledgers)
         rounds.append(measured)
         output.say(
-            f"kill {number} of {kills}: node {measured.killed_node}, leader of partition {partition}; "
+            f"kill {number} of {kills}: node {measured.killed_node}, leader of partition {measured.partition}; "
             f"writes went on after {measured.failover_ms:.0f} ms, {measured.writes_failed} failed; "
-            f"settled after {measured.settled_after_s:.1f} s"
+            f"all back after {measured.recovered_after_s:.1f} s"
         )
     return list(ledgers.values()), rounds
 
 
-def run_round(cluster: NoctuleCluster, partition: GroupId, ledger: Ledger) -> Round:
-    """Kill the partition's leader under a writer, and wait until the cluster is as it was.
+def run_round(cluster: NoctuleCluster, ledgers: dict[GroupId, Ledger]) -> Round:
+    """Kill a leader while a partition of its is written to, and wait until no node and no entry is missing.
 
-    The writer is connected to the node after the leader, so its own connection outlives the kill.
+    The writer is connected to the node after the leader, so its own connection outlives the kill. Of the leader's
+    partitions it takes the one that was written to least.
     """
-    leader, picture = cluster.leader_of(partition)
+    leader, picture = cluster.wait_victim()
     survivor = cluster.nodes[leader.id % len(cluster.nodes)]
+    partition = min(led_partitions(picture), key=lambda led: ledgers[led].writes_acknowledged)
+    ledger = ledgers[partition]
     acknowledged, failed = ledger.writes_acknowledged, ledger.writes_failed
     with Writer(survivor.host, survivor.resp_port, ledger) as writer:
         wait_until(
@@ -139,14 +134,14 @@ def run_round(cluster: NoctuleCluster, partition: GroupId, ledger: Ledger) -> Ro
         )
         first = writer.first_sent_after(dead_at)
         assert first is not None
-        cluster.wait_settled()
-        settled_at = time.monotonic()
+        cluster.wait_recovered()
+        recovered_at = time.monotonic()
     cluster.wait_caught_up()
     return Round(
         partition=partition,
         killed_node=leader.id,
         failover_ms=round((first.answered_at - killed_at) * 1000, 3),
-        settled_after_s=round(settled_at - killed_at, 3),
+        recovered_after_s=round(recovered_at - killed_at, 3),
         writes_acknowledged=ledger.writes_acknowledged - acknowledged,
         writes_failed=ledger.writes_failed - failed,
     )
@@ -165,20 +160,14 @@ def verify(cluster: NoctuleCluster, ledgers: list[Ledger]) -> list[str]:
         return [loss for ledger in ledgers for loss in find_losses(client, ledger)]
 
 
-def distribution(values_ms: list[float]) -> Distribution:
-    """Summarize measurements, of which there must be one at least."""
-    p50_ms, p99_ms = (round(percentile(values_ms, percent), 3) for percent in (50, 99))
-    return Distribution(p50_ms, p99_ms, round(max(values_ms), 3))
-
-
 def show(report: Report) -> None:
     """The table, what the client saw, and what was lost."""
     output.print_table(
         f"{report.kills} leaders of {report.nodes} nodes killed with SIGKILL",
         ("", "p50 ms", "p99 ms", "max ms"),
         [
-            ("kill to the next acknowledged write", *cells(report.failover)),
-            ("lateness of a 10 ms timer meanwhile", *cells(report.timer_lateness)),
+            ("kill to the next acknowledged write", *report.failover.cells()),
+            ("lateness of a 10 ms timer meanwhile", *report.timer_lateness.cells()),
         ],
     )
     print(f"writes: {report.writes_acknowledged} acknowledged, {report.writes_failed} failed")
@@ -186,11 +175,6 @@ def show(report: Report) -> None:
     for loss in report.losses[:LOSSES_SHOWN_MAX]:
         print(f"  {loss}")
     print(describe(report.machine))
-
-
-def cells(measured: Distribution) -> tuple[str, str, str]:
-    """One row's numbers."""
-    return f"{measured.p50_ms:.1f}", f"{measured.p99_ms:.1f}", f"{measured.max_ms:.1f}"
 
 
 if __name__ == "__main__":

@@ -55,6 +55,24 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * percent / 100) - 1)]
 
 
+class Distribution(msgspec.Struct, frozen=True):
+    """Many measurements of one thing, in milliseconds; percentiles by nearest rank."""
+
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+    def cells(self) -> tuple[str, str, str]:
+        """One row's numbers in a table."""
+        return f"{self.p50_ms:.1f}", f"{self.p99_ms:.1f}", f"{self.max_ms:.1f}"
+
+
+def distribution(values_ms: Sequence[float]) -> Distribution:
+    """Summarize measurements, of which there must be one at least."""
+    p50_ms, p99_ms = (round(percentile(values_ms, percent), 3) for percent in (50, 99))
+    return Distribution(p50_ms, p99_ms, round(max(values_ms), 3))
+
+
 class TimerLateness:
     """Measures, in a thread while the ``with`` block runs, how much later than asked a sleep of 10 ms ends.
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,8 +20,9 @@ import redis
 
 from noctule.base.errors import ConfigError, ProtocolError, UnavailableError
 from noctule.base.ids import META_GROUP, GroupId
-from noctule.client.pictures import Cluster, Group
+from noctule.client.pictures import Cluster
 from noctule.deploy.local.checks import free_ports
+from noctule.deploy.local.restarts import SETTLED_S as RESTARTS_SETTLED_S
 from noctule.deploy.local.supervisor import Running, RunningNode
 from noctule.node.recovery import preferred_leader
 
@@ -31,6 +32,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 START_S_MAX = 60.0
 STOP_S_MAX = 60.0
 """An orderly stop takes a second or two; what is left after this is killed."""
+RECOVERED_S_MAX = 60.0
+"""From a kill until the node is back; the next victim must have run for `RESTARTS_SETTLED_S` beside that."""
 SETTLED_S_MAX = 120.0
 """Balance moves one group in a second at most, and only to a node that has been back for three."""
 PICTURE_S_MAX = 5.0
@@ -42,6 +45,11 @@ class NoctuleCluster:
 
     def __init__(self, running: Running) -> None:
         self.nodes: list[RunningNode] = running.nodes
+        self._logs = Path(running.data_dir) / "logs"
+
+    def log_of(self, node: RunningNode) -> Path:
+        """The log of a node over all its lives, as JSON lines."""
+        return self._logs / f"node-{node.id}.log"
 
     def picture(self, node: RunningNode) -> Cluster:
         """GET /api/cluster of this node; raises `UnavailableError` when it does not serve."""
@@ -61,13 +69,30 @@ class NoctuleCluster:
         groups = self.picture(self.nodes[0]).groups
         return [GroupId(group.id) for group in groups if group.id != META_GROUP]
 
-    def leader_of(self, partition: GroupId) -> tuple[RunningNode, Cluster]:
-        """The node that says itself that it leads the partition, and its picture; `UnavailableError` without one."""
-        for node in self.nodes:
-            picture = self.picture(node)
-            if group_of(picture, partition).role == "leader":
-                return node, picture
-        raise UnavailableError(f"no node leads partition {partition}")
+    def wait_victim(self) -> tuple[RunningNode, Cluster]:
+        """The node to be killed next, and its picture: of those that say that they lead a partition the oldest process.
+
+        It has run for `RESTARTS_SETTLED_S`: an earlier death would be held against it, and it would be started again
+        later each time.
+        """
+        victims: list[tuple[RunningNode, Cluster]] = []
+
+        def why_not() -> str:
+            leading = [(node, picture) for node in self.nodes if led_partitions(picture := self.picture(node))]
+            if not leading:
+                return "no node leads a partition"
+            node, picture = max(leading, key=lambda found: found[1].uptime_s)
+            if picture.uptime_s < RESTARTS_SETTLED_S:
+                return f"node {node.id} has run for {picture.uptime_s:.1f} s only"
+            victims.append((node, picture))
+            return ""
+
+        wait_until(why_not, "a node to kill", RECOVERED_S_MAX)
+        return victims[0]
+
+    def wait_recovered(self) -> None:
+        """Return once all nodes hear each other and agree, for every group, on a leader that says so itself."""
+        wait_until(self._why_not_recovered, "all nodes back and led", RECOVERED_S_MAX)
 
     def wait_settled(self) -> None:
         """Return once all nodes serve and every group is led by the node that leads it while all is well."""
@@ -76,6 +101,19 @@ class NoctuleCluster:
     def wait_caught_up(self) -> None:
         """Return once no replica misses an entry; nobody may be writing."""
         wait_until(self._why_not_caught_up, "replicas caught up", SETTLED_S_MAX)
+
+    def _why_not_recovered(self) -> str:
+        pictures = [self.picture(node) for node in self.nodes]
+        for picture in pictures:
+            for peer in picture.nodes:
+                if not peer.alive:
+                    return f"node {picture.node_id} does not hear node {peer.id}"
+        for groups in zip(*(picture.groups for picture in pictures), strict=True):
+            said = {group.leader for group in groups}
+            own = [picture.node_id for picture, group in zip(pictures, groups, strict=True) if group.role == "leader"]
+            if said != set(own):
+                return f"group {groups[0].id} is led by {own}, and the nodes say {said}"
+        return ""
 
     def _why_not_settled(self) -> str:
         voters = tuple(node.id for node in self.nodes)
@@ -99,9 +137,14 @@ class NoctuleCluster:
         return ""
 
 
-def group_of(picture: Cluster, group_id: GroupId) -> Group:
-    """One group of a picture."""
-    return next(group for group in picture.groups if group.id == group_id)
+def led_groups(picture: Cluster) -> list[GroupId]:
+    """The groups that the node of this picture leads, as it says."""
+    return [GroupId(group.id) for group in picture.groups if group.role == "leader"]
+
+
+def led_partitions(picture: Cluster) -> list[GroupId]:
+    """As `led_groups`, without *meta*."""
+    return [group for group in led_groups(picture) if group != META_GROUP]
 
 
 @contextmanager
@@ -112,13 +155,14 @@ def bench_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def noctule_cluster(folder: Path, node_count: int) -> Iterator[NoctuleCluster]:
+def noctule_cluster(folder: Path, node_count: int, *, log_level: str = "info") -> Iterator[NoctuleCluster]:
     """``noctule up`` with its defaults and no app; it takes requests, and its leaders are settled."""
     command = [sys.executable, "-m", "noctule", "up", "--json", "--nodes", str(node_count)]
     command += ["--data-dir", str(folder / "noctule")]
     for door in ("resp", "http", "peer"):
         command += [f"--{door}-port-base", "0"]
-    with _process(command, folder / "noctule.log", reads_stdout=True) as up:
+    environment = {"NOCTULE_LOG_LEVEL": log_level}
+    with _process(command, folder / "noctule.log", reads_stdout=True, environment=environment) as up:
         cluster = NoctuleCluster(_read_running(up, folder / "noctule.log"))
         cluster.wait_settled()
         yield cluster
@@ -164,7 +208,9 @@ def wait_until(why_not: Callable[[], str], what: str, deadline_s: float) -> None
 
 
 @contextmanager
-def _process(command: Sequence[str], log: Path, *, reads_stdout: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
+def _process(
+    command: Sequence[str], log: Path, *, reads_stdout: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a group of its own, so that Ctrl-C reaches this script alone, which then stops it in order."""
     with log.open("wb") as file:
         process = subprocess.Popen(
@@ -173,6 +219,7 @@ def _process(command: Sequence[str], log: Path, *, reads_stdout: bool = False) -
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if reads_stdout else file,
             stderr=file,
+            env={**os.environ, **(environment or {})},
             process_group=0,
         )
     with process:

@@ -7,11 +7,32 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--rewrite-transcripts` writes tests/transcripts anew; the difference is then to be reviewed."""
+    """`--rewrite-transcripts` writes tests/transcripts anew; the difference is then to be reviewed.
+
+    `--wal-writes` and `--every-bit` make the proofs of the log longer than a suite that runs all the time can bear;
+    `--digest-seeds` does so for the simulator's.
+    """
     parser.addoption(
         "--rewrite-transcripts",
         action="store_true",
         help="write the output of every scenario in tests/transcripts anew, for review as a difference",
+    )
+    parser.addoption(
+        "--digest-seeds",
+        type=int,
+        default=100,
+        help="compare the traces of so many simulated worlds between processes (100; 1000 takes some minutes)",
+    )
+    parser.addoption(
+        "--wal-writes",
+        type=int,
+        default=20_000,
+        help="lose power at every moment of a run of the log with so many writes (20000; 100000 takes a minute)",
+    )
+    parser.addoption(
+        "--every-bit",
+        action="store_true",
+        help="flip every bit of a 64 KiB log, not only those of every ninth byte and of all headers",
     )
 
 

@@ -1,23 +1,19 @@
-"""Real clusters under real harm: processes killed, paused, without disk, with damaged logs; what was promised holds."""
+"""Real clusters under real harm: processes killed, paused, with torn logs; what was promised holds."""
 
 import asyncio
 import contextlib
 import os
 import re
-import resource
 import signal
 import socket
-import subprocess
 import time
 from itertools import count
-from pathlib import Path
 
 import aiohttp
 import pytest
 from cluster_processes import (
     CATCHES_UP_S_MAX,
     GOES_ON_S_MAX,
-    SEGMENT_BYTES_MAX,
     Door,
     NodeCluster,
     NodeProcess,
@@ -31,24 +27,17 @@ from cluster_processes import (
     write_settings,
 )
 from cluster_workload import Workload
+from log_damage import frames_of, newest_segment
+from mounted_disks import MountDisk
 from redis.asyncio import Redis
-from redis.exceptions import ClusterDownError, RedisError
+from redis.exceptions import RedisError
 from up_process import wait_until
 
-from noctule.adapters.wal_format import (
-    SEGMENT_HEADER_BYTES,
-    FrameHeader,
-    Summary,
-    decode_segment_header,
-    encode_frame,
-    encode_records,
-    parse_segment_name,
-    read_frame_header,
-)
+from noctule.adapters.wal_format import Summary, encode_frame, encode_records
 from noctule.client.pictures import Cluster, Group
 from noctule.core.placement.slots import key_slot
 
-pytest_plugins = ("cluster_processes",)
+pytest_plugins = ("cluster_processes", "mounted_disks")
 pytestmark = pytest.mark.integration
 
 
@@ -227,7 +216,7 @@ def read_bulk(connection: socket.socket) -> str:
         return answer.read(int(head[1:])).decode()
 
 
-# Damaged logs ---------------------------------------------------------------------------------------------------------
+# Torn logs ------------------------------------------------------------------------------------------------------------
 
 
 async def written_and_killed(cluster: NodeCluster) -> tuple[dict[int, NodeProcess], list[Door], dict[str, str]]:
@@ -244,25 +233,10 @@ async def written_and_killed(cluster: NodeCluster) -> tuple[dict[int, NodeProces
     return lives, doors, values
 
 
-def newest_segment(cluster: NodeCluster, node: int) -> Path:
-    return max(path for path in (cluster.data_dir(node) / "wal").iterdir() if parse_segment_name(path.name) is not None)
-
-
-def frames_of(data: bytes) -> tuple[int, list[FrameHeader]]:
-    """The salt of a segment, and its frames."""
-    salt = decode_segment_header(data, "the segment").salt
-    frames: list[FrameHeader] = []
-    offset = SEGMENT_HEADER_BYTES
-    while (frame := read_frame_header(data, offset, salt)) is not None:
-        frames.append(frame)
-        offset = frame.end
-    return salt, frames
-
-
 async def test_a_torn_tail_of_the_log_is_what_a_crash_leaves(start_nodes: StartNodes) -> None:
     cluster = start_nodes()
     lives, doors, values = await written_and_killed(cluster)
-    path = newest_segment(cluster, 2)
+    path = newest_segment(cluster.data_dir(2) / "wal")
     data = path.read_bytes()
     salt, frames = frames_of(data)
     last = frames[-1]
@@ -276,90 +250,6 @@ async def test_a_torn_tail_of_the_log_is_what_a_crash_leaves(start_nodes: StartN
     await until_no_lag((doors[0], two, doors[2]))
     async with two.client() as client:
         assert await client.mget([*values]) == [value.encode() for value in values.values()]
-
-
-async def test_a_flipped_byte_in_the_log_keeps_the_node_away_and_the_others_serving(start_nodes: StartNodes) -> None:
-    cluster = start_nodes()
-    _, (one, _, three), values = await written_and_killed(cluster)
-    path = newest_segment(cluster, 2)
-    data = bytearray(path.read_bytes())
-    _, frames = frames_of(bytes(data))
-    middle = len(frames) // 2
-    damaged = frames[middle]
-    data[damaged.payload_offset + damaged.payload_bytes // 2] ^= 1
-    path.write_bytes(data)
-    code, words = cluster.start(2).wait_refused()
-    assert code == 6
-    [line] = [line for line in words.splitlines() if not line.startswith("{")]
-    assert line.startswith(f"error: {path} is damaged at byte {frames[middle - 1].end}: ")
-    assert "only while all other nodes are up" in line
-    assert path.read_bytes() == data, "the file is kept for analysis"
-    for door in (one, three):
-        async with door.client() as client:
-            assert await client.mget([*values]) == [value.encode() for value in values.values()]
-            assert await client.set(f"by-{door.id}", "goes on") is True
-
-
-# Failing disks --------------------------------------------------------------------------------------------------------
-
-
-def on_a_small_disk(cluster: NodeCluster) -> NodeProcess:
-    """Node 3 with its log on a disk of its own, too small for a third segment."""
-    wal_dir = cluster.directory / "small-disk"
-    wal_dir.mkdir()
-    prefix = with_mounted(wal_dir, f"size={5 * SEGMENT_BYTES_MAX // 2}")
-    return cluster.start(3, prefix=prefix, wal_dir=str(wal_dir))
-
-
-def with_mounted(directory: Path, options: str) -> list[str]:
-    """The words before a command that finds an empty disk there: in a mount namespace that ends with its process."""
-    mount = f'mount -t tmpfs -o {options} none {directory} && exec "$@"'
-    prefix = ["unshare", "--mount", "sh", "-c", mount, "sh"]
-    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True, timeout=10, check=False)
-    if tried.returncode:
-        pytest.skip(f"this user may not mount a disk: {tried.stderr.strip()}")
-    return prefix
-
-
-def forbid_long_files(victim: NodeProcess) -> None:
-    """From now on the system refuses to let it write beyond the middle of a segment."""
-    bound = SEGMENT_BYTES_MAX // 2
-    resource.prlimit(victim.process.pid, resource.RLIMIT_FSIZE, (bound, bound))
-
-
-@pytest.mark.parametrize("fault", ["No space left on device", "File too large"])
-async def test_a_node_whose_disk_fails_stops_acknowledging_and_says_why(fault: str, start_nodes: StartNodes) -> None:
-    cluster = start_nodes()
-    write_settings(cluster.directory, segment_bytes_max=SEGMENT_BYTES_MAX, request_deadline_s=2)
-    is_disk_small = fault == "No space left on device"
-    lives = [cluster.start(1), cluster.start(2), on_a_small_disk(cluster) if is_disk_small else cluster.start(3)]
-    one, two, victim = doors = [life.wait_serving() for life in lives]
-    await until_ready(*doors)
-    if not is_disk_small:
-        forbid_long_files(lives[2])
-    workload = Workload(doors, value_bytes=2_000)
-
-    async def has_failed() -> bool:
-        return (await picture_of(victim)).storage_failure != ""
-
-    async with workload.running():
-        await until(has_failed, "the disk of node 3 to fail under the load", CATCHES_UP_S_MAX)
-        await workload.until_written("the failure of node 3's disk")
-        status, ready = await victim.health("/ready")
-        assert (status, ready["reason"].startswith("the disk failed: ")) == (503, True)
-        assert fault in ready["reason"]
-        status, backend = await victim.health("/backend")
-        assert (status, backend["checks"]["storage"]["status"]) == (503, "failed")
-        assert fault in backend["checks"]["storage"]["reason"]
-        assert (await victim.health("/live"))[0] == 200
-        async with victim.client() as client:
-            with pytest.raises(ClusterDownError, match="nothing was applied"):
-                await client.set("by-3", "never acknowledged")
-    assert lives[2].process.poll() is None
-    [stopped] = lives[2].events("node_stopped_acknowledging")
-    assert stopped["level"] == "error"
-    assert fault in stopped["reason"]
-    await workload.check(one, two)
 
 
 # Signed-in users ------------------------------------------------------------------------------------------------------
@@ -505,12 +395,16 @@ async def test_what_a_node_cannot_start_with_is_one_line_and_exit_code_2(start_n
     assert first.process.poll() is None
 
 
-def test_a_data_folder_that_cannot_be_written_is_one_line_and_exit_code_2(start_nodes: StartNodes) -> None:
+def test_a_data_folder_that_cannot_be_written_is_one_line_and_exit_code_2(
+    start_nodes: StartNodes, mount_disk: MountDisk
+) -> None:
     cluster = start_nodes()
     data_dir = cluster.data_dir(1)
-    data_dir.mkdir(mode=0o500)
-    # Permissions do not bind root.
-    life = cluster.start(1, prefix=with_mounted(data_dir, "ro") if os.geteuid() == 0 else ())
+    if os.geteuid() == 0:  # permissions do not bind root
+        life = cluster.start(1, prefix=mount_disk(data_dir, "ro").prefix)
+    else:
+        data_dir.mkdir(mode=0o500)
+        life = cluster.start(1)
     words = r"(Read-only file system|Permission denied); choose another --data-dir"
     code, line = life.wait_refused()
     assert code == 2

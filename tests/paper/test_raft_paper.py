@@ -19,7 +19,7 @@ from noctule.core.raft.messages import (
     VoteReply,
     VoteRequest,
 )
-from noctule.verify.sim.driving import Delivered, Group, chosen, log_of
+from noctule.verify.sim.driving import Delivered, Group, chosen, log_of, snapshot_of
 
 
 def sent(group: Group, kind: type) -> list[tuple[int, int, Any]]:
@@ -160,7 +160,7 @@ def test_5_2_after_a_split_vote_another_election_succeeds() -> None:
     group.deliver(chosen(sender=1, to=3))
     group.deliver(chosen(sender=2, to=4))
     group.stabilise()
-    assert [group.state(node).role for node in group.voters] == ["follower"] * 4
+    assert [group.state(node).role for node in group.members] == ["follower"] * 4
     group.campaign(1)
     group.stabilise()
     assert (group.state(1).role, group.state(1).term) == ("leader", 2)
@@ -170,7 +170,7 @@ def test_5_2_election_timeouts_differ() -> None:
     """“Raft uses randomized election timeouts to ensure that split votes are rare and that they are resolved
     quickly.”"""
     group = Group(9)
-    waits = {group.nodes[node].next_deadline() for node in group.voters}
+    waits = {group.nodes[node].next_deadline() for node in group.members}
     assert len(waits) == 9
     assert all(group.config.election_timeout_s_min <= wait <= group.config.election_timeout_s_max for wait in waits)
 
@@ -331,7 +331,7 @@ def test_5_4_2_entries_of_earlier_terms_are_not_committed_by_counting() -> None:
     """“Raft never commits log entries from previous terms by counting replicas. Only log entries from the leader's
     current term are committed by counting replicas” (figure 8; raft-rs test_cannot_commit_without_new_term_entry)"""
     group = Group(5)
-    for voter in group.voters:
+    for voter in group.members:
         group.start(voter, log_of(1, 2) if voter <= 3 else log_of(1), HardState(3, 0))
     candidate_of(group, 1)
     group.deliver(chosen("VoteRequest"))
@@ -405,7 +405,8 @@ def test_7_a_snapshot_supersedes_a_log_that_conflicts() -> None:
     entries that conflict with the snapshot.”"""
     group = Group()
     group.start(2, log_of(1, 2, 2, 2, 2))
-    group.give(2, raft.Received(1, InstallSnapshot(3, 4, 3, 0, 3, b"a b")))
+    data = snapshot_of(b"a", b"b")
+    group.give(2, raft.Received(1, InstallSnapshot(3, 4, 3, 0, len(data), data)))
     assert (group.state(2).snapshot, group.terms(2), group.applied[2]) == ((4, 3), [], [b"a", b"b"])
     assert (group.disk[2].mark, group.disk[2].entries) == ((4, 3), [])
 
@@ -415,7 +416,8 @@ def test_7_entries_after_a_snapshot_of_a_prefix_stay() -> None:
     retained.”"""
     group = Group()
     group.start(2, log_of(1, 1, 1, 1, 1))
-    group.give(2, raft.Received(1, InstallSnapshot(1, 3, 1, 0, 11, b"1@1 2@1 3@1")))
+    data = snapshot_of(b"1@1", b"2@1", b"3@1")
+    group.give(2, raft.Received(1, InstallSnapshot(1, 3, 1, 0, len(data), data)))
     assert (group.state(2).snapshot, group.terms(2)) == ((3, 1), [1, 1])
     assert group.disk[2].entries == [Entry(1, b"4@1"), Entry(1, b"5@1")]
 

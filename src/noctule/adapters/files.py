@@ -4,6 +4,7 @@
 the callers turn it into `StorageError` with `disk_errors`, so a person reads which file and why.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -27,12 +28,15 @@ class FileSystem:
     def make_directory(self, directory: Path) -> None:
         """Create it and its missing parents, each durable in its own parent. Existing ones are left alone."""
         missing = []
-        while not directory.is_dir():
-            missing.append(directory)
-            directory = directory.parent
+        existing = directory
+        while not existing.exists():
+            missing.append(existing)
+            existing = existing.parent
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
             fsync_directory(path.parent)
+        if not directory.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
 
     def lock_directory(self, directory: Path) -> Callable[[], None]:
         """See `lock_directory`; returns the call that gives the lock back."""
@@ -141,11 +145,12 @@ def lock_directory(directory: Path) -> DirectoryLock:
     return DirectoryLock(descriptor)
 
 
-def load_json(path: Path) -> object:
+def load_json(path: Path, files: FileSystem | None = None) -> object:
     """What `write_json_atomically` left there; None when there is no file. Raises `StorageError` if it is not JSON."""
+    files = files or FileSystem()
     try:
         with disk_errors("reading", path):
-            return msgspec.json.decode(path.read_bytes())
+            return msgspec.json.decode(files.read(path))
     except msgspec.DecodeError as error:
         raise StorageError(f"{path} is not JSON: {error}; restore it from a copy, or remove it") from error
     except StorageError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 import google_crc32c
 
 from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
-from noctule.base.errors import StorageError
+from noctule.base.errors import DamagedLogError, StorageError
 
 CHUNK_BYTES_MAX = 64 * 1024 * 1024
 """A larger chunk is refused when writing; reading holds one file in memory in any case."""
@@ -41,14 +41,23 @@ class SnapshotFiles:
     """The snapshot files of all groups of a node in one directory. One writer for each group at a time."""
 
     def __init__(self, directory: Path, *, files: FileSystem | None = None) -> None:
-        """Make the directory if it is missing and remove what an interrupted write left. Raises `StorageError`."""
+        """Make the directory if it is missing, remove what an interrupted write left, and make durable what is there.
+
+        Raises `StorageError`.
+        """
         self._directory = directory
         self._files = files or FileSystem()
         with disk_errors("making", directory):
             self._files.make_directory(directory)
-            leftovers = [name for name in self._files.names(directory) if name.endswith(".snapshot" + TEMPORARY_SUFFIX)]
-            for name in leftovers:
+        with disk_errors("reading", directory):
+            names = self._files.names(directory)
+        leftovers = [name for name in names if name.endswith(".snapshot" + TEMPORARY_SUFFIX)]
+        for name in leftovers:
+            with disk_errors("removing", directory / name):
                 self._files.remove(directory / name)
+        # A name that is found may be in memory only, its writer killed before the sync; the log soon relies on it.
+        with disk_errors("syncing", directory):
+            self._files.sync_directory(directory)
 
     def write(self, group: int, index: int, term: int, chunks: Iterable[bytes]) -> Path:
         """Write a snapshot and return its path once it is durable; then remove the group's older ones.
@@ -74,8 +83,8 @@ class SnapshotFiles:
     def read(self, group: int, *, index: int | None = None) -> Snapshot | None:
         """The group's newest snapshot, or the one at `index`; None when there is none. All of it is in memory then.
 
-        Raises `StorageError` when that file is damaged. An older one is never taken in its place, for the log between
-        may be gone; whoever knows better asks for it by `index`.
+        Raises `DamagedLogError` when that file is damaged, `StorageError` when it cannot be read. An older one is never
+        taken in its place, for the log between may be gone; whoever knows better asks for it by `index`.
         """
         found = [(at, term) for at, term in self._list(group) if index is None or at == index]
         if not found:
@@ -129,7 +138,7 @@ def _name(group: int, index: int, term: int) -> str:
 
 
 def _parse(path: Path, data: bytes, header: bytes) -> list[bytes]:
-    """The chunks of a file that must begin with `header`; raises `StorageError` on any byte that is not as written."""
+    """The chunks of a file that must begin with `header`; `DamagedLogError` on any byte that is not as written."""
     footer_offset = len(data) - _FOOTER.size - _CRC.size
     crc = google_crc32c.value(header)
     offset = len(header) + _CRC.size
@@ -150,8 +159,5 @@ def _parse(path: Path, data: bytes, header: bytes) -> list[bytes]:
     return chunks
 
 
-def _damaged(path: Path, offset: int, why: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged at byte {offset}: {why}; the log before it may be gone, so keep the file for analysis, "
-        "remove the node's data directory and start it, so that it catches up from its peers"
-    )
+def _damaged(path: Path, offset: int, why: str) -> DamagedLogError:
+    return DamagedLogError.at(str(path), offset, why)

@@ -9,7 +9,10 @@ import asyncio
 import logging
 import random
 import socket
+from collections.abc import Callable
 from typing import Protocol, cast
+
+from msgspec import structs
 
 from noctule.base.errors import ConfigError, ProtocolError
 from noctule.core.wire.frames import (
@@ -102,6 +105,8 @@ class _Connection(asyncio.Protocol):
         refusal = refusal_of(owner.hello, hello, self._expected)
         if not refusal and hello.node_id not in owner.peers:
             refusal = f"node {hello.node_id} is not a member of the cluster of node {owner.hello.node_id}"
+        if not refusal:
+            refusal = owner.admit(hello)
         assert self._transport is not None
         if self._expected is None:
             answer = owner.hello if not refusal else _refused(owner.hello, refusal)
@@ -143,11 +148,18 @@ class PeerTransport:
     """This node's connections to all others."""
 
     def __init__(
-        self, hello: Hello, peers: dict[int, tuple[str, int]], receiver: Receiver, chance: random.Random
+        self,
+        hello: Hello,
+        peers: dict[int, tuple[str, int]],
+        receiver: Receiver,
+        chance: random.Random,
+        admit: Callable[[Hello], str] = lambda _: "",
     ) -> None:
         self.hello = hello
         self.peers = peers
         self.receiver = receiver
+        self.admit = admit
+        """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
         self.loop = asyncio.get_running_loop()
         self.accepted: set[_Connection] = set()
         self.refusals: dict[int, str] = {}
@@ -256,7 +268,7 @@ class PeerTransport:
 
 
 def _refused(own: Hello, reason: str) -> Hello:
-    return Hello(own.protocol, own.cluster, own.fingerprint, own.node_id, own.incarnation, refusal=reason)
+    return structs.replace(own, refusal=reason)
 
 
 def _set_options(transport: asyncio.Transport) -> None:

@@ -4,9 +4,9 @@ Everything here is synchronous and runs in one thread at a time; wal_writer.py i
 Read wal_format.py for the bytes, wal_groups.py for what records mean, wal_recovery.py for the start; ADR 0003 for why.
 """
 
-import secrets
+import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +56,14 @@ class Wal:
         recovery: Recovery,
         segment_bytes_max: int,
         files: FileSystem,
+        chance: random.Random,
         unlock: Callable[[], None],
     ) -> None:
         self._directory = directory
         self._identity = identity
         self._segment_bytes_max = segment_bytes_max
         self._files = files
+        self._chance = chance
         self._segments = recovery.segments
         self._groups = {group: log.facts for group, log in recovery.groups.items()}
         self._sequence = recovery.sequence
@@ -83,12 +85,14 @@ class Wal:
         *,
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         files: FileSystem | None = None,
+        chance: random.Random | None = None,
     ) -> tuple["Wal", dict[int, RecoveredGroup]]:
         """The log in `directory`, made if it is missing, and every group that has records in it.
 
         What is returned is durable: votes may be answered and entries acknowledged on it. Raises `ConfigError` when
         another process has it open or it is another node's, `StorageError` when it is damaged or cannot be read; the
-        lock is then given back and the log is as it was.
+        lock is then given back and the log is as it was. `chance` draws the segments' salts; it should be one that
+        whoever stores values cannot foresee, and is the system's when none is given.
         """
         files = files or FileSystem()
         with disk_errors("making", directory):
@@ -99,7 +103,7 @@ class Wal:
         except BaseException:
             unlock()
             raise
-        wal = cls(directory, identity, recovery, segment_bytes_max, files, unlock)
+        wal = cls(directory, identity, recovery, segment_bytes_max, files, chance or random.SystemRandom(), unlock)
         try:
             wal._start()
         except BaseException:
@@ -148,13 +152,15 @@ class Wal:
                 self._spare.zero_slice()
 
     def close(self) -> None:
-        """Give files and lock back. Everything written is durable already. Harmless the second time."""
-        self._spare.close()
-        if self._descriptor >= 0:
-            self._files.close(self._descriptor)
-            self._descriptor = -1
+        """Give files and lock back. Everything written is durable already. Harmless the second time.
+
+        Raises `StorageError` when a file cannot be closed; all others and the lock are given back all the same.
+        """
         self._failure = self._failure or StorageError(f"the log in {self._directory} is closed")
-        self._unlock()
+        with ExitStack() as given_back:
+            given_back.callback(self._unlock)
+            given_back.callback(self._turn_to, -1)
+            self._spare.close()
 
     @contextmanager
     def _final_failure(self) -> Iterator[None]:
@@ -197,7 +203,7 @@ class Wal:
         """
         summary = encode_records([facts.summary() for facts in self._groups.values()])
         begin = SEGMENT_HEADER_BYTES + frame_bytes(len(summary))
-        salt = secrets.randbits(64)
+        salt = self._chance.getrandbits(64)
         sequence = self._sequence + 1
         frame, crc = encode_frame(summary, salt=salt, sequence=sequence, previous_crc=self._crc)
         path = self._directory / segment_name(sequence)
@@ -208,13 +214,18 @@ class Wal:
         descriptor = file.publish(path, header.encode() + frame)
         if file is self._spare:
             self._spare = self._new_spare()
-        if self._descriptor >= 0:
-            self._files.close(self._descriptor)
-        self._descriptor = descriptor
+        self._turn_to(descriptor)
         self._segments.append(Segment(path, header))
         self._sequence, self._crc, self._offset = sequence, crc, begin
         self._may_drop = True
         self._take_picture()
+
+    def _turn_to(self, descriptor: int) -> None:
+        """Write there from now on. The one before is given back once: its number may soon be another file's."""
+        before, self._descriptor = self._descriptor, descriptor
+        if before >= 0:
+            with disk_errors("closing", self._segments[-1].path):
+                self._files.close(before)
 
     def _drop_covered(self) -> None:
         """Remove segments from the oldest on while snapshots cover all entries in them.
@@ -283,7 +294,8 @@ class ZeroedFile:
         return descriptor
 
     def close(self) -> None:
-        """Give the descriptor back; the file stays and is removed at the next start."""
-        if self._descriptor >= 0:
-            self._files.close(self._descriptor)
-            self._descriptor = -1
+        """Give the descriptor back; the file stays and is removed at the next start. Raises `StorageError`."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with disk_errors("closing", self._path):
+                self._files.close(descriptor)

@@ -29,7 +29,7 @@ from noctule.adapters.wal_format import (
     segment_name,
 )
 from noctule.adapters.wal_groups import GroupFacts, GroupLog
-from noctule.base.errors import InternalError, StorageError
+from noctule.base.errors import DamagedLogError, InternalError
 
 
 @dataclass(slots=True)
@@ -77,9 +77,9 @@ class Recovery:
 def recover(directory: Path, identity: WalIdentity, files: FileSystem) -> Recovery:
     """Read every segment in `directory`, cut a torn tail, and make sure that what was read is durable.
 
-    Raises `StorageError` naming segment and byte for everything that a crash alone cannot explain, `ConfigError` for
-    another cluster's or node's log. Changes nothing on the disk before it knows that the log is sound, except that it
-    removes temporary files.
+    Raises `DamagedLogError` naming segment and byte for everything that a crash alone cannot explain, `ConfigError` for
+    another cluster's or node's log, `StorageError` when the disk fails. Changes nothing on the disk before it knows
+    that the log is sound, except that it removes temporary files.
     """
     with disk_errors("reading", directory):
         names = files.names(directory)
@@ -232,9 +232,5 @@ def _settle(recovery: Recovery, data: bytes, files: FileSystem) -> None:
         files.sync_directory(path.parent)
 
 
-def _damaged(path: Path, offset: int, why: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged at byte {offset}: {why}; this node must not vote or acknowledge with it: keep the folder "
-        "for analysis, and start the node with an empty one only while all other nodes are up "
-        "(docs/concepts/divergences.md)"
-    )
+def _damaged(path: Path, offset: int, why: str) -> DamagedLogError:
+    return DamagedLogError.at(str(path), offset, why)

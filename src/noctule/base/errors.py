@@ -8,6 +8,7 @@
     │   └── TooLargeError   over a bound, which is named
     ├── OutcomeUnknownError sent, and no answer: it may have happened
     ├── StorageError        the disk: corrupt, full, failed
+    │   └── DamagedLogError what was durable is gone, or not as it was written
     └── InternalError       our bug: report it
 
 `outcome` says whether anything happened: ``not_applied`` or ``unknown``.
@@ -75,6 +76,25 @@ class StorageError(NoctuleError):
     code = "storage"
     outcome = "unknown"
     exit_code = 6
+
+
+class DamagedLogError(StorageError):
+    """What a log or a snapshot held is lost: read once more, it is the same. Not for a read that failed."""
+
+    file: str = ""
+    byte: int = 0
+    """Where it is wrong, as far as that is known."""
+    why: str = ""
+    """Half a sentence."""
+
+    @classmethod
+    def at(cls, file: str, byte: int, why: str) -> "DamagedLogError":
+        """The error in words, with its facts."""
+        error = cls(
+            f"{file} is damaged at byte {byte}: {why}; this node must not vote or acknowledge with what is left"
+        )
+        error.file, error.byte, error.why = file, byte, why
+        return error
 
 
 class InternalError(NoctuleError):

@@ -11,7 +11,9 @@ from noctule.cli.output import JsonOption
 from noctule.verify.checkers.history import load_history
 from noctule.verify.checkers.judge import ModelName, Verdict, judge
 from noctule.verify.checkers.picture import render_picture
-from noctule.verify.checkers.violation import Violation, text_of
+from noctule.verify.checkers.violation import Violation, begins, text_of
+
+_KEYS_LISTED_MAX = 20
 
 
 def history(
@@ -24,7 +26,10 @@ def history(
         Path | None, typer.Option(metavar="FILE.svg", help="Draw the first violation into this SVG file.")
     ] = None,
 ) -> int:
-    """Check a history of client operations: linearizable for each key, lists strictly serializable; 10 when not."""
+    """Check a history of client operations: linearizable for each key, lists strictly serializable; 10 when not.
+
+    Exit code 11 when the search was given up for some keys and no other is violated: then nobody can say.
+    """
     verdict = judge(load_history(file), model)
     if picture is not None:
         _draw(picture, verdict)
@@ -35,16 +40,19 @@ def history(
                 "operations": verdict.operations,
                 "keys": verdict.keys,
                 "violated_keys": verdict.violated_keys,
+                "undecided_keys": verdict.undecided_keys,
                 "violations": verdict.violations,
             }
         )
     else:
         _show(file, verdict)
-    return 0 if verdict.holds else output.VIOLATED
+    if verdict.violated_keys:
+        return output.VIOLATED
+    return output.UNDECIDED if verdict.undecided_keys else 0
 
 
 def _draw(picture: Path, verdict: Verdict) -> None:
-    if verdict.holds:
+    if not verdict.violations:
         output.say(f"nothing is violated, so {picture} is not written")
         return
     try:
@@ -63,14 +71,25 @@ def _show(file: Path, verdict: Verdict) -> None:
         _show_violation(violation)
     untold = verdict.violated_keys[len(verdict.violations) :]
     if untold:
-        print(f"\nAlso violated: {', '.join(untold[:20])}{f' and {len(untold) - 20} more' if len(untold) > 20 else ''}")
+        print(f"\nAlso violated: {_listed(untold)}")
+    if verdict.undecided_keys:
+        print(
+            f"\nUNDECIDED: {_listed(verdict.undecided_keys)}\n"
+            "  the search for an order that explains every answer was given up; a correct store may have answered so\n"
+            "  or not. Record fewer operations at once on each key, fewer of unknown outcome, or values that occur once"
+        )
+
+
+def _listed(keys: list[str]) -> str:
+    more = len(keys) - _KEYS_LISTED_MAX
+    return f"{', '.join(keys[:_KEYS_LISTED_MAX])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _show_violation(violation: Violation) -> None:
     """The sentence, and the short part in order of time with an arrow at what cannot be."""
     print(f"\nVIOLATED: {violation.kind} at key {violation.key!r}\n  {violation.explanation}")
     if violation.initial:
-        print(f"  the key begins as {violation.initial}")
+        print(f"  {begins(violation)}")
     rows = [("start s", "end s", "process", "operation")]
     for each in violation.operations:
         end = "-" if each.outcome == "unknown" or each.end is None else f"{each.end:.6f}"

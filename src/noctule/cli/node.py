@@ -25,7 +25,7 @@ def node(**flags: Any) -> int:
     config = load_node_config(flags=flags, environment=os.environ, path=flags.pop("config"))
     if config.die_with_parent:
         check_supervisor(os.environ)
-    log_json_lines()
+    log_json_lines(config.log_level.upper())
     return run_node(config, output.installed_version())
 
 

@@ -21,6 +21,7 @@ from noctule.base.errors import (
 
 FAILED = NoctuleError.exit_code
 VIOLATED = 10
+UNDECIDED = 11
 BROKEN_PIPE = 141
 INTERRUPTED = 130
 
@@ -33,6 +34,7 @@ EXIT_CODES: dict[int, str] = {
     OutcomeUnknownError.exit_code: "It was sent and no answer came: it may or may not have been applied.",
     StorageError.exit_code: "The disk failed, is full, or holds something damaged.",
     VIOLATED: "A history holds an answer that no correct store could have given.",
+    UNDECIDED: "Too many ways to explain a history: nobody can say whether a correct store could have answered so.",
     InternalError.exit_code: "A bug of Noctule's own. NOCTULE_DEBUG=1 shows where.",
     INTERRUPTED: "Ended by a signal before its work was done.",
     BROKEN_PIPE: "Whoever read the output has gone.",

@@ -24,7 +24,7 @@ def status(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
         document["lag_entries"] = {str(peer.id): lag.get(peer.id) for peer in asked.nodes}
         output.print_json(document)
     else:
-        show(asked, lag)
+        show(asked, lag, returning_line([asked, *others]))
 
 
 async def _pictures(url: str) -> "tuple[Cluster, list[Cluster]]":
@@ -71,8 +71,18 @@ def partitions_line(groups: "list[Group]") -> str:
     return f"{len(partitions)} partition{'s' * (len(partitions) != 1)}, {keys} keys; {without}"
 
 
-def show(asked: "Cluster", lag: dict[int, int]) -> None:
-    """Print the tables."""
+def returning_line(pictures: "list[Cluster]") -> str:
+    """Which nodes have lost what they had on disk and are not voters again in how many groups; empty when none."""
+    waiting = {picture.node_id: sum(not group.admitted for group in picture.groups) for picture in pictures}
+    return "\n".join(
+        f"node {node} has lost what it had on disk and waits to be readmitted to {count} group{'s' * (count != 1)}"
+        for node, count in sorted(waiting.items())
+        if count
+    )
+
+
+def show(asked: "Cluster", lag: dict[int, int], returning: str = "") -> None:
+    """Print the tables; `returning` as `returning_line` gives it."""
     rows = [
         (
             peer.id,
@@ -88,6 +98,8 @@ def show(asked: "Cluster", lag: dict[int, int]) -> None:
     columns = ("node", "state", "leads", "lag (entries)", "last heard", "HTTP", "RESP")
     output.print_table(f"cluster {asked.cluster}, as node {asked.node_id} sees it", columns, rows)
     print(partitions_line(asked.groups))
+    if returning:
+        print(returning)
     if asked.storage_failure:
         print(f"node {asked.node_id} no longer acknowledges: {asked.storage_failure}")
     if asked.draining:

@@ -57,6 +57,8 @@ class Group(msgspec.Struct, frozen=True):
     keys: int
     lag: dict[int, int] = {}
     """On the leader only: for each other voter the entries that it does not have yet."""
+    admitted: bool = True
+    """False while the node, which has lost what it had on disk, waits for the group to count its vote again."""
 
 
 class Cluster(msgspec.Struct, frozen=True):

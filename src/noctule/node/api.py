@@ -16,7 +16,7 @@ class Consistency(StrEnum):
     LINEARIZABLE = "linearizable"
     """Sees every write acknowledged before the read began: the leader confirms itself by a ReadIndex round."""
     STRONG = "strong"
-    """As linearizable; served by a ReadIndex round too, until leader leases exist."""
+    """As linearizable while clocks keep the pace that leases rest on; without a lease, exactly so."""
     EVENTUAL = "eventual"
     """This node's own replica, as far as it has applied; never older than what it had before."""
 
@@ -85,6 +85,8 @@ class GroupPicture:
     keys: int
     lag: dict[int, int] = field(default_factory=dict)
     """On the leader only: for each other voter the entries it does not have yet."""
+    admitted: bool = True
+    """False while this node, which has lost what it had on disk, waits for the group to count its vote again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,19 @@ class ClusterConfig:
             flag="partitions",
         ),
     )
+    lease_ms: int = field(
+        default=0,
+        metadata=about(
+            "How long a node that heard a leader promises to elect no other, so that the leader may answer `strong` "
+            "reads alone; 0: no promises, and `strong` reads ask a majority as all others do.",
+            reason="With a lease a leader that was killed is replaced so much later.",
+            danger="A node whose clock runs more than 5% slower than the others' while it leads may answer `strong` "
+            "reads from the past. At least two heartbeats and at most the shortest election timeout.",
+            unit="ms",
+            low=0,
+            high=60_000,
+        ),
+    )
     protocol: int = PROTOCOL_VERSION
     """Of the frames between nodes; belongs to the program and is no setting."""
 
@@ -71,7 +84,7 @@ class ClusterConfig:
 
         The addresses are left out: a node may reach a peer by another name than its neighbour does.
         """
-        facts = (self.name, sorted(self.voters), self.partition_count, self.protocol)
+        facts = (self.name, sorted(self.voters), self.partition_count, self.lease_ms, self.protocol)
         return hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
 
     def problems(self) -> list[Problem]:
@@ -152,7 +165,7 @@ class NodeConfig:
         metadata=about(
             "The folder that holds everything of this node; made if it is missing.",
             reason="Beside noctule.toml, so that it is found.",
-            danger="A folder lost together with a majority of the others is data lost.",
+            danger="A folder lost together with a majority of the others is data lost. Never put back an old copy.",
         ),
     )
     wal_dir: Path = field(
@@ -160,7 +173,17 @@ class NodeConfig:
         metadata=about(
             "The folder of the write-ahead log; when left out, `wal` in the data folder.",
             reason="One folder is easier to keep than two.",
-            danger="Belongs to the data folder: moving one without the other stops the node from starting.",
+            danger="Belongs to the data folder: naming another one without its files stops the node from starting, "
+            "and a disk that is not mounted there is taken for a lost log.",
+        ),
+    )
+    rejoin: bool = field(
+        default=False,
+        metadata=about(
+            "This node was here before and has lost its data folder: in an empty one it has no vote until the others "
+            "have taken it back and given it what it lacks. With a data folder that it has written it changes nothing.",
+            reason="A node cannot tell an emptied folder from a first start; whoever emptied it can.",
+            danger="On most nodes of a new cluster, or of one that lost most of its disks: none of them ever votes.",
         ),
     )
     heartbeat_ms: int = field(
@@ -238,6 +261,14 @@ class NodeConfig:
             choices=("quorum",),
         ),
     )
+    log_level: str = field(
+        default="info",
+        metadata=about(
+            "The level from which on events are logged.",
+            reason="What changes is told, and what every request brings is not.",
+            choices=("debug", "info", "warning", "error"),
+        ),
+    )
     die_with_parent: bool = field(
         default=False,
         metadata=about(
@@ -286,6 +317,10 @@ class NodeConfig:
             sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"
             found.append(Problem("advertise_host", sentence))
         shortest, longest = self.election_timeout_ms_min, self.election_timeout_ms_max
+        lease = self.cluster.lease_ms
+        if lease and not 2 * self.heartbeat_ms <= lease <= shortest:
+            sentence = f"lease_ms {lease} must be 0, or at least two heartbeat_ms and at most election_timeout_ms_min"
+            found.append(Problem("lease_ms", sentence))
         if self.heartbeat_ms * 3 > shortest:
             sentence = f"election_timeout_ms_min {shortest} must be at least three times heartbeat_ms"
             found.append(Problem("election_timeout_ms_min", sentence))

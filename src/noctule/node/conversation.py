@@ -12,7 +12,14 @@ class Routes(Protocol):
     """What a conversation needs of the router."""
 
     def route(
-        self, spec: CommandSpec, args: list[bytes], sink: ReplySink, *, logged: bool, conversation: "Conversation"
+        self,
+        spec: CommandSpec,
+        args: list[bytes],
+        sink: ReplySink,
+        *,
+        logged: bool,
+        lease: bool = False,
+        conversation: "Conversation",
     ) -> None:
         """Send a checked command on its way; `conversation.finished` is called after its reply was delivered."""
 
@@ -59,7 +66,8 @@ class Conversation:
             pass
         else:
             self._reads += 1
-            self._router.route(spec, args, sink, logged=False, conversation=self)
+            lease = consistency is Consistency.STRONG
+            self._router.route(spec, args, sink, logged=False, lease=lease, conversation=self)
 
     def finished(self, *, logged: bool) -> None:
         """One command has its answer."""

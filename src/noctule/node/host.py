@@ -199,6 +199,15 @@ class Host:
         self.elections_total += 1
         log.info("leader_elected", extra={"fields": {"group": group, "term": term}})
 
+    def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
+        """Who belongs to the group has changed here, or a change was refused."""
+        if isinstance(change, raft.MembershipRefused):
+            log.warning("membership_refused", extra={"fields": {"group": group, "reason": change.reason}})
+        elif change.committed:
+            now = change.membership
+            fields = {"group": group, "voters": now.voters, "outgoing": now.outgoing, "learners": now.learners}
+            log.info("membership_changed", extra={"fields": fields})
+
     # Time ------------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:

@@ -3,17 +3,21 @@
 Here belongs the wiring of one process and its picture of itself. What clients see of it is in `servers`.
 """
 
+import logging
 import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from noctule.adapters.files import DirectoryLock, lock_directory
+from msgspec import structs
+
+from noctule.adapters.files import DirectoryLock
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal import Wal
 from noctule.adapters.wal_format import WalIdentity
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.clock import Clock
+from noctule.base.errors import DamagedLogError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.slots import partition_table, slot_range
 from noctule.core.raft.config import RaftConfig
@@ -22,10 +26,13 @@ from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture, Store
 from noctule.node.config import NodeConfig
-from noctule.node.data_folder import claim_data_folder
+from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_folder
 from noctule.node.host import Host
-from noctule.node.recovery import ReplicaSettings, preferred_leader, recover_replicas
+from noctule.node.peer_folders import PeerFolders
+from noctule.node.recovery import ReplicaSettings, preferred_leader, recover_or_return
 from noctule.node.router import Router
+
+log = logging.getLogger("noctule.node")
 
 FIRST_TIMEOUT_S = 0.25
 """The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
@@ -65,43 +72,27 @@ class LocalNode:
 
         Raises `ConfigError` or `StorageError`; nothing is left running then. `join` must follow.
         """
-        claim_data_folder(config)
-        lock = lock_directory(config.data_dir)
+        lock = lock_data_folder(config)
         chance = random.Random(int.from_bytes(os.urandom(16), "big"))
         cluster = config.cluster
         voters = tuple(sorted(cluster.voters))
-        settings = ReplicaSettings(
-            node_id=config.node_id,
-            voters=voters,
-            raft=RaftConfig(
-                heartbeat_s=config.heartbeat_ms / 1000,
-                election_timeout_s_min=config.election_timeout_ms_min / 1000,
-                election_timeout_s_max=config.election_timeout_ms_max / 1000,
-            ),
-            policy=SnapshotPolicy(entries=config.snapshot_entries),
-            first_timeout_s=FIRST_TIMEOUT_S,
-        )
         slot_table = partition_table(cluster.partition_count)
         with ExitStack() as on_error:
             on_error.callback(lock.release)
-            wal, snapshots, replicas = recover_replicas(
-                config.data_dir,
+            folder = claim_data_folder(config, chance)
+            peer_folders = PeerFolders(config.data_dir)
+            wal, snapshots, replicas = recover_or_return(
+                folder,
                 WalIdentity(cluster.name, config.node_id),
-                config.wal_dir,
                 [META_GROUP, *(GroupId(number) for number in range(1, cluster.partition_count + 1))],
-                settings,
+                _replica_settings(config, voters),
                 segment_bytes_max=config.segment_bytes_max,
                 now=clock.now(),
                 chance=chance,
+                on_damage=_tell_damage,
             )
             on_error.callback(wal.close)
-            hello = Hello(
-                protocol=PROTOCOL_VERSION,
-                cluster=cluster.name,
-                fingerprint=cluster.fingerprint(),
-                node_id=config.node_id,
-                incarnation=chance.getrandbits(48),
-            )
+            hello = _hello(config, folder, chance)
             host = Host(
                 node_id=config.node_id,
                 replicas=replicas,
@@ -117,7 +108,7 @@ class LocalNode:
                 clock=clock,
             )
             addresses = {node: _split(address) for node, address in cluster.voters.items() if node != config.node_id}
-            transport = PeerTransport(hello, addresses, host, chance)
+            transport = PeerTransport(hello, addresses, host, chance, peer_folders.admit)
             node = cls(config, host, transport, wal, lock, clock, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()
@@ -126,10 +117,7 @@ class LocalNode:
 
     def join(self, resp: str, http: str) -> None:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
-        hello = self.transport.hello
-        self.transport.hello = Hello(
-            hello.protocol, hello.cluster, hello.fingerprint, hello.node_id, hello.incarnation, resp, http
-        )
+        self.transport.hello = structs.replace(self.transport.hello, resp=resp, http=http)
         self.host.start()
         self.transport.dial()
 
@@ -155,6 +143,9 @@ class LocalNode:
                 return f"group {group} has no leader" + (f": {refusals}" if refusals else "")
             if leader != self.config.node_id and not self.transport.is_connected(leader):
                 return f"node {leader}, which leads group {group}, cannot be reached"
+        waiting = [str(group) for group, replica in self.host.carrier.replicas.items() if not _is_admitted(replica)]
+        if waiting:
+            return f"this node has lost what it had on disk and waits to be readmitted to group {', '.join(waiting)}"
         return ""
 
     def picture(self) -> NodePicture:
@@ -228,9 +219,51 @@ class LocalNode:
             snapshot_index=raft.snapshot_index,
             keys=picture.keys,
             lag=lag,
+            admitted=_is_admitted(replica),
         )
 
 
 def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _replica_settings(config: NodeConfig, voters: tuple[int, ...]) -> ReplicaSettings:
+    return ReplicaSettings(
+        node_id=config.node_id,
+        voters=voters,
+        raft=RaftConfig(
+            heartbeat_s=config.heartbeat_ms / 1000,
+            election_timeout_s_min=config.election_timeout_ms_min / 1000,
+            election_timeout_s_max=config.election_timeout_ms_max / 1000,
+            lease_s=config.cluster.lease_ms / 1000,
+        ),
+        policy=SnapshotPolicy(entries=config.snapshot_entries),
+        first_timeout_s=FIRST_TIMEOUT_S,
+    )
+
+
+def _hello(config: NodeConfig, folder: DataFolder, chance: random.Random) -> Hello:
+    return Hello(
+        protocol=PROTOCOL_VERSION,
+        cluster=config.cluster.name,
+        fingerprint=config.cluster.fingerprint(),
+        node_id=config.node_id,
+        incarnation=chance.getrandbits(48),
+        folder=folder.owner.folder,
+        directory=folder.directory,
+    )
+
+
+def _tell_damage(damage: DamagedLogError, directory: int) -> None:
+    fields = {"file": damage.file, "byte": damage.byte, "reason": damage.why, "directory": directory}
+    log.error("log_damaged", extra={"fields": fields})
+
+
+def _is_admitted(replica: Replica) -> bool:
+    """Whether the group counts on this replica as it did before: it is known by its directory, and is no learner that
+    is yet to be made a voter again."""
+    consensus = replica.raft
+    membership = consensus.log.committed_membership(consensus.applied)
+    is_known = membership.directory_of(consensus.node_id) == consensus.directory
+    return is_known and consensus.node_id not in membership.returning

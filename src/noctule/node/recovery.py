@@ -1,23 +1,35 @@
-"""What Raft asks to be kept as records of the log, and back: from the disk to replicas that may vote."""
+"""What Raft asks to be kept as records of the log, and back: from the disk to replicas that may vote.
+
+`recover_or_return` is the way of a node; what it does with damage is told in ADR 0013.
+"""
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from noctule.adapters.files import FileSystem, disk_errors
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdentity, parse_segment_name
 from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
-from noctule.base.errors import StorageError
+from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
-from noctule.core.replica.replica import Replica, SnapshotPolicy
+from noctule.core.replica.replica import Replica, SnapshotPolicy, membership_of
+from noctule.node.data_folder import SNAPSHOTS, VOTERS_TO_RETURN_MIN, DataFolder
+
+KEPT_ASIDE = 3
+"""Of damaged files those of so many times are kept, for whoever wants to know what happened."""
+
+_ASIDE = re.compile(r"damaged-([0-9]+)-.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,8 @@ class ReplicaSettings:
     policy: SnapshotPolicy
     first_timeout_s: float
     """How long the preferred leader of a group waits before it first campaigns."""
+    directory: int = 0
+    """Under which the node came back after it had lost what it had promised; 0 if it never did."""
 
 
 def preferred_leader(group: GroupId, voters: tuple[int, ...]) -> int:
@@ -49,6 +63,105 @@ def records_of(group: GroupId, persist: Persist) -> list[Record]:
     return records
 
 
+def recover_or_return(
+    folder: DataFolder,
+    identity: WalIdentity,
+    groups: Iterable[GroupId],
+    settings: ReplicaSettings,
+    *,
+    segment_bytes_max: int,
+    now: Instant,
+    chance: random.Random,
+    on_damage: Callable[[DamagedLogError, int], None],
+) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
+    """`recover_replicas` as the folder's directory, or as another one without what is damaged.
+
+    The order of steps is what makes each of them safe to be the last before a crash: another directory is durable
+    before anything is set aside, and the log is open before anything may be promised. `on_damage` is told of the damage
+    and the new directory in between. Raises `StorageError` when the disk fails, or when the log is damaged and the
+    other voters are too few to take the node back; `ConfigError` when something belongs to somebody else.
+    """
+    groups = list(groups)
+    try:
+        return _recover(folder, identity, groups, settings, segment_bytes_max, now, chance)
+    except DamagedLogError as damage:
+        if len(settings.voters) < VOTERS_TO_RETURN_MIN:
+            raise StorageError(
+                f"{damage}, and in a cluster of {len(settings.voters)} nobody can give it the rest: restore the whole "
+                "data folder as it was at that moment, or start a new cluster (docs/concepts/divergences.md)"
+            ) from damage
+        folder.change_directory()
+        on_damage(damage, folder.directory)
+    _set_log_aside(folder)
+    _set_snapshots_aside(folder, groups)
+    return _recover(folder, identity, groups, settings, segment_bytes_max, now, chance)
+
+
+def _recover(
+    folder: DataFolder,
+    identity: WalIdentity,
+    groups: Sequence[GroupId],
+    settings: ReplicaSettings,
+    segment_bytes_max: int,
+    now: Instant,
+    chance: random.Random,
+) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
+    folder.check_log()
+    wal, snapshots, replicas = recover_replicas(
+        folder.path,
+        identity,
+        folder.log_path,
+        groups,
+        replace(settings, directory=folder.directory),
+        segment_bytes_max=segment_bytes_max,
+        now=now,
+        chance=chance,
+        files=folder.files,
+    )
+    try:
+        folder.log_is_made()
+    except BaseException:
+        wal.close()
+        raise
+    return wal, snapshots, replicas
+
+
+def _set_log_aside(folder: DataFolder) -> None:
+    with disk_errors("reading", folder.log_path):
+        names = folder.files.names(folder.log_path)
+    _set_aside(folder.log_path, [name for name in names if parse_segment_name(name) is not None], folder.files)
+
+
+def _set_snapshots_aside(folder: DataFolder, groups: Iterable[GroupId]) -> None:
+    """Those that are damaged: an intact one spares the leader from sending it, and promises nothing by itself."""
+    snapshots = SnapshotFiles(folder.path / SNAPSHOTS, files=folder.files)
+    damaged = []
+    for group in groups:
+        for index in reversed(snapshots.indexes(group)):
+            try:
+                snapshots.read(group, index=index)
+            except DamagedLogError as damage:
+                damaged.append(Path(damage.file).name)
+            else:
+                break
+    _set_aside(folder.path / SNAPSHOTS, damaged, folder.files)
+
+
+def _set_aside(directory: Path, names: Sequence[str], files: FileSystem) -> None:
+    """Rename them within their directory, which may be a whole disk, to ``damaged-<n>-…`` with the next n."""
+    if not names:
+        return
+    with disk_errors("setting aside what is damaged in", directory):
+        before = {name: int(match[1]) for name in files.names(directory) if (match := _ASIDE.fullmatch(name))}
+        number = max(before.values(), default=0) + 1
+        for name in names:
+            files.rename(directory / name, directory / f"damaged-{number}-{name}")
+        files.sync_directory(directory)
+        for name, earlier in before.items():
+            if earlier <= number - KEPT_ASIDE:
+                files.remove(directory / name)
+
+
 def recover_replicas(
     directory: Path,
     identity: WalIdentity,
@@ -59,15 +172,17 @@ def recover_replicas(
     segment_bytes_max: int,
     now: Instant,
     chance: random.Random,
+    files: FileSystem | None = None,
 ) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
-    """The node's log, its snapshot files, and a replica of each group with what they held.
+    """The node's log, its snapshot files, and a replica of each group with what they held; on `files`, else the disk.
 
-    Raises `StorageError` when something is damaged: the node must then not take part. Raises `ConfigError` when the
-    directories belong to another cluster or node.
+    Raises `DamagedLogError` when something is damaged: the node must then not take part with it. Raises `StorageError`
+    when the disk fails, `ConfigError` when the directories belong to another cluster or node.
     """
-    wal, recovered = Wal.open(wal_directory, identity, segment_bytes_max=segment_bytes_max)
+    salts = random.Random(chance.getrandbits(128))
+    wal, recovered = Wal.open(wal_directory, identity, segment_bytes_max=segment_bytes_max, files=files, chance=salts)
     try:
-        snapshots = SnapshotFiles(directory / "snapshots")
+        snapshots = SnapshotFiles(directory / SNAPSHOTS, files=files)
         replicas: dict[GroupId, Replica] = {}
         marks: list[Record] = []
         for group in groups:
@@ -76,6 +191,9 @@ def recover_replicas(
             replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance)
             replicas[group] = replica
             if mark is not None:
+                if replica.raft.term != (recovered[group].term if group in recovered else 0):
+                    # With the mark: else a second crash would leave a log that ends in a later term than the replica's.
+                    marks.append(HardStateRecord(group, replica.raft.term, replica.raft.vote, 0))
                 marks.append(mark)
         if marks:
             wal.write(marks)
@@ -88,32 +206,37 @@ def recover_replicas(
 def meet(
     group: GroupId,
     recovered: RecoveredGroup | None,
-    snapshot: tuple[int, int, Iterable[bytes]] | None,
+    snapshot: tuple[int, int, Sequence[bytes]] | None,
     settings: ReplicaSettings,
     now: Instant,
     chance: random.Random,
 ) -> tuple[Replica, SnapshotMark | None]:
     """A replica from its log and its newest snapshot (index, term, chunks), and the mark that the log still lacks.
 
-    The mark must be durable before the replica takes part. Raises `StorageError` when log and snapshot do not meet.
+    The mark must be durable before the replica takes part. Raises `DamagedLogError` when log and snapshot do not
+    meet, `StorageError` when the snapshot is none that this release can read.
     """
-    log = RaftLog()
+    # The settings know the first voters only. What came later is in the snapshot, and in the log behind it.
+    membership = Membership(voters=tuple(sorted(settings.voters)))
+    covered = covered_term = 0
+    if snapshot is not None:
+        covered, covered_term, chunks = snapshot
+        membership = membership_of(chunks)
+    log = RaftLog(membership=membership)
     hard_state = HardState()
     if recovered is not None:
         hard_state = HardState(recovered.term, recovered.vote)
         entries = [Entry(*entry) for entry in recovered.entries]
-        log = RaftLog(recovered.snapshot_index, recovered.snapshot_term, entries)
-    covered, covered_term, chunks = snapshot if snapshot is not None else (0, 0, ())
+        base = (recovered.snapshot_index, recovered.snapshot_term)
+        log = RaftLog(*base, entries, membership=membership, membership_index=covered)
     if covered < log.snapshot_index:
-        raise StorageError(
-            f"the log of group {group} begins after entry {log.snapshot_index}, "
-            f"and the newest snapshot covers only {covered}: a snapshot file is missing"
-        )
+        why = f"it begins after entry {log.snapshot_index}, and the newest snapshot covers only {covered}"
+        raise DamagedLogError.at(f"the log of group {group}", 0, f"{why}: a snapshot file is missing")
     mark = None
     if log.term_at(covered) != covered_term:
         # Killed after a received snapshot was saved and before the log said so: it takes the log's place now
         # (Raft paper, figure 13, step 7).
-        log.reset(covered, covered_term)
+        log.reset(covered, covered_term, membership)
         mark = SnapshotMark(group, covered, covered_term)
         if hard_state.term < covered_term:
             # The snapshot's own term was heard of in the same turn and did not reach the disk. Nothing was promised
@@ -122,17 +245,17 @@ def meet(
     is_preferred = preferred_leader(group, settings.voters) == settings.node_id
     consensus = RaftNode(
         node_id=settings.node_id,
-        voters=settings.voters,
         config=settings.raft,
         chance=random.Random(chance.getrandbits(64)),
         now=now,
         hard_state=hard_state,
         log=log,
         applied=covered,
+        directory=settings.directory,
         first_timeout_s=settings.first_timeout_s if is_preferred else None,
     )
     replica = Replica(group, consensus, settings.policy, random.Random(chance.getrandbits(64)))
     if snapshot is not None:
-        replica.load_state(chunks)
+        replica.load_state(snapshot[2])
         replica.snapshot_restored(covered)
     return replica, mark

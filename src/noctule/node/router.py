@@ -1,8 +1,10 @@
 """Commands to the leaders of their partitions, and answers back in time: the `Store` that servers see.
 
 A router keeps one *lane* for each group. Commands that arrive in one turn of the loop become one batch of writes and
-one query of reads; a batch keeps its number until it is answered, so it may be sent again to any leader and is still
-applied once (`core.replica.client_sessions`). Whoever waits too long is told whether anything may have happened.
+one query of reads; a lane opens a session before its first batch, and a batch keeps its number until it is answered,
+so it may be sent again to any leader and is still applied once (`core.replica.client_sessions`). Whoever waits too
+long is told whether anything may have happened: a batch takes effect only through the leader of a term that it was
+sent to, so it is sure not to once all of those have disclaimed it (`events.Refuse`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,8 +16,8 @@ from noctule.core.keyspace.fan_out import fan_out
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import key_slot
-from noctule.core.replica.batches import encode_batch
-from noctule.core.replica.client_sessions import EXPIRED
+from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
+from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node.api import Consistency, ReplySink, Store
 from noctule.node.conversation import Conversation
 
@@ -28,6 +30,8 @@ RETRY_DELAY_S = 0.01
 """Between a refusal and the next try: an election or a transfer takes a few of these."""
 ANSWER_TIMEOUT_S = 2.0
 """A request without an answer for so long is sent again: it, or its answer, was dropped on the way."""
+SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
+"""A lane that has written nothing for so long opens another session, well before the group forgets this one."""
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
@@ -43,16 +47,18 @@ _UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not 
 class Dispatch(Protocol):
     """How a router reaches leaders."""
 
-    def leader_of(self, group: GroupId) -> int:
-        """The node that leads the group as far as known here; 0 when none is."""
+    def leader_of(self, group: GroupId) -> tuple[int, int]:
+        """The node that leads the group as far as known here, and its term; node 0 when there is none."""
         ...
 
-    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
-        """Hand a batch to that node; False when it cannot leave."""
+    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
+        """Hand a batch to that node as the leader of that term; False when it cannot leave."""
         ...
 
-    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
-        """Hand a query to that node; False when it cannot leave."""
+    def dispatch_query(
+        self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]], *, lease: bool
+    ) -> bool:
+        """Hand a query to that node, which may answer by its `lease`; False when it cannot leave."""
         ...
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
@@ -66,10 +72,20 @@ class Dispatch(Protocol):
 class _Command:
     """One command on its way, and whom to tell."""
 
-    __slots__ = ("args", "conversation", "deadline", "logged", "sink")
+    __slots__ = ("args", "conversation", "deadline", "lease", "logged", "sink")
 
-    def __init__(self, args: list[bytes], sink: ReplySink, conversation: Conversation | None, *, logged: bool) -> None:
+    def __init__(
+        self,
+        args: list[bytes],
+        sink: ReplySink,
+        conversation: Conversation | None,
+        *,
+        logged: bool,
+        lease: bool = False,
+    ) -> None:
         self.args = args
+        self.lease = lease
+        """Of a read: whether the leader's lease will do."""
         self.sink = sink
         self.conversation = conversation
         self.logged = logged
@@ -123,7 +139,7 @@ class _Part:
 class _Flight:
     """A batch or a query that has a number and no answer yet."""
 
-    __slots__ = ("batch", "commands", "deadline", "number", "sent_at", "sent_to", "was_sent")
+    __slots__ = ("batch", "commands", "deadline", "number", "sent_at", "sent_to", "terms")
 
     def __init__(self, number: int, commands: list[_Command], batch: bytes, deadline: float) -> None:
         self.number = number
@@ -132,7 +148,9 @@ class _Flight:
         self.deadline = deadline
         self.sent_to = 0
         self.sent_at = 0.0
-        self.was_sent = False
+        self.terms: set[int] = set()
+        """Those to whose leaders the batch was sent, and who have not disclaimed it; empty: it did not happen, and
+        does not unless it is sent again."""
 
 
 class _Lane:
@@ -141,28 +159,41 @@ class _Lane:
     __slots__ = (
         "flights",
         "group",
+        "has_session",
         "next_number",
         "next_sequence",
         "open_reads",
         "open_writes",
         "origin",
         "queries",
+        "reader",
         "retry_at",
+        "session_used_at",
     )
 
-    def __init__(self, group: GroupId, origin: int) -> None:
+    def __init__(self, group: GroupId, reader: int) -> None:
         self.group = group
-        self.begin_origin(origin)
+        self.reader = reader
+        """By which answers to queries of this life of the node are known."""
+        self.session_used_at = 0.0
+        """When the newest batch, or the opening, was made: by the stamps the session is used later than this."""
+        self.leave_session()
         self.next_number = 1
         self.open_writes: list[_Command] = []
         self.open_reads: list[_Command] = []
         self.queries: dict[int, _Flight] = {}
         self.retry_at: float | None = None
 
-    def begin_origin(self, origin: int) -> None:
+    def leave_session(self, origin: int = 0) -> None:
+        """Without a session there is nothing but an opening on its way, and `origin` is what that was drawn."""
+        self.has_session = False
+        self.origin = origin
+        self.flights: dict[int, _Flight] = {}
+
+    def begin_session(self, origin: int) -> None:
+        self.has_session = True
         self.origin = origin
         self.next_sequence = 1
-        self.flights: dict[int, _Flight] = {}
 
 
 class Router:
@@ -201,7 +232,7 @@ class Router:
         elif consistency is Consistency.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
             pass
         else:
-            self.route(spec, args, sink, logged=spec.is_write)
+            self.route(spec, args, sink, logged=spec.is_write, lease=consistency is Consistency.STRONG)
 
     def conversation(self) -> Conversation:
         """A door for one connection; see `Conversation` for the order in which its commands take effect."""
@@ -214,10 +245,11 @@ class Router:
         sink: ReplySink,
         *,
         logged: bool,
+        lease: bool = False,
         conversation: Conversation | None = None,
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
-        command = _Command(args, sink, conversation, logged=logged)
+        command = _Command(args, sink, conversation, logged=logged, lease=lease)
         if spec.scope is Scope.KEY and spec.last_key == spec.first_key:
             self._enter(self._slot_table[key_slot(args[spec.first_key])], command)
             return
@@ -231,7 +263,7 @@ class Router:
             return
         gather = _Gather(command, len(spread.parts), spread.merge)
         for number, (group, part) in enumerate(spread.parts):
-            self._enter(GroupId(group), _Command(part, gather.part(number), None, logged=logged))
+            self._enter(GroupId(group), _Command(part, gather.part(number), None, logged=logged, lease=lease))
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
@@ -266,7 +298,7 @@ class Router:
         )
         for lane in self._lanes.values():
             for flight in [*lane.flights.values(), *lane.queries.values()]:
-                self._give_up(flight.commands, _UNKNOWN if flight.batch and flight.was_sent else self._stopped)
+                self._give_up(flight.commands, _UNKNOWN if flight.terms else self._stopped)
             lane.flights.clear()
             lane.queries.clear()
             waiting, lane.open_writes, lane.open_reads = [*lane.open_writes, *lane.open_reads], [], []
@@ -302,11 +334,22 @@ class Router:
         now = self._now()
         for lane in touched.values():
             if lane.open_writes and len(lane.flights) < FLIGHTS_MAX:
-                self._send_writes(lane, now)
+                self._flush_writes(lane, now)
             if lane.open_reads and len(lane.queries) < FLIGHTS_MAX:
                 end = _end_of_batch(lane.open_reads, 0)
                 commands, lane.open_reads = lane.open_reads[:end], lane.open_reads[end:]
                 self._send_reads(lane, commands, now)
+
+    def _flush_writes(self, lane: _Lane, now: float) -> None:
+        if not lane.flights and not (lane.has_session and now - lane.session_used_at <= SESSION_IDLE_S_MAX):
+            lane.leave_session(self._new_origin())
+            opening = _Flight(OPENING, [], encode_opening(lane.origin), now + self._deadline_s)
+            lane.flights[OPENING] = opening
+            lane.session_used_at = now
+            self._send(lane, opening, now, is_write=True)
+        elif lane.has_session:
+            lane.session_used_at = now
+            self._send_writes(lane, now)
 
     def _send_reads(self, lane: _Lane, commands: list[_Command], now: float) -> None:
         flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
@@ -330,18 +373,22 @@ class Router:
             self._send(lane, flight, now, is_write=True)
 
     def _send(self, lane: _Lane, flight: _Flight, now: float, *, is_write: bool) -> None:
-        leader = self._dispatch.leader_of(lane.group)
+        leader, term = self._dispatch.leader_of(lane.group)
         sent = False
         # Noted before: this very node may refuse while the flight is handed over, and then it is to be sent again.
         flight.sent_to, flight.sent_at = leader, now
         if leader and is_write:
-            sent = self._dispatch.dispatch_write(leader, lane.group, lane.origin, flight.number, flight.batch)
+            was_asked = term in flight.terms
+            flight.terms.add(term)
+            sent = self._dispatch.dispatch_write(leader, lane.group, term, lane.origin, flight.number, flight.batch)
+            if not sent and not was_asked:
+                flight.terms.discard(term)
         elif leader:
             commands = [command.args for command in flight.commands]
-            sent = self._dispatch.dispatch_query(leader, lane.group, lane.origin, flight.number, commands)
-        if sent:
-            flight.was_sent = True
-        else:
+            # One that must be confirmed by a majority has the others of its query confirmed with it.
+            lease = all(command.lease for command in flight.commands)
+            sent = self._dispatch.dispatch_query(leader, lane.group, lane.reader, flight.number, commands, lease=lease)
+        if not sent:
             flight.sent_to = 0
             self._retry(lane, now)
 
@@ -353,8 +400,8 @@ class Router:
 
     def answered(self, group: GroupId, origin: int, number: int, results: list[Reply], *, is_write: bool) -> None:
         """A leader answered; an answer that came before, or to an earlier life of this node, is no news."""
-        lane = self._lanes.get(group)
-        if lane is None or lane.origin != origin:
+        lane = self._lane(group, origin, is_write=is_write)
+        if lane is None:
             return
         flight = (lane.flights if is_write else lane.queries).pop(number, None)
         if flight is None:
@@ -366,28 +413,43 @@ class Router:
             for commands in (flight.commands[:half], flight.commands[half:]):
                 self._send_reads(lane, commands, self._now())
             return
-        if is_write and EXPIRED in results:
+        if is_write and number == OPENING:
+            match results:
+                case [int(session)]:
+                    lane.begin_session(session)
+        elif is_write and EXPIRED in results:
             self._begin_again(lane)
         for command, result in zip(flight.commands, results, strict=False):
             self._waiting -= 1
             command.finish(result)
 
+    def _lane(self, group: GroupId, origin: int, *, is_write: bool) -> _Lane | None:
+        """The lane that awaits this; None when it came too late, or for an earlier life of this node."""
+        lane = self._lanes.get(group)
+        if lane is None or (lane.origin if is_write else lane.reader) != origin:
+            return None
+        return lane
+
     def _begin_again(self, lane: _Lane) -> None:
-        """The cluster forgot this origin: what is on its way has an unknown fate, what comes next is a new origin's."""
+        """The cluster forgot this session: what is on its way has an unknown fate, what comes next needs another."""
         flights = list(lane.flights.values())
-        lane.begin_origin(self._new_origin())
+        lane.leave_session()
         for flight in flights:
             for command in flight.commands:
                 self._waiting -= 1
                 command.finish(_UNKNOWN)
 
-    def refused(self, group: GroupId, origin: int, number: int, *, is_write: bool) -> None:
-        """Whoever was asked does not lead, or misses an earlier batch: send again, from there on and in order."""
-        lane = self._lanes.get(group)
-        if lane is None or lane.origin != origin:
+    def refused(self, group: GroupId, origin: int, number: int, *, is_write: bool, disclaimed_term: int = 0) -> None:
+        """Whoever was asked does not lead, or misses an earlier batch: send again, from there on and in order.
+
+        What `disclaimed_term` says is final (`events.Refuse`), so it holds however late or often it is heard.
+        """
+        lane = self._lane(group, origin, is_write=is_write)
+        if lane is None:
             return
         flights = lane.flights if is_write else lane.queries
         if number in flights:
+            flights[number].terms.discard(disclaimed_term)
             for flight in flights.values():
                 if flight.number >= number:
                     flight.sent_to = 0
@@ -400,7 +462,7 @@ class Router:
             lane.retry_at = self._now()
 
     def peer_lost(self, node: int) -> None:
-        """What was sent to that node may be lost with it."""
+        """What was sent to that node may be lost with it, or may have been taken: only the former is made up for."""
         now = self._now()
         for lane in self._lanes.values():
             for flights in (lane.flights, lane.queries):
@@ -452,7 +514,7 @@ class Router:
                 # Its number must be filled, or all that follows would wait for it: by an empty batch. If the first one
                 # was applied after all, this one is its retry and changes nothing.
                 commands, flight.commands = flight.commands, []
-                self._give_up(commands, _UNKNOWN if flight.was_sent else _NO_LEADER)
+                self._give_up(commands, _UNKNOWN if flight.terms else _NO_LEADER)
                 flight.batch = encode_batch(lane.origin, flight.number, next(iter(lane.flights)), [])
                 flight.sent_to = 0
                 self._retry(lane, now)

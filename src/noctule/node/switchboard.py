@@ -4,6 +4,7 @@ It answers two protocols: `Peers` of the `Carrier` below it and `Dispatch` of th
 another node gathers here until whoever owns the sockets takes it at the end of the turn.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.wire.frames import Answered, Envelope, Forward, ForwardQuery, PeerMessage, Refused
 from noctule.node.router import Router
+
+log = logging.getLogger("noctule.node")
 
 
 class Surroundings(Protocol):
@@ -37,6 +40,9 @@ class Surroundings(Protocol):
 
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
+
+    def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
+        """Who belongs to the group has changed here, or a change was refused."""
 
 
 class Switchboard:
@@ -73,15 +79,24 @@ class Switchboard:
             if group not in replicas:
                 continue
             if isinstance(message, Forward):
-                take(group, Submit(sender, message.origin, message.sequence, message.batch))
+                take(group, Submit(sender, message.origin, message.sequence, message.batch, message.term))
             elif isinstance(message, ForwardQuery):
-                take(group, Query(sender, message.origin, message.number, message.commands))
+                take(group, Query(sender, message.origin, message.number, message.commands, message.lease))
             elif isinstance(message, Answered):
                 router.answered(group, message.origin, message.number, message.results, is_write=message.is_write)
             elif isinstance(message, Refused):
-                router.refused(group, message.origin, message.number, is_write=message.is_write)
+                self._refused(group, message)
             else:
                 take(group, raft.Received(sender, message))
+
+    def _refused(self, group: GroupId, refusal: Refuse | Refused) -> None:
+        self.router.refused(
+            group,
+            refusal.origin,
+            refusal.number,
+            is_write=refusal.is_write,
+            disclaimed_term=refusal.disclaimed_term,
+        )
 
     def _put(self, to: int, group: GroupId, message: PeerMessage) -> None:
         self._outgoing.setdefault(to, []).append((group, message))
@@ -99,38 +114,49 @@ class Switchboard:
             if isinstance(answer, Answer):
                 self.router.answered(group, origin, number, answer.results, is_write=is_write)
             else:
-                self.router.refused(group, origin, number, is_write=is_write)
+                self._refused(group, answer)
         elif isinstance(answer, Answer):
             self._put(answer.to, group, Answered(origin, is_write, number, answer.results))
         else:
-            self._put(answer.to, group, Refused(origin, is_write, number))
+            self._put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term))
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
+        log.debug(
+            "role_changed",
+            extra={"fields": {"group": group, "role": change.role, "term": change.term, "leader": change.leader}},
+        )
         if change.leader:
             self.router.leader_changed(group)
         if change.leader == self._node_id:
             self._surroundings.elected(group, change.term)
 
+    def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
+        """To the surroundings."""
+        self._surroundings.membership_changed(group, change)
+
     # Dispatch of the Router ------------------------------------------------------------------------------------------
 
-    def leader_of(self, group: GroupId) -> int:
+    def leader_of(self, group: GroupId) -> tuple[int, int]:
         """As this node's replica knows; nobody once it is closed."""
-        return 0 if self._is_closed else self._replicas[group].raft.leader
+        consensus = self._replicas[group].raft
+        return 0 if self._is_closed else consensus.leader, consensus.term
 
-    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
+    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
         """Here or into the peer's frame."""
         if to == self._node_id:
-            self._surroundings.take(group, Submit(to, origin, sequence, batch))
+            self._surroundings.take(group, Submit(to, origin, sequence, batch, term))
             return True
-        return self._forward(to, group, Forward(origin, sequence, batch))
+        return self._forward(to, group, Forward(origin, sequence, batch, term))
 
-    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
+    def dispatch_query(
+        self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]], *, lease: bool
+    ) -> bool:
         """Here or into the peer's frame."""
         if to == self._node_id:
-            self._surroundings.take(group, Query(to, origin, number, commands))
+            self._surroundings.take(group, Query(to, origin, number, commands, lease))
             return True
-        return self._forward(to, group, ForwardQuery(origin, number, commands))
+        return self._forward(to, group, ForwardQuery(origin, number, commands, lease))
 
     def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
         if not self._surroundings.is_connected(to):

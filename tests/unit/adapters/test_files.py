@@ -1,6 +1,8 @@
-"""The real file system and the one in memory answer alike; locks, JSON and messages."""
+"""The real file system and those in memory answer alike; locks, JSON and messages."""
 
+import errno
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,15 @@ from noctule.adapters.files import (
     write_json_atomically,
 )
 from noctule.base.errors import ConfigError, StorageError
+from noctule.verify.sim.faulty_files import FaultyFiles
+from noctule.verify.sim.memory_disk import MemoryDisk
 
-from .memory_disk import MemoryDisk
+from .failing_disk import FailingDisk
 
-# One suite for both --------------------------------------------------------------------------------------------------
+# One suite for all ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[FileSystem, MemoryDisk])
+@pytest.fixture(params=[FileSystem, MemoryDisk, lambda: FaultyFiles(random.Random(1))])
 def files(request: pytest.FixtureRequest) -> FileSystem:
     made = request.param()
     assert isinstance(made, FileSystem)
@@ -162,10 +166,19 @@ def test_json_is_old_or_new_after_every_crash() -> None:
     assert left == {old, new}
 
 
-def test_a_failed_json_write_is_a_storage_error_and_keeps_the_old(tmp_path: Path) -> None:
-    disk = MemoryDisk()
-    write_json_atomically(Path("/data/node.json"), 1, disk)
-    disk.failing["sync"] = 5
-    with pytest.raises(StorageError, match=r"writing /data/node\.json failed: Input/output error"):
-        write_json_atomically(Path("/data/node.json"), 2, disk)
-    assert disk.read(Path("/data/node.json")) == b"1\n"
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
+def test_json_whose_write_fails_is_old_until_it_has_its_name(call: int) -> None:
+    path = Path("/data/node.json")
+    disk = FailingDisk(6 + call, errno.EIO)
+    write_json_atomically(path, 1, disk)
+    assert disk.calls == 6
+    with pytest.raises(StorageError, match=r"writing /data/node\.json failed: Input/output error \(errno 5\)"):
+        write_json_atomically(path, 2, disk)
+    assert disk.read(path) == (b"2\n" if disk.failed_call == "sync_directory" else b"1\n")
+
+
+def test_a_directory_below_a_file_is_refused_as_that(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "deep" / "directory"):
+        with pytest.raises(NotADirectoryError):
+            FileSystem().make_directory(path)

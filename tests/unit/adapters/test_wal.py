@@ -10,8 +10,8 @@ from noctule.adapters.wal import Wal, WalPicture
 from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import ConfigError, InternalError, StorageError
+from noctule.verify.sim.memory_disk import MemoryDisk
 
-from .memory_disk import MemoryDisk
 from .wal_model import IDENTITY, Model, make_batch
 
 DIRECTORY = Path("/wal")
@@ -182,21 +182,6 @@ def test_a_failed_write_or_sync_is_final(kind: str, number: int, sentence: str) 
         wal.tidy()
     assert len(disk.trace) == before, "the disk is not touched again"
     assert str(wal.failure).startswith(("writing", "syncing"))
-
-
-@pytest.mark.parametrize("kind", ["create", "write", "sync_data", "sync", "rename", "sync_directory"])
-def test_a_failure_at_the_next_segment_is_final_and_loses_nothing(kind: str) -> None:
-    disk = MemoryDisk()
-    wal, _ = open_log(disk, segment_bytes=512)
-    wal.write([Entries(1, 1, [(1, bytes(300))])])
-    disk.failing[kind] = errno.EIO
-    with pytest.raises(StorageError, match="Input/output"):
-        wal.write([Entries(1, 2, [(1, bytes(300))])])
-    disk.failing.clear()
-    with pytest.raises(StorageError, match="takes nothing more"):
-        wal.write([HardState(1, 1, 1, 0)])
-    wal.close()
-    assert open_log(disk.after_power_cut(), 512)[1][1].entries == [(1, bytes(300))]
 
 
 def test_an_unreadable_directory_is_told_with_its_path(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from noctule.adapters.wal import Wal
 from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, record_bytes
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.errors import StorageError
+from noctule.verify.sim.memory_disk import MemoryDisk
 
-from .memory_disk import MemoryDisk
 from .wal_model import IDENTITY
 
 DIRECTORY = Path("/wal")

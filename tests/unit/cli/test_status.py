@@ -54,3 +54,13 @@ def test_the_tables_show_every_node_and_instance(capsys: pytest.CaptureFixture[s
     assert ["web-1", "[bold]board", "unhealthy", "h:8001", "4711", "12"] in rows
     assert "node 1 no longer acknowledges: disk full" in lines
     assert "node 1 is draining" in lines
+
+
+def test_a_node_that_has_lost_its_disk_is_named_until_every_group_has_taken_it_back() -> None:
+    lost = msgspec.structs.replace(group(1, 1), admitted=False)
+    pictures = [cluster(1, [group(0, 1), group(1, 1)]), cluster(2, [lost, lost]), cluster(3, [group(0, 1), lost])]
+    assert status.returning_line(pictures).splitlines() == [
+        "node 2 has lost what it had on disk and waits to be readmitted to 2 groups",
+        "node 3 has lost what it had on disk and waits to be readmitted to 1 group",
+    ]
+    assert status.returning_line(pictures[:1]) == ""

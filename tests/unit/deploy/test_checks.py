@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from noctule.base.errors import ConfigError
-from noctule.deploy.local.checks import claim_data_dir
+from noctule.deploy.local.checks import claim_data_dir, lost_nodes
 from noctule.deploy.local.plan import UpConfig
 
 
@@ -79,3 +79,34 @@ def test_a_folder_that_cannot_be_written_is_named(config: UpConfig) -> None:
     (config.data_dir / "LOCK").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be used: Is a directory"):
         claim_data_dir(config)
+
+
+@pytest.mark.parametrize(
+    ("folders", "lost"),
+    [
+        pytest.param({}, set(), id="the first start"),
+        pytest.param({1: [], 2: []}, set(), id="killed at the first start: node 3 was not met yet"),
+        pytest.param({1: [2, 3], 2: [1, 3], 3: [1, 2]}, set(), id="all are there"),
+        pytest.param({1: [2, 3], 3: [1, 2]}, {2}, id="one is gone"),
+        pytest.param({3: [1, 2]}, {1, 2}, id="most are gone: not a new cluster, while one remembers"),
+    ],
+)
+def test_a_folder_is_lost_when_others_have_met_its_node(
+    config: UpConfig, folders: dict[int, list[int]], lost: set[int]
+) -> None:
+    for node, met in folders.items():
+        folder = config.data_dir / f"node-{node}"
+        folder.mkdir(parents=True)
+        (folder / "node.json").write_text("{}")
+        if met:
+            (folder / "peers.json").write_text(json.dumps({str(peer): 7 for peer in met}))
+    assert lost_nodes(config) == lost
+
+
+def test_what_a_node_remembers_is_not_guessed(config: UpConfig) -> None:
+    folder = config.data_dir / "node-1"
+    folder.mkdir(parents=True)
+    (folder / "node.json").write_text("{}")
+    (folder / "peers.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"node-1/peers\.json is not JSON"):
+        lost_nodes(config)

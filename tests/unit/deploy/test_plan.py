@@ -52,6 +52,11 @@ def test_nodes_have_their_ports_folders_and_each_other() -> None:
     )
 
 
+def test_a_node_whose_folder_is_lost_is_told_to_rejoin() -> None:
+    plan = make_plan(CONFIG, "local-1", iter(range(20_001, 20_004)), "/python", lost={2})
+    assert ["--rejoin" in node.process.command for node in plan.nodes] == [False, True, False]
+
+
 def test_instance_i_prefers_node_i() -> None:
     plan = plan_of(replace(CONFIG, instances=4))
     assert [each.process.environment["NOCTULE_STORE_URL"] for each in plan.instances] == [

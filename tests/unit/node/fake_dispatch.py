@@ -7,15 +7,15 @@ import msgspec
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reply import OK, Reply
 from noctule.core.placement.slots import key_slot, partition_table
-from noctule.core.replica.batches import Batch
+from noctule.core.replica.batches import OPENING, Batch
 from noctule.node.router import Router
 
 PARTITIONS = 4
 SLOT_TABLE = partition_table(PARTITIONS)
 DEADLINE_S = 10.0
-FIRST_ORIGIN = 100
+FIRST_DRAWN = 100
 
 
 class Written(NamedTuple):
@@ -26,6 +26,7 @@ class Written(NamedTuple):
     origin: int
     sequence: int
     batch: Batch
+    term: int
 
     @property
     def lines(self) -> list[bytes]:
@@ -67,34 +68,48 @@ class FakeDispatch:
         """Nodes to which nothing leaves."""
         self.writes: list[Written] = []
         self.queries: list[Asked] = []
+        self.leases: list[bool] = []
+        """Of each query, whether the leader's lease will do."""
         self.local: dict[bytes, Reply | ReadOutcome] = {}
         """Line of a command to what this node's own replica answers."""
         self.while_dispatching: Callable[[GroupId, int, int], None] | None = None
         """Called with group, origin and sequence while a batch is handed over."""
+        self.opens_sessions = True
+        """Every turn answers the openings that left in it, so that a test sees the batches only."""
+        self.terms = dict.fromkeys(self.leaders, 1)
+        """Each leader's; a change of leader raises it."""
+        self._led_by = dict(self.leaders)
         self.turns_wanted = 0
-        self._origins = iter(range(FIRST_ORIGIN, FIRST_ORIGIN + 1_000))
+        self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
+        self._sessions = iter(range(1, FIRST_DRAWN))
         self.router = Router(
             slot_table=SLOT_TABLE,
             dispatch=self,
-            new_origin=lambda: next(self._origins),
+            new_origin=lambda: next(self._drawn),
             now=lambda: self.now,
             request_deadline_s=deadline_s,
         )
 
-    def leader_of(self, group: GroupId) -> int:
-        return self.leaders[group]
+    def leader_of(self, group: GroupId) -> tuple[int, int]:
+        leader = self.leaders[group]
+        if leader and leader != self._led_by[group]:
+            self.lead(group, leader, self.terms[group] + 1)
+        return leader, self.terms[group]
 
-    def dispatch_write(self, to: int, group: GroupId, origin: int, sequence: int, batch: bytes) -> bool:
+    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
         if to in self.away:
             return False
-        self.writes.append(Written(to, group, origin, sequence, msgspec.msgpack.decode(batch, type=Batch)))
+        self.writes.append(Written(to, group, origin, sequence, msgspec.msgpack.decode(batch, type=Batch), term))
         if self.while_dispatching is not None:
             self.while_dispatching(group, origin, sequence)
         return True
 
-    def dispatch_query(self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]]) -> bool:
+    def dispatch_query(
+        self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]], *, lease: bool
+    ) -> bool:
         if to in self.away:
             return False
+        self.leases.append(lease)
         self.queries.append(Asked(to, group, origin, number, [b" ".join(command) for command in commands]))
         return True
 
@@ -105,6 +120,11 @@ class FakeDispatch:
         self.turns_wanted += 1
 
     # What a test does -------------------------------------------------------------------------------------------------
+
+    def lead(self, group: GroupId, leader: int, term: int) -> None:
+        """From now on this node leads, in this term."""
+        self.leaders[group] = self._led_by[group] = leader
+        self.terms[group] = term
 
     def submit(self, *lines: bytes) -> list[Sink]:
         """Commands in no order with each other, written as lines; nothing has left yet."""
@@ -117,7 +137,22 @@ class FakeDispatch:
     def turn(self) -> tuple[list[Written], list[Asked]]:
         """End the turn; what left since the last call."""
         self.router.flush()
+        if self.opens_sessions:
+            openings = [write for write in self.writes if write.sequence == OPENING]
+            self.writes = [write for write in self.writes if write.sequence != OPENING]
+            for opening in openings:
+                self.answer(opening, next(self._sessions))
+            self.router.flush()
         return self.taken()
+
+    def open_sessions(self) -> None:
+        """Have every lane write once, as a node does that has run for a while."""
+        sinks = [Sink() for _ in range(2)]
+        self.router.submit([b"FLUSHALL"], sinks[0])
+        self.router.submit_to_meta([b"DEL", b"a"], sinks[1])
+        for write in self.turn()[0]:
+            self.answer(write, OK)
+        assert [sink.replies for sink in sinks] == [[OK], [OK]]
 
     def after(self, seconds: float) -> tuple[list[Written], list[Asked]]:
         """Let time pass, tick and end the turn; what left since the last call."""
@@ -137,11 +172,11 @@ class FakeDispatch:
         number = request.sequence if isinstance(request, Written) else request.number
         self.router.answered(request.group, request.origin, number, list(results), is_write=is_write)
 
-    def refuse(self, request: Written | Asked) -> None:
+    def refuse(self, request: Written | Asked, *, disclaimed_term: int = 0) -> None:
         """The leader's refusal."""
         is_write = isinstance(request, Written)
         number = request.sequence if isinstance(request, Written) else request.number
-        self.router.refused(request.group, request.origin, number, is_write=is_write)
+        self.router.refused(request.group, request.origin, number, is_write=is_write, disclaimed_term=disclaimed_term)
 
 
 def group_of(key: bytes) -> GroupId:

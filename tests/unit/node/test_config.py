@@ -55,6 +55,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "name": "colony",
         "voters": "4@10.0.0.4:9000",
         "partition_count": "8",
+        "lease_ms": "30",
         "node_id": "4",
         "host": "10.0.0.4",
         "resp_port": "1",
@@ -63,6 +64,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "advertise_host": "bat",
         "data_dir": "here",
         "wal_dir": "there",
+        "rejoin": "true",
         "heartbeat_ms": "11",
         "election_timeout_ms_min": "120",
         "election_timeout_ms_max": "240",
@@ -70,6 +72,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "segment_bytes_max": "100000",
         "request_deadline_s": "1.5",
         "durability": "quorum",
+        "log_level": "debug",
         "die_with_parent": "true",
     }
     assert set(texts) == {setting.field for setting in SETTINGS}
@@ -151,6 +154,8 @@ def test_wrong_peers_are_told_apart(text: object, words: str) -> None:
         ({"NOCTULE_HTTP_PORT": "7401"}, "must differ"),
         ({"NOCTULE_HEARTBEAT_MS": "200"}, "at least three times heartbeat_ms"),
         ({"NOCTULE_ELECTION_TIMEOUT_MS_MAX": "401"}, "at least 1.2 times"),
+        ({"NOCTULE_LEASE_MS": "99"}, "lease_ms 99 must be 0, or at least two heartbeat_ms"),
+        ({"NOCTULE_LEASE_MS": "401"}, "at most election_timeout_ms_min"),
         ({"NOCTULE_NODE_ID": "4", "NOCTULE_PEERS": "1:1,2:2"}, "node_id 4 is none of the peers, which are 1, 2"),
         ({"NOCTULE_PEERS": "1:1,what"}, "peers '1:1,what' has the peer 'what'"),
     ],
@@ -216,9 +221,10 @@ def test_the_fingerprint_changes_with_whatever_must_be_equal() -> None:
         dataclasses.replace(config, name="other"),
         dataclasses.replace(config, voters={1: THREE[1], 2: THREE[2]}),
         dataclasses.replace(config, partition_count=8),
+        dataclasses.replace(config, lease_ms=100),
         dataclasses.replace(config, protocol=config.protocol + 1),
     ]
-    assert len({each.fingerprint() for each in [config, *others]}) == 5
+    assert len({each.fingerprint() for each in [config, *others]}) == 6
     renamed = dataclasses.replace(config, voters=dict.fromkeys(THREE, "elsewhere:1"))
     assert renamed.fingerprint() == config.fingerprint()
     reordered = dataclasses.replace(config, voters=dict(reversed(THREE.items())))

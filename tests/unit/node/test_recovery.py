@@ -13,8 +13,9 @@ from noctule.base.errors import ConfigError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Append, Entry, VoteReply, VoteRequest
-from noctule.core.replica.batches import encode_batch, encode_entry
+from noctule.core.replica.batches import encode_batch, encode_entry, encode_opening
 from noctule.core.replica.events import WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.node.recovery import ReplicaSettings, meet, preferred_leader, recover_replicas
@@ -28,8 +29,10 @@ NOW = Instant(100.0)
 
 
 def entry(number: int) -> bytes:
-    """The entry that sets n to this number."""
-    return encode_entry(1_000 + number, [encode_batch(7, number, number, [[b"SET", b"n", b"%d" % number]])])
+    """The entry that sets n to this number; the first one opens the session, too."""
+    opened = [encode_opening(7)] if number == 1 else []
+    write = encode_batch(1, number, number, [[b"SET", b"n", b"%d" % number]])
+    return encode_entry(1_000 + number, [*opened, write])
 
 
 def snapshot_at(number: int) -> list[bytes]:
@@ -96,7 +99,7 @@ def test_a_snapshot_inside_the_log_is_applied_and_what_follows_is_applied_once()
     assert value(replica) == b"3"
     commit(replica, 4)
     assert value(replica) == b"4"
-    assert replica.sessions.dump()[0][1] == 5  # Four batches, none of them twice.
+    assert replica.sessions.dump()[1][0][2] == 5  # Four batches, none of them twice.
 
 
 def test_a_snapshot_at_the_log_s_end_leaves_nothing_to_apply() -> None:
@@ -198,6 +201,18 @@ def test_a_crash_between_a_saved_snapshot_and_its_mark_is_made_good_durably(tmp_
     assert replicas[GROUP].raft.log.last_index == 10
 
 
+def test_the_term_of_a_snapshot_is_durable_with_its_mark(tmp_path: Path) -> None:
+    """After a second crash the log would else end in a later term than the replica is in."""
+    wal, snapshots, _ = recover(tmp_path)
+    wal.write([HardState(GROUP, 4, 1, 0), Entries(GROUP, 1, [(4, entry(1))])])
+    snapshots.write(GROUP, 9, 5, snapshot_at(9))
+    wal.close()
+    for _ in range(2):
+        wal, _, replicas = recover(tmp_path)
+        wal.close()
+        assert (replicas[GROUP].raft.term, replicas[GROUP].raft.vote) == (5, 0)
+
+
 def test_a_refused_folder_is_given_back(tmp_path: Path) -> None:
     """Once the file is restored the node must start, without another process having to end first."""
     wal, snapshots, _ = recover(tmp_path)
@@ -214,6 +229,24 @@ def test_a_refused_folder_is_given_back(tmp_path: Path) -> None:
         recover(tmp_path)
     wal.close()
     assert value(replicas[GROUP]) == b"2"
+
+
+# Members --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("covered", [0, 1, 2, 3])
+def test_the_members_are_those_of_snapshot_and_log_and_not_the_first_ones(covered: int) -> None:
+    """deventlab/d-engine#431: rebuilt from the settings at each start. The change stands at index 2."""
+    after = Membership(voters=(1, 2, 4))
+    log = recovered(covered + 1, *[5] * (3 - covered), mark=(covered, 5) if covered else (0, 0))
+    if covered < 2:
+        log.entries[1 - covered] = (5, encode_membership(after))
+    first = Membership(voters=SETTINGS.voters)
+    chunks = [encode_membership(first if covered < 2 else after), *snapshot_at(1)[1:]]
+    replica, _ = met(log, (covered, 5, chunks) if covered else None)
+    assert replica.raft.log.membership == after
+    replica, _ = met(None, (9, 5, [encode_membership(after), *chunks[1:]]))
+    assert replica.raft.log.membership == after
 
 
 # Who goes first -------------------------------------------------------------------------------------------------------

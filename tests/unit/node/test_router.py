@@ -7,10 +7,11 @@ import pytest
 from noctule.base.ids import META_GROUP
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.core.replica.client_sessions import EXPIRED
+from noctule.core.replica.batches import OPENING, Batch
+from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node import router as router_module
 from noctule.node.api import Consistency
-from noctule.node.router import ANSWER_TIMEOUT_S, ANSWER_TOO_LARGE, RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S, ANSWER_TOO_LARGE, RETRY_DELAY_S, SESSION_IDLE_S_MAX
 
 from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
 
@@ -92,7 +93,7 @@ def test_a_refused_batch_is_sent_again_under_its_number_to_whoever_leads(node: F
     assert node.after(RETRY_DELAY_S / 2) == ([], [])  # An election takes a moment.
     node.leaders[ONE] = 2
     ((again,), _) = node.after(RETRY_DELAY_S)
-    assert again == Written(2, ONE, batch.origin, batch.sequence, batch.batch)
+    assert again == Written(2, ONE, batch.origin, batch.sequence, batch.batch, term=batch.term + 1)
     node.answer(again, 1)
     assert sink.replies == [1]
     assert node.router.retries_total == 1
@@ -135,7 +136,7 @@ def test_a_lost_peer_is_not_waited_for(node: FakeDispatch) -> None:
     node.leaders[ONE] = 3
     node.router.peer_lost(2)
     again, asked_again = node.after(RETRY_DELAY_S)
-    assert again == [batch._replace(to=3)]  # The other lane's leader is another node.
+    assert again == [batch._replace(to=3, term=batch.term + 1)]  # The other lane's leader is another node.
     assert asked_again == [query._replace(to=3)]
 
 
@@ -186,6 +187,7 @@ def test_answers_that_nobody_awaits_are_ignored(node: FakeDispatch) -> None:
 
 def test_over_its_deadline_a_write_that_never_left_did_not_happen_and_never_will(node: FakeDispatch) -> None:
     """Told "not applied", a client does it again: the first must not come through later."""
+    node.open_sessions()
     node.leaders[ONE] = 0
     (sink,) = node.submit(b"INCR a")
     node.turn()
@@ -195,12 +197,12 @@ def test_over_its_deadline_a_write_that_never_left_did_not_happen_and_never_will
     assert sink.replies == [NO_LEADER]
     node.leaders[ONE] = 2
     ((void,), _) = node.after(RETRY_DELAY_S)
-    assert (void.sequence, void.lines) == (1, [])
+    assert (void.sequence, void.lines) == (2, [])
     node.submit(b"INCR a")
     assert node.turn() == ([], [])
     node.answer(void)
     ((following,), _) = node.turn()
-    assert (following.sequence, following.lines) == (2, [b"INCR a"])
+    assert (following.sequence, following.lines) == (3, [b"INCR a"])
 
 
 def test_over_its_deadline_a_write_that_left_has_an_unknown_fate(node: FakeDispatch) -> None:
@@ -277,10 +279,296 @@ def test_commands_of_a_node_whose_turns_have_stopped_are_answered_in_time(node: 
     assert replies(sinks) == [[NO_LEADER], [NO_LEADER]]
 
 
-# Sessions that were forgotten -----------------------------------------------------------------------------------------
+# What became of it ----------------------------------------------------------------------------------------------------
 
 
-def test_a_forgotten_origin_begins_anew_and_owns_up_to_what_was_on_its_way(
+def outcome_of(node: FakeDispatch, script: str) -> Reply:
+    """What one INCR is told at its deadline after a script of what happened to it, one word for each thing:
+
+    sent1, sent2: sent to the leader of this term; lost: that node's connection closes; away: it was to be sent again
+    and could not leave; refused: without a word; disclaimed1, disclaimed2: refused, and that term is disclaimed.
+    """
+    node.open_sessions()
+    node.leaders[ONE] = 0
+    (sink,) = node.submit(b"INCR a")
+    node.turn()
+    request = Written(0, ONE, 0, 0, Batch(0, 0, 0, []), 0)
+    for word in script.split():
+        what, term = word.rstrip("0123456789"), int(word.lstrip("abcdefghijklmnopqrstuvwxyz") or 0)
+        if what in ("sent", "away"):
+            node.lead(ONE, term, term)
+            node.away = {term} if what == "away" else set()
+            node.router.leader_changed(ONE)
+            sent, _ = node.after(RETRY_DELAY_S)
+            assert [(each.term, each.lines) for each in sent] == ([(term, [b"INCR a"])] if what == "sent" else [])
+            request = sent[0] if sent else request
+            node.leaders[ONE] = 0
+        elif what == "lost":
+            node.router.peer_lost(term)
+        else:
+            node.refuse(request, disclaimed_term=term)
+    assert sink.replies == []
+    node.after(DEADLINE_S)
+    return sink.replies[0]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("", id="no leader was found"),
+        pytest.param("away1", id="it could not leave"),
+        pytest.param("sent1 disclaimed1", id="its only leader disclaims it"),
+        pytest.param("sent1 refused disclaimed1", id="a refusal that says more comes later"),
+        pytest.param("sent1 disclaimed1 refused", id="a refusal that says less comes later"),
+        pytest.param("sent1 disclaimed1 disclaimed1", id="a doubled refusal"),
+        pytest.param("sent1 refused sent1 disclaimed1", id="sent twice, and disclaimed whatever was sent"),
+        pytest.param("sent1 lost1 disclaimed1", id="disclaimed over a new connection"),
+        pytest.param("sent1 disclaimed1 sent2 disclaimed2", id="two leaders, one after the other"),
+        pytest.param("sent1 refused sent2 disclaimed1 disclaimed2", id="two leaders, both late"),
+        pytest.param("sent1 refused sent2 disclaimed2 disclaimed1", id="two leaders, the other way round"),
+        pytest.param("sent1 disclaimed1 away2", id="the second one was not reached"),
+    ],
+)
+def test_over_its_deadline_a_write_that_cannot_have_happened_is_said_not_to_have(
+    node: FakeDispatch, script: str
+) -> None:
+    """A client that is told "unknown" has to find out, and often cannot."""
+    assert outcome_of(node, script) == NO_LEADER
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param("sent1", id="no word of it"),
+        pytest.param("sent1 lost1", id="the connection closed"),
+        pytest.param("sent1 refused", id="refused without a word"),
+        pytest.param("sent1 refused refused", id="and that doubled"),
+        pytest.param("sent1 lost1 refused", id="lost and refused"),
+        pytest.param("sent1 disclaimed2", id="disclaimed by another leader"),
+        pytest.param("sent1 refused sent2 disclaimed2", id="the first leader may have proposed it"),
+        pytest.param("sent1 lost1 sent2 disclaimed2", id="the first leader may have got it"),
+        pytest.param("sent1 refused sent2 disclaimed1", id="the second leader may have proposed it"),
+        pytest.param("sent1 disclaimed1 sent2", id="no word of the second leader"),
+        pytest.param("sent1 disclaimed1 sent2 disclaimed1", id="the first leader's refusal doubled and late"),
+        pytest.param("sent1 disclaimed1 sent2 refused disclaimed1", id="both refused, one without a word"),
+        pytest.param("sent1 refused away1", id="sent once and then not again"),
+    ],
+)
+def test_over_its_deadline_a_write_that_may_have_happened_has_an_unknown_fate(node: FakeDispatch, script: str) -> None:
+    """Told "nothing was applied", a client does it again, and has it twice."""
+    assert outcome_of(node, script) == UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({}, NO_LEADER), ({"origin": 9_999}, UNKNOWN), ({"sequence": 9}, UNKNOWN), ({"group": TWO}, UNKNOWN)],
+    ids=["this one", "of another session", "another batch", "of another group"],
+)
+def test_a_refusal_is_heeded_for_its_own_batch_only(
+    node: FakeDispatch, change: dict[str, object], expected: Failure
+) -> None:
+    (sink,) = node.submit(b"INCR a")
+    (batch,), _ = node.turn()
+    node.leaders[ONE] = 0
+    node.refuse(batch._replace(**change), disclaimed_term=batch.term)  # type: ignore[arg-type]
+    node.after(DEADLINE_S + 0.01)
+    assert sink.replies == [expected]
+
+
+def test_a_word_that_comes_while_the_batch_is_handed_over_counts(node: FakeDispatch) -> None:
+    """This very node has just lost the leadership, and says so within the call."""
+    node.open_sessions()
+    (sink,) = node.submit(b"INCR a")
+    node.while_dispatching = lambda group, origin, number: node.router.refused(
+        group, origin, number, is_write=True, disclaimed_term=node.terms[group]
+    )
+    node.turn()
+    node.leaders[ONE] = 0
+    node.after(DEADLINE_S + 0.01)
+    assert sink.replies == [NO_LEADER]
+
+
+def test_a_void_in_its_place_does_not_change_what_was_said(node: FakeDispatch) -> None:
+    """The void's own fate is nobody's business."""
+    assert outcome_of(node, "sent1 disclaimed1") == NO_LEADER
+    node.leaders[ONE] = 2
+    ((void,), _) = node.after(RETRY_DELAY_S)
+    assert void.lines == []
+    node.answer(void)
+    (sink,) = node.submit(b"INCR a")
+    ((batch,), _) = node.turn()
+    node.answer(batch, 1)
+    assert sink.replies == [1]
+
+
+@pytest.mark.parametrize(("word", "start"), [("disclaimed1", b"CLUSTERDOWN "), ("refused", b"UNKNOWN ")])
+def test_a_stopped_node_says_the_same_of_what_was_on_its_way(node: FakeDispatch, word: str, start: bytes) -> None:
+    (sink,) = node.submit(b"INCR a")
+    (batch,), _ = node.turn()
+    node.refuse(batch, disclaimed_term=batch.term if word == "disclaimed1" else 0)
+    node.router.stop("disk")
+    (reply,) = sink.replies
+    assert isinstance(reply, Failure)
+    assert reply.text.startswith(start)
+
+
+# Sessions -------------------------------------------------------------------------------------------------------------
+
+
+def opening_of(sent: tuple[list[Written], list[Asked]]) -> Written:
+    """The one opening among what was sent, which holds no command."""
+    (opening,), _ = sent
+    assert (opening.sequence, opening.lines) == (OPENING, [])
+    return opening
+
+
+def test_a_lane_opens_a_session_and_then_writes_in_the_order_of_arrival(node: FakeDispatch) -> None:
+    """Nothing of a session that the group has not opened would ever be applied."""
+    node.opens_sessions = False
+    sinks = node.submit(b"SET a 1")
+    opening = opening_of(node.turn())
+    sinks += node.submit(b"SET a 2", b"GET a")
+    writes, (query,) = node.turn()
+    assert writes == []
+    node.answer(query, None)  # Reads need no session.
+    node.answer(opening, 33)
+    ((batch,), _) = node.turn()
+    assert (batch.origin, batch.sequence, batch.lines) == (33, 1, [b"SET a 1", b"SET a 2"])
+    node.answer(batch, OK, OK)
+    assert replies(sinks) == [[OK], [OK], [None]]
+
+
+def test_nothing_leaves_without_a_session_however_many_may_be_on_their_way(
+    node: FakeDispatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number drawn for the opening is no session: batches under it would be answered as forgotten."""
+    monkeypatch.setattr(router_module, "FLIGHTS_MAX", 3)
+    node.opens_sessions = False
+    node.submit(b"SET a 1")
+    opening = opening_of(node.turn())
+    node.submit(b"SET a 2")
+    assert node.turn() == ([], [])
+    node.answer(opening, 33)
+    ((batch,), _) = node.turn()
+    assert (batch.origin, len(batch.lines)) == (33, 2)
+    node.after(SESSION_IDLE_S_MAX + 1.0)
+    node.submit(b"SET a 3")
+    assert {each.origin for each in node.turn()[0]} == {33}  # Not left while a batch is on its way.
+
+
+def test_an_opening_is_sent_until_it_is_answered_and_answered_once(node: FakeDispatch) -> None:
+    """Its second answer, of another session, came while the first session's batch was on its way."""
+    node.opens_sessions = False
+    (sink,) = node.submit(b"SET a 1")
+    opening = opening_of(node.turn())
+    assert opening_of(node.after(ANSWER_TIMEOUT_S + 0.01)) == opening
+    node.refuse(opening)
+    assert opening_of(node.after(RETRY_DELAY_S)) == opening
+    node.router.peer_lost(1)
+    assert opening_of(node.after(RETRY_DELAY_S)) == opening
+    node.answer(opening, 33)
+    ((batch,), _) = node.turn()
+    node.answer(opening, 34)
+    assert node.turn() == ([], [])
+    assert batch.origin == 33
+    node.answer(batch, OK)
+    assert sink.replies == [OK]
+
+
+def test_what_waits_for_a_session_was_not_applied(node: FakeDispatch) -> None:
+    """The opening may have been, and that is nobody's command."""
+    node.opens_sessions = False
+    (sink,) = node.submit(b"SET a 1")
+    opening = opening_of(node.turn())
+    node.leaders[ONE] = 0
+    node.after(DEADLINE_S + 0.01)
+    assert sink.replies == [NO_LEADER]
+    assert node.router.waiting == 0
+    node.answer(opening, 33)
+    (sink,) = node.submit(b"SET a 2")
+    node.leaders[ONE] = 1
+    ((batch,), _) = node.turn()
+    assert (batch.origin, batch.lines) == (33, [b"SET a 2"])
+
+
+def write_once(node: FakeDispatch) -> Written:
+    """A write of one lane, answered."""
+    node.submit(b"SET a 1")
+    ((batch,), _) = node.turn()
+    node.answer(batch, OK)
+    return batch
+
+
+def test_a_lane_that_was_idle_for_long_opens_another_session(node: FakeDispatch) -> None:
+    """The group had forgotten the old one, and the first write after a quiet night was told "unknown"."""
+    first = write_once(node)
+    node.after(SESSION_IDLE_S_MAX - 1.0)
+    second = write_once(node)
+    assert (second.origin, second.sequence) == (first.origin, 2)
+    node.after(SESSION_IDLE_S_MAX)
+    assert write_once(node).origin == first.origin
+    node.after(SESSION_IDLE_S_MAX + 1.0)
+    assert node.taken() == ([], [])  # Not before something is to be written.
+    third = write_once(node)
+    assert (third.origin, third.sequence) == (second.origin + 1, 1)
+    assert 2 * SESSION_IDLE_S_MAX * 1_000 <= SESSION_EXPIRES_MS
+
+
+def test_a_session_is_not_left_while_something_is_on_its_way(node: FakeDispatch) -> None:
+    """Left alone, its batch would be applied behind those of the next session, or be told of to nobody."""
+    batch = write_once(node)
+    (sink,) = node.submit(b"SET a 2")
+    node.turn()
+    node.leaders[ONE] = 0
+    node.after(SESSION_IDLE_S_MAX + 1.0)
+    assert sink.replies == [UNKNOWN]
+    (behind,) = node.submit(b"SET a 3")
+    assert node.turn() == ([], [])
+    node.leaders[ONE] = 1
+    ((void,), _) = node.after(RETRY_DELAY_S)
+    assert (void.origin, void.sequence, void.lines) == (batch.origin, 2, [])
+    node.answer(void)
+    ((fresh,), _) = node.turn()
+    assert (fresh.origin, fresh.sequence) == (batch.origin + 1, 1)
+    node.answer(fresh, OK)
+    assert behind.replies == [OK]
+
+
+def test_an_answer_to_the_opening_of_an_earlier_session_is_no_news(node: FakeDispatch) -> None:
+    """Doubled and late, it had the lane begin an old session anew: its first batch got an old batch's results."""
+    node.opens_sessions = False
+    node.submit(b"SET a 1")
+    early = opening_of(node.turn())
+    node.answer(early, 33)
+    ((batch,), _) = node.turn()
+    node.answer(batch, EXPIRED)
+    node.submit(b"SET a 2")
+    late = opening_of(node.turn())
+    assert late.origin != early.origin
+    node.answer(early, 33)
+    assert node.turn() == ([], [])
+    node.answer(late, 34)
+    assert [each.origin for each in node.turn()[0]] == [34]
+
+
+def test_reads_are_answered_whatever_becomes_of_the_session(node: FakeDispatch) -> None:
+    """The answers came for the session that the lane had left meanwhile, and were awaited for two seconds more."""
+    node.opens_sessions = False
+    (before,) = node.submit(b"GET a")
+    (query,) = node.turn()[1]
+    node.submit(b"SET a 1")
+    opening = opening_of(node.turn())
+    node.answer(opening, 33)
+    node.answer(query, b"0")
+    ((batch,), _) = node.turn()
+    (after,) = node.submit(b"GET a")
+    (query,) = node.turn()[1]
+    node.answer(batch, EXPIRED)
+    node.answer(query, b"1")
+    assert replies([before, after]) == [[b"0"], [b"1"]]
+
+
+def test_a_forgotten_session_begins_anew_and_owns_up_to_what_was_on_its_way(
     node: FakeDispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(router_module, "BATCH_BYTES_TARGET", 1)
@@ -293,10 +581,20 @@ def test_a_forgotten_origin_begins_anew_and_owns_up_to_what_was_on_its_way(
     ((fresh,), _) = node.turn()
     assert fresh.origin not in (first.origin, 0)
     assert (fresh.sequence, fresh.batch.acknowledged_below, fresh.lines) == (1, 1, [b"SET a 3"])
-    node.answer(second, OK)  # Of the old origin: no news.
+    node.answer(second, OK)  # Of the old session: no news.
     node.answer(fresh, OK)
     assert waiting.replies == [OK]
     assert node.router.waiting == 0
+
+
+def test_a_void_of_a_forgotten_session_has_the_lane_begin_anew(node: FakeDispatch) -> None:
+    """Taken for filled, it had the next batch go to the forgotten session, and that was told "unknown" as well."""
+    node.submit(b"SET a 1")
+    ((batch,), _) = node.turn()
+    node.after(DEADLINE_S + 0.01)
+    ((void,), _) = node.after(RETRY_DELAY_S)
+    node.answer(void, EXPIRED)
+    assert write_once(node).origin == batch.origin + 1
 
 
 # Bounds ---------------------------------------------------------------------------------------------------------------
@@ -392,7 +690,19 @@ def test_a_write_that_happened_in_one_partition_and_not_in_another_says_so(node:
     assert none.replies == [NO_LEADER]
 
 
-# Eventual reads and meta ----------------------------------------------------------------------------------------------
+# Strong reads, eventual reads and meta --------------------------------------------------------------------------------
+
+
+def test_a_lease_will_do_for_a_query_of_strong_reads_only(node: FakeDispatch) -> None:
+    """One read that must be confirmed by a majority has the others of its query confirmed with it."""
+    levels = [Consistency.STRONG, Consistency.LINEARIZABLE]
+    for first in levels:
+        for second in levels:
+            for level in (first, second):
+                node.router.submit([b"GET", b"a"], Sink(), level)
+            (query,) = node.turn()[1]
+            node.answer(query, None, None)
+    assert node.leases == [True, False, False, False]
 
 
 def test_an_eventual_read_is_answered_here_and_at_once(node: FakeDispatch) -> None:

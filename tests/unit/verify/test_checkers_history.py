@@ -11,6 +11,7 @@ import pytest
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.main import main
+from noctule.verify.checkers import judge as judging
 from noctule.verify.checkers.history import Operation, Recorder, load_history, write_history
 from noctule.verify.checkers.judge import judge
 from noctule.verify.checkers.picture import render_picture
@@ -88,6 +89,32 @@ def test_a_violation_is_shown_in_words_and_exit_code_10(file: Path, capsys: pyte
     ]
 
 
+def test_the_sentence_says_what_could_have_been_answered(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(STALE)
+    main(["verify", "history", str(file)])
+    assert "process 2 was answered read → null, but only 1 was possible" in capsys.readouterr().out
+
+
+def test_a_search_that_was_given_up_is_exit_code_11(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "CONFIGURATIONS_MAX", 10)
+    amounts = [Operation(number, "increment", number, "unknown", "x", (2**number,)) for number in range(1, 10)]
+    undecided = [*amounts, Operation(0, "read", 20, "ok", "x", (), 1021, 21)]
+    write_history(file, undecided)
+    assert main(["verify", "history", str(file), "--picture", str(file.with_suffix(".svg"))]) == output.UNDECIDED == 11
+    captured = capsys.readouterr()
+    assert "UNDECIDED: x" in captured.out
+    assert "HOLDS" not in captured.out
+    assert "is not written" in captured.err
+    assert main(["verify", "history", str(file), "--json"]) == 11
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (told["holds"], told["undecided_keys"], told["violated_keys"]) == (False, ["x"], [])
+    wrong = [Operation(1, "read", 0, "ok", "y", (), 7, 1), Operation(1, "write", 2, "ok", "y", (1,), None, 3)]
+    write_history(file, [*undecided, *wrong])
+    assert main(["verify", "history", str(file)]) == 10, "what is violated is violated"
+
+
 def test_a_program_gets_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file.write_text(STALE)
     assert main(["verify", "history", str(file), "--json", "--model", "register"]) == 10
@@ -129,6 +156,20 @@ def test_bars_of_one_process_stand_beside_each_other_with_their_labels() -> None
     assert len(edges) > 1
     assert all(x + width < following for (x, width), (following, _) in pairwise(edges))
     assert all(width > 90 for _, width in edges)
+
+
+def test_what_never_ended_has_the_rest_of_its_row_to_itself() -> None:
+    """A client whose operation timed out goes on; its later bars would lie upon the open one."""
+    history = [
+        Operation(1, "write", 0, "unknown", "x", (1,)),
+        Operation(1, "read", 1, "ok", "x", (), 1, 2),
+        Operation(1, "read", 3, "ok", "x", (), None, 4),
+    ]
+    root = ElementTree.fromstring(render_picture(judge(history).violations[0]))
+    bars = [each for each in root.iter("{http://www.w3.org/2000/svg}rect") if each.get("class")]
+    assert [each.get("class") for each in bars] == ["unknown", "ok", "offending"]
+    tops = [each.get("y") for each in bars]
+    assert tops[0] != tops[1] == tops[2]
 
 
 def test_no_violation_is_no_picture(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,10 +21,14 @@ def txn(start: float, end: float, *parts: tuple[Any, ...], process: int = 1, out
 
 
 def violation_of(*operations: Operation) -> Violation:
+    """The one violation; what it shows is wrong by itself."""
     verdict = judge(operations)
     assert not verdict.holds
     assert len(verdict.violations) == 1
-    return verdict.violations[0]
+    found = verdict.violations[0]
+    assert not judge(found.operations).holds
+    assert found.offending in found.operations
+    return found
 
 
 def test_what_happened_one_after_the_other_holds() -> None:
@@ -50,8 +54,8 @@ def test_what_happened_one_after_the_other_holds() -> None:
 def test_a_stale_read_is_a_cycle_with_real_time() -> None:
     found = violation_of(txn(0, 1, ("a", "x", 1)), txn(2, 3, ("r", "x", [])), txn(4, 5, ("r", "x", [1])))
     assert found.kind == "G-single-realtime"
-    assert len(found.operations) == 2
-    assert "did not see what was appended by" in found.explanation
+    assert len(found.operations) == 3, "the two, and the read that shows the append"
+    assert "did not see 1, appended to 'x' by" in found.explanation
 
 
 def test_write_skew_is_found() -> None:
@@ -61,7 +65,7 @@ def test_write_skew_is_found() -> None:
         txn(6, 7, ("r", "x", [2]), ("r", "y", [1])),
     )
     assert found.kind == "G2-item"
-    assert len(found.operations) == 2
+    assert len(found.operations) == 3, "the two, and the reads that show the appends"
 
 
 def test_appends_in_opposite_orders_are_found() -> None:
@@ -100,7 +104,7 @@ def test_an_append_applied_twice_is_found() -> None:
 def test_a_lost_append_is_found() -> None:
     found = violation_of(txn(0, 1, ("a", "x", 1)), txn(2, 3, ("a", "x", 2)), txn(4, 5, ("r", "x", [2])))
     assert found.kind == "lost-append"
-    assert "1 was appended" in found.explanation
+    assert "appended 1 to 'x'" in found.explanation
 
 
 def test_lists_that_disagree_are_found() -> None:

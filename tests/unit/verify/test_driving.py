@@ -7,6 +7,7 @@ import pytest
 from noctule.base.errors import InternalError, RequestError
 from noctule.core.raft import events as raft
 from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import Append, Entry, HardState
 from noctule.verify.sim.driving import Crashed, Delivered, Group, Lost, PeerState, chosen, log_of
 from noctule.verify.sim.driving_disk import HandDisk
@@ -52,7 +53,7 @@ def test_another_entry_committed_at_an_index_is_found() -> None:
 
 
 def test_a_hole_in_the_log_on_disk_is_found() -> None:
-    disk = HandDisk()
+    disk = HandDisk(Membership(voters=(1,)))
     disk.keep(persist(1, [Entry(1, b"a")]))
     with pytest.raises(InternalError, match="no hole"):
         disk.keep(persist(3, [Entry(1, b"c")]))
@@ -123,7 +124,7 @@ def test_a_group_that_never_rests_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [
-        (lambda group: group.crash(9), "node 9 is not in the group: its voters are 1, 2, 3"),
+        (lambda group: group.crash(9), "node 9 is not in the group: its members are 1, 2, 3"),
         (lambda group: group.transfer(1, 9), "node 9 is not in the group"),
         (lambda group: group.propose(3, b"a"), "node 3 is down: start it first"),
         (lambda group: group.campaign(1), "node 1 leads already"),

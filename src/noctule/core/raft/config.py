@@ -17,6 +17,12 @@ class RaftConfig:
     """Each wait is drawn between the two; a narrow range splits votes (paper 9.3)."""
     suspicion_s_max: float = 0.03
     """The wait is drawn below this instead once the leader's process seems gone."""
+    lease_s: float = 0.0
+    """How long a follower that heard its leader promises to elect no other, whatever it suspects; 0 is never, and the
+    leader then has no lease to read by. A leader that dies is replaced so much later (ADR 0015)."""
+    clock_drift_max: float = 0.05
+    """By how much the rates of two nodes' monotonic clocks may differ. A lease is counted so much shorter; beyond it a
+    read by lease may be stale."""
     append_bytes_max: int = 1 << 20
     """Entry data in one Append; one entry may be larger and then goes alone."""
     in_flight_max: int = 4
@@ -40,6 +46,10 @@ class RaftConfig:
             problems.append("election_timeout_s_min must be at least three heartbeats")
         if self.election_timeout_s_max < self.election_timeout_s_min * 1.2:
             problems.append("election_timeout_s_max must be at least 1.2 times election_timeout_s_min")
+        if self.lease_s and not 2 * self.heartbeat_s <= self.lease_s <= self.election_timeout_s_min:
+            problems.append("lease_s must be 0, or between two heartbeats and election_timeout_s_min")
+        if not 0 <= self.clock_drift_max < 1:
+            problems.append("clock_drift_max must be at least 0 and below 1")
         problems.extend(
             f"{name} must be at least 1"
             for name in ("append_bytes_max", "in_flight_max", "uncommitted_bytes_max", "chunk_bytes_max")

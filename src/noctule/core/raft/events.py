@@ -5,17 +5,19 @@ only when it is durable; the driver tells so by `Persisted` and needs to know no
 durable in the order in which they were asked for.
 """
 
+from enum import StrEnum
 from typing import TypeAlias
 
 from msgspec import Struct
 
+from noctule.core.raft.membership import Change, Membership
 from noctule.core.raft.messages import Entry, HardState, Message
 
 # Events ---------------------------------------------------------------------------------------------------------------
 
 
 class Received(Struct, frozen=True, gc=False):
-    """A message from another voter; late, doubled and reordered ones are welcome."""
+    """A message from another node; late, doubled and reordered ones are welcome."""
 
     sender: int
     message: Message
@@ -31,10 +33,39 @@ class Propose(Struct, frozen=True, gc=False):
     data: bytes
 
 
+class Transition(StrEnum):
+    """The way from one membership to the next."""
+
+    SIMPLE = "simple"
+    """In one step, which may change the vote of one node only."""
+    JOINT = "joint"
+    """Through a joint membership, which the leader leaves by itself."""
+    JOINT_EXPLICIT = "joint-explicit"
+    """Through a joint membership that is kept until `LeaveJoint`."""
+
+
+class ChangeMembership(Struct, frozen=True, gc=False):
+    """Change who belongs to the group; answered by `Proposed` or `MembershipRefused`.
+
+    It is in force as soon as it is in the log, and final once committed; `MembershipChanged` tells both.
+    """
+
+    changes: tuple[Change, ...]
+    transition: Transition = Transition.JOINT
+
+
+class LeaveJoint(Struct, frozen=True, gc=False):
+    """Leave the joint membership; answered by `Proposed` or `MembershipRefused`."""
+
+
 class ReadIndex(Struct, frozen=True, gc=False):
-    """A linearizable read wants an index; answered by `ReadReady` or `ReadRefused` with the same context."""
+    """A linearizable read wants an index; answered by `ReadReady` or `ReadRefused` with the same context.
+
+    With `lease` a leader that holds its lease answers at once, without asking anyone; without one, as any other.
+    """
 
     context: int
+    lease: bool = False
 
 
 class Persisted(Struct, frozen=True, gc=False):
@@ -74,7 +105,17 @@ class SnapshotLoaded(Struct, frozen=True, gc=False):
 
 
 Event: TypeAlias = (
-    Received | Tick | Propose | ReadIndex | Persisted | Suspect | TransferLeadership | SnapshotSaved | SnapshotLoaded
+    Received
+    | Tick
+    | Propose
+    | ChangeMembership
+    | LeaveJoint
+    | ReadIndex
+    | Persisted
+    | Suspect
+    | TransferLeadership
+    | SnapshotSaved
+    | SnapshotLoaded
 )
 
 # Effects --------------------------------------------------------------------------------------------------------------
@@ -124,15 +165,30 @@ class ProposalRefused(Struct, frozen=True, gc=False):
     leader: int
 
 
+class MembershipRefused(Struct, frozen=True, gc=False):
+    """The change was not appended, for a reason in words; nothing happened."""
+
+    reason: str
+    leader: int
+
+
+class MembershipChanged(Struct, frozen=True, gc=False):
+    """This membership, which stands at `index`, is in force here; with `committed` it cannot be taken back any more."""
+
+    index: int
+    membership: Membership
+    committed: bool
+
+
 class ReadReady(Struct, frozen=True, gc=False):
-    """Once the state has applied `index`, a read of this context is linearizable."""
+    """The state has applied `index`, and all `Commit`s up to it were handed out: a read now is linearizable."""
 
     context: int
     index: int
 
 
 class ReadRefused(Struct, frozen=True, gc=False):
-    """This node does not lead (any more)."""
+    """Not confirmed: this node does not lead (any more), and its leader did not answer. Reading again is harmless."""
 
     context: int
     leader: int
@@ -172,6 +228,8 @@ Effect: TypeAlias = (
     | Commit
     | Proposed
     | ProposalRefused
+    | MembershipRefused
+    | MembershipChanged
     | ReadReady
     | ReadRefused
     | RoleChanged

@@ -1,4 +1,4 @@
-"""The leader's part: replicate the log, move the commit index, confirm reads, hand leadership over.
+"""The leader's part: replicate the log, move the commit index, change the membership, confirm reads, hand over.
 
 A `Leadership` lives as long as one term of one leader; `RaftNode` owns it. It changes the node's log and commit
 index through the node alone.
@@ -7,8 +7,29 @@ index through the node alone.
 from typing import TYPE_CHECKING
 
 from noctule.base.ensure import ensure
+from noctule.base.errors import RequestError
 from noctule.base.ids import Instant
-from noctule.core.raft.events import LoadSnapshot, ReadReady, ReadRefused, SnapshotLoaded
+from noctule.core.raft.events import (
+    ChangeMembership,
+    LoadSnapshot,
+    MembershipRefused,
+    Proposed,
+    ReadReady,
+    ReadRefused,
+    SnapshotLoaded,
+    Transition,
+)
+from noctule.core.raft.membership import (
+    Change,
+    ChangeKind,
+    Membership,
+    change_simply,
+    check_membership,
+    encode_membership,
+    enter_joint,
+    leave_joint,
+    readmit,
+)
 from noctule.core.raft.messages import (
     Append,
     AppendReply,
@@ -16,24 +37,31 @@ from noctule.core.raft.messages import (
     HeartbeatReply,
     InstallSnapshot,
     InstallSnapshotReply,
+    ReadReply,
     TimeoutNow,
 )
 from noctule.core.raft.progress import Progress, ProgressState
-from noctule.core.raft.quorum import committed_index, majority
+from noctule.core.raft.quorum import VoteResult
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
 
 _CHUNK_RESEND_S = 1.0
 """A snapshot chunk without an answer for so long is sent again."""
+_CAUGHT_UP_ENTRIES = 100
+"""A returning voter that misses no more than so many committed entries has caught up (thesis 4.2.1)."""
 
 
 class Leadership:
-    """What only a leader has: each follower's progress, reads on their way, a transfer on its way."""
+    """What only a leader has: each member's progress, reads on their way, a transfer on its way.
+
+    A member that a change takes out keeps its progress until it has the change and is told that this is committed; else
+    it would ask for votes for ever. One that does not answer is forgotten, once the change is committed.
+    """
 
     def __init__(self, node: "RaftNode") -> None:
         self._node = node
-        self.progress = {peer: Progress(node.log.last_index + 1) for peer in node.peers}
+        self.progress: dict[int, Progress] = {}
         self._first_index = node.log.last_index + 1
         """Of the no-op: nothing may be read or counted as committed before it is (paper 5.4.2, 8)."""
         self._heartbeat_at = node.now
@@ -41,11 +69,24 @@ class Leadership:
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
         self._round = 0
-        self._reads: list[tuple[int, int, int]] = []
-        """(round, context, index) of reads not yet confirmed, in order."""
-        self._reads_before_noop: list[int] = []
+        self._reads: list[tuple[int, int, int, int]] = []
+        """(round, context, index, who asked) of reads not yet confirmed, in order."""
+        self._reads_before_noop: list[tuple[int, int]] = []
+        """(context, who asked)."""
+        self._lease_until = Instant(float("-inf"))
+        self._lease_round = 0
+        """The round that is to prolong the lease; 0 is none."""
+        self._lease_asked_at = Instant(0.0)
         self._transfer_target = 0
         self._transfer_deadline = Instant(0.0)
+        self._has_told_to_campaign = False
+        """From now on a successor may be elected at any moment, however late it hears, so there is no lease."""
+        self._membership = Membership()
+        self._is_settled = False
+        """Whether what follows from the membership's being committed is done."""
+        self._dismissed: set[int] = set()
+        """Those whom a committed change took out, and who are not known to know it."""
+        self._follow_membership()
 
     def begin(self) -> None:
         """Append the no-op of the term and tell everyone (paper 8)."""
@@ -56,10 +97,10 @@ class Leadership:
 
     def end(self) -> None:
         """Leadership is lost: reads on their way are refused. They changed nothing, so all may be tried again."""
-        for context in self._reads_before_noop:
-            self._node.emit(ReadRefused(context, 0))
-        for _, context, _ in self._reads:
-            self._node.emit(ReadRefused(context, 0))
+        waiting = [*self._reads_before_noop, *((context, asker) for _, context, _, asker in self._reads)]
+        for context, asker in waiting:
+            if asker == self._node.node_id:  # The others notice the change of leader themselves.
+                self._node.emit(ReadRefused(context, 0))
 
     def next_deadline(self) -> Instant:
         """When the next heartbeat, repair or quorum check is due."""
@@ -80,8 +121,11 @@ class Leadership:
             if not self.has_quorum():
                 self._node.step_down()
                 return
+            for peer in sorted(self._dismissed):
+                if not self.progress[peer].heard:
+                    self._forget_dismissed(peer)
             for progress in self.progress.values():
-                progress.heard = False
+                progress.was_heard, progress.heard = progress.heard, False
             self._quorum_check_at = Instant(now + self._node.config.election_timeout_s_max)
         if self._transfer_target and now >= self._transfer_deadline:
             self._transfer_target = 0
@@ -94,12 +138,16 @@ class Leadership:
 
     def has_quorum(self) -> bool:
         """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2)."""
-        heard = 1 + sum(progress.heard for progress in self.progress.values())
-        return heard >= majority(len(self._node.voters))
+        heard = {peer: progress.heard for peer, progress in self.progress.items()}
+        heard[self._node.node_id] = True
+        return self._membership.vote_result(heard) is VoteResult.WON
 
     def _heartbeat(self) -> None:
         node = self._node
         self._heartbeat_at = Instant(node.now + node.config.heartbeat_s)
+        if node.config.lease_s and not self._lease_round:
+            self._round += 1
+            self._lease_round, self._lease_asked_at = self._round, node.now
         for peer, progress in self.progress.items():
             # The follower may not hold the leader's entries beyond `match`, so it must not commit them.
             node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._round))
@@ -147,6 +195,8 @@ class Leadership:
 
     def append_reply(self, peer: int, message: AppendReply) -> None:
         """A follower accepted or refused."""
+        if not self._counts(peer, message.directory):
+            return
         progress = self.progress[peer]
         progress.heard = True
         if not message.accepted:
@@ -158,10 +208,18 @@ class Leadership:
             progress.state is ProgressState.SNAPSHOT and progress.match >= self._node.log.snapshot_index
         ):
             progress.become_replicate()
-        if news:
+        elif progress.snapshot is not None and progress.match >= progress.snapshot[0]:
+            progress.become_probe()  # It has that snapshot, and meanwhile the log begins behind it: the next one.
+        if news and progress.match > self._node.commit:
             self.maybe_commit()
+            if self._node.leadership is not self or peer not in self.progress:
+                return  # What was committed took this node, or the peer, out of the group.
+        if peer in self._dismissed and self._tell_dismissed(peer):
+            return
         self._send_entries(peer, progress)
         self._maybe_finish_transfer(peer, progress)
+        if peer in self._membership.returning:
+            self._maybe_return(peer, progress)
 
     def _refused(self, progress: Progress, message: AppendReply) -> None:
         if progress.state is ProgressState.SNAPSHOT or message.index <= progress.match:
@@ -175,16 +233,160 @@ class Leadership:
     def maybe_commit(self) -> None:
         """Move the commit index to what a majority holds durably, if it is of this term (paper 5.4.2, figure 8)."""
         node = self._node
-        matched = [progress.match for progress in self.progress.values()]
-        matched.append(node.durable)
-        index = committed_index(matched)
+        matched = {peer: progress.match for peer, progress in self.progress.items()}
+        matched[node.node_id] = node.durable
+        index = self._membership.committed_index(matched)
         if index <= node.commit or node.log.term_at(index) != node.term:
             return
         node.advance_commit(index)
         if self._reads_before_noop:
             waiting, self._reads_before_noop = self._reads_before_noop, []
-            for context in waiting:
-                self.read(context)
+            for context, asker in waiting:
+                self.read(context, asker)
+        if not self._is_settled and node.log.membership_index <= node.commit:
+            self._settle()
+
+    # Membership ------------------------------------------------------------------------------------------------------
+
+    def change_membership(self, event: ChangeMembership) -> None:
+        """Append the membership that these changes lead to; `Proposed` or `MembershipRefused` tells."""
+        try:
+            if event.transition is Transition.SIMPLE:
+                after = change_simply(self._membership, event.changes)
+            else:
+                auto_leave = event.transition is Transition.JOINT
+                after = enter_joint(self._membership, event.changes, auto_leave=auto_leave)
+        except RequestError as error:
+            self._node.emit(MembershipRefused(str(error), self._node.node_id))
+            return
+        if self._could_commit(after):
+            self._propose_membership(after)
+        else:
+            reason = "too few of those who would vote were heard lately: it might never be committed"
+            self._node.emit(MembershipRefused(reason, self._node.node_id))
+
+    def _could_commit(self, after: Membership) -> bool:
+        """Whether those who would vote live, as far as known; of who is new here nothing is (as etcd's strict check).
+
+        Taking a living voter out while another one is dead can leave a group that never has a majority again.
+        """
+        lives = dict.fromkeys(after.members(), True)
+        lives.update({peer: progress.heard or progress.was_heard for peer, progress in self.progress.items()})
+        lives[self._node.node_id] = True
+        return after.vote_result(lives) is VoteResult.WON
+
+    def leave_joint(self) -> None:
+        """Append the membership behind the joint one; `Proposed` or `MembershipRefused` tells."""
+        try:
+            after = leave_joint(self._membership)
+        except RequestError as error:
+            self._node.emit(MembershipRefused(str(error), self._node.node_id))
+            return
+        self._propose_membership(after)
+
+    def _propose_membership(self, after: Membership) -> None:
+        reason = self._why_not_now()
+        arrived = leave_joint(after) if after.is_joint() else after
+        if not reason and arrived == self._membership:
+            reason = "nothing would change"
+        if reason:
+            self._node.emit(MembershipRefused(reason, self._node.node_id))
+            return
+        self._append_membership(after)
+        self._node.emit(Proposed(self._node.log.last_index, self._node.term))
+
+    def _why_not_now(self) -> str:
+        """Two changes at a time could have majorities that do not overlap; empty when one may begin."""
+        node = self._node
+        if self._transfer_target:
+            return "leadership is being handed over: try again"
+        if node.commit < self._first_index:
+            # Ongaro on raft-dev, 2015: else an earlier leader's change may be in some logs, and this one beside it.
+            return "nothing of this term is committed yet: try again"
+        if node.log.membership_index > node.commit:
+            return "the change before is not committed yet: try again"
+        return ""
+
+    def _append_membership(self, membership: Membership) -> None:
+        check_membership(membership)
+        self._node.append_own(encode_membership(membership))
+        self._node.tell_membership()
+        self.replicate()
+
+    def adopt(self) -> None:
+        """Another membership is in force, so it decides from now on who is sent to, and who counts (thesis 4.1)."""
+        self._follow_membership()
+        self._is_settled = False
+        self._dismissed = set()
+        # Two changes further on, a majority might know nothing of what was promised before the first.
+        self._lease_until, self._lease_round = Instant(float("-inf")), 0
+        self._confirm_rounds()  # Fewer may be needed now, perhaps nobody who would still answer.
+
+    def _follow_membership(self) -> None:
+        node, before = self._node, self._membership
+        self._membership = after = node.log.membership
+        for peer in after.members():
+            is_another = before.directory_of(peer) != after.directory_of(peer)
+            if peer != node.node_id and (is_another or peer not in self.progress):
+                self.progress[peer] = Progress(node.log.last_index + 1)
+
+    def _settle(self) -> None:
+        """The membership is committed: leave it if it is joint, or leave the group if this node is not in it."""
+        self._is_settled = True
+        membership = self._membership
+        if membership.is_joint():
+            if membership.auto_leave:
+                self._append_membership(leave_joint(membership))
+            return
+        node = self._node
+        self._dismissed = self.progress.keys() - set(membership.members())
+        for peer in sorted(self._dismissed):
+            self._tell_dismissed(peer)
+        if node.node_id not in membership.voters:
+            # Thesis 4.2.2. The successor need not wait for a timeout, nor for a lease, since nothing is read here now.
+            heirs = [voter for voter in membership.voters if self.progress[voter].match == node.log.last_index]
+            if heirs:
+                node.send(heirs[0], TimeoutNow(node.term))
+            node.step_down()
+
+    def _tell_dismissed(self, peer: int) -> bool:
+        """Whether it has the change, and so could be told that this is committed."""
+        node, match = self._node, self.progress[peer].match
+        if match < node.log.membership_index:
+            return False
+        node.send(peer, Heartbeat(node.term, min(match, node.commit), self._round))
+        self._forget_dismissed(peer)
+        return True
+
+    def _forget_dismissed(self, peer: int) -> None:
+        del self.progress[peer]
+        self._dismissed.remove(peer)
+
+    def _counts(self, peer: int, directory: int) -> bool:
+        """Whether the peer's word counts: it is a member, and speaks for the directory that the group knows.
+
+        A member that lost its disk comes back with another directory, and is readmitted.
+        """
+        if peer not in self.progress:
+            return False
+        if directory == self._membership.directory_of(peer):
+            return True
+        if directory and not self._why_not_now():
+            try:
+                self._append_membership(readmit(self._membership, peer, directory))
+            except RequestError:
+                pass  # It asks again by its next reply, perhaps once the group is not joint any more.
+        return False
+
+    def _maybe_return(self, peer: int, progress: Progress) -> None:
+        node = self._node
+        if self._membership.is_joint():
+            return  # It returns once the group has left: its next answer asks again.
+        has_caught_up = progress.match + _CAUGHT_UP_ENTRIES >= node.commit
+        if has_caught_up and progress.match >= node.log.membership_index and not self._why_not_now():
+            self._append_membership(change_simply(self._membership, [Change(ChangeKind.VOTER, peer)]))
+
+    # Repair ----------------------------------------------------------------------------------------------------------
 
     def _repair(self) -> None:
         """Once in `heartbeat_s`, for followers that answer and yet got no further: something sent to them was lost."""
@@ -244,6 +446,8 @@ class Leadership:
 
     def snapshot_reply(self, peer: int, message: InstallSnapshotReply) -> None:
         """A chunk came; send the one the follower wants next."""
+        if not self._counts(peer, message.directory):
+            return
         progress = self.progress[peer]
         progress.heard = True
         if progress.snapshot is None or progress.snapshot[0] != message.index:
@@ -261,40 +465,61 @@ class Leadership:
 
     # Reads -----------------------------------------------------------------------------------------------------------
 
-    def read(self, context: int) -> None:
+    def read(self, context: int, asker: int, *, lease: bool = False) -> None:
         """Note the commit index for a read and have a majority confirm that this node still leads (thesis 6.4)."""
         node = self._node
         if node.commit < self._first_index:
             # Until an entry of this term is committed, the commit index may lag behind what an earlier leader
             # acknowledged (etcd-io/etcd#7331).
-            self._reads_before_noop.append(context)
-            return
-        if not self.progress:
-            node.emit(ReadReady(context, node.commit))
-            return
-        self._round += 1
-        self._reads.append((self._round, context, node.commit))
-        self._heartbeat()
+            self._reads_before_noop.append((context, asker))
+        elif (lease and self._holds_lease()) or self._is_alone():
+            self._answer_read(context, node.commit, asker)
+        else:
+            self._round += 1
+            self._reads.append((self._round, context, node.commit, asker))
+            self._heartbeat()
+
+    def _answer_read(self, context: int, index: int, asker: int) -> None:
+        node = self._node
+        if asker == node.node_id:
+            node.emit(ReadReady(context, index))
+        else:
+            node.send(asker, ReadReply(node.term, context, index))
+
+    def _is_alone(self) -> bool:
+        return self._membership.vote_result({self._node.node_id: True}) is VoteResult.WON
+
+    def _holds_lease(self) -> bool:
+        """Whether a majority still keeps its promise to elect no other, by the slowest clock allowed (thesis 6.4.1)."""
+        return self._node.now < self._lease_until and not self._transfer_target and not self._has_told_to_campaign
 
     def heartbeat_reply(self, peer: int, message: HeartbeatReply) -> None:
         """A follower confirmed the term: reads of that round and before are nearer to ready."""
+        if not self._counts(peer, message.directory):
+            return
         progress = self.progress[peer]
         progress.heard = True
         progress.round = max(progress.round, message.round)
-        self._confirm_reads()
+        if self._reads or self._lease_round:
+            self._confirm_rounds()
         progress.responsive = True
+        if peer in self._membership.returning:
+            self._maybe_return(peer, progress)
 
-    def _confirm_reads(self) -> None:
-        if not self._reads:
-            return
-        rounds = [progress.round for progress in self.progress.values()]
-        rounds.append(self._round)
-        confirmed = committed_index(rounds)
+    def _confirm_rounds(self) -> None:
+        node = self._node
+        rounds = {peer: progress.round for peer, progress in self.progress.items()}
+        rounds[node.node_id] = self._round
+        confirmed = self._membership.committed_index(rounds)
+        if 0 < self._lease_round <= confirmed:
+            # Counted from when it was asked for: the promises were made later, so they end later.
+            lease_s = node.config.lease_s * (1 - node.config.clock_drift_max)
+            self._lease_until, self._lease_round = Instant(self._lease_asked_at + lease_s), 0
         ready = 0
-        for number, context, index in self._reads:
+        for number, context, index, asker in self._reads:
             if number > confirmed:
                 break
-            self._node.emit(ReadReady(context, index))
+            self._answer_read(context, index, asker)
             ready += 1
         del self._reads[:ready]
 
@@ -302,7 +527,7 @@ class Leadership:
 
     def transfer(self, target: int) -> None:
         """Stop taking proposals, bring the target up to date, then have it campaign at once (thesis 3.10)."""
-        if self._transfer_target:
+        if self._transfer_target or target not in self._membership.voters or target not in self.progress:
             return
         self._transfer_target = target
         self._transfer_deadline = Instant(self._node.now + self._node.config.election_timeout_s_min)
@@ -310,4 +535,5 @@ class Leadership:
 
     def _maybe_finish_transfer(self, peer: int, progress: Progress) -> None:
         if peer == self._transfer_target and progress.match == self._node.log.last_index:
+            self._has_told_to_campaign = True
             self._node.send(peer, TimeoutNow(self._node.term))

@@ -12,7 +12,10 @@ from msgspec import Struct
 
 
 class Entry(NamedTuple):
-    """One entry of the log; its index is its place. Empty data is the no-op that opens a leader's term."""
+    """One entry of the log; its index is its place.
+
+    Empty data is the no-op that opens a leader's term; data that begins with `membership.MARK` is a membership.
+    """
 
     term: int
     data: bytes
@@ -48,6 +51,8 @@ class AppendReply(Struct, array_like=True, tag=2, frozen=True, gc=False):
     index: int
     hint_index: int = 0
     hint_term: int = 0
+    directory: int = 0
+    """Of the sender, as in all replies: what another directory of the same node says does not count (KIP-853)."""
 
 
 class Heartbeat(Struct, array_like=True, tag=3, frozen=True, gc=False):
@@ -63,6 +68,7 @@ class HeartbeatReply(Struct, array_like=True, tag=4, frozen=True, gc=False):
 
     term: int
     round: int
+    directory: int = 0
 
 
 class VoteRequest(Struct, array_like=True, tag=5, frozen=True, gc=False):
@@ -81,10 +87,14 @@ class VoteReply(Struct, array_like=True, tag=6, frozen=True, gc=False):
     term: int
     granted: bool
     pre: bool
+    directory: int = 0
 
 
 class InstallSnapshot(Struct, array_like=True, tag=7, frozen=True, gc=False):
-    """InstallSnapshot RPC (figure 13): bytes of the snapshot that covers the log up to `index`, from `offset` on."""
+    """InstallSnapshot RPC (figure 13): bytes of the snapshot that covers the log up to `index`, from `offset` on.
+
+    The snapshot begins with the membership as of `index` (`membership.begin_snapshot`).
+    """
 
     term: int
     index: int
@@ -100,12 +110,28 @@ class InstallSnapshotReply(Struct, array_like=True, tag=8, frozen=True, gc=False
     term: int
     index: int
     offset: int
+    directory: int = 0
 
 
 class TimeoutNow(Struct, array_like=True, tag=9, frozen=True, gc=False):
     """The leader hands its leadership over: campaign at once (thesis 3.10)."""
 
     term: int
+
+
+class ReadRequest(Struct, array_like=True, tag=10, frozen=True, gc=False):
+    """A follower wants an index for a read of its own (thesis 6.4, "followers")."""
+
+    term: int
+    context: int
+
+
+class ReadReply(Struct, array_like=True, tag=11, frozen=True, gc=False):
+    """The leader was confirmed after the request came: once `index` is applied, the read is linearizable."""
+
+    term: int
+    context: int
+    index: int
 
 
 Message: TypeAlias = (
@@ -118,4 +144,6 @@ Message: TypeAlias = (
     | InstallSnapshot
     | InstallSnapshotReply
     | TimeoutNow
+    | ReadRequest
+    | ReadReply
 )

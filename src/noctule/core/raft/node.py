@@ -6,7 +6,7 @@ paper (Ongaro and Ousterhout, extended version) and Ongaro's thesis.
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -15,15 +15,20 @@ from noctule.base.ensure import ensure
 from noctule.base.ids import Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import (
+    ChangeMembership,
     Commit,
     Effect,
     Event,
+    LeaveJoint,
+    MembershipChanged,
+    MembershipRefused,
     Persist,
     Persisted,
     ProposalRefused,
     Propose,
     Proposed,
     ReadIndex,
+    ReadReady,
     ReadRefused,
     Received,
     Restore,
@@ -38,6 +43,7 @@ from noctule.core.raft.events import (
 )
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import MARK, Membership, membership_in_snapshot
 from noctule.core.raft.messages import (
     Append,
     AppendReply,
@@ -48,11 +54,13 @@ from noctule.core.raft.messages import (
     InstallSnapshot,
     InstallSnapshotReply,
     Message,
+    ReadReply,
+    ReadRequest,
     TimeoutNow,
     VoteReply,
     VoteRequest,
 )
-from noctule.core.raft.quorum import VoteResult, vote_result
+from noctule.core.raft.quorum import VoteResult
 
 
 class Role(StrEnum):
@@ -78,34 +86,37 @@ class RaftPicture:
     last_index: int
     durable_index: int
     snapshot_index: int
+    membership: Membership
+    """The one in force, and where it stands in the log."""
+    membership_index: int
     match: dict[int, int]
-    """On the leader: for each other voter the last index known to match."""
+    """On the leader: for each other member the last index known to match."""
 
 
 class RaftNode:
-    """One replica of one group with a fixed set of voters.
+    """One replica of one group.
 
-    `hard_state` and `log` are what the disk held; `applied` is the index that the state already contains (its
-    snapshot). `first_timeout_s`, when given, is the first election wait: whoever should lead first waits least.
+    `hard_state` and `log` are what the disk held; the log knows the members. `applied` is the index that the state
+    already contains (its snapshot). `directory` is 0, or the id under which this node came back after it had lost what
+    it had promised: it has no vote until the group has readmitted it. `first_timeout_s`, when given, is the first
+    election wait: whoever should lead first waits least.
     """
 
     def __init__(
         self,
         *,
         node_id: int,
-        voters: Collection[int],
         config: RaftConfig,
         chance: random.Random,
         now: Instant,
         hard_state: HardState = HardState(),  # noqa: B008, an immutable tuple
         log: RaftLog | None = None,
         applied: int = 0,
+        directory: int = 0,
         first_timeout_s: float | None = None,
     ) -> None:
-        ensure(node_id in voters, "a replica is one of its group's voters", node=node_id)
         self.node_id = node_id
-        self.voters = tuple(sorted(voters))
-        self.peers = tuple(voter for voter in self.voters if voter != node_id)
+        self.directory = directory
         self.config = config
         self.log = log if log is not None else RaftLog()
         self.term = hard_state.term
@@ -120,7 +131,11 @@ class RaftNode:
         self._chance = chance
         self._votes: dict[int, bool] = {}
         self._leader_heard_at = Instant(float("-inf"))
+        # An earlier life may have promised just before it ended.
+        self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
+        self._reads: dict[int, tuple[Instant, int | None]] = {}
+        """By context, of reads while another leads: until when they wait, and the index that the leader answered."""
         self._incoming: _IncomingSnapshot | None = None
         self._persists_in_flight = 0
         self.now = now
@@ -132,7 +147,7 @@ class RaftNode:
         self._hard_state_changed = False
         self._wait_for_leader()
         if first_timeout_s is not None:
-            self._election_deadline = Instant(now + first_timeout_s)
+            self._election_deadline = max(Instant(now + first_timeout_s), self._promised_until)
 
     # The four methods of a machine -----------------------------------------------------------------------------------
 
@@ -146,6 +161,8 @@ class RaftNode:
         """When the next `Tick` is due."""
         if self.leadership is not None:
             return self.leadership.next_deadline()
+        if self._reads:
+            return min(self._election_deadline, *(until for until, _ in self._reads.values()))
         return self._election_deadline
 
     def check(self) -> None:
@@ -156,6 +173,7 @@ class RaftNode:
         ensure(self.durable <= self.log.last_index, "nothing is durable beyond the log", durable=self.durable)
         ensure((self.role is Role.LEADER) == (self.leadership is not None), "only a leader has leadership")
         ensure(self.log.last_term <= self.term, "no entry is of a later term", last=self.log.last_term, term=self.term)
+        ensure(self.log.membership_index <= self.log.last_index, "the membership in force is in the log")
         if self.leadership is not None:
             ensure(self.leader == self.node_id, "a leader knows itself")
             self.leadership.check()
@@ -174,6 +192,8 @@ class RaftNode:
             last_index=self.log.last_index,
             durable_index=self.durable,
             snapshot_index=self.log.snapshot_index,
+            membership=self.log.membership,
+            membership_index=self.log.membership_index,
             match=match,
         )
 
@@ -199,6 +219,10 @@ class RaftNode:
         """Send a message once all that this replica has decided so far is durable."""
         self._after.append(Send(to, message))
 
+    def reply_when_durable(self, to: int, *, accepted: bool, index: int, hint: tuple[int, int] = (0, 0)) -> None:
+        """Answer an Append, or a snapshot, once all that this replica has decided so far is durable."""
+        self.send_when_durable(to, AppendReply(self.term, accepted, index, *hint, self.directory))
+
     def append_own(self, data: bytes) -> int:
         """Append an entry of the current term as the leader; returns its index."""
         entry = Entry(self.term, data)
@@ -215,7 +239,29 @@ class RaftNode:
         self.commit = index
         entries = self.log.between(self.applied + 1, index)
         self._effects.append(Commit(self.applied + 1, entries))
-        self.applied = index
+        before, self.applied = self.applied, index
+        if before < self.log.membership_index:
+            for at, membership in self.log.memberships_between(before + 1, index):
+                self.emit(MembershipChanged(at, membership, True))
+        if self._reads:
+            self._release_reads()
+
+    def _release_reads(self) -> None:
+        for context, (_, index) in list(self._reads.items()):
+            if index is not None and index <= self.applied:
+                del self._reads[context]
+                self.emit(ReadReady(context, index))
+
+    def _refuse_reads(self, until: Instant) -> None:
+        for context in [context for context, (deadline, _) in self._reads.items() if deadline <= until]:
+            del self._reads[context]
+            self.emit(ReadRefused(context, self.leader))
+
+    def tell_membership(self) -> None:
+        """Another membership is in force: by a new entry, or because one was cut away."""
+        if self.leadership is not None:
+            self.leadership.adopt()
+        self.emit(MembershipChanged(self.log.membership_index, self.log.membership, False))
 
     def _store(self, first_index: int, entries: list[Entry]) -> None:
         if not self._new_entries:
@@ -260,14 +306,22 @@ class RaftNode:
     def _handle_tick(self, _event: Tick) -> None:
         if self.leadership is not None:
             self.leadership.tick()
-        elif self.now >= self._election_deadline:
+            return
+        if self._reads:
+            self._refuse_reads(self.now)
+        if self.now < self._election_deadline:
+            return
+        if self._may_campaign():
             self._become_pre_candidate()
+        else:
+            self._wait_for_leader()
 
     def _handle_propose(self, event: Propose) -> None:
         self.propose(event.data)
 
     def propose(self, data: bytes) -> None:
         """Append `data` if this replica leads and may; the effect `Proposed` or `ProposalRefused` tells."""
+        ensure(data[:1] != MARK, "a proposal does not look like a membership")
         if self.leadership is None or not self.leadership.accepts_proposals(len(data)):
             # While leadership is handed over the hint would lead back here.
             self.emit(ProposalRefused(0 if self.leadership is not None else self.leader))
@@ -276,34 +330,58 @@ class RaftNode:
         self.emit(Proposed(index, self.term))
         self.leadership.replicate()
 
-    def _handle_read_index(self, event: ReadIndex) -> None:
-        self.read_index(event.context)
-
-    def read_index(self, context: int) -> None:
-        """Begin a ReadIndex round (thesis 6.4); the effect `ReadReady` or `ReadRefused` tells."""
+    def _handle_change_membership(self, event: ChangeMembership) -> None:
         if self.leadership is None:
-            self.emit(ReadRefused(context, self.leader))
+            self.emit(MembershipRefused("this replica does not lead", self.leader))
         else:
-            self.leadership.read(context)
+            self.leadership.change_membership(event)
+
+    def _handle_leave_joint(self, _event: LeaveJoint) -> None:
+        if self.leadership is None:
+            self.emit(MembershipRefused("this replica does not lead", self.leader))
+        else:
+            self.leadership.leave_joint()
+
+    def _handle_read_index(self, event: ReadIndex) -> None:
+        self.read_index(event.context, lease=event.lease)
+
+    def read_index(self, context: int, *, lease: bool = False) -> None:
+        """Begin a ReadIndex round (thesis 6.4), through the leader if another one leads.
+
+        The effect `ReadReady` or `ReadRefused` tells, within the shortest election timeout on a follower.
+        """
+        if self.leadership is not None:
+            self.leadership.read(context, self.node_id, lease=lease)
+        elif self.leader:
+            self._reads[context] = (Instant(self.now + self.config.election_timeout_s_min), None)
+            self.send(self.leader, ReadRequest(self.term, context))
+        else:
+            self.emit(ReadRefused(context, 0))
 
     def _handle_persisted(self, event: Persisted) -> None:
         self._persists_in_flight -= 1
         # Entries overwritten since are not durable as they now stand; their own Persist is still on its way.
         if event.index > self.durable and self.log.term_at(event.index) == event.term:
             self.durable = event.index
-            if self.leadership is not None:
+            if self.leadership is not None and event.index > self.commit:
                 self.leadership.maybe_commit()
+        if self.role is Role.CANDIDATE and not self._persists_in_flight:
+            # The own vote counts once it is durable, as every other: else the only voter of a group with learners could
+            # lead twice in one term, before a crash and after it.
+            self._votes[self.node_id] = True
+            self._count_votes()
 
     def _handle_suspect(self, event: Suspect) -> None:
         if self.leadership is not None:
             self.leadership.forget(event.node)
         elif event.node == self.leader and self.role is Role.FOLLOWER:
             self._leader_heard_at = Instant(float("-inf"))
-            wait = self._chance.uniform(0, self.config.suspicion_s_max)
-            self._election_deadline = min(self._election_deadline, Instant(self.now + wait))
+            wait = Instant(self.now + self._chance.uniform(0, self.config.suspicion_s_max))
+            # A promise holds whatever is suspected: the leader may be alive behind a closed connection, and read.
+            self._election_deadline = min(self._election_deadline, max(wait, self._promised_until))
 
     def _handle_transfer(self, event: TransferLeadership) -> None:
-        if self.leadership is not None and event.target in self.peers:
+        if self.leadership is not None:
             self.leadership.transfer(event.target)
 
     def _handle_snapshot_saved(self, event: SnapshotSaved) -> None:
@@ -335,9 +413,10 @@ class RaftNode:
     # Messages --------------------------------------------------------------------------------------------------------
 
     def step(self, sender: int, message: Message) -> None:
-        """Take a message in: first what its term says (paper 5.1), then what it is."""
-        if sender not in self.peers:
-            return
+        """Take a message in: first what its term says (paper 5.1), then what it is.
+
+        From whomever: a leader or candidate may be of a membership that has not come here yet (thesis 4.1).
+        """
         term = message.term
         if term > self.term and not self._is_about_a_future_term(message):
             if isinstance(message, VoteRequest) and self._hears_a_leader() and not message.transfer:
@@ -359,31 +438,54 @@ class RaftNode:
     def _answer_from_the_past(self, sender: int, message: Message) -> None:
         if isinstance(message, Append | Heartbeat | InstallSnapshot):
             # A leader of the past must learn of our term, or a replica whose term ran ahead could never follow again.
-            self.send_when_durable(sender, AppendReply(self.term, False, 0))
+            self.reply_when_durable(sender, accepted=False, index=0)
         elif isinstance(message, VoteRequest):
-            self.send_when_durable(sender, VoteReply(self.term, False, message.pre))
+            self.send_when_durable(sender, VoteReply(self.term, False, message.pre, self.directory))
 
     def _hears_a_leader(self) -> bool:
         if self.leadership is not None:
             return True  # Without a quorum it steps down by itself.
+        if self.now < self._promised_until:
+            return True
         return self.leader != 0 and self.now < self._leader_heard_at + self.config.election_timeout_s_min
+
+    def _may_vote(self) -> bool:
+        """Whether nothing that this node voted or acknowledged is forgotten, or does not count any more (ADR 0013).
+
+        Not by what is merely in the log: only once the group has committed that the lost directory does not count may
+        this one take its place.
+        """
+        return self.log.committed_membership(self.applied).directory_of(self.node_id) == self.directory
+
+    def _may_campaign(self) -> bool:
+        """Whether this node has a voice, or had one until a change that may not be committed.
+
+        Thesis 4.2.2: until then nobody else may have a log that is long enough to win (redpanda-data/redpanda#3055). It
+        does not count its own vote.
+        """
+        memberships = (self.log.membership, self.log.committed_membership(self.applied))
+        return any(each.is_voter(self.node_id) for each in memberships) and self._may_vote()
 
     def _step_vote_request(self, sender: int, message: VoteRequest) -> None:
         if message.pre:
             would_vote = (
                 message.term > self.term and not self._hears_a_leader() and not self._goes_first(sender, message)
             )
-            granted = would_vote and self.log.is_up_to_date(message.last_index, message.last_term)
-            self.send_when_durable(sender, VoteReply(message.term if granted else self.term, granted, True))
+            granted = would_vote and self._may_vote() and self._is_up_to_date(message)
+            term = message.term if granted else self.term
+            self.send_when_durable(sender, VoteReply(term, granted, True, self.directory))
             return
-        may_vote = self.vote == sender or (self.vote == 0 and self.leader == 0)
-        granted = may_vote and self.log.is_up_to_date(message.last_index, message.last_term)
+        is_free = self.vote == 0 and self.leader == 0 and (message.transfer or self.now >= self._promised_until)
+        granted = (self.vote == sender or is_free) and self._may_vote() and self._is_up_to_date(message)
         if granted:
             if self.vote != sender:
                 self.vote = sender
                 self._hard_state_changed = True
             self._wait_for_leader()
-        self.send_when_durable(sender, VoteReply(self.term, granted, False))
+        self.send_when_durable(sender, VoteReply(self.term, granted, False, self.directory))
+
+    def _is_up_to_date(self, message: VoteRequest) -> bool:
+        return self.log.is_up_to_date(message.last_index, message.last_term)
 
     def _goes_first(self, sender: int, message: VoteRequest) -> bool:
         """Whether this node asks for pre-votes, too, and with the same log has the smaller id.
@@ -396,7 +498,7 @@ class RaftNode:
 
     def _step_vote_reply(self, sender: int, message: VoteReply) -> None:
         awaited = Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE
-        if self.role is not awaited:
+        if self.role is not awaited or message.directory != self.log.membership.directory_of(sender):
             return
         if message.pre and message.granted and message.term != self.term + 1:
             return  # Granted for an earlier campaign.
@@ -411,7 +513,7 @@ class RaftNode:
             # Tell it, instead of looking for a conflict where there can be none (databendlabs/openraft#511).
             covered = previous + len(message.entries)
             if covered <= self.commit:
-                self.send_when_durable(sender, AppendReply(self.term, True, self.commit))
+                self.reply_when_durable(sender, accepted=True, index=self.commit)
                 return
             entries = message.entries[self.commit - previous :]
             previous, previous_term = self.commit, self.log.term_at(self.commit)
@@ -421,17 +523,19 @@ class RaftNode:
             hint_index, hint_term = self.log.last_index_with_term_at_most(previous, message.previous_term)
             hint_index = max(hint_index, self.commit)
             hint_term = self.log.term_at(hint_index) or 0
-            self.send_when_durable(sender, AppendReply(self.term, False, message.previous_index, hint_index, hint_term))
+            hint = (hint_index, hint_term)
+            self.reply_when_durable(sender, accepted=False, index=message.previous_index, hint=hint)
             return
         self._accept(previous, entries)
         last = previous + len(entries)
-        self.send_when_durable(sender, AppendReply(self.term, True, last))
+        self.reply_when_durable(sender, accepted=True, index=last)
         # Only what this very message verified may be committed by it (atomix/copycat#265).
         self.advance_commit(min(message.commit, last))
 
     def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
         """Append what is new; cut the log only at a real conflict: a short, late Append must not (paper 5.3)."""
         log = self.log
+        membership = log.membership
         index = previous + 1
         skip = 0
         for skip, entry in enumerate(entries):
@@ -447,6 +551,8 @@ class RaftNode:
         new = list(entries[skip:])
         log.append(new)
         self._store(index + skip, new)
+        if log.membership is not membership:
+            self.tell_membership()
 
     def _step_append_reply(self, sender: int, message: AppendReply) -> None:
         if self.leadership is not None:
@@ -456,7 +562,7 @@ class RaftNode:
         self._follow(sender)
         self.advance_commit(min(message.commit, self.log.last_index))
         # Sent at once: it says what is so now and promises nothing for after a crash.
-        self.send(sender, HeartbeatReply(self.term, message.round))
+        self.send(sender, HeartbeatReply(self.term, message.round, self.directory))
 
     def _step_heartbeat_reply(self, sender: int, message: HeartbeatReply) -> None:
         if self.leadership is not None:
@@ -465,7 +571,7 @@ class RaftNode:
     def _step_install_snapshot(self, sender: int, message: InstallSnapshot) -> None:
         self._follow(sender)
         if message.index <= self.commit:
-            self.send_when_durable(sender, AppendReply(self.term, True, self.commit))
+            self.reply_when_durable(sender, accepted=True, index=self.commit)
             return
         incoming = self._incoming
         if incoming is None or (incoming.index, incoming.term) != (message.index, message.index_term):
@@ -475,33 +581,48 @@ class RaftNode:
                 return
             incoming = self._incoming = _IncomingSnapshot(message.index, message.index_term, message.total)
         if incoming.take(message.offset, message.data):
+            membership_in_snapshot(incoming.data)  # One without it must not reach the disk (moby/swarmkit#238).
             self.emit(SaveSnapshot(incoming.index, incoming.term, bytes(incoming.data)))
-        self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data)))
+        self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data), self.directory))
 
     def _install(self, incoming: "_IncomingSnapshot") -> None:
         """A received snapshot is durable: let it take the place of log and state (figure 13, steps 6 to 8)."""
         if incoming.index <= self.commit:
             return
         keeps_tail = self.log.term_at(incoming.index) == incoming.term
+        memberships = self.log.memberships_between(self.applied + 1, incoming.index)
         if keeps_tail:
             self.log.compact(incoming.index)
             self.durable = max(self.durable, incoming.index)
         else:
-            self.log.reset(incoming.index, incoming.term)
+            self.log.reset(incoming.index, incoming.term, membership_in_snapshot(incoming.data))
+            memberships = [(incoming.index, self.log.membership)]
             self.durable = incoming.index
         self.commit = self.applied = incoming.index
         self.emit(Restore(incoming.index, incoming.term, bytes(incoming.data)))
+        for at, membership in memberships:
+            self.emit(MembershipChanged(at, membership, True))
         if self.leader not in (0, self.node_id):
-            self.send_when_durable(self.leader, AppendReply(self.term, True, incoming.index))
+            self.reply_when_durable(self.leader, accepted=True, index=incoming.index)
         self._persist(mark=(incoming.index, incoming.term), replace_log=not keeps_tail)
+        self._release_reads()
 
     def _step_install_snapshot_reply(self, sender: int, message: InstallSnapshotReply) -> None:
         if self.leadership is not None:
             self.leadership.snapshot_reply(sender, message)
 
     def _step_timeout_now(self, _sender: int, _message: TimeoutNow) -> None:
-        if self.role is Role.FOLLOWER:
+        if self.role is Role.FOLLOWER and self._may_campaign():
             self._become_candidate(transfer=True)
+
+    def _step_read_request(self, sender: int, message: ReadRequest) -> None:
+        if self.leadership is not None:
+            self.leadership.read(message.context, sender)
+
+    def _step_read_reply(self, _sender: int, message: ReadReply) -> None:
+        if message.context in self._reads:
+            self._reads[message.context] = (self._reads[message.context][0], message.index)
+            self._release_reads()
 
     # Roles -----------------------------------------------------------------------------------------------------------
 
@@ -511,12 +632,13 @@ class RaftNode:
         if self.role is not Role.FOLLOWER or self.leader != leader:
             self._become_follower(self.term, leader)
         self._leader_heard_at = self.now
+        self._promised_until = Instant(self.now + self.config.lease_s)
         self._wait_for_leader()
 
     def _wait_for_leader(self) -> None:
         config = self.config
         wait = self._chance.uniform(config.election_timeout_s_min, config.election_timeout_s_max)
-        self._election_deadline = Instant(self.now + wait)
+        self._election_deadline = max(Instant(self.now + wait), self._promised_until)
 
     def _become_follower(self, term: int, leader: int) -> None:
         ensure(term >= self.term, "terms never fall", term=term, current=self.term)
@@ -541,7 +663,7 @@ class RaftNode:
         self._set_role(Role.PRE_CANDIDATE, 0)
         self._wait_for_leader()
         self._votes = {self.node_id: True}
-        for peer in self.peers:
+        for peer in self._other_voters():
             self.send(peer, VoteRequest(self.term + 1, self.log.last_index, self.log.last_term, True))
         self._count_votes()
 
@@ -552,14 +674,17 @@ class RaftNode:
         self._hard_state_changed = True
         self._set_role(Role.CANDIDATE, 0)
         self._wait_for_leader()
-        self._votes = {self.node_id: True}
-        for peer in self.peers:
+        self._votes = {}
+        for peer in self._other_voters():
             request = VoteRequest(self.term, self.log.last_index, self.log.last_term, False, transfer)
             self.send_when_durable(peer, request)
-        self._count_votes()
+
+    def _other_voters(self) -> list[int]:
+        membership = self.log.membership
+        return [voter for voter in sorted({*membership.voters, *membership.outgoing}) if voter != self.node_id]
 
     def _count_votes(self) -> None:
-        match vote_result(self.voters, self._votes):
+        match self.log.membership.vote_result(self._votes):
             case VoteResult.WON if self.role is Role.PRE_CANDIDATE:
                 self._become_candidate()
             case VoteResult.WON:
@@ -578,6 +703,8 @@ class RaftNode:
     def _set_role(self, role: Role, leader: int) -> None:
         self.role, self.leader = role, leader
         self.emit(RoleChanged(role, self.term, leader))
+        if self._reads:
+            self._refuse_reads(Instant(float("inf")))
 
 
 class _IncomingSnapshot:
@@ -605,6 +732,8 @@ _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
     Received: RaftNode._handle_received,
     Tick: RaftNode._handle_tick,
     Propose: RaftNode._handle_propose,
+    ChangeMembership: RaftNode._handle_change_membership,
+    LeaveJoint: RaftNode._handle_leave_joint,
     ReadIndex: RaftNode._handle_read_index,
     Persisted: RaftNode._handle_persisted,
     Suspect: RaftNode._handle_suspect,
@@ -623,4 +752,6 @@ _STEPS: dict[type, Callable[[RaftNode, int, Any], None]] = {
     InstallSnapshot: RaftNode._step_install_snapshot,
     InstallSnapshotReply: RaftNode._step_install_snapshot_reply,
     TimeoutNow: RaftNode._step_timeout_now,
+    ReadRequest: RaftNode._step_read_request,
+    ReadReply: RaftNode._step_read_reply,
 }

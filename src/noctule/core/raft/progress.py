@@ -33,6 +33,7 @@ class Progress:
         "snapshot",
         "snapshot_offset",
         "state",
+        "was_heard",
     )
 
     def __init__(self, next_index: int) -> None:
@@ -49,6 +50,8 @@ class Progress:
         """Whether it answered a heartbeat since it was last sent something again."""
         self.heard = True
         """Whether the follower said anything since the last quorum check."""
+        self.was_heard = True
+        """Whether it did between the two before."""
         self.round = 0
         """The newest read round it confirmed."""
         self.snapshot: tuple[int, int, bytes] | None = None

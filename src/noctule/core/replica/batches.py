@@ -11,12 +11,16 @@ from msgspec import Struct
 
 from noctule.base.errors import StorageError
 
+OPENING = 0
+"""The sequence of a batch without commands that opens a client session: its result is the session's origin."""
+
 
 class Batch(Struct, array_like=True, frozen=True, gc=False):
     """Commands of one origin for one group, applied in order, all or none of them logged.
 
-    `origin` names the router that sent it (a process' life, not a node), `sequence` counts its batches for the group
-    from 1, without gaps; below `acknowledged_below` it has seen every answer. Origins below 0 are leaders themselves.
+    `origin` is a client session of the group, `sequence` counts its batches from 1, without gaps; below
+    `acknowledged_below` its router has seen every answer. Of an opening, `origin` is a number that the router drew to
+    know the answer by. Origins below 0 are leaders themselves.
     """
 
     origin: int
@@ -39,6 +43,11 @@ _decoder = msgspec.msgpack.Decoder(EntryBody)
 def encode_batch(origin: int, sequence: int, acknowledged_below: int, commands: list[list[bytes]]) -> bytes:
     """A `Batch` as bytes."""
     return _encoder.encode((origin, sequence, acknowledged_below, commands))
+
+
+def encode_opening(drawn: int) -> bytes:
+    """A `Batch` that opens a client session, as bytes; `drawn` must be new, or answers to two openings look alike."""
+    return _encoder.encode((drawn, OPENING, 0, []))
 
 
 def encode_entry(stamp_ms: int, batches: Iterable[bytes]) -> bytes:

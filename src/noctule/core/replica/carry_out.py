@@ -28,6 +28,9 @@ class Peers(Protocol):
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """Take note of who leads."""
 
+    def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
+        """Take note of who belongs to the group, or why that is not to change now."""
+
 
 class Disk(Protocol):
     """Where things are kept. None of these may call back into the `Carrier`: outcomes come as later events."""
@@ -104,6 +107,8 @@ class Carrier:
                     peers.role_changed(group, effect)
                 case WriteSnapshot():
                     disk.write_snapshot(group, effect)
+                case raft.MembershipChanged() | raft.MembershipRefused():
+                    peers.membership_changed(group, effect)
                 case raft.SaveSnapshot():
                     disk.save_snapshot(group, effect)
                 case raft.LoadSnapshot():

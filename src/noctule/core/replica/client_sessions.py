@@ -1,24 +1,33 @@
-"""Retries applied once: each origin's batches are applied in sequence, and its newest results are kept.
+"""Retries applied once: each session's batches are applied in sequence, and its newest results are kept.
 
-Source: Raft thesis 6.3. As in an idempotent producer, a batch that is not the next one is not applied: an earlier one
-was lost on its way, and order within an origin is kept. Part of the replicated state, so every replica decides alike
-and a new leader answers a retry with the first result.
+Source: Raft thesis 6.3. A session is opened by an entry of the log, which gives it a number (its *origin*) that is
+never given again; so whatever is forgotten is never taken for new. As in an idempotent producer, a batch that is not
+the next one is not applied: an earlier one was lost on its way, and order within an origin is kept. Part of the
+replicated state, so every replica decides alike and a new leader answers a retry with the first result.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from enum import Enum
+from typing import TypeAlias
 
 import msgspec
 
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.replica.batches import Batch
+from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.wire.values import decode_values, encode_values
 
+SESSION_EXPIRES_MS = 3_600_000
+"""A session that no batch has used for so long, by the stamps of the log, is forgotten."""
 SESSIONS_MAX = 4_096
-"""Origins remembered for each group. The one unused for the longest is forgotten first: each restart of a node makes
-a new origin, so this many restarts within one request's deadline would be needed to forget a live one."""
+"""Sessions remembered for each group at most. Another one has the one unused for the longest forgotten early; its
+router, if it still lives, is told `EXPIRED`."""
 
 EXPIRED = Failure(b"UNKNOWN the cluster forgot this client's session; the command may or may not have been applied")
+
+Dump: TypeAlias = tuple[int, list[tuple[int, int, int, dict[int, bytes]]]]
+"""How many sessions were ever opened, and of each that is remembered, the longest unused first: origin, stamp of the
+last use, next sequence, encoded results by sequence."""
 
 
 class Verdict(Enum):
@@ -29,9 +38,10 @@ class Verdict(Enum):
 
 
 class _Session:
-    __slots__ = ("next_sequence", "results")
+    __slots__ = ("next_sequence", "results", "used_ms")
 
-    def __init__(self, next_sequence: int = 1, results: dict[int, list[Reply]] | None = None) -> None:
+    def __init__(self, used_ms: int, next_sequence: int = 1, results: dict[int, list[Reply]] | None = None) -> None:
+        self.used_ms = used_ms
         self.next_sequence = next_sequence
         self.results = results if results is not None else {}
 
@@ -40,18 +50,26 @@ class ClientSessions:
     """The sessions of one group."""
 
     def __init__(self) -> None:
-        self._sessions: dict[int, _Session] = {}
+        self._opened = 0
+        """Sessions ever opened, which is also the newest one's origin."""
+        self._sessions: OrderedDict[int, _Session] = OrderedDict()
+        """By origin, the longest unused first."""
 
-    def apply(self, batch: Batch, execute: Callable[[list[bytes]], Reply]) -> list[Reply] | Verdict:
-        """The results of the batch: executed now if it is the next one, else what it gave the first time."""
-        session = self._sessions.pop(batch.origin, None)
+    def apply(self, batch: Batch, stamp_ms: int, execute: Callable[[list[bytes]], Reply]) -> list[Reply] | Verdict:
+        """The results of the batch: executed now if it is the next one, else what it gave the first time.
+
+        An opening gives the new session's origin. A batch of a forgotten session, or of one that never was, changes
+        nothing and gives `EXPIRED`. `stamp_ms` is that of the entry and must not fall from call to call.
+        """
+        sessions = self._sessions
+        self._forget_unused(stamp_ms)
+        if batch.sequence == OPENING:
+            return [self._open(stamp_ms)]
+        session = sessions.get(batch.origin)
         if session is None:
-            if batch.sequence != 1:
-                return Verdict.OUT_OF_ORDER if batch.acknowledged_below == 1 else [EXPIRED] * len(batch.commands)
-            session = _Session()
-            if len(self._sessions) >= SESSIONS_MAX:
-                del self._sessions[next(iter(self._sessions))]
-        self._sessions[batch.origin] = session  # At the end: the longest unused stands first.
+            return [EXPIRED] * max(len(batch.commands), 1)
+        session.used_ms = stamp_ms
+        sessions.move_to_end(batch.origin)
         if batch.sequence > session.next_sequence:
             return Verdict.OUT_OF_ORDER
         if batch.sequence < session.next_sequence:
@@ -64,20 +82,47 @@ class ClientSessions:
         session.next_sequence += 1
         return results
 
-    def dump(self) -> list[tuple[int, int, dict[int, bytes]]]:
+    def _open(self, stamp_ms: int) -> int:
+        if len(self._sessions) >= SESSIONS_MAX:
+            self._sessions.popitem(last=False)
+        self._opened += 1
+        self._sessions[self._opened] = _Session(stamp_ms)
+        return self._opened
+
+    def _forget_unused(self, stamp_ms: int) -> None:
+        """Since stamps never fall, the order of last use is that of the stamps: only the front can be too old."""
+        sessions = self._sessions
+        while sessions:
+            origin = next(iter(sessions))
+            if stamp_ms - sessions[origin].used_ms < SESSION_EXPIRES_MS:
+                return
+            del sessions[origin]
+
+    def is_ahead(self, origin: int, sequence: int) -> bool:
+        """Whether the batch is certain not to have been applied so far: its session is here, and not yet past it."""
+        session = self._sessions.get(origin)
+        return session is not None and session.next_sequence <= sequence
+
+    def dump(self) -> Dump:
         """Plain values for a snapshot, in an order that is part of the state."""
-        return [
-            (origin, session.next_sequence, {number: encode_values(kept) for number, kept in session.results.items()})
+        return self._opened, [
+            (
+                origin,
+                session.used_ms,
+                session.next_sequence,
+                {number: encode_values(kept) for number, kept in session.results.items()},
+            )
             for origin, session in self._sessions.items()
         ]
 
     @classmethod
-    def load(cls, dumped: list[tuple[int, int, dict[int, bytes]]]) -> "ClientSessions":
-        """The inverse of `dump`."""
+    def load(cls, dumped: Dump) -> "ClientSessions":
+        """The inverse of `dump`. Raises `ValueError` or `msgspec.MsgspecError` when results cannot be read."""
         sessions = cls()
-        for origin, next_sequence, results in dumped:
+        sessions._opened, remembered = dumped
+        for origin, used_ms, next_sequence, results in remembered:
             values = {number: decode_values(kept) for number, kept in results.items()}
-            sessions._sessions[origin] = _Session(next_sequence, values)
+            sessions._sessions[origin] = _Session(used_ms, next_sequence, values)
         return sessions
 
     def digest_input(self) -> bytes:

@@ -12,12 +12,14 @@ from noctule.core.raft import events as raft
 
 
 class Submit(Struct, frozen=True, gc=False):
-    """A batch of writes, encoded, from the router `origin` on node `sender`; answered or refused by its `sequence`."""
+    """A batch of writes, encoded, of the session `origin` on node `sender`; answered or refused by its `sequence`."""
 
     sender: int
     origin: int
     sequence: int
     batch: bytes
+    term: int = 0
+    """Only the leader of this term may take it; 0 from a peer that does not say: any leader may."""
 
 
 class Query(Struct, frozen=True, gc=False):
@@ -27,6 +29,8 @@ class Query(Struct, frozen=True, gc=False):
     origin: int
     number: int
     commands: list[list[bytes]]
+    lease: bool = False
+    """Whether the leader's lease will do, if it holds one."""
 
 
 class EndOfTurn(Struct, frozen=True, gc=False):
@@ -62,6 +66,9 @@ class Refuse(Struct, frozen=True, gc=False):
     origin: int
     is_write: bool
     number: int
+    disclaimed_term: int = 0
+    """Through the leader of this term, which was this replica, the batch did not and never will take effect, however
+    many copies of it were sent to that leader. 0: there is no such term, and a write's fate is unknown."""
 
 
 class WriteSnapshot(Struct, frozen=True, gc=False):
@@ -79,6 +86,8 @@ Effect: TypeAlias = (
     | raft.Send
     | raft.Persist
     | raft.RoleChanged
+    | raft.MembershipChanged
+    | raft.MembershipRefused
     | raft.LoadSnapshot
     | raft.SaveSnapshot
 )

@@ -8,7 +8,7 @@ Here belongs what needs both the log and the state. What needs only one of them 
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,10 @@ from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
+from noctule.core.raft.membership import MARK, Membership, decode_membership, encode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
-from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.core.replica.client_sessions import ClientSessions, Dump, Verdict
 from noctule.core.replica.events import (
     Answer,
     Effect,
@@ -92,7 +93,11 @@ class Replica:
         """(bytes, batch, whom to answer) of what the next entry will hold."""
         self._waiting_bytes = 0
         self._awaited: dict[tuple[int, int], Submit | _LoggedQuery] = {}
-        """By (origin, sequence) of what was proposed: whom to answer when it is applied."""
+        """By (origin, sequence) of what waits or was proposed: whom to answer when it is applied."""
+        self._led_term = 0
+        """The newest term that this replica has led in this life; 0 before it led any."""
+        self._left_behind: set[tuple[int, int]] = set()
+        """(origin, sequence) of what was proposed in that term and not applied when the leadership was lost."""
         self._queries: list[Query] = []
         self._rounds: dict[int, list[Query]] = {}
         self._ready: list[Query] = []
@@ -134,6 +139,7 @@ class Replica:
         self.raft.check()
         self.keyspace.check()
         ensure(self._waiting_bytes == sum(size for size, _, _ in self._waiting), "waiting bytes are counted")
+        ensure(self._led_term <= self.raft.term, "a term that was led is not ahead", led=self._led_term)
 
     def describe(self) -> ReplicaPicture:
         """A picture of this replica now."""
@@ -151,15 +157,22 @@ class Replica:
     # Events of its own -----------------------------------------------------------------------------------------------
 
     def _submit(self, event: Submit, _now: Instant) -> None:
-        if not self.raft.is_leader() or self._waiting_bytes > WAITING_BYTES_MAX:
+        if self._name(event) in self._awaited:
+            return  # A copy of what is in progress: that will be answered.
+        is_meant = self.raft.is_leader() and event.term in (0, self.raft.term)
+        if not is_meant or self._waiting_bytes > WAITING_BYTES_MAX:
             self._refuse(event)
             return
         self.wants_turn = True
-        self._waiting.append((len(event.batch), event.batch, event))
-        self._waiting_bytes += len(event.batch)
+        self._wait(event.batch, event)
+
+    def _wait(self, batch: bytes, request: Submit | _LoggedQuery) -> None:
+        self._waiting.append((len(batch), batch, request))
+        self._waiting_bytes += len(batch)
+        self._awaited[self._name(request)] = request
 
     def _query(self, event: Query, _now: Instant) -> None:
-        if self.raft.is_leader():
+        if self.raft.get_leader():
             self.wants_turn = True
             self._queries.append(event)
         else:
@@ -175,12 +188,13 @@ class Replica:
                 self._purge()
             if self._waiting:
                 self._propose(now)
-            if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
-                self._begin_read_round(now)
+        if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
+            self._begin_read_round(now)
         self._maybe_snapshot()
 
     def _snapshot_now(self, _event: WriteSnapshotNow, _now: Instant) -> None:
-        if not self._snapshot_in_progress and self.raft.applied > self.raft.log.snapshot_index:
+        is_behind = self.raft.applied > self.raft.log.snapshot_index
+        if not self._snapshot_in_progress and is_behind and self._knows_membership():
             self._snapshot_for_space = True
             self._snapshot()
 
@@ -206,10 +220,10 @@ class Replica:
             self._take(effects)
             if isinstance(effects[0], raft.ProposalRefused):
                 for _, _, request in taken:
-                    self._refuse(request)
+                    # A copy that was logged in an earlier term may have been applied, and answered this one, meanwhile.
+                    if self._awaited.pop(self._name(request), None) is not None:
+                        self._refuse(request)
                 return
-            for _, _, request in taken:
-                self._awaited[self._name(request)] = request
             self._proposed_stamp_ms = stamp
 
     def _name(self, request: Submit | _LoggedQuery) -> tuple[int, int]:
@@ -217,10 +231,14 @@ class Replica:
             return request.origin, request.sequence
         return self._own_origin, request.number
 
+    def _waiting_names(self) -> set[tuple[int, int]]:
+        return {self._name(request) for _, _, request in self._waiting}
+
     def _begin_read_round(self, now: Instant) -> None:
         context = self._next_own()
         self._rounds[context], self._queries = self._queries, []
-        self._take(self.raft.handle(raft.ReadIndex(context), now))
+        lease = all(query.lease for query in self._rounds[context])
+        self._take(self.raft.handle(raft.ReadIndex(context, lease), now))
         if self._ready:
             self._answer_ready()
 
@@ -246,8 +264,7 @@ class Replica:
         """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
         number = self._next_own()
         batch = encode_batch(self._own_origin, number, 0, commands)
-        self._waiting.append((len(batch), batch, _LoggedQuery(query, number)))
-        self._waiting_bytes += len(batch)
+        self._wait(batch, _LoggedQuery(query, number))
 
     def _purge(self) -> None:
         self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
@@ -261,11 +278,24 @@ class Replica:
 
     def _refuse(self, request: Submit | Query | _LoggedQuery) -> None:
         if isinstance(request, Submit):
-            self._effects.append(Refuse(request.sender, request.origin, True, request.sequence))
+            disclaimed_term = request.term if self._is_disclaimed(request) else 0
+            self._effects.append(Refuse(request.sender, request.origin, True, request.sequence, disclaimed_term))
             return
         query = request.query if isinstance(request, _LoggedQuery) else request
         if query is not None:
             self._effects.append(Refuse(query.sender, query.origin, False, query.number))
+
+    def _is_disclaimed(self, request: Submit) -> bool:
+        """Whether the batch did not take effect through the leader of the request's term, and never will.
+
+        Only a replica that led that term in this life can know. While it leads, another copy may come and be taken.
+        Afterwards none is; and what it had taken was applied, so its session is past it, or was left behind, or was
+        out of order and had no effect.
+        """
+        if self.raft.is_leader() or request.term != self._led_term:
+            return False
+        is_left_behind = self._name(request) in self._left_behind
+        return not is_left_behind and self.sessions.is_ahead(request.origin, request.sequence)
 
     # Effects of Raft -------------------------------------------------------------------------------------------------
 
@@ -279,7 +309,7 @@ class Replica:
 
     def _take_commit(self, effect: raft.Commit) -> None:
         for entry in effect.entries:
-            if entry.data:
+            if entry.data and entry.data[:1] != MARK:
                 self._apply(entry.data)
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
@@ -298,7 +328,7 @@ class Replica:
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command, stamp) for command in batch.commands]
             else:
-                results = self.sessions.apply(batch, lambda command: execute(command, stamp))
+                results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
             if request is not None:
                 self._answer(request, results)
 
@@ -329,10 +359,11 @@ class Replica:
     def _take_role(self, effect: raft.RoleChanged) -> None:
         self._effects.append(effect)
         if self.raft.is_leader():
+            if self._led_term != self.raft.term:
+                self._led_term, self._left_behind = self.raft.term, set()
             return
         # Whoever waits asks the next leader; what was proposed may yet be committed, and is then applied once.
-        for _, _, request in self._waiting:
-            self._refuse(request)
+        self._left_behind |= self._awaited.keys() - self._waiting_names()
         for request in self._awaited.values():
             self._refuse(request)
         for query in self._queries:
@@ -345,11 +376,14 @@ class Replica:
 
     def _maybe_snapshot(self) -> None:
         applied, log = self.raft.applied, self.raft.log
-        if self._snapshot_in_progress or applied <= self._snapshot_index:
+        if self._snapshot_in_progress or applied <= self._snapshot_index or not self._knows_membership():
             return
-        if applied - self._snapshot_index < self._policy.entries and log.bytes_held < self._policy.log_bytes:
-            return
-        self._snapshot()
+        if applied - self._snapshot_index >= self._policy.entries or log.bytes_held >= self._policy.log_bytes:
+            self._snapshot()
+
+    def _knows_membership(self) -> bool:
+        """A replica that has just joined may not know yet who belonged to the group as of what it has applied."""
+        return bool(self.raft.log.membership_at(self.raft.applied).voters)
 
     def _snapshot(self) -> None:
         applied = self.raft.applied
@@ -361,10 +395,13 @@ class Replica:
 
     def _chunks(self) -> Iterator[bytes]:
         """The state as it is now, whatever is applied while the iterator is read."""
+        # As applied, not as in force: what is in force may yet be taken back (canonical/raft#250).
+        membership = encode_membership(self.raft.log.membership_at(self.raft.applied))
         header = msgspec.msgpack.encode((self.stamp_ms, self.sessions.dump()))
         picture = self.keyspace.picture()
 
         def chunks() -> Iterator[bytes]:
+            yield membership
             yield header
             yield from picture.chunks()
 
@@ -373,6 +410,7 @@ class Replica:
     def load_state(self, chunks: Iterable[bytes]) -> None:
         """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
         source = iter(chunks)
+        decode_membership(next(source, b""))  # It is Raft's, but must be there.
         try:
             stamp_ms, dumped = _header_decoder.decode(next(source, b""))
             sessions = ClientSessions.load(dumped)
@@ -391,8 +429,16 @@ class Replica:
 
 
 def join_snapshot(chunks: Iterable[bytes]) -> bytes:
-    """A snapshot's chunks as one piece of bytes, each after its length, for sending."""
+    """A snapshot's chunks as one piece of bytes, each after its length, for sending.
+
+    The first one is the membership, so it begins as `membership.begin_snapshot` says.
+    """
     return b"".join(len(chunk).to_bytes(4, "big") + chunk for chunk in chunks)
+
+
+def membership_of(chunks: Sequence[bytes]) -> Membership:
+    """The membership that a snapshot's chunks begin with. Raises `StorageError` when none does."""
+    return decode_membership(chunks[0] if chunks else b"")
 
 
 def split_snapshot(data: bytes) -> Iterator[bytes]:
@@ -407,7 +453,7 @@ def split_snapshot(data: bytes) -> Iterator[bytes]:
         offset += length
 
 
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, list[tuple[int, int, dict[int, bytes]]]])
+_header_decoder = msgspec.msgpack.Decoder(tuple[int, Dump])
 
 _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
     Submit: Replica._submit,

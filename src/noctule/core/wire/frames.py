@@ -16,7 +16,7 @@ from noctule.base.errors import ProtocolError
 from noctule.core.raft.messages import Message
 from noctule.core.wire.values import encode_hook, extension_hook
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HEADER_BYTES = 8
 
 
@@ -33,14 +33,19 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     resp: str = ""
     http: str = ""
     refusal: str = ""
+    folder: int = 0
+    """Drawn when the node's data folder was made; 0 from a release that drew none."""
+    directory: int = 0
+    """Under which the node came back after it had lost what it had on disk (ADR 0013); 0 if it never did."""
 
 
 class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):
-    """A batch of writes for the group's leader."""
+    """A batch of writes for the group's leader of `term`; of any term when it is 0, as older peers send it."""
 
     origin: int
     sequence: int
     batch: bytes
+    term: int = 0
 
 
 class ForwardQuery(Struct, array_like=True, tag=21, frozen=True, gc=False):
@@ -49,6 +54,8 @@ class ForwardQuery(Struct, array_like=True, tag=21, frozen=True, gc=False):
     origin: int
     number: int
     commands: list[list[bytes]]
+    lease: bool = False
+    """Whether the leader's lease will do."""
 
 
 class Answered(Struct, array_like=True, tag=22, frozen=True, gc=False):
@@ -61,11 +68,16 @@ class Answered(Struct, array_like=True, tag=22, frozen=True, gc=False):
 
 
 class Refused(Struct, array_like=True, tag=23, frozen=True, gc=False):
-    """The receiver of a forwarded batch or query does not lead: send it again, under the same number."""
+    """The receiver of a forwarded batch or query does not lead: send it again, under the same number.
+
+    Through the leader of `disclaimed_term` the batch did not and never will take effect. 0, as older peers send it,
+    says nothing about that.
+    """
 
     origin: int
     is_write: bool
     number: int
+    disclaimed_term: int = 0
 
 
 PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from noctule.adapters.files import LOCK_NAME, DirectoryLock, load_json, lock_directory, write_json_atomically
 from noctule.base.errors import ConfigError, StorageError
-from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, WantedPort, cluster_file_for
+from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, WantedPort, cluster_file_for, node_data_dir
+from noctule.node.data_folder import OWNER_FILE
+from noctule.node.peer_folders import load_peer_folders
 
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _PORT_MIN = 10_000
@@ -48,6 +50,20 @@ def claim_data_dir(config: UpConfig) -> tuple[DirectoryLock, ClusterFile]:
         lock.release()
         raise
     return lock, cluster
+
+
+def lost_nodes(config: UpConfig) -> set[int]:
+    """The nodes whose data folder is gone: others have met them. None when all are, for that is a new cluster.
+
+    Raises `ConfigError` when what a node remembers of the others cannot be read.
+    """
+    folders = {node: node_data_dir(config, node) for node in range(1, config.nodes + 1)}
+    gone = {node for node, folder in folders.items() if not (folder / OWNER_FILE).exists()}
+    try:
+        known = {peer for node in folders.keys() - gone for peer in load_peer_folders(folders[node])}
+    except StorageError as error:
+        raise ConfigError(str(error)) from None
+    return gone & known
 
 
 def check_ports_free(wanted: list[WantedPort]) -> None:

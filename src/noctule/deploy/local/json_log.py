@@ -16,7 +16,7 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, without the newline; values that JSON cannot hold appear as their repr."""
         fields: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -30,8 +30,8 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(fields, enc_hook=repr).decode()
 
 
-def log_json_lines(level: int = logging.INFO) -> None:
-    """Send every log record and warning of this process to stderr as JSON lines, in place of earlier handlers."""
+def log_json_lines(level: str = "INFO") -> None:
+    """Send log records from `level` on and warnings of this process to stderr as JSON lines, by no other handlers."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -5,7 +5,7 @@ which looks at this machine, and then cluster.py, which carries the plan out.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -206,14 +206,25 @@ def free_ports_count(config: UpConfig) -> int:
     return config.nodes * bases.count(0) + (config.instances if config.app is not None else 0)
 
 
-def make_plan(config: UpConfig, cluster: str, free_ports: Iterator[int], python: str) -> Plan:
-    """Lay out the cluster. `python` is the interpreter that has this package; `free_ports` gives `free_ports_count`."""
+def node_data_dir(config: UpConfig, node_id: int) -> Path:
+    """The data folder of one node."""
+    return config.data_dir / f"node-{node_id}"
+
+
+def make_plan(
+    config: UpConfig, cluster: str, free_ports: Iterator[int], python: str, lost: Collection[int] = ()
+) -> Plan:
+    """Lay out the cluster. `python` is the interpreter that has this package; `free_ports` gives `free_ports_count`.
+
+    `lost` are the nodes whose data folder was there and is gone.
+    """
     host = config.inner_host
     bases = (config.resp_port_base, config.http_port_base, config.peer_port_base)
     ports = [[base + i if base else next(free_ports) for base in bases] for i in range(1, config.nodes + 1)]
     peers = ",".join(f"{i}@{join(host, peer)}" for i, (_, _, peer) in enumerate(ports, start=1))
     nodes = tuple(
-        _node_plan(config, cluster, peers, python, node_id=i, ports=own) for i, own in enumerate(ports, start=1)
+        _node_plan(config, cluster, peers, python, node_id=i, ports=own, is_lost=i in lost)
+        for i, own in enumerate(ports, start=1)
     )
     count = config.instances if config.app is not None else 0
     instances = tuple(_instance_plan(config, nodes, next(free_ports), python, number=i) for i in range(1, count + 1))
@@ -239,9 +250,11 @@ def _service_name(app: str) -> str:
     return next((name for name in reversed(modules) if name not in ("app", "main", "asgi")), modules[-1])
 
 
-def _node_plan(config: UpConfig, cluster: str, peers: str, python: str, *, node_id: int, ports: list[int]) -> NodePlan:
+def _node_plan(
+    config: UpConfig, cluster: str, peers: str, python: str, *, node_id: int, ports: list[int], is_lost: bool
+) -> NodePlan:
     resp_port, http_port, peer_port = ports
-    data_dir = config.data_dir / f"node-{node_id}"
+    data_dir = node_data_dir(config, node_id)
     # Whatever must differ between nodes is a flag, so that noctule.toml and the environment can set only the rest.
     flags: dict[str, Any] = {
         "--node-id": node_id,
@@ -256,7 +269,8 @@ def _node_plan(config: UpConfig, cluster: str, peers: str, python: str, *, node_
         "--data-dir": data_dir,
         "--wal-dir": data_dir / "wal",
     }
-    process = ProcessPlan(f"node-{node_id}", _command(python, "node", flags))
+    switches = ("--rejoin",) if is_lost else ()
+    process = ProcessPlan(f"node-{node_id}", (*_command(python, "node", flags), *switches))
     return NodePlan(node_id, config.inner_host, resp_port, http_port, peer_port, data_dir, process)
 
 

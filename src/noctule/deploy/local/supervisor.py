@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports
+from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes
 from noctule.deploy.local.cluster import LocalCluster
 from noctule.deploy.local.json_log import JsonLines
 from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports
@@ -79,7 +79,10 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
         check_ports_free(wanted)
         taken = {port.port for port in wanted}
         chosen = free_ports(config.inner_host, free_ports_count(config), avoid=taken)
-        plan = make_plan(config, cluster.cluster, chosen, sys.executable)
+        lost = lost_nodes(config)
+        for node in sorted(lost):
+            notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")
+        plan = make_plan(config, cluster.cluster, chosen, sys.executable, lost)
         with _logging_to(plan.log_dir / "up.log"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_supervise(plan, notice, on_ready))
     finally:

@@ -7,13 +7,17 @@ from enum import StrEnum
 from noctule.base.errors import ConfigError
 from noctule.verify.checkers import list_append
 from noctule.verify.checkers.history import Operation
-from noctule.verify.checkers.linearizable import find_unexplained, in_order
+from noctule.verify.checkers.linearizable import Budget, Finding, in_order, look_for_order
 from noctule.verify.checkers.models import COUNTER, REGISTER, SET, Model
 from noctule.verify.checkers.shrink import shrink
 from noctule.verify.checkers.violation import Violation
 
 VIOLATIONS_TOLD_MAX = 3
 """Of how many violated keys a short part is looked for and shown; the others are named."""
+
+CONFIGURATIONS_MAX = 1_000_000
+"""Looked at for one key, besides one for each answer; then the key is undecided. Each undecided key leaves less to the
+next, so that a hopeless history ends in a minute and not in hours."""
 
 
 class ModelName(StrEnum):
@@ -37,11 +41,13 @@ class Verdict:
     violated_keys: list[str]
     violations: list[Violation]
     """Of the first of `violated_keys`, at most `VIOLATIONS_TOLD_MAX`."""
+    undecided_keys: list[str]
+    """Keys for which the search was given up: nobody can say whether they are violated."""
 
     @property
     def holds(self) -> bool:
-        """No key is violated."""
-        return not self.violated_keys
+        """Every key was decided, and none is violated."""
+        return not self.violated_keys and not self.undecided_keys
 
 
 _MODELS: dict[ModelName, Model] = {
@@ -54,13 +60,13 @@ _MODELS: dict[ModelName, Model] = {
 def judge(operations: Sequence[Operation], model: ModelName = ModelName.AUTO) -> Verdict:
     """Whether a correct store could have answered so.
 
-    `ConfigError` names the first operation that is not of the model; `RequestError` when a key has so many open
-    operations that nobody can say.
+    `ConfigError` names the first operation that is not of the model.
     """
     lists, keys = _by_key(operations, model)
     counts: dict[str, int] = {}
     violated: list[str] = []
     violations: list[Violation] = []
+    undecided: list[str] = []
     if lists:
         _check_each(lists, list_append.OPERATIONS, list_append.problem, ModelName.LIST_APPEND)
         counts[ModelName.LIST_APPEND.value] = len({key for each in lists for key in list_append.keys_of(each)})
@@ -72,12 +78,16 @@ def judge(operations: Sequence[Operation], model: ModelName = ModelName.AUTO) ->
         chosen = _MODELS[_guess(key, mine) if model is ModelName.AUTO else model]
         counts[chosen.name] = counts.get(chosen.name, 0) + 1
         _check_each(mine, chosen.operations, chosen.problem, chosen.name)
-        wrong = next((part for part in _independent(chosen, mine) if find_unexplained(chosen, part) is not None), None)
-        if wrong is not None:
+        budget = Budget(len(mine) + CONFIGURATIONS_MAX // (1 + len(undecided)))
+        finding, part = _find(chosen, mine, budget)
+        if finding is Finding.UNDECIDED:
+            undecided.append(key)
+        elif finding is Finding.VIOLATED:
             violated.append(key)
             if len(violations) < VIOLATIONS_TOLD_MAX:
-                violations.append(shrink(chosen, wrong))
-    return Verdict(len(operations), counts, violated, violations)
+                failed = [each for each in mine if each.outcome == "fail"]
+                violations.append(shrink(chosen, part, failed))
+    return Verdict(len(operations), counts, violated, violations, undecided)
 
 
 def _by_key(operations: Sequence[Operation], model: ModelName) -> tuple[list[Operation], dict[str, list[Operation]]]:
@@ -132,6 +142,18 @@ def _check_each(
             raise ConfigError(f"{_place(each)} has no key")
         if sentence := problem(each):
             raise ConfigError(f"{_place(each)}: {sentence}")
+
+
+def _find(model: Model, operations: Sequence[Operation], budget: Budget) -> tuple[Finding, list[Operation]]:
+    """What can be said of a key, and the operations that show it: one part that is violated makes it violated."""
+    worst: tuple[Finding, list[Operation]] = (Finding.LINEARIZABLE, [])
+    for part in _independent(model, operations):
+        finding = look_for_order(model, part, budget)
+        if finding is Finding.VIOLATED:
+            return finding, part
+        if finding is Finding.UNDECIDED:
+            worst = finding, part
+    return worst
 
 
 def _independent(model: Model, operations: Sequence[Operation]) -> Iterable[list[Operation]]:

@@ -6,7 +6,7 @@ transactions, and a cycle of them is a violation that no order explains. Real ti
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from noctule.base.errors import ConfigError
@@ -15,13 +15,6 @@ from noctule.verify.checkers.history import Operation
 from noctule.verify.checkers.violation import Violation, text_of, value_text
 
 OPERATIONS = frozenset({"append", "read", "txn"})
-
-_WORDS = {
-    Edge.WRITE_WRITE: "appended before",
-    Edge.WRITE_READ: "was seen by",
-    Edge.READ_WRITE: "did not see what was appended by",
-    Edge.REAL_TIME: "had ended before the start of",
-}
 
 
 def problem(operation: Operation) -> str:
@@ -128,8 +121,11 @@ class _Inference:
                 why = f"two reads of {name!r} disagree about the order: neither list is the beginning of the other"
                 return _violation("incompatible-order", name, why, [self._operations[reader], operation])
         if len(set(longest)) != len(longest):
-            why = f"a read of {name!r} saw a value twice that was appended once"
-            return _violation("duplicate-append", name, why, [self._operations[reader]])
+            twice = next(value for value in longest if longest.count(value) > 1)
+            why = f"a read of {name!r} saw {value_text(twice)} twice, which was appended once at most"
+            append = key.appended.get(twice, reader)
+            where = [self._operations[index] for index in dict.fromkeys((append, reader))]
+            return _violation("duplicate-append", name, why, where)
         for value in longest:
             if value in key.appended:
                 continue
@@ -162,14 +158,43 @@ class _Inference:
             return None
         steps = [(node, cycle[(at + 1) % len(cycle)]) for at, node in enumerate(cycle)]
         edges = [graph[before][after] for before, after in steps]
-        sentence = "; ".join(
-            f"{_name(self._operations[before])} {_WORDS[edge]} {_name(self._operations[after])}"
-            for (before, after), edge in zip(steps, edges, strict=True)
-        )
+        reasons = [self._reason(before, after, edge) for (before, after), edge in zip(steps, edges, strict=True)]
+        sentence = "; ".join(words for words, _ in reasons)
         transactions = [self._operations[node] for node in cycle]
+        witnesses = {index for _, index in reasons if index is not None and index not in cycle}
         keys = [name for each in transactions for name in keys_of(each)]
         shared = max(dict.fromkeys(keys), key=keys.count)
-        return _violation(_kind(edges), shared, f"each came before the next, in a circle: {sentence}", transactions)
+        violation = _violation(
+            _kind(edges), shared, f"each came before the next, in a circle: {sentence}", transactions
+        )
+        shown = sorted((self._operations[index] for index in (*cycle, *witnesses)), key=lambda each: each.start)
+        return replace(violation, operations=tuple(shown))
+
+    def _reason(self, before: int, after: int, edge: Edge) -> tuple[str, int | None]:
+        """Why one came before the other, in words; and the read that shows in which order values were appended."""
+        first, second = _name(self._operations[before]), _name(self._operations[after])
+        if edge is Edge.REAL_TIME:
+            return f"{first} had ended before the start of {second}", None
+        for name, key in self._keys.items():
+            witness, values = key.longest
+            writers = [key.appended[value] for value in values]
+            if edge is Edge.WRITE_WRITE:
+                for at in range(1, len(values)):
+                    if (writers[at - 1], writers[at]) == (before, after):
+                        earlier, later = value_text(values[at - 1]), value_text(values[at])
+                        return f"{first} appended {earlier} to {name!r} before {later} of {second}", witness
+                continue
+            reader = after if edge is Edge.WRITE_READ else before
+            for index, seen in key.reads:
+                count = len(seen)
+                if index != reader:
+                    continue
+                if edge is Edge.WRITE_READ and count and writers[count - 1] == before:
+                    return f"{first} appended {value_text(values[count - 1])} to {name!r}, seen by {second}", None
+                if edge is Edge.READ_WRITE and count < len(values) and writers[count] == after:
+                    unseen = value_text(values[count])
+                    return f"{first} did not see {unseen}, appended to {name!r} by {second}", witness
+        raise AssertionError("an edge has a reason")
 
     def _lost(self) -> Violation | None:
         """An append that was acknowledged before a read began, and that no read ever saw."""
@@ -186,7 +211,8 @@ class _Inference:
                 if last is append:
                     continue
                 why = (
-                    f"{value_text(value)} was appended to {name!r} and acknowledged, and a later read does not have it"
+                    f"process {append.process} appended {value_text(value)} to {name!r} and was told so, and process "
+                    f"{last.process} asked later and did not see it"
                 )
                 return _violation("lost-append", name, why, [append, last])
         return None

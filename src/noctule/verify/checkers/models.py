@@ -1,18 +1,24 @@
 """What a register, a counter and a set answer when operations come one after the other.
 
 A model is pure: `step` takes a state and an operation and gives the state after it, or `REFUSED` when the operation
-cannot have been answered so. Which orders are tried is linearizable.py's matter.
+cannot have been answered so. Which orders are tried is moves.py's matter.
 """
 
 from collections.abc import Hashable, Sequence
+from itertools import chain, combinations
 from typing import Final, Protocol
 
 from noctule.verify.checkers.history import Operation
+from noctule.verify.checkers.moves import CounterMover, Mover, RegisterMover, SetMover
+from noctule.verify.checkers.timeline import Call
 
 State = Hashable
 
 REFUSED: Final = object()
 """No store in this state gives this answer."""
+
+_ANSWERS_MAX = 40
+_MEMBERS_CHOSEN_MAX = 4
 
 
 class Model(Protocol):
@@ -32,16 +38,21 @@ class Model(Protocol):
         """The state after it, or `REFUSED`. A result of None is not compared, except a register's read."""
         ...
 
-    def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """For each pending operation, whether it may have to take effect before `target` does.
-
-        False only when every order that has it there can do with it later. That keeps operations of unknown outcome,
-        which are pending for ever, from doubling the search each.
-        """
+    def mover(self, calls: Sequence[Call], initial: State) -> Mover:
+        """What may take effect next in a history that begins with this state; moves.py."""
         ...
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """Whether a history that can be explained can still be without `removed`: then `kept` proves what it shows."""
+        ...
+
+    def beginnings(self, operations: Sequence[Operation]) -> Sequence[State] | None:
+        """States such that operations which none of them explains are explained by no state before; None when there
+        are too many."""
+        ...
+
+    def answers(self, operations: Sequence[Operation], target: Operation) -> Sequence[object]:
+        """Answers the target may have had instead, as far as one can list them; `operations` are those until then."""
         ...
 
 
@@ -77,27 +88,29 @@ class Register:
             return REFUSED
         return new if matched else state
 
-    def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """A change of unknown fate matters only when somebody sees its value, or that the value is another now."""
-        if all(each.outcome == "ok" for each in pending):
-            return [True] * len(pending)
-        answered = [target, *(each for each in pending if each.outcome == "ok")]
-        if any(each.op == "cas" and each.result is False and each.arguments[0] == state for each in answered):
-            return _first_alike(pending)
-        seen = {each.result if each.op == "read" else each.arguments[0] for each in answered if each.op != "write"}
-        chain = [each for each in pending if each.op == "cas" and each.outcome != "ok"]
-        while found := {each.arguments[0] for each in chain if each.arguments[1] in seen} - seen:
-            seen |= found
-        return [
-            first and (each.outcome == "ok" or each.arguments[-1] in seen)
-            for each, first in zip(pending, _first_alike(pending), strict=True)
-        ]
+    def mover(self, calls: Sequence[Call], initial: State) -> Mover:
+        """Its moves."""
+        return RegisterMover(calls, initial)
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """Changes whose values nobody kept has seen."""
         seen = _seen(kept)
         changes = [each for each in removed if each.op != "read" and each.result is not False]
         return not changes or (seen is not None and all(each.arguments[-1] not in seen for each in changes))
+
+    def beginnings(self, operations: Sequence[Operation]) -> Sequence[State] | None:
+        """Every value that is spoken of, and one that is none of these."""
+        return [*dict.fromkeys(value for each in operations for value in (*each.arguments, each.result)), object()]
+
+    def answers(self, operations: Sequence[Operation], target: Operation) -> Sequence[object]:
+        """What was written last, or at the same time, or by somebody of whom nothing was heard."""
+        if target.op == "cas":
+            return [not target.result]
+        written = [each for each in operations if each.op != "read" and each.result is not False]
+        before = sorted((each for each in written if _ended_before(each, target)), key=lambda each: each.end or 0.0)
+        near = [each for each in written if not _ended_before(each, target)]
+        values = [each.arguments[-1] for each in (*before[-_ANSWERS_MAX:], *near[-_ANSWERS_MAX:])]
+        return list(dict.fromkeys([*values, None]))
 
 
 class Counter:
@@ -124,13 +137,36 @@ class Counter:
         value: int = state + operation.arguments[0] if operation.op == "increment" else state
         return value if operation.result is None or operation.result == value else REFUSED
 
-    def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """Any increment changes what all others are answered."""
-        return _first_alike(pending)
+    def mover(self, calls: Sequence[Call], initial: State) -> Mover:
+        """Its moves."""
+        return CounterMover(calls, initial)
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
         """Reads only: every value depends on all increments before."""
         return all(each.op in self.pure for each in removed)
+
+    def beginnings(self, operations: Sequence[Operation]) -> Sequence[State] | None:
+        """Those from which every answer is within reach."""
+        amounts = [each.arguments[0] for each in operations if each.op == "increment"]
+        most, least = (sum(each for each in amounts if (each > 0) is up) for up in (True, False))
+        seen = [
+            each.result - sum(each.arguments) for each in operations if each.outcome == "ok" and each.result is not None
+        ]
+        if not seen:
+            return None
+        within_reach = range(max(seen) - most, min(seen) - least + 1)
+        return within_reach if len(within_reach) <= _ANSWERS_MAX else None
+
+    def answers(self, operations: Sequence[Operation], target: Operation) -> Sequence[object]:
+        """From all increments that had ended to all that had begun."""
+        least = most = sum(target.arguments)
+        for each in operations:
+            if each.op == "increment" and each is not target:
+                amount = each.arguments[0]
+                is_certain = _ended_before(each, target)
+                least += amount if is_certain or amount < 0 else 0
+                most += amount if is_certain or amount > 0 else 0
+        return range(least, most + 1)[:_ANSWERS_MAX]
 
 
 class Set:
@@ -171,47 +207,32 @@ class Set:
             return state
         return state | {member} if operation.op == "add" else state - {member}
 
-    def useful(self, state: State, target: Operation, pending: Sequence[Operation]) -> Sequence[bool]:
-        """Operations on different members commute: the target's member, and for each read one member at a time.
-
-        On the way to what a read saw the order of the members is free, so the first that differs goes first.
-        """
-        assert isinstance(state, frozenset)
-        wanted: set[object] = set() if target.op == "read" else {target.arguments[0]}
-        changeable = dict.fromkeys(each.arguments[0] for each in pending if each.op not in self.pure)
-        for each in (target, *pending):
-            if each.op == "read":
-                different = state ^ set(each.result)
-                if different <= changeable.keys():
-                    wanted.update([member for member in changeable if member in different][:1])
-        return [
-            first and (each.op == "read" or each.arguments[0] in wanted)
-            for each, first in zip(pending, _first_alike(pending), strict=True)
-        ]
+    def mover(self, calls: Sequence[Call], initial: State) -> Mover:
+        """Its moves."""
+        return SetMover(calls, initial)
 
     def may_remove(self, removed: Sequence[Operation], kept: Sequence[Operation]) -> bool:
-        """What changes nothing, and every change of a member that nothing kept speaks of."""
-        changed = {each.arguments[0] for each in removed if each.op not in self.pure}
+        """What changes nothing or did not, and every change of a member that nothing kept speaks of."""
+        changed = {each.arguments[0] for each in removed if each.op not in self.pure and each.result is not False}
         if not changed:
             return True
         return not any(each.op == "read" or each.arguments[0] in changed for each in kept)
 
+    def beginnings(self, operations: Sequence[Operation]) -> Sequence[State] | None:
+        """Every choice of a few members."""
+        members = {each.arguments[0] for each in operations if each.op != "read"}
+        members.update(*(each.result for each in operations if each.op == "read"))
+        if len(members) > _MEMBERS_CHOSEN_MAX:
+            return None
+        choices = (combinations(members, count) for count in range(len(members) + 1))
+        return [frozenset(chosen) for chosen in chain.from_iterable(choices)]
+
+    def answers(self, operations: Sequence[Operation], target: Operation) -> Sequence[object]:
+        """The opposite; whole sets are not listed."""
+        return [not target.result] if target.op != "read" else []
+
 
 REGISTER, COUNTER, SET = Register(), Counter(), Set()
-
-
-def _first_alike(pending: Sequence[Operation]) -> list[bool]:
-    """False for a repetition: of equal operations of unknown fate, which never end, the first stands for all."""
-    met: set[tuple[object, ...]] = set()
-    answer = []
-    for each in pending:
-        if each.outcome == "ok":
-            answer.append(True)
-            continue
-        alike = (each.op, each.arguments, each.result)
-        answer.append(alike not in met)
-        met.add(alike)
-    return answer
 
 
 def _seen(operations: Sequence[Operation]) -> set[State] | None:
@@ -225,6 +246,10 @@ def _seen(operations: Sequence[Operation]) -> set[State] | None:
                 return None
             seen.add(each.arguments[0])
     return seen
+
+
+def _ended_before(operation: Operation, other: Operation) -> bool:
+    return operation.outcome == "ok" and operation.end is not None and operation.end < other.start
 
 
 def _is_scalar(value: object) -> bool:

@@ -1,15 +1,18 @@
-"""A violation as a picture: an SVG file that needs nothing else, a row for each process, a bar for each operation."""
+"""A violation as a picture: an SVG file that needs nothing else, rows for each process, a bar for each operation."""
 
+import math
+import textwrap
 from xml.sax.saxutils import escape
 
 from noctule.verify.checkers.history import Operation
-from noctule.verify.checkers.violation import Violation, text_of
+from noctule.verify.checkers.violation import Violation, begins, text_of
 
 BARS_MAX = 200
 """Operations drawn: the offending one and those just before it. More is no picture."""
 
-_MARGIN, _LABEL_WIDTH, _ROW_HEIGHT, _BAR_HEIGHT, _HEAD = 16, 110, 46, 26, 84
+_MARGIN, _LABEL_WIDTH, _ROW_HEIGHT, _BAR_HEIGHT, _LINE_HEIGHT = 16, 110, 46, 26, 18
 _CHARACTER_WIDTH = 7.3
+_LINE_CHARACTERS_MAX = 100
 _STEP_WIDTH_MIN = 26.0
 
 _STYLE = """\
@@ -35,34 +38,70 @@ def render_picture(violation: Violation) -> str:
     place = _places(operations, times)
     right = max(place[each.start] + _label_width(each) for each in operations)
     right = max(right, place[times[-1]] + _STEP_WIDTH_MIN)
-    rows = {process: number for number, process in enumerate(dict.fromkeys(each.process for each in operations))}
-    width = max(right + _MARGIN, _MARGIN * 2 + len(violation.explanation) * _CHARACTER_WIDTH)
-    height = _HEAD + len(rows) * _ROW_HEIGHT + _MARGIN
+    labels, row_of = _rows(operations)
+    said = [*textwrap.wrap(violation.explanation, _LINE_CHARACTERS_MAX), begins(violation), ""]
+    legend = textwrap.wrap(_legend(operations), _LINE_CHARACTERS_MAX)
+    head = _MARGIN + _LINE_HEIGHT * (1 + len(said))
+    foot = head + len(labels) * _ROW_HEIGHT + _MARGIN
+    width = max(right + _MARGIN, _MARGIN * 2 + max(map(len, [*said, *legend])) * _CHARACTER_WIDTH)
+    height = foot + len(legend) * _LINE_HEIGHT
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" role="img">',
         f"<title>{_text(violation.kind)} at key {_text(violation.key)}</title>",
         f"<style>{_STYLE}</style>",
         f'<rect width="{width:.0f}" height="{height}" fill="#fff"/>',
         f'<text class="head" x="{_MARGIN}" y="26">{_text(violation.kind)}: key {_text(violation.key)}</text>',
-        f'<text class="why" x="{_MARGIN}" y="48">{_text(violation.explanation)}</text>',
+        *_paragraph(said, 26 + _LINE_HEIGHT),
+        *_paragraph(legend, foot),
     ]
-    if violation.initial:
-        lines.append(f'<text class="why" x="{_MARGIN}" y="66">It begins as {_text(violation.initial)}.</text>')
-    for process, row in rows.items():
-        middle = _HEAD + row * _ROW_HEIGHT + _ROW_HEIGHT / 2
+    for row, label in enumerate(labels):
+        middle = head + row * _ROW_HEIGHT + _ROW_HEIGHT / 2
         lines.append(f'<line class="row" x1="{_LABEL_WIDTH}" y1="{middle}" x2="{right:.1f}" y2="{middle}"/>')
-        lines.append(f'<text x="{_MARGIN}" y="{middle + 4}">process {_text(str(process))}</text>')
-    for each in operations:
+        lines.append(f'<text x="{_MARGIN}" y="{middle + 4}">{_text(label)}</text>')
+    for each, row in zip(operations, row_of, strict=True):
         end = _end(each)
         bar_right = right if end is None else place[end]
         is_offending = each is violation.offending
-        lines += _bar(each, place[each.start], bar_right, _HEAD + rows[each.process] * _ROW_HEIGHT, is_offending)
+        lines += _bar(each, place[each.start], bar_right, head + row * _ROW_HEIGHT, is_offending)
     return "\n".join([*lines, "</svg>", ""])
+
+
+def _paragraph(sentences: list[str], top: float) -> list[str]:
+    return [
+        f'<text class="why" x="{_MARGIN}" y="{top + number * _LINE_HEIGHT}">{_text(line)}</text>'
+        for number, line in enumerate(sentences)
+        if line
+    ]
+
+
+def _legend(operations: list[Operation]) -> str:
+    """What the kinds of bars that are there mean; colour alone would not tell."""
+    outcomes = {each.outcome for each in operations}
+    parts = ["Times go from left to right, in order and not to scale. Thick and red: the answer that cannot be."]
+    if "unknown" in outcomes:
+        parts.append("Dashed and grey: not answered so far, may have taken effect or not.")
+    if "fail" in outcomes:
+        parts.append("Dashed and white: failed.")
+    return " ".join(parts)
 
 
 def _drawn(violation: Violation) -> list[Operation]:
     others = [each for each in violation.operations if each is not violation.offending]
     return sorted([*others[-(BARS_MAX - 1) :], violation.offending], key=lambda each: each.start)
+
+
+def _rows(operations: list[Operation]) -> tuple[list[str], list[int]]:
+    """The labels of the rows, and the row of each operation; what never ended has the rest of its row to itself."""
+    lanes: dict[int | str, list[float]] = {}
+    lane_of = []
+    for each in operations:
+        ends = lanes.setdefault(each.process, [])
+        lane = next((number for number, end in enumerate(ends) if end <= each.start), len(ends))
+        ends[lane : lane + 1] = [math.inf if (end := _end(each)) is None else end]
+        lane_of.append((each.process, lane))
+    rows = [(process, lane) for process, ends in lanes.items() for lane in range(len(ends))]
+    number_of = {row: number for number, row in enumerate(rows)}
+    return [f"process {process}" for process, _ in rows], [number_of[row] for row in lane_of]
 
 
 def _end(operation: Operation) -> float | None:

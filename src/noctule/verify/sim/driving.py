@@ -18,6 +18,7 @@ from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import MARK, Change, Membership, begin_snapshot, state_in_snapshot
 from noctule.core.raft.messages import Entry, HardState, Message
 from noctule.core.raft.node import RaftNode
 from noctule.verify.sim.driving_disk import HandDisk
@@ -30,7 +31,7 @@ TINY = RaftConfig(
     append_bytes_max=100,
     in_flight_max=3,
     uncommitted_bytes_max=1_000,
-    chunk_bytes_max=4,
+    chunk_bytes_max=20,
     retained_entries=0,
 )
 """Bounds so small that a few entries reach them."""
@@ -112,6 +113,10 @@ class NodeState:
     durable: int
     snapshot: tuple[int, int]
     log_terms: tuple[int, ...]
+    membership: Membership
+    """The one in force, and where it stands in the log."""
+    membership_index: int
+    directory: int
     peers: dict[int, PeerState]
     """Empty unless the node leads."""
 
@@ -135,36 +140,64 @@ def log_of(*terms: int) -> RaftLog:
     return RaftLog(entries=[Entry(term, b"%d@%d" % (index, term)) for index, term in enumerate(terms, 1)])
 
 
+def snapshot_of(*data: bytes, voters: Collection[int] = (1, 2, 3)) -> bytes:
+    """A snapshot of these members, whose state has applied these data."""
+    return begin_snapshot(Membership(voters=tuple(voters))) + b" ".join(data)
+
+
 class Group:
-    """Voters 1…n, or those given, each running on an empty disk.
+    """Voters 1…n, or those given, and learners, each running on an empty disk.
 
     `applied` holds for each node the data it was told to apply, no-ops left out; `mail` the letters on their way,
     oldest first; `nodes` the machines themselves. Calls that make no sense raise `RequestError` and change nothing.
     """
 
-    def __init__(self, voters: int | Collection[int] = 3, config: RaftConfig = TINY, seed: int = 1) -> None:
+    def __init__(
+        self,
+        voters: int | Collection[int] = 3,
+        config: RaftConfig = TINY,
+        seed: int = 1,
+        *,
+        learners: Collection[int] = (),
+    ) -> None:
         self.config = config
         self.now = Instant(0.0)
-        self.voters = tuple(range(1, voters + 1)) if isinstance(voters, int) else tuple(sorted(voters))
+        numbers = range(1, voters + 1) if isinstance(voters, int) else sorted(voters)
+        first = Membership(voters=tuple(numbers), learners=tuple(sorted(learners)))
+        self.members = first.members()
+        """Everyone who was ever started, in ascending order."""
         self.nodes: dict[int, RaftNode] = {}
         self.mail: list[Letter] = []
-        self.disk = {voter: HandDisk() for voter in self.voters}
-        self.unsynced: dict[int, deque[raft.Persist | raft.SaveSnapshot]] = {voter: deque() for voter in self.voters}
+        self.disk = {member: HandDisk(first) for member in self.members}
+        self.unsynced: dict[int, deque[raft.Persist | raft.SaveSnapshot]] = {node: deque() for node in self.members}
         self.holds_disk: set[int] = set()
         """Nodes whose disk syncs only by `sync`."""
         self.down: set[int] = set()
         self.applied: dict[int, list[bytes]] = {}
-        self.effects: dict[int, list[raft.Effect]] = {voter: [] for voter in self.voters}
+        self.effects: dict[int, list[raft.Effect]] = {member: [] for member in self.members}
         self.journal: list[Happening] = []
         self._chance = random.Random(seed)
         self._applied_counts: dict[int, dict[int, int]] = {}
         """For each node and applied index the length of `applied` then."""
         self._leaders: dict[int, int] = {}
         self._committed: dict[int, Entry] = {}
-        for voter in self.voters:
-            self.start(voter)
+        for member in self.members:
+            self.start(member)
 
     # Nodes and their disks -------------------------------------------------------------------------------------------
+
+    def join(self, node: int) -> RaftNode:
+        """Start a node that the group does not know yet, on an empty disk; a membership change is to name it."""
+        if node in self.members:
+            raise RequestError(f"node {node} was started before: ids are never used again")
+        self.members = tuple(sorted([*self.members, node]))
+        self.disk[node], self.unsynced[node], self.effects[node] = HandDisk(Membership()), deque(), []
+        return self.start(node)
+
+    def lose_disk(self, node: int, directory: int) -> RaftNode:
+        """Start a node anew on an empty disk, as the directory with this id: what it promised is forgotten."""
+        self.disk[self._known(node)] = HandDisk(self.disk[node].first, directory)
+        return self.start(node)
 
     def start(self, node: int, log: RaftLog | None = None, hard_state: HardState | None = None) -> RaftNode:
         """Start a node anew with what its disk holds, or with this log and hard state put on it first."""
@@ -175,17 +208,16 @@ class Group:
         self.unsynced[node].clear()
         self.down.discard(node)
         hard_state, log, applied = disk.recover()
-        data = disk.snapshot.data if disk.snapshot is not None else b""
-        self._restore(node, applied, data)
+        self._restore(node, applied, disk.snapshot.data if disk.snapshot is not None else begin_snapshot(disk.first))
         self.nodes[node] = RaftNode(
             node_id=node,
-            voters=self.voters,
             config=self.config,
             chance=random.Random(self._chance.getrandbits(32)),
-            now=self.now,
+            now=self.clock(node),
             hard_state=hard_state,
             log=log,
             applied=applied,
+            directory=disk.directory,
         )
         return self.nodes[node]
 
@@ -222,12 +254,16 @@ class Group:
                 self.mail.extend(Letter(node, send.to, send.message) for send in stored.after)
                 self.give(node, raft.Persisted(stored.index, stored.term))
 
+    def clock(self, _node: int) -> Instant:
+        """What a node's clock shows: the same for all, here."""
+        return self.now
+
     # Events ----------------------------------------------------------------------------------------------------------
 
     def give(self, node: int, event: raft.Event) -> list[raft.Effect]:
         """One event to one node; returns its effects. Letters go to the mail, the disk syncs at once unless held."""
         machine = self._running(node)
-        effects = machine.handle(event, self.now)
+        effects = machine.handle(event, self.clock(node))
         self.effects[node].extend(effects)
         snapshot_wanted = False
         for effect in effects:
@@ -268,7 +304,7 @@ class Group:
         """Have a node win an election among these, all by default; everyone forgets an earlier leader first."""
         self.now = Instant(self.now + 2 * self.config.election_timeout_s_max)
         self.give(node, raft.Tick())
-        self.stabilise_among(*(among if among is not None else self.voters))
+        self.stabilise_among(*(among if among is not None else self.members))
         ensure(self.nodes[node].is_leader(), "the node wins the election it was meant to win", node=node)
         return self.nodes[node]
 
@@ -276,9 +312,19 @@ class Group:
         """Propose; nothing is delivered yet."""
         return self.give(node, raft.Propose(data))
 
-    def read_index(self, node: int, context: int) -> list[raft.Effect]:
-        """Ask for a read index; nothing is delivered yet."""
-        return self.give(node, raft.ReadIndex(context))
+    def change(
+        self, node: int, *changes: Change, transition: raft.Transition = raft.Transition.JOINT
+    ) -> list[raft.Effect]:
+        """Propose a change of the membership; nothing is delivered yet."""
+        return self.give(node, raft.ChangeMembership(changes, transition))
+
+    def leave_joint(self, node: int) -> list[raft.Effect]:
+        """Propose to leave the joint membership; nothing is delivered yet."""
+        return self.give(node, raft.LeaveJoint())
+
+    def read_index(self, node: int, context: int, *, lease: bool = False) -> list[raft.Effect]:
+        """Ask for a read index, by lease if there is one; nothing is delivered yet."""
+        return self.give(node, raft.ReadIndex(context, lease))
 
     def transfer(self, node: int, target: int) -> None:
         """Have a leader hand over to the target."""
@@ -298,14 +344,15 @@ class Group:
                 f"node {node} cannot compact to {index}: it has applied {machine.applied} "
                 f"and its log begins after {machine.log.snapshot_index}"
             )
-        data = b" ".join(self.applied[node][: self._applied_counts[node][index]])
+        state = b" ".join(self.applied[node][: self._applied_counts[node][index]])
+        data = begin_snapshot(machine.log.membership_at(index)) + state
         self.disk[node].keep(raft.SaveSnapshot(index, term, data))
         self.give(node, raft.SnapshotSaved(index, term))
 
     def tick(self, seconds: float, nodes: Iterable[int] | None = None) -> None:
         """Move the clock; of these nodes, all that run by default, those whose deadline has come notice."""
         self.now = Instant(self.now + seconds)
-        for node in nodes if nodes is not None else [voter for voter in self.voters if voter not in self.down]:
+        for node in nodes if nodes is not None else [member for member in self.members if member not in self.down]:
             if self._running(node).next_deadline() <= self.now:
                 self.give(node, raft.Tick())
 
@@ -377,6 +424,9 @@ class Group:
             durable=machine.durable,
             snapshot=(machine.log.snapshot_index, machine.log.snapshot_term),
             log_terms=tuple(self.terms(node)),
+            membership=machine.log.membership,
+            membership_index=machine.log.membership_index,
+            directory=machine.directory,
             peers={
                 peer: PeerState(progress.state, progress.match, progress.next, len(progress.in_flight))
                 for peer, progress in (leadership.progress.items() if leadership is not None else ())
@@ -393,12 +443,12 @@ class Group:
             before = self._committed.setdefault(index, entry)
             if before != entry:
                 raise SafetyViolation(f"node {node} commits {entry} at {index}, where {before} was committed before")
-            if entry.data:
+            if entry.data and entry.data[:1] != MARK:
                 self.applied[node].append(entry.data)
             self._applied_counts[node][index] = len(self.applied[node])
 
     def _restore(self, node: int, index: int, data: bytes) -> None:
-        self.applied[node] = data.split()
+        self.applied[node] = state_in_snapshot(data).split()
         self._applied_counts[node] = {index: len(self.applied[node])}
 
     def _check_only_leader(self, node: int, term: int) -> None:
@@ -407,8 +457,8 @@ class Group:
             raise SafetyViolation(f"nodes {first} and {node} both lead in term {term}")
 
     def _known(self, node: int) -> int:
-        if node not in self.voters:
-            raise RequestError(f"node {node} is not in the group: its voters are {', '.join(map(str, self.voters))}")
+        if node not in self.members:
+            raise RequestError(f"node {node} is not in the group: its members are {', '.join(map(str, self.members))}")
         return node
 
     def _running(self, node: int) -> RaftNode:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from noctule.base.ensure import ensure
 from noctule.core.raft.events import Persist, SaveSnapshot
 from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership, membership_in_snapshot
 from noctule.core.raft.messages import Entry, HardState
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot file: the state once the log is applied up to (`index`, `term`)."""
+    """A snapshot file: membership and state once the log is applied up to (`index`, `term`)."""
 
     index: int
     term: int
@@ -21,9 +22,15 @@ class Snapshot:
 
 
 class HandDisk:
-    """Survives its node. `entries` follow the `mark` (index, term)."""
+    """Survives its node. `entries` follow the `mark` (index, term).
 
-    def __init__(self) -> None:
+    `first` is the membership that the node was told of at its first start, none when it is to join; `directory` is the
+    id under which it came back with an empty disk, else 0.
+    """
+
+    def __init__(self, first: Membership, directory: int = 0) -> None:
+        self.first = first
+        self.directory = directory
         self.hard_state = HardState()
         self.mark = (0, 0)
         self.entries: list[Entry] = []
@@ -48,13 +55,14 @@ class HandDisk:
     def recover(self) -> tuple[HardState, RaftLog, int]:
         """What a node starts with: hard state, log, and the index its snapshot's state has applied."""
         if self.snapshot is None:
-            return self.hard_state, RaftLog(*self.mark, self.entries), 0
+            return self.hard_state, RaftLog(*self.mark, self.entries, membership=self.first), 0
         index, term = self.snapshot.index, self.snapshot.term
-        log = RaftLog(*self.mark, self.entries)
+        membership = membership_in_snapshot(self.snapshot.data)
+        log = RaftLog(*self.mark, self.entries, membership=membership, membership_index=index)
         if log.term_at(index) != term:
             # Killed after a received snapshot was saved and before the log said so (figure 13, step 7).
             self.mark, self.entries = (index, term), []
-            log = RaftLog(index, term)
+            log = RaftLog(index, term, membership=membership, membership_index=index)
             if self.hard_state.term < term:
                 self.hard_state = HardState(term, 0)
         return self.hard_state, log, index

@@ -1,12 +1,23 @@
-"""What must hold at every step of a world, whatever fails. A violation is a `SafetyViolation` with the facts."""
+"""What must hold at every step of a world, whatever fails. A violation is a `SafetyViolation` with the facts.
 
-from collections.abc import Mapping
+Only what changed is looked at: entries when they are handed to the disk, elections when they are won, and of a machine
+the groups that took an event in its turn.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from noctule.base.ids import GroupId
+from noctule.core.raft.events import Persist
+from noctule.core.raft.messages import Entry
 
 if TYPE_CHECKING:
+    from noctule.core.raft.node import RaftNode
     from noctule.verify.sim.machine import Machine
+
+
+STATES_EVERY_ENTRIES = 32
+"""States are compared at each applied index that is a multiple of it: a digest costs every key."""
 
 
 class SafetyViolation(AssertionError):  # noqa: N818, the checkers' own word
@@ -20,57 +31,126 @@ class LivenessViolation(AssertionError):  # noqa: N818
 class Invariants:
     """Remembers what was true once, for all machines and all their lives."""
 
-    def __init__(self) -> None:
-        self._leaders: dict[tuple[int, int], int] = {}
-        self._committed: dict[int, list[tuple[int, bytes]]] = {}
+    def __init__(self, count: Callable[[str], None] = lambda _what: None) -> None:
+        self._count = count
+        self._leaders: dict[tuple[GroupId, int], tuple[int, int]] = {}
+        """By group and term, the node that led, and in which of its lives."""
+        self._entries: dict[tuple[GroupId, int, int], tuple[int | None, Entry, int]] = {}
+        """By group, index and term: the term of the entry before, if known, the entry, and who had it first."""
+        self._committed: dict[GroupId, list[Entry]] = {}
         """For each group the log as it was committed first, from index 1 on."""
-        self._seen: dict[tuple[int, int, int], int] = {}
-        self._digests: dict[tuple[int, int], tuple[int, bytes]] = {}
-        self._lives = 0
+        self._committed_in: dict[GroupId, list[int]] = {}
+        """For each of those the term of the machine that was seen to know it first."""
+        self._seen: dict[tuple[int, GroupId], int] = {}
+        """Up to where each machine's log was compared; the machine is named by its life."""
+        self._digests: dict[tuple[GroupId, int], tuple[int, bytes]] = {}
 
-    def leader(self, group: GroupId, term: int, node: int) -> None:
-        """At most one leader in a term (paper, figure 3, election safety)."""
-        first = self._leaders.setdefault((group, term), node)
-        if first != node:
-            raise SafetyViolation(f"group {group} has leaders {first} and {node} in term {term}")
+    # Elections -------------------------------------------------------------------------------------------------------
 
-    def machine(self, machine: "Machine") -> None:
-        """After each turn of a machine: its own invariants, and agreement with every other."""
+    def leader(self, group: GroupId, term: int, machine: "Machine") -> None:
+        """At most one leader in a term, and it has all that was committed before (paper, figure 3)."""
+        first, life = self._leaders.setdefault((group, term), (machine.node_id, machine.life))
+        if (first, life) != (machine.node_id, machine.life):
+            raise SafetyViolation(f"group {group} has leaders {first} and {machine.node_id} in term {term}")
+        self._check_completeness(group, term, machine)
+
+    def _check_completeness(self, group: GroupId, term: int, machine: "Machine") -> None:
+        """Leader completeness: the newest entry committed in an earlier term is in the log; by log matching so is what
+        comes before it. An entry that a later leader committed already may be missing: this one is late."""
+        committed, terms = self._committed.get(group, []), self._committed_in.get(group, [])
+        index = len(committed)
+        while index and terms[index - 1] >= term:
+            index -= 1
+        log = machine.replicas[group].raft.log
+        if index > log.snapshot_index and log.term_at(index) != committed[index - 1].term:
+            raise SafetyViolation(
+                f"group {group}: node {machine.node_id} leads in term {term} and its log, which ends at "
+                f"{log.last_index}, lacks entry {index}, committed in term {terms[index - 1]}"
+            )
+
+    # Logs ------------------------------------------------------------------------------------------------------------
+
+    def persisted(self, machine: "Machine", group: GroupId, persist: Persist) -> None:
+        """Log matching, where a log grows."""
+        if persist.entries:
+            log = machine.replicas[group].raft.log
+            self._match(machine, group, persist.first_index, log.term_at(persist.first_index - 1), persist.entries)
+
+    def recovered(self, machine: "Machine") -> None:
+        """Log matching for all that a machine found on its disk: whatever it reads was written so."""
         for group, replica in machine.replicas.items():
-            replica.raft.check()
-            self._check_committed(machine, group)
+            log = replica.raft.log
+            entries = log.between(log.first_index, log.last_index)
+            self._match(machine, group, log.first_index, log.snapshot_term, entries)
 
-    def _check_committed(self, machine: "Machine", group: GroupId) -> None:
-        """What is committed once stays, at its index, on every machine (state machine safety, leader completeness)."""
-        consensus = machine.replicas[group].raft
+    def _match(
+        self, machine: "Machine", group: GroupId, index: int, before: int | None, entries: Iterable[Entry]
+    ) -> None:
+        """Entries of one index and term are the same, and so are those before them (paper, figure 3, log matching).
+
+        The second follows by induction when the terms before are the same; `before` is that of the first.
+        """
+        for entry in entries:
+            term = entry.term
+            first = self._entries.setdefault((group, index, term), (before, entry, machine.node_id))
+            if first[1] != entry or (None not in (first[0], before) and first[0] != before):
+                raise SafetyViolation(
+                    f"group {group}: nodes {first[2]} and {machine.node_id} have different logs up to entry {index}, "
+                    f"which is of term {term} in both"
+                )
+            before = term
+            index += 1
+
+    # Turns -----------------------------------------------------------------------------------------------------------
+
+    def changed(self, machine: "Machine", group: GroupId, consensus: "RaftNode") -> None:
+        """After a turn in which this replica changed: its own invariants, and agreement with every other."""
+        consensus.check()
+        if not consensus.applied <= consensus.commit <= consensus.log.last_index:
+            raise SafetyViolation(
+                f"group {group}: node {machine.node_id} has applied {consensus.applied}, committed "
+                f"{consensus.commit}, and its log ends at {consensus.log.last_index}"
+            )
+        if consensus.commit > self._seen.get((machine.life, group), 0):
+            self._check_committed(machine, group, consensus)
+            if consensus.applied % STATES_EVERY_ENTRIES == 0:
+                self._check_state(machine, group)
+
+    def _check_committed(self, machine: "Machine", group: GroupId, consensus: "RaftNode") -> None:
+        """What is committed once stays, at its index, on every machine (state machine safety)."""
         committed = self._committed.setdefault(group, [])
-        name = (id(machine), group, machine.node_id)
-        index = max(self._seen.get(name, 0), consensus.log.snapshot_index) + 1
-        while index <= consensus.commit:
-            entry = consensus.log.between(index, index)[0]
+        terms = self._committed_in.setdefault(group, [])
+        first = max(self._seen.get((machine.life, group), 0), consensus.log.snapshot_index) + 1
+        for index, entry in enumerate(consensus.log.between(first, consensus.commit), start=first):
             if index <= len(committed):
                 if committed[index - 1] != entry:
                     raise SafetyViolation(
                         f"group {group}: node {machine.node_id} committed another entry at {index} "
-                        f"(term {entry.term}) than was committed before (term {committed[index - 1][0]})"
+                        f"(term {entry.term}) than was committed before (term {committed[index - 1].term})"
                     )
             elif index == len(committed) + 1:
                 committed.append(entry)
+                terms.append(consensus.term)
             else:
                 raise SafetyViolation(f"group {group}: node {machine.node_id} committed {index} with a gap before it")
-            index += 1
-        self._seen[name] = consensus.commit
+        self._seen[machine.life, group] = consensus.commit
 
     def states(self, machines: Mapping[int, "Machine"]) -> None:
         """Equal state at equal applied index, on all machines and at all times."""
         for machine in machines.values():
-            for group, replica in machine.replicas.items():
-                at = (group, replica.raft.applied)
-                node, digest = self._digests.setdefault(at, (machine.node_id, replica.digest()))
-                if digest != replica.digest():
-                    raise SafetyViolation(
-                        f"group {group}: nodes {node} and {machine.node_id} differ at applied index {at[1]}"
-                    )
+            for group in machine.replicas:
+                self._check_state(machine, group)
+
+    def _check_state(self, machine: "Machine", group: GroupId) -> None:
+        replica = machine.replicas[group]
+        digest = replica.digest()
+        node, expected = self._digests.setdefault((group, replica.raft.applied), (machine.node_id, digest))
+        if digest != expected:
+            raise SafetyViolation(
+                f"group {group}: nodes {node} and {machine.node_id} differ at applied index {replica.raft.applied}"
+            )
+        if node != machine.node_id:
+            self._count("states compared")
 
     def committed_count(self) -> int:
         """Entries committed in all groups."""

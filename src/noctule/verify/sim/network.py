@@ -1,7 +1,7 @@
 """The network of a world: loses, delays, doubles and reorders frames, and can be cut in either direction."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from noctule.core.wire.frames import Envelope, decode_envelopes, encode_frame
@@ -54,3 +54,29 @@ class Network:
                     deliver(decode_envelopes(body))
 
             self._time.after(delay, arrive)
+
+
+def cuts_around(node: int, others: Iterable[int], directions: str) -> set[tuple[int, int]]:
+    """What isolates a node: `directions` are ``both``, ``out`` (it is not heard) or ``in`` (it hears nobody)."""
+    cuts: set[tuple[int, int]] = set()
+    for other in others:
+        if directions != "in":
+            cuts.add((node, other))
+        if directions != "out":
+            cuts.add((other, node))
+    return cuts
+
+
+def cuts_to_ring(nodes: Sequence[int]) -> set[tuple[int, int]]:
+    """What leaves each node only its two neighbours, the last and the first being neighbours, too.
+
+    Every node reaches a majority of five so, and no two the same one. Three nodes are a row: their ring has no gap.
+    """
+    count = len(nodes)
+    gaps = {1, count - 1} if count > 3 else {1}
+    return {
+        (node, other)
+        for at, node in enumerate(nodes)
+        for there, other in enumerate(nodes)
+        if node != other and abs(at - there) not in gaps
+    }

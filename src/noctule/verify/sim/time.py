@@ -33,3 +33,11 @@ class VirtualTime:
         self._now = Instant(at)
         call()
         return True
+
+    def run_until(self, at: float) -> None:
+        """Make all calls that are due before `at`, and the first one that is not; fewer when there are no more."""
+        queue, pop = self._queue, heapq.heappop
+        while queue and self._now < at:
+            now, _, call = pop(queue)
+            self._now = Instant(now)
+            call()

@@ -15,9 +15,11 @@ from typing import NamedTuple
 
 from noctule.base.errors import NoctuleError, RequestError
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.events import Transition
+from noctule.core.raft.membership import Change, ChangeKind
 from noctule.core.raft.messages import HardState
 from noctule.verify.sim.driving import TINY, Group, Wanted, chosen, log_of
-from noctule.verify.sim.transcript_text import data_text, letter_text, line_of, value_text
+from noctule.verify.sim.transcript_text import data_text, letter_text, line_of, membership_text, value_text
 
 SEPARATOR = "----"
 
@@ -73,6 +75,11 @@ def number(word: str) -> int:
     return int(word)
 
 
+def numbers(words: str) -> list[int]:
+    """Whole numbers with commas between them, or `RequestError`."""
+    return [number(word) for word in words.split(",") if word]
+
+
 class Transcript:
     """Runs commands one by one; the group is made by the first, `nodes`."""
 
@@ -109,17 +116,21 @@ class Transcript:
 
 
 def make_group(arguments: Arguments) -> Group:
-    """`nodes COUNT seed=N BOUND=N…`: bounds are fields of `RaftConfig`."""
+    """`nodes COUNT learners=N,… lease=MILLISECONDS seed=N BOUND=N…`: bounds are fields of `RaftConfig`."""
     values = dict(arguments.values)
     seed = number(values.pop("seed", "1"))
+    learners = numbers(values.pop("learners", ""))
+    lease_s = number(values.pop("lease", "0")) / 1000
     known = {field.name for field in fields(RaftConfig) if field.type is int}
     for name in values:
         if name not in known:
             raise RequestError(f"{name} is no bound; there are {', '.join(sorted(known))}")
     if arguments.node() == 0:
         raise RequestError("takes at least one node")
-    config = replace(TINY, **{name: number(value) for name, value in values.items()})
-    return Group(arguments.node(), config, seed)
+    bounds = {name: number(value) for name, value in values.items()}
+    config = replace(TINY, lease_s=lease_s, **bounds)
+    config.validate()
+    return Group(arguments.node(), config, seed, learners=learners)
 
 
 def start(group: Group, arguments: Arguments) -> None:
@@ -147,9 +158,23 @@ def propose(group: Group, arguments: Arguments) -> None:
 
 
 def read(group: Group, arguments: Arguments) -> None:
-    """`read N context…`."""
+    """`read N context… [by=lease]`."""
     for context in arguments.nodes(2)[1:]:
-        group.read_index(arguments.node(), context)
+        group.read_index(arguments.node(), context, lease=arguments.values.get("by") == "lease")
+
+
+def change(group: Group, arguments: Arguments) -> None:
+    """`change N [voter=N,…] [learner=N,…] [removed=N,…] [by=simple]`."""
+    way = arguments.values.get("by", Transition.JOINT)
+    if way not in set(Transition):
+        raise RequestError(f"{way} is no way to change; there are {', '.join(Transition)}")
+    changes = [Change(kind, node) for kind in ChangeKind for node in numbers(arguments.values.get(kind, ""))]
+    group.change(arguments.node(), *changes, transition=Transition(way))
+
+
+def lose_disk(group: Group, arguments: Arguments) -> None:
+    """`lose-disk N DIRECTORY`."""
+    group.lose_disk(*pair(arguments))
 
 
 def tick(group: Group, arguments: Arguments) -> None:
@@ -160,7 +185,7 @@ def tick(group: Group, arguments: Arguments) -> None:
 
 def stabilise(group: Group, arguments: Arguments) -> None:
     """`stabilise [nodes…]`: everyone else is cut off."""
-    nodes = arguments.nodes() or group.voters
+    nodes = arguments.nodes() or group.members
     wanted = arguments.wanted()
     group.stabilise(lambda sender, to, message: sender in nodes and to in nodes and wanted(sender, to, message))
 
@@ -185,7 +210,7 @@ def compact(group: Group, arguments: Arguments) -> None:
 def pair(arguments: Arguments) -> tuple[int, int]:
     """Two nodes."""
     if len(arguments.words) != 2:
-        raise RequestError("takes two nodes")
+        raise RequestError("takes two numbers")
     first, second = arguments.nodes()
     return first, second
 
@@ -199,6 +224,10 @@ COMMANDS: dict[str, Callable[[Group, Arguments], object]] = {
     "campaign": lambda group, arguments: group.campaign(arguments.node()),
     "propose": propose,
     "read": read,
+    "change": change,
+    "leave": lambda group, arguments: group.leave_joint(arguments.node()),
+    "join": lambda group, arguments: group.join(arguments.node()),
+    "lose-disk": lose_disk,
     "transfer": lambda group, arguments: group.transfer(*pair(arguments)),
     "suspect": lambda group, arguments: group.suspect(*pair(arguments)),
     "compact": compact,
@@ -224,7 +253,7 @@ def table(head: str, rows: list[list[object]]) -> Iterator[str]:
 def state_table(group: Group, arguments: Arguments) -> Iterator[str]:
     """`state [nodes…]`: the log as terms, after the snapshot's (index@term)."""
     rows: list[list[object]] = []
-    for node in arguments.nodes() or group.voters:
+    for node in arguments.nodes() or group.members:
         state = group.state(node)
         terms = ",".join(map(str, state.log_terms)) or "-"
         log = f"({state.snapshot[0]}@{state.snapshot[1]}),{terms}" if state.snapshot[0] else terms
@@ -239,15 +268,22 @@ def progress_table(group: Group, arguments: Arguments) -> Iterator[str]:
     return table("peer state match next in_flight", [[peer, *progress] for peer, progress in peers.items()])
 
 
+def members_table(group: Group, arguments: Arguments) -> Iterator[str]:
+    """`members [nodes…]`: the membership that each goes by, and where it stands in its log."""
+    for node in arguments.nodes() or group.members:
+        state = group.state(node)
+        yield f"{node}: at {state.membership_index}: {membership_text(state.membership)}"
+
+
 def applied_table(group: Group, arguments: Arguments) -> Iterator[str]:
     """`applied [nodes…]`: the state of each, data in the order in which it was applied."""
-    for node in arguments.nodes() or group.voters:
+    for node in arguments.nodes() or group.members:
         yield f"{node}: {' '.join(data_text(data) for data in group.applied[node])}".rstrip()
 
 
 def disk_table(group: Group, arguments: Arguments) -> Iterator[str]:
     """`disk [nodes…]`: what each would start with."""
-    for node in arguments.nodes() or group.voters:
+    for node in arguments.nodes() or group.members:
         disk = group.disk[node]
         snapshot = f"{disk.snapshot.index}@{disk.snapshot.term}" if disk.snapshot is not None else "none"
         yield (
@@ -264,6 +300,7 @@ def mail_table(group: Group, _arguments: Arguments) -> Iterator[str]:
 TABLES: dict[str, Callable[[Group, Arguments], Iterator[str]]] = {
     "state": state_table,
     "progress": progress_table,
+    "members": members_table,
     "applied": applied_table,
     "disk": disk_table,
     "mail": mail_table,

@@ -3,6 +3,7 @@
 from typing import assert_never
 
 from noctule.core.raft import events as raft
+from noctule.core.raft.membership import MARK, Membership, decode_membership, membership_in_snapshot, state_in_snapshot
 from noctule.core.raft.messages import Entry, Message
 from noctule.verify.sim.driving import Asked, Crashed, Delivered, Happening, Letter, Lost, Synced
 
@@ -35,8 +36,9 @@ def letter_text(letter: Letter, arrow: str) -> str:
 
 
 def message_text(message: Message) -> str:
-    """The kind of a message and every field."""
-    values = [f"{name}={value_text(getattr(message, name))}" for name in message.__struct_fields__]
+    """The kind of a message and every field; the directory only where it is not the first one."""
+    shown = [name for name in message.__struct_fields__ if name != "directory" or getattr(message, name)]
+    values = [f"{name}={value_text(getattr(message, name))}" for name in shown]
     return " ".join([type(message).__name__, *values])
 
 
@@ -57,7 +59,22 @@ def entry_text(entry: object) -> str:
     """An entry's term and data; the no-op has none."""
     if not isinstance(entry, Entry):
         return str(entry)
+    if entry.data[:1] == MARK:
+        return f"{entry.term}:({membership_text(decode_membership(entry.data))})"
     return f"{entry.term}:{data_text(entry.data)}" if entry.data else f"{entry.term}:-"
+
+
+def membership_text(membership: Membership) -> str:
+    """Who belongs to the group; the two halves of a joint one are joined by &&."""
+    halves = [half for half in (membership.voters, membership.outgoing) if half]
+    parts = ["voters " + " && ".join(",".join(map(str, half)) for half in halves) if halves else "nobody known"]
+    parts += [
+        f"{name} {','.join(map(str, nodes))}"
+        for name in ("learners", "learners_next", "returning")
+        if (nodes := getattr(membership, name))
+    ]
+    parts += [f"directory {directory} of {node}" for node, directory in membership.directories]
+    return "; ".join([*parts, "auto_leave"] if membership.auto_leave else parts)
 
 
 def data_text(data: bytes) -> str:
@@ -79,6 +96,11 @@ def effect_text(effect: raft.Effect) -> str:
             return f"appends the proposal at {index}@{term}"
         case raft.ProposalRefused(leader=leader):
             return f"refuses the proposal, leader {leader or 'unknown'}"
+        case raft.MembershipRefused(reason=reason):
+            return f"refuses the change: {reason}"
+        case raft.MembershipChanged(index=index, membership=membership, committed=committed):
+            does = "has committed" if committed else "goes by"
+            return f"{does} the membership at {index}: {membership_text(membership)}"
         case raft.ReadReady(context=context, index=index):
             return f"has read {context} ready at {index}"
         case raft.ReadRefused(context=context, leader=leader):
@@ -90,7 +112,8 @@ def effect_text(effect: raft.Effect) -> str:
         case raft.SaveSnapshot(index=index, term=term, data=data):
             return f"saves snapshot {index}@{term} ({len(data)} bytes)"
         case raft.Restore(index=index, term=term, data=data):
-            return f"restores {index}@{term} {data_text(data)}"
+            state, members = data_text(state_in_snapshot(data)), membership_text(membership_in_snapshot(data))
+            return f"restores {index}@{term} {state} ({members})"
         case raft.Send(to=to, message=message):
             return f"sends to {to} {message_text(message)}"
         case _:

@@ -3,6 +3,8 @@
 Counters show lost, doubled and stale operations at once: each increment is answered by a number that no other increment
 gets, and a read may not be below what was acknowledged before it began, nor above what was begun before it ended.
 Sets of unique members (hash fields) show that acknowledged writes are present at the end, in a second data type.
+Values that expire show that replicas with different clocks agree on what is over; a read may see one or none, but never
+one that was overwritten before.
 What was done and answered is also recorded, for the checkers, in the world's history.
 """
 
@@ -10,6 +12,7 @@ import random
 from typing import TYPE_CHECKING
 
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.node.api import Consistency
 from noctule.verify.sim.invariants import SafetyViolation
 
 if TYPE_CHECKING:
@@ -37,14 +40,28 @@ class _Counter:
         self.unknown = 0
 
 
+class _Expiring:
+    """One key whose values end by themselves."""
+
+    def __init__(self) -> None:
+        self.overwritten_at = -1.0
+        """When the newest of the acknowledged writes began: what had been answered before that is gone."""
+        self.answered_at: dict[bytes, float] = {}
+        """Of each value that was acknowledged."""
+
+
 class Workload:
     """Clients that go on until told to stop."""
 
-    def __init__(self, world: "World", client_count: int) -> None:
+    def __init__(self, world: "World", client_count: int, think_s_max: float) -> None:
         self.counters = [_Counter() for _ in range(KEYS)]
         self.members: dict[bytes, set[bytes]] = {b"set:%d" % key: set() for key in range(KEYS)}
+        self.expiring = [_Expiring() for _ in range(KEYS)]
         self.done = self.failed = self.unknown = 0
+        self.refused: set[bytes] = set()
+        """Members that, as their clients were told, were not added."""
         self.stopped = False
+        self.think_s_max = think_s_max
         self._world = world
         self.in_flight = 0
         """Operations without an answer yet."""
@@ -67,6 +84,8 @@ class Workload:
             missing = sorted(member for member in members if member not in present)
             if missing:
                 raise SafetyViolation(f"{len(missing)} acknowledged members of {key!r} are lost: {missing[:5]}")
+            if denied := sorted(member for member in self.refused if member in present):
+                raise SafetyViolation(f"members of {key!r} are there that were said not to be applied: {denied[:5]}")
 
 
 class _Client:
@@ -93,13 +112,14 @@ class _Client:
         self._count += 1
         operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
-        machine.router.submit(operation.args, operation)
+        level = Consistency.STRONG if self._count % 2 else Consistency.LINEARIZABLE
+        machine.submit(operation.args, operation, level)
         # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
         self._world.watch(machine, operation.lost)
 
     def finished(self) -> None:
         self._workload.in_flight -= 1
-        self._world.time.after(self._chance.uniform(0.0005, 0.01), self._next)
+        self._world.time.after(self._chance.uniform(0.0005, self._workload.think_s_max), self._next)
 
     @property
     def number(self) -> int:
@@ -123,6 +143,9 @@ class _Operation:
         workload = client.workload
         self._counter = workload.counters[key]
         self._floor = self._counter.acknowledged_max
+        self._expiring = workload.expiring[key]
+        self._overwritten_at = self._expiring.overwritten_at
+        self._member = client.member()
         arguments: tuple[int | str, ...] = ()
         if kind < 0.4:
             self._kind = "increment"
@@ -132,13 +155,23 @@ class _Operation:
         elif kind < 0.7:
             self._kind = "read"
             self.args = [b"GET", b"counter:%d" % key]
+        elif kind < 0.8:
+            self._kind = "peek"
+            self.args = [b"GET", b"expiring:%d" % key]
+        elif kind < 0.9:
+            self._kind = "write"
+            self.args = [b"SET", b"expiring:%d" % key, self._member, b"PX", b"%d" % (20 + round(kind * 1e9) % 2_000)]
         else:
             self._kind = "add"
             self._set = b"set:%d" % key
-            self._member = client.member()
             arguments = (self._member.decode(),)
             self.args = [b"HSET", self._set, self._member, b"1"]
-        self._begun = world.history.begin(client.number, self.args[1].decode(), self._kind, arguments, world.time.now())
+        self._begun_at = world.time.now()
+        self._begun: int | None = None
+        if self._kind not in ("peek", "write"):  # No checker has a model of values that expire.
+            self._begun = world.history.begin(
+                client.number, self.args[1].decode(), self._kind, arguments, self._begun_at
+            )
 
     def lost(self) -> None:
         """The node died under it."""
@@ -161,13 +194,17 @@ class _Operation:
                 self._end_unknown()
                 return
             self._over = True
-            self._world.history.end(self._begun, "fail", self._world.time.now())
+            if self._begun is not None:
+                self._world.history.end(self._begun, "fail", self._world.time.now())
             self._client.workload.failed += 1
+            if self._kind == "add":
+                self._client.workload.refused.add(self._member)
             self._client.finished()
             return
         self._over = True
         self._client.workload.done += 1
-        self._world.history.end(self._begun, "ok", self._world.time.now(), recorded(self.args[0], reply))
+        if self._begun is not None:
+            self._world.history.end(self._begun, "ok", self._world.time.now(), recorded(self.args[0], reply))
         self._judge(reply)
         self._client.finished()
 
@@ -189,5 +226,17 @@ class _Operation:
                 )
             # What a read has seen, no later read may miss.
             counter.acknowledged_max = max(counter.acknowledged_max, value)
+        elif self._kind == "write":
+            self._expiring.answered_at[self._member] = self._world.time.now()
+            self._expiring.overwritten_at = max(self._expiring.overwritten_at, self._begun_at)
+        elif self._kind == "peek":
+            self._judge_peek(reply)
         else:
             self._client.workload.members[self._set].add(self._member)
+
+    def _judge_peek(self, reply: Reply) -> None:
+        if not isinstance(reply, bytes):
+            if self._overwritten_at >= 0:
+                self._world.count("value expired")
+        elif self._expiring.answered_at.get(reply, self._overwritten_at) < self._overwritten_at:
+            raise SafetyViolation(f"a read of {self.args[1]!r} saw {reply!r}, which was overwritten before it began")

@@ -5,7 +5,16 @@ import pytest
 from noctule.base.errors import InternalError
 from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Append, HardState, Heartbeat, TimeoutNow, VoteReply, VoteRequest
+from noctule.core.raft.messages import (
+    Append,
+    AppendReply,
+    HardState,
+    Heartbeat,
+    HeartbeatReply,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
 from noctule.core.raft.node import Role
 from noctule.verify.sim.driving import Group, log_of
 
@@ -26,11 +35,26 @@ def test_a_single_voter_leads_once_its_own_vote_is_durable_and_commits_once_its_
     group = Group(1)
     group.holds_disk = {1}
     group.tick(2.0)
+    assert not group.nodes[1].is_leader()
+    group.sync(1)
     assert group.nodes[1].is_leader()
     assert group.nodes[1].commit == 0
     group.sync(1)
-    group.sync(1)
     assert group.nodes[1].commit == 1
+
+
+def test_the_only_voter_of_a_group_with_learners_leads_once_in_a_term() -> None:
+    """It sent entries before its vote for itself was durable, crashed, and led again in the same term with others."""
+    group = Group(1, learners=[2])
+    group.hold(1)
+    group.campaign(1)
+    assert group.mail == []
+    group.crash(1)
+    group.start(1)
+    group.campaign(1)
+    group.release(1)
+    group.stabilise()
+    assert (group.state(1).role, group.state(2).log_terms) == ("leader", (1,))
 
 
 def test_a_vote_leaves_only_when_it_is_durable() -> None:
@@ -225,10 +249,21 @@ def test_two_leaders_in_one_term_are_an_invariant_broken() -> None:
         group.give(1, raft.Received(2, Append(1, 0, 0, 0, [])))
 
 
-def test_a_message_of_a_stranger_is_ignored() -> None:
+def test_a_candidate_of_a_membership_unknown_here_gets_the_vote() -> None:
+    """Thesis 4.1: servers process requests of servers that are not in their own, perhaps outdated configuration."""
     group = Group()
-    assert group.give(1, raft.Received(9, VoteRequest(5, 9, 9, False))) == []
-    assert group.nodes[1].term == 0
+    group.give(1, raft.Received(9, VoteRequest(5, 9, 9, False)))
+    assert (group.nodes[1].term, group.nodes[1].vote) == (5, 9)
+
+
+def test_what_a_stranger_says_to_a_leader_counts_nothing() -> None:
+    group = Group()
+    group.elect(1)
+    group.propose(1, b"a")
+    for stranger in (8, 9):
+        group.give(1, raft.Received(stranger, AppendReply(1, True, 2)))
+        group.give(1, raft.Received(stranger, HeartbeatReply(1, 9)))
+    assert (group.state(1).commit, sorted(group.state(1).peers)) == (1, [2, 3])
 
 
 def test_waits_are_drawn_anew_within_their_bounds() -> None:

@@ -4,9 +4,15 @@ from dataclasses import replace
 
 import pytest
 
+from noctule.base.errors import StorageError
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Append, Entry, HardState, InstallSnapshot
-from noctule.verify.sim.driving import TINY, Group, chosen, log_of
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Change, ChangeKind, Membership, encode_membership, membership_in_snapshot
+from noctule.core.raft.messages import Append, Entry, HardState, Heartbeat, InstallSnapshot, VoteRequest
+from noctule.verify.sim.driving import TINY, Group, chosen, log_of, snapshot_of
+
+VOTER, LEARNER, REMOVED = ChangeKind.VOTER, ChangeKind.LEARNER, ChangeKind.REMOVED
+SIMPLE, JOINT, EXPLICIT = raft.Transition.SIMPLE, raft.Transition.JOINT, raft.Transition.JOINT_EXPLICIT
 
 
 def heartbeats(group: Group, leader: int, count: int = 4) -> None:
@@ -84,7 +90,8 @@ def test_snapshot_and_log_meet_after_a_crash_at_any_point_of_an_install(synced: 
     group = Group()
     group.start(3, log_of(1, 1, 1), HardState(1, 0))
     group.hold(3)
-    group.give(3, raft.Received(1, InstallSnapshot(2, 5, 2, 0, 3, b"a b")))
+    data = snapshot_of(b"a", b"b")
+    group.give(3, raft.Received(1, InstallSnapshot(2, 5, 2, 0, len(data), data)))
     for _ in range(synced):
         group.sync(3, 1)
     group.crash(3)
@@ -117,16 +124,19 @@ def test_a_snapshot_without_data_is_never_sent() -> None:
 def test_half_a_snapshot_is_never_saved() -> None:
     """apache/hugegraph#3162, on the receiver's side: chunks that are doubled or early do not count."""
     group = Group()
-    data = b"a b c d "
+    data = snapshot_of(b"a")
+    size = len(data) // 3
 
-    def saved_after(*offsets: int) -> list[bytes]:
-        for offset in offsets:
-            chunk = InstallSnapshot(1, 5, 1, offset, len(data), data[offset : offset + 2])
+    def saved_after(*chunks: int) -> list[bytes]:
+        for number in chunks:
+            offset = number * size
+            end = offset + size if number < 2 else len(data)
+            chunk = InstallSnapshot(1, 5, 1, offset, len(data), data[offset:end])
             group.give(2, raft.Received(1, chunk))
         return [effect.data for effect in group.effects[2] if isinstance(effect, raft.SaveSnapshot)]
 
-    assert saved_after(0, 2, 2, 6, 0) == []
-    assert saved_after(4, 6) == [data]
+    assert saved_after(0, 0, 2, 0) == []
+    assert saved_after(1, 2) == [data]
 
 
 @pytest.mark.parametrize("retained", [0, 2])
@@ -163,3 +173,231 @@ def test_a_follower_applies_so_a_failover_shows_the_whole_state() -> None:
     group.campaign(3)
     group.stabilise()
     assert (group.state(3).role, group.applied[3]) == ("leader", [b"a", b"b"])
+
+
+# Membership -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("becomes", [REMOVED, LEARNER])
+@pytest.mark.parametrize("knows", [False, True])
+def test_who_was_removed_or_demoted_does_not_disturb_the_leader(becomes: ChangeKind, *, knows: bool) -> None:
+    """canonical/raft#137, hashicorp/raft#524: it campaigns with ever higher terms, and the others follow."""
+    group = Group()
+    group.elect(1)
+    group.change(1, Change(becomes, 3), transition=SIMPLE)
+    group.stabilise_among(*((1, 2, 3) if knows else (1, 2)))
+    assert (group.state(3).membership_index != 0) == knows
+    for _ in range(20):
+        group.tick(group.config.heartbeat_s, [1])
+        group.stabilise_among(1, 2)
+        group.tick(0.0, [3])
+        group.stabilise()
+        assert not (knows and group.state(3).role != "follower")
+        for node in (1, 2):  # As from a release without pre-vote.
+            group.give(node, raft.Received(3, VoteRequest(9, 9, 9, False)))
+    assert [group.state(node).term for node in (1, 2, 3)] == [1, 1, 1]
+    assert [group.state(node).leader for node in (1, 2)] == [1, 1]
+
+
+def test_a_leader_that_a_joint_membership_makes_a_learner_can_win_again() -> None:
+    """scylladb/scylladb#10618: nobody else has a log that is long enough, so the group was dead."""
+    group = Group(2)
+    group.elect(1)
+    group.change(1, Change(LEARNER, 1), transition=EXPLICIT)
+    group.stabilise()
+    heartbeats(group, 1)
+    assert group.state(2).commit == 2
+    group.propose(1, b"nobody else has it")
+    for _ in range(50):
+        group.tick(group.config.heartbeat_s, [1])
+        group.stabilise_among(1)
+    assert (group.state(1).role, group.state(1).log_terms) == ("follower", (1, 1, 1))
+    group.campaign(2)
+    group.stabilise()
+    assert group.state(2).role != "leader"
+    group.elect(1)
+    group.leave_joint(1)
+    group.stabilise()
+    assert (group.state(2).role, group.state(2).membership) == ("leader", Membership(voters=(2,), learners=(1,)))
+    assert group.applied[2] == [b"nobody else has it"]
+
+
+def test_a_new_leader_changes_nothing_before_its_own_term_has_a_commit() -> None:
+    """Ongaro on raft-dev, 2015, "bug in single-server membership changes": two majorities that do not overlap.
+
+    Node 1 has {1, 2, 3, 4, 5} in its log, and nobody else has. Node 2 leads the next term and removes node 1: with
+    {2, 3, 4} it would commit by 2 and 3 alone what node 1 overwrites with 4 and 5. `Group` watches over that.
+    """
+    group = Group(4)
+    group.elect(1)
+    heartbeats(group, 1, 1)
+    group.join(5)
+    group.change(1, Change(VOTER, 5), transition=SIMPLE)
+    group.mail.clear()
+    group.tick(2 * group.config.election_timeout_s_max, [])
+    group.campaign(2)
+    group.stabilise(lambda _sender, to, message: to != 1 and not isinstance(message, Append))
+    assert (group.state(2).role, group.state(2).term, group.state(2).commit) == ("leader", 2, 1)
+
+    effects = group.change(2, Change(REMOVED, 1), transition=SIMPLE)
+    for _ in range(6):
+        group.tick(group.config.heartbeat_s, [2])
+        group.stabilise_among(2, 3)
+    group.tick(2 * group.config.election_timeout_s_max, [])
+    for _ in range(3):
+        if group.state(1).role != "leader":
+            group.campaign(1)
+            group.stabilise_among(1, 4, 5)
+    assert group.state(1).role == "leader"
+    assert effects == [raft.MembershipRefused("nothing of this term is committed yet: try again", 2)]
+
+
+def test_the_majority_of_a_change_is_known_to_whoever_has_its_entry() -> None:
+    """etcd-io/etcd#12359, cockroachdb/cockroach#42251: in force only when applied, so that after the loss of the leader
+    those who are left take themselves for too few, or for no members at all."""
+    group = Group()
+    group.elect(1)
+    group.join(4)
+    group.join(5)
+    group.change(1, Change(VOTER, 4), Change(VOTER, 5))
+    group.stabilise(lambda _sender, _to, message: not isinstance(message, Heartbeat))
+    five = Membership(voters=(1, 2, 3, 4, 5))
+    assert (group.state(1).membership, group.state(1).commit) == (five, 3)
+    for node in (3, 4, 5):
+        assert (group.state(node).membership_index, group.state(node).applied) == (3, 2)
+    group.crash(1)
+    group.crash(2)
+    group.mail.clear()
+    group.tick(2 * group.config.election_timeout_s_max, [])
+    group.campaign(4)
+    group.stabilise()
+    assert (group.state(4).role, group.state(4).commit) == ("leader", 4)
+
+
+def received(membership: Membership, index: int, term: int) -> raft.Received:
+    """A whole snapshot of these members, sent by node 1."""
+    data = snapshot_of(b"state", voters=membership.voters)
+    return raft.Received(1, InstallSnapshot(term, index, term, 0, len(data), data))
+
+
+def test_a_received_snapshot_takes_back_a_membership_that_was_never_committed() -> None:
+    """databendlabs/openraft#1808: log gone, its uncommitted membership still in force."""
+    group = Group()
+    stale = Membership(voters=(1, 2, 3, 9))
+    group.start(3, RaftLog(entries=[Entry(1, b""), Entry(1, encode_membership(stale))]), HardState(1, 0))
+    assert group.state(3).membership == stale
+    group.give(3, received(Membership(voters=(1, 2, 3)), 5, 2))
+    for _ in range(2):
+        assert (group.state(3).membership, group.state(3).membership_index) == (Membership(voters=(1, 2, 3)), 5)
+        assert group.nodes[3].log.membership_at(5) == Membership(voters=(1, 2, 3))
+        group.crash(3)
+        group.start(3)
+
+
+def test_a_membership_that_may_be_taken_back_is_in_no_snapshot() -> None:
+    """canonical/raft#250: it came back with the snapshot after its entry had been cut away."""
+    group = Group()
+    group.elect(1)
+    group.propose(1, b"a")
+    group.stabilise()
+    group.change(1, Change(VOTER, 4), transition=SIMPLE)
+    group.mail.clear()
+    assert group.state(1).membership.voters == (1, 2, 3, 4)
+    group.compact(1)
+    snapshot = group.disk[1].snapshot
+    assert snapshot is not None
+    assert membership_in_snapshot(snapshot.data) == Membership(voters=(1, 2, 3))
+    group.crash(1)
+    group.elect(2, among=(2, 3))
+    group.start(1)
+    heartbeats(group, 2)
+    assert (group.state(1).membership, group.state(1).log_terms) == (Membership(voters=(1, 2, 3)), (2,))
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (1, Membership(voters=(1, 2))),
+        (2, Membership(voters=(1, 2), learners=(3,))),
+        (3, Membership(voters=(1, 2), learners=(3,))),
+        (4, Membership(voters=(1, 2, 3))),
+    ],
+)
+def test_a_snapshot_carries_the_membership_as_of_its_index(index: int, expected: Membership) -> None:
+    """async-raft/async-raft#133: the wrong one, or none; whoever begins with it does not know whom it belongs to."""
+    group = Group(2)
+    group.elect(1)
+    group.join(3)
+    group.change(1, Change(LEARNER, 3), transition=SIMPLE)
+    group.stabilise()
+    group.propose(1, b"a")
+    group.change(1, Change(VOTER, 3), transition=SIMPLE)
+    group.stabilise()
+    assert group.state(1).applied == 4
+    group.compact(1, index)
+    snapshot = group.disk[1].snapshot
+    assert snapshot is not None
+    group.join(9)
+    group.give(9, raft.Received(1, InstallSnapshot(1, index, 1, 0, len(snapshot.data), snapshot.data)))
+    for _ in range(2):
+        assert (group.state(9).membership, group.state(9).membership_index) == (expected, index)
+        group.crash(9)
+        group.start(9)
+
+
+@pytest.mark.parametrize("data", [b"", b"state", b"\x00\x00\x00\x05state", snapshot_of()[4:]])
+def test_a_snapshot_without_a_membership_is_refused_and_never_saved(data: bytes) -> None:
+    """moby/swarmkit#238: whoever began with it was a group of its own, or of nobody."""
+    group = Group()
+    with pytest.raises(StorageError, match="membership"):
+        group.give(3, raft.Received(1, InstallSnapshot(1, 5, 1, 0, len(data), data)))
+    assert not any(isinstance(effect, raft.SaveSnapshot | raft.Restore) for effect in group.effects[3])
+    assert (group.disk[3].snapshot, group.state(3).applied) == (None, 0)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_restart_takes_the_membership_from_snapshot_and_log(*, compacted: bool) -> None:
+    """deventlab/d-engine#431: rebuilt from the settings, so that a removed node was asked and a new one was not."""
+    group = Group()
+    group.elect(1)
+    group.join(4)
+    group.change(1, Change(VOTER, 4), Change(REMOVED, 3))
+    group.stabilise()
+    heartbeats(group, 1)
+    for node in (1, 2, 4):
+        if compacted:
+            group.compact(node)
+        group.crash(node)
+        group.start(node)
+        assert group.state(node).membership == Membership(voters=(1, 2, 4))
+    group.elect(4, among=(2, 4))
+    assert set(group.state(4).peers) == {1, 2}
+
+
+@pytest.mark.parametrize("transition", [JOINT, EXPLICIT])
+@pytest.mark.parametrize("lost", range(9))
+def test_a_group_of_one_moves_to_another_node_whenever_the_old_one_dies(lost: int, transition: raft.Transition) -> None:
+    """redpanda-data/redpanda#3055: {1} becomes {2}; the old leader left before the new one knew of it, and nobody
+    could win. From the letter with this number on, all are lost, and node 1 starts anew."""
+    group = Group(1)
+    group.elect(1)
+    group.propose(1, b"a")
+    group.join(2)
+    group.change(1, Change(VOTER, 2), Change(REMOVED, 1), transition=transition)
+    for _ in range(lost):
+        if group.mail:
+            letter = group.mail.pop(0)
+            group.give(letter.to, raft.Received(letter.sender, letter.message))
+        elif group.state(1).membership.is_joint() and group.state(1).role == "leader":
+            group.leave_joint(1)
+    group.mail.clear()
+    group.crash(1)
+    group.start(1)
+    for _ in range(80):
+        group.tick(0.1)
+        group.stabilise()
+        for node in (1, 2):
+            if group.state(node).role == "leader" and group.state(node).membership.is_joint():
+                group.leave_joint(node)
+    assert (group.state(2).role, group.state(2).membership) == ("leader", Membership(voters=(2,)))
+    assert (group.state(1).role, group.applied[2]) == ("follower", [b"a"])

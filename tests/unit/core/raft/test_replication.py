@@ -6,7 +6,7 @@ from noctule.base.errors import InternalError
 from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Append, AppendReply, Entry, HardState, Heartbeat, HeartbeatReply
-from noctule.verify.sim.driving import Group, log_of
+from noctule.verify.sim.driving import Group, chosen, log_of, snapshot_of
 
 
 def replies(group: Group) -> list[AppendReply]:
@@ -255,11 +255,14 @@ def test_a_deposed_leader_refuses_its_reads() -> None:
     assert [refused.context for refused in effects_of(group, 1, raft.ReadRefused)] == [7]
 
 
-def test_a_follower_refuses_proposals_and_reads_and_names_the_leader() -> None:
+def test_a_follower_refuses_proposals_and_names_the_leader() -> None:
     group = Group()
     group.elect(1)
     assert group.propose(2, b"a") == [raft.ProposalRefused(1)]
-    assert group.give(2, raft.ReadIndex(3)) == [raft.ReadRefused(3, 1)]
+
+
+def test_a_replica_without_a_leader_refuses_reads() -> None:
+    assert Group().give(2, raft.ReadIndex(3)) == [raft.ReadRefused(3, 0)]
 
 
 def test_a_heartbeat_does_not_commit_what_the_follower_is_not_known_to_have() -> None:
@@ -310,9 +313,32 @@ def test_a_snapshot_older_than_the_state_changes_nothing() -> None:
     group.stabilise()
     from noctule.core.raft.messages import InstallSnapshot
 
-    group.give(2, raft.Received(1, InstallSnapshot(1, 1, 1, 0, 3, b"old")))
+    group.give(2, raft.Received(1, InstallSnapshot(1, 1, 1, 0, 19, snapshot_of(b"old"))))
     assert group.applied[2] == [b"a"]
     assert effects_of(group, 2, raft.Restore) == []
+
+
+def test_a_log_compacted_behind_the_snapshot_that_is_being_sent_leads_to_the_next_one() -> None:
+    """The leader asked for ever whether the old one was installed, which it was, and never went on."""
+    group = Group()
+    group.elect(1, among=(1, 2))
+    group.propose(1, b"a")
+    group.stabilise_among(1, 2)
+    group.compact(1)
+    for _ in range(2):
+        group.tick(0.06, [1])
+        group.deliver(chosen("Heartbeat"))
+        group.deliver(chosen("HeartbeatReply"))
+    assert group.state(1).peers[3].state == "snapshot"
+    group.propose(1, b"b")
+    for kind in ("Append", "AppendReply"):
+        group.deliver(chosen(kind))
+    group.compact(1)
+    assert group.state(1).snapshot == (3, 1)
+    for _ in range(3):
+        group.tick(1.0, [1])
+        group.stabilise()
+    assert group.applied[3] == [b"a", b"b"]
 
 
 def test_a_follower_that_lost_its_process_is_asked_anew() -> None:

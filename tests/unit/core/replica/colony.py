@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import Entry, Message
 from noctule.core.raft.node import RaftNode
-from noctule.core.replica.batches import Batch, EntryBody, decode_entry, encode_batch
+from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry, encode_batch, encode_opening
 from noctule.core.replica.carry_out import Carrier
+from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot
 from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
 
@@ -18,6 +21,8 @@ GROUP = GroupId(1)
 OTHER_GROUP = GroupId(2)
 CONFIG = RaftConfig(retained_entries=0)
 POLICY = SnapshotPolicy()
+ORIGINS_OPEN = 100
+"""Every replica begins with this many client sessions, as if from a snapshot: 1 is the first one's origin."""
 
 
 class Machine:
@@ -33,6 +38,7 @@ class Machine:
         self.written: list[WriteSnapshot] = []
         self.files: dict[GroupId, tuple[int, int, bytes]] = {}
         """The newest snapshot of each group: index, term, joined chunks."""
+        self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
         self.flushed: list[list[tuple[GroupId, raft.Persist]]] = []
         """For each call of `flush` what it wrote; the numbers it answered are in `numbers`."""
         self.numbers: list[int] = []
@@ -44,9 +50,15 @@ class Machine:
         for group in groups:
             chance = random.Random(node_id * 1_000 + group)
             consensus = RaftNode(
-                node_id=node_id, voters=voters, config=colony.config, chance=chance, now=colony.now, first_timeout_s=9.0
+                node_id=node_id,
+                log=RaftLog(membership=Membership(voters=tuple(sorted(voters)))),
+                config=colony.config,
+                chance=chance,
+                now=colony.now,
+                first_timeout_s=9.0,
             )
             self.replicas[group] = Replica(group, consensus, policy, chance)
+            self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self)
 
     @property
@@ -112,6 +124,9 @@ class Machine:
 
     def load_snapshot(self, group: GroupId) -> None:
         self._later.append((group, raft.SnapshotLoaded(*self.files[group])))
+
+    def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
+        self.memberships.append((group, change))
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         pass
@@ -180,11 +195,26 @@ class Colony:
         self.settle()
 
 
-def write(origin: int, sequence: int, *commands: bytes, below: int | None = None, sender: int = 1) -> Submit:
+def sessions_open(count: int) -> ClientSessions:
+    """Sessions with the origins 1…count, opened at stamp 0 and not used yet."""
+    sessions = ClientSessions()
+    for _ in range(count):
+        sessions.apply(Batch(0, OPENING, 0, []), 0, lambda _: None)
+    return sessions
+
+
+def write(
+    origin: int, sequence: int, *commands: bytes, below: int | None = None, sender: int = 1, term: int = 0
+) -> Submit:
     """A batch of commands, each written as one line."""
     acknowledged_below = sequence if below is None else below
     batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands])
-    return Submit(sender, origin, sequence, batch)
+    return Submit(sender, origin, sequence, batch, term)
+
+
+def opening(drawn: int, *, sender: int = 1) -> Submit:
+    """What opens a session."""
+    return Submit(sender, drawn, OPENING, encode_opening(drawn))
 
 
 def batch_of(origin: int, sequence: int, *commands: bytes, below: int | None = None) -> Batch:

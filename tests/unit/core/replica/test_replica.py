@@ -1,6 +1,9 @@
 """Commands into entries, entries into answers: batching, refusals, reads, time."""
 
+import dataclasses
+
 import pytest
+from msgspec.structs import replace
 
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK
@@ -11,7 +14,7 @@ from noctule.core.replica.batches import EntryBody, decode_entry
 from noctule.core.replica.events import Answer, Refuse
 from noctule.core.replica.replica import ENTRIES_IN_FLIGHT_MAX, PURGE_INTERVAL_MS
 
-from .colony import Colony, Machine, batch_of, query, write
+from .colony import CONFIG, Colony, Machine, batch_of, query, write
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def run(machine: Machine, *commands: bytes, wall_ms: int | None = None) -> list[
     if wall_ms is not None:
         colony.wall_ms[machine.node_id] = wall_ms
     machine.answers.clear()
-    origin = 1_000_000 + colony_sequence(machine)
+    origin = 60 + colony_sequence(machine)
     machine.take(write(origin, 1, *commands, sender=machine.node_id))
     colony.settle()
     (answer,) = machine.taken_answers()
@@ -121,10 +124,37 @@ def test_too_much_waiting_is_refused_and_nothing_of_it_happens(alone: Machine, m
 
 def test_a_replica_that_does_not_lead_refuses_at_once() -> None:
     colony = Colony(3)
-    colony.elect(1)
+    replica = colony.machines[2]
+    replica.take(write(7, 4, b"INCR a", sender=3), query(7, 9, b"GET a", sender=3))
+    assert replica.answers == [Refuse(3, 7, True, 4), Refuse(3, 7, False, 9)]
+
+
+def test_a_follower_reads_what_was_acknowledged_before_without_the_log() -> None:
+    """Thesis 6.4: it asks the leader for a read index, and answers from its own state."""
+    colony = Colony(3)
+    leader = colony.elect(1)
+    run(leader, b"SET a 1")
     follower = colony.machines[2]
-    follower.take(write(7, 4, b"INCR a", sender=3), query(7, 9, b"GET a", sender=3))
-    assert follower.answers == [Refuse(3, 7, True, 4), Refuse(3, 7, False, 9)]
+    entries = follower.replica.raft.log.last_index
+    follower.take(query(8, 9, b"GET a", sender=2))
+    colony.settle()
+    assert follower.taken_answers() == [Answer(2, 8, False, 9, [b"1"])]
+    assert follower.replica.raft.log.last_index == entries
+
+
+def test_a_round_is_by_lease_if_every_query_of_it_may_be() -> None:
+    colony = Colony(3, config=dataclasses.replace(CONFIG, lease_s=0.2))
+    leader = colony.elect(1)
+    colony.heartbeat(1)
+    by_lease, confirmed = replace(query(7, 1, b"GET a"), lease=True), query(7, 2, b"GET a")
+    leader.take(by_lease)
+    leader.turn()
+    assert leader.taken_answers() == [Answer(1, 7, False, 1, [None])]
+    leader.take(confirmed, replace(by_lease, number=3))
+    leader.turn()
+    assert leader.taken_answers() == []
+    colony.settle()
+    assert [answer.number for answer in leader.taken_answers()] == [2, 3]
 
 
 def test_lost_leadership_refuses_everyone_who_waits() -> None:
@@ -337,7 +367,7 @@ def test_replicas_that_applied_the_same_entries_have_the_same_digest() -> None:
     leader = colony.elect(1)
     empty = leader.replica.digest()
     for number in range(1, 30):
-        leader.take(write(number % 3, (number - 1) // 3 + 1, b"INCR n%d" % (number % 4), b"HSET h f%d x" % number))
+        leader.take(write(number % 3 + 1, (number - 1) // 3 + 1, b"INCR n%d" % (number % 4), b"HSET h f%d x" % number))
         leader.take(write(50 + number, 2, b"SET never 1", below=1))  # Out of order: changes nothing, anywhere.
         colony.settle()
     colony.heartbeat(1)

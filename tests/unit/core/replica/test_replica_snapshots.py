@@ -7,8 +7,9 @@ from noctule.base.errors import StorageError
 from noctule.core.keyspace.reply import OK
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.replica.events import Answer, WriteSnapshotNow
-from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
+from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, membership_of, split_snapshot
 
 from .colony import GROUP, Colony, Machine, write
 
@@ -131,6 +132,20 @@ def test_a_follower_that_comes_back_gets_the_snapshot_and_is_as_the_others() -> 
     assert late_leader.taken_answers() == [Answer(3, 7, True, 9, [9, OK])]
 
 
+def test_a_membership_that_may_be_taken_back_is_in_no_snapshot() -> None:
+    """canonical/raft#250: it would come back with the snapshot after its entry had been cut away."""
+    colony = Colony(3)
+    leader = colony.elect(1)
+    work(leader, 1, 1)
+    learner = raft.ChangeMembership((Change(ChangeKind.LEARNER, 4),), raft.Transition.SIMPLE)
+    leader.take(learner)
+    assert leader.replica.raft.log.membership.learners == (4,)
+    leader.take(WriteSnapshotNow())
+    leader.turn()
+    (snapshot,) = leader.written
+    assert membership_of(list(snapshot.chunks)) == Membership(voters=(1, 2, 3))
+
+
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 
@@ -141,22 +156,24 @@ def chunks_of_a_state() -> list[bytes]:
 
 
 def header(results: bytes) -> bytes:
-    return msgspec.msgpack.encode((1_000, [(7, 4, {3: results})]))
+    return msgspec.msgpack.encode((1_000, (7, [(7, 900, 4, {3: results})])))
 
 
 @pytest.mark.parametrize(
     "damage",
     [
         pytest.param(lambda _: [], id="nothing at all"),
-        pytest.param(lambda chunks: chunks[:1], id="no data"),
-        pytest.param(lambda chunks: chunks[1:], id="no header"),
-        pytest.param(lambda chunks: [b"\xc1", *chunks[1:]], id="header is no MessagePack"),
-        pytest.param(lambda chunks: [header(b"\xc1"), *chunks[1:]], id="kept results are no MessagePack"),
-        pytest.param(lambda chunks: [header(b"\x91\xd4\x63\x00"), *chunks[1:]], id="kept results are no replies"),
-        pytest.param(lambda chunks: [header(b"\x91" * 9_000 + b"\x00"), *chunks[1:]], id="kept results nest for ever"),
+        pytest.param(lambda chunks: chunks[:2], id="no data"),
+        pytest.param(lambda chunks: [chunks[0], *chunks[2:]], id="no header"),
+        pytest.param(lambda chunks: chunks[1:], id="no membership"),
+        pytest.param(lambda chunks: [b"\xc1\xc1", *chunks[1:]], id="membership is no MessagePack"),
+        pytest.param(lambda chunks: [chunks[0], b"\xc1", *chunks[2:]], id="header is no MessagePack"),
+        pytest.param(lambda chunks: [chunks[0], header(b"\xc1"), *chunks[2:]], id="kept results are no MessagePack"),
+        pytest.param(lambda chunks: [chunks[0], header(b"\x91\xd4\x63\x00"), *chunks[2:]], id="no replies are kept"),
+        pytest.param(lambda chunks: [chunks[0], header(b"\x91" * 9_000), *chunks[2:]], id="kept results nest for ever"),
         pytest.param(lambda chunks: [*chunks, chunks[-1]], id="data twice"),
-        pytest.param(lambda chunks: [chunks[0], b"noise", *chunks[1:]], id="noise between"),
-        pytest.param(lambda chunks: [chunks[0], chunks[1][:-1]], id="cut short"),
+        pytest.param(lambda chunks: [*chunks[:2], b"noise", *chunks[2:]], id="noise between"),
+        pytest.param(lambda chunks: [*chunks[:2], chunks[2][:-1]], id="cut short"),
     ],
 )
 def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: object) -> None:

@@ -62,10 +62,10 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(InstallSnapshot, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXT),
     st.builds(InstallSnapshotReply, NUMBERS, NUMBERS, NUMBERS),
     st.builds(TimeoutNow, NUMBERS),
-    st.builds(Forward, NUMBERS, NUMBERS, TEXT),
+    st.builds(Forward, NUMBERS, NUMBERS, TEXT, NUMBERS),
     st.builds(ForwardQuery, NUMBERS, NUMBERS, COMMANDS),
     st.builds(Answered, NUMBERS, st.booleans(), NUMBERS, st.lists(REPLIES, max_size=4)),
-    st.builds(Refused, NUMBERS, st.booleans(), NUMBERS),
+    st.builds(Refused, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
 )
 ENVELOPES = st.lists(st.tuples(st.integers(0, 16_384), MESSAGES), max_size=5)
 HELLO = Hello(1, "bats", "0123456789abcdef", 3, 77, "127.0.0.1:7403", "127.0.0.1:7503")
@@ -222,6 +222,13 @@ def test_a_newer_peer_s_longer_message_is_understood(message: PeerMessage, more:
 def test_an_older_peer_s_shorter_message_gets_the_defaults() -> None:
     body = msgspec.msgpack.encode([[1, [2, 7, True, 9]], [1, [5, 7, 8, 9, True]]])
     assert decode_envelopes(body) == [(1, AppendReply(7, True, 9, 0, 0)), (1, VoteRequest(7, 8, 9, True, False))]
+
+
+def test_an_older_peer_s_refusal_disclaims_nothing_and_its_request_names_no_term() -> None:
+    """It knows nothing of terms: read as "nothing happened", its silence would be a promise that nobody made."""
+    body = msgspec.msgpack.encode([[1, [23, 7, True, 9]], [1, [20, 7, 9, b"x"]]])
+    refused, forward = Refused(7, True, 9, disclaimed_term=0), Forward(7, 9, b"x", term=0)
+    assert decode_envelopes(body) == [(1, refused), (1, forward)]
 
 
 def test_a_hello_with_fields_of_a_newer_version_and_without_optional_ones_is_understood() -> None:

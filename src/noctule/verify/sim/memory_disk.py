@@ -1,6 +1,7 @@
-"""A disk in memory that remembers every operation, fails on demand, and can lose power at any moment.
+"""A disk in memory that fails on demand; and one that remembers every operation, to try a power cut at each of them.
 
-It stands at the `FileSystem` seam. test_files.py runs the same suite against it and the real one.
+Both stand at the `FileSystem` seam. test_files.py runs the same suite against them and the real one. The simulator's
+disk, which loses power once and at random, is faulty_files.py.
 """
 
 import errno
@@ -29,22 +30,107 @@ class Operation(NamedTuple):
     offset: int = 0
 
 
-class MemoryDisk(FileSystem):
-    """What the running process sees is `contents` and `paths`; what a power cut leaves is worked out from `trace`."""
+class MemoryFiles(FileSystem):
+    """The files as the running process sees them: `paths` name inodes, which have `contents`. Directories need none."""
 
     def __init__(self) -> None:
         self.contents: dict[int, bytearray] = {}
         self.paths: dict[Path, int] = {}
-        self.trace: list[Operation] = []
         self.failing: dict[str, int] = {}
         """Operation kind to the errno that it raises from now on."""
+        self._locked: set[Path] = set()
+        self._inodes = itertools.count(1)
+
+    def files(self) -> dict[Path, bytes]:
+        """All files as the process sees them."""
+        return {path: bytes(self.contents[inode]) for path, inode in self.paths.items()}
+
+    def note(self, operation: Operation) -> None:
+        """Called before each operation is done; raises `OSError` when its kind is to fail, and it is then not done."""
+        if operation.kind in self.failing:
+            number = self.failing[operation.kind]
+            raise OSError(number, os.strerror(number))
+
+    # The seam ---------------------------------------------------------------------------------------------------------
+
+    def make_directory(self, directory: Path) -> None:
+        """There is nothing to make: every directory is there, and durable."""
+        self.note(Operation("make_directory", path=directory))
+
+    def lock_directory(self, directory: Path) -> Callable[[], None]:
+        """As `FileSystem.lock_directory`."""
+        if directory in self._locked:
+            raise ConfigError(f"{directory} is in use")
+        self._locked.add(directory)
+        return lambda: self._locked.discard(directory)
+
+    def names(self, directory: Path) -> list[str]:
+        """As `FileSystem.names`."""
+        return [path.name for path in self.paths if path.parent == directory]
+
+    def read(self, path: Path) -> bytes:
+        """As `FileSystem.read`."""
+        return bytes(self.contents[self._inode(path)])
+
+    def open(self, path: Path, *, create: bool = False) -> int:
+        """As `FileSystem.open`; the descriptor is the inode."""
+        if create:
+            inode = next(self._inodes)
+            self.note(Operation("create", inode, path))
+            self.contents[inode] = bytearray()
+            self.paths[path] = inode
+        return self._inode(path)
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        """As `FileSystem.write`."""
+        self.note(Operation("write", descriptor, data=data, offset=offset))
+        overwrite(self.contents[descriptor], data, offset)
+
+    def sync_data(self, descriptor: int) -> None:
+        """As `FileSystem.sync_data`."""
+        self.note(Operation("sync_data", descriptor))
+
+    def sync(self, descriptor: int) -> None:
+        """As `FileSystem.sync`."""
+        self.note(Operation("sync", descriptor))
+
+    def close(self, descriptor: int) -> None:
+        """Nothing is held."""
+        assert descriptor in self.contents
+
+    def rename(self, source: Path, target: Path) -> None:
+        """As `FileSystem.rename`."""
+        self._inode(source)
+        self.note(Operation("rename", path=source, target=target))
+        self.paths[target] = self.paths.pop(source)
+
+    def remove(self, path: Path) -> None:
+        """As `FileSystem.remove`."""
+        self._inode(path)
+        self.note(Operation("remove", path=path))
+        del self.paths[path]
+
+    def sync_directory(self, directory: Path) -> None:
+        """As `FileSystem.sync_directory`."""
+        self.note(Operation("sync_directory", path=directory))
+
+    def _inode(self, path: Path) -> int:
+        if path not in self.paths:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        return self.paths[path]
+
+
+class MemoryDisk(MemoryFiles):
+    """Remembers all operations in `trace`, from which it works out what each power cut leaves. For short runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trace: list[Operation] = []
         self.gate: threading.Event | None = None
         """While set to an event that is clear, `sync_data` blocks on it."""
         self.syncs_begun = 0
-        self._locked: set[Path] = set()
         self._initial_contents: dict[int, bytes] = {}
         self._initial_paths: dict[Path, int] = {}
-        self._inodes = itertools.count(1)
 
     @classmethod
     def of(cls, files: dict[Path, bytes]) -> "MemoryDisk":
@@ -56,79 +142,22 @@ class MemoryDisk(FileSystem):
             disk.paths[path] = disk._initial_paths[path] = inode
         return disk
 
-    def files(self) -> dict[Path, bytes]:
-        """All files as the process sees them."""
-        return {path: bytes(self.contents[inode]) for path, inode in self.paths.items()}
-
-    # The seam ---------------------------------------------------------------------------------------------------------
-
-    def make_directory(self, directory: Path) -> None:
-        self._note(Operation("make_directory", path=directory))
-
-    def lock_directory(self, directory: Path) -> Callable[[], None]:
-        if directory in self._locked:
-            raise ConfigError(f"{directory} is in use")
-        self._locked.add(directory)
-        return lambda: self._locked.discard(directory)
-
-    def names(self, directory: Path) -> list[str]:
-        return [path.name for path in self.paths if path.parent == directory]
-
-    def read(self, path: Path) -> bytes:
-        return bytes(self.contents[self._inode(path)])
-
-    def open(self, path: Path, *, create: bool = False) -> int:
-        if create:
-            inode = next(self._inodes)
-            self._note(Operation("create", inode, path))
-            self.contents[inode] = bytearray()
-            self.paths[path] = inode
-        return self._inode(path)
-
-    def write(self, descriptor: int, data: bytes, offset: int) -> None:
-        self._note(Operation("write", descriptor, data=data, offset=offset))
-        overwrite(self.contents[descriptor], data, offset)
+    def note(self, operation: Operation) -> None:
+        """Into the trace, unless it fails."""
+        super().note(operation)
+        self.trace.append(operation)
 
     def sync_data(self, descriptor: int) -> None:
+        """As `FileSystem.sync_data`, once the gate is open."""
         self.syncs_begun += 1
         if self.gate is not None and not self.gate.wait(timeout=10):
             raise TimeoutError("nobody opened the gate")
         try:
-            self._note(Operation("sync_data", descriptor))
+            super().sync_data(descriptor)
         except OSError:
             # Linux marks the pages clean all the same: they are in memory, not on the disk, and never will be.
             self.trace.append(Operation("lost", descriptor))
             raise
-
-    def sync(self, descriptor: int) -> None:
-        self._note(Operation("sync", descriptor))
-
-    def close(self, descriptor: int) -> None:
-        assert descriptor in self.contents
-
-    def rename(self, source: Path, target: Path) -> None:
-        self._inode(source)
-        self._note(Operation("rename", path=source, target=target))
-        self.paths[target] = self.paths.pop(source)
-
-    def remove(self, path: Path) -> None:
-        self._inode(path)
-        self._note(Operation("remove", path=path))
-        del self.paths[path]
-
-    def sync_directory(self, directory: Path) -> None:
-        self._note(Operation("sync_directory", path=directory))
-
-    def _inode(self, path: Path) -> int:
-        if path not in self.paths:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        return self.paths[path]
-
-    def _note(self, operation: Operation) -> None:
-        if operation.kind in self.failing:
-            number = self.failing[operation.kind]
-            raise OSError(number, os.strerror(number))
-        self.trace.append(operation)
 
     # The power cut ----------------------------------------------------------------------------------------------------
 

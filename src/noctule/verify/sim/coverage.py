@@ -1,0 +1,192 @@
+"""Counts what rarely happens, as messages, answers and records pass by: a run that never got there proves less.
+
+`RARE` lists all that must happen in some world; `run.py` prints each with its count, also those at zero, and a test
+demands that none is. A new rare branch of the rules gets a name here and a line where it passes by.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from noctule.base.ids import GroupId
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import (
+    AppendReply,
+    InstallSnapshot,
+    Message,
+    TimeoutNow,
+    VoteReply,
+    VoteRequest,
+)
+from noctule.core.raft.node import Role
+from noctule.core.replica.events import Answer, Refuse
+from noctule.core.replica.replica import Replica
+from noctule.node.router import Router
+from noctule.node.switchboard import Surroundings, Switchboard
+
+RARE = (
+    # Raft
+    "append refused",
+    "elected",
+    "elected by transfer",
+    "joint entered",
+    "leader deposed by a later term",
+    "leader stepped down without a quorum",
+    "log replaced by a snapshot",
+    "log truncated",
+    "lost disk readmitted",
+    "membership change refused",
+    "membership taken back",
+    "pre-vote refused",
+    "snapshot received",
+    "snapshot restored",
+    "snapshot sent",
+    "snapshot sent while a change is pending",
+    "snapshot written",
+    "transfer begun",
+    "vote granted",
+    "vote refused",
+    # Replica and router
+    "read refused",
+    "retry answered from a session",
+    "states compared",
+    "value expired",
+    "write refused",
+    # Log and disk
+    "bit flipped",
+    "crash during a write of a snapshot",
+    "crash during a write of the log",
+    "crash during recovery",
+    "damage detected",
+    "disk failed",
+    "disk replaced",
+    "segment begun",
+    "segment dropped",
+    "slow sync",
+    "snapshot for space",
+    "torn tail cut",
+    "unsynced data lost",
+    # Machines, clocks and network
+    "clock jump",
+    "cut both",
+    "cut in",
+    "cut out",
+    "cut ring",
+    "frame doubled",
+    "frame lost",
+    "kill",
+    "pause",
+    "power cut",
+    "power cut of all",
+)
+"""What must be met somewhere. Anything else that is counted is printed, too."""
+
+_ANSWERS_MAX = 1_000_000
+"""Answered writes remembered in one world; more are not looked up any more."""
+
+
+class Coverage:
+    """The counts of one world."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._answered: set[tuple[GroupId, int, int]] = set()
+        self._last_indexes: dict[tuple[int, GroupId], int] = {}
+
+    def count(self, what: str) -> None:
+        """It happened once more."""
+        self.counts[what] += 1
+
+    def answered(self, group: GroupId, answer: Answer | Refuse) -> None:
+        """A replica answers a request: the second answer to one number can only be a kept one."""
+        if isinstance(answer, Refuse):
+            self.count("write refused" if answer.is_write else "read refused")
+        elif answer.is_write:
+            name = (group, answer.origin, answer.number)
+            if name in self._answered:
+                self.count("retry answered from a session")
+            elif len(self._answered) < _ANSWERS_MAX:
+                self._answered.add(name)
+
+    def persisted(self, node: int, group: GroupId, persist: raft.Persist) -> None:
+        """A replica asks for records."""
+        name = (node, group)
+        if persist.replace_log:
+            self.count("log replaced by a snapshot")
+        elif persist.entries and persist.first_index <= self._last_indexes.get(name, 0):
+            self.count("log truncated")
+        if persist.entries or persist.replace_log:
+            self._last_indexes[name] = persist.index
+
+
+class WatchedSwitchboard(Switchboard):
+    """The node's own, which counts what it sees."""
+
+    def __init__(
+        self,
+        node_id: int,
+        replicas: dict[GroupId, Replica],
+        surroundings: Surroundings,
+        router: Callable[[Switchboard], Router],
+        coverage: Coverage,
+    ) -> None:
+        super().__init__(node_id, replicas, surroundings, router)
+        self._coverage = coverage
+        self._leads: dict[GroupId, int] = {}
+        """The groups that this node leads, each with the term."""
+        self._transferred: dict[GroupId, int] = {}
+        """The terms in which it campaigned because a leader asked it to."""
+
+    def send(self, to: int, group: GroupId, message: Message) -> None:
+        """Into this turn's frame."""
+        watch = _WATCHED.get(type(message))
+        if watch is not None:
+            watch(self, group, message)
+        super().send(to, group, message)
+
+    def _vote_requested(self, group: GroupId, message: VoteRequest) -> None:
+        if message.transfer:
+            self._transferred[group] = message.term
+
+    def _voted(self, _group: GroupId, message: VoteReply) -> None:
+        what = "pre-vote" if message.pre else "vote"
+        self._coverage.count(f"{what} {'granted' if message.granted else 'refused'}")
+
+    def _append_answered(self, _group: GroupId, message: AppendReply) -> None:
+        if not message.accepted:
+            self._coverage.count("append refused")
+
+    def _snapshot_sent(self, group: GroupId, message: InstallSnapshot) -> None:
+        if not message.offset:
+            self._coverage.count("snapshot sent")
+            consensus = self._replicas[group].raft
+            if consensus.log.membership_index > consensus.commit or consensus.log.membership.is_joint():
+                self._coverage.count("snapshot sent while a change is pending")
+
+    def _handed_over(self, _group: GroupId, _message: TimeoutNow) -> None:
+        self._coverage.count("transfer begun")
+
+    def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        """To the router here, or into the frame for the node whose router asked."""
+        self._coverage.answered(group, answer)
+        super().answer(group, answer)
+
+    def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
+        """The router asks whoever leads now."""
+        led = self._leads.pop(group, None)
+        if change.role == Role.LEADER:
+            self._leads[group] = change.term
+            self._coverage.count("elected by transfer" if self._transferred.get(group) == change.term else "elected")
+        elif led is not None:
+            same = change.term == led
+            self._coverage.count("leader stepped down without a quorum" if same else "leader deposed by a later term")
+        super().role_changed(group, change)
+
+
+_WATCHED: dict[type, Callable[[WatchedSwitchboard, GroupId, Any], None]] = {
+    VoteRequest: WatchedSwitchboard._vote_requested,
+    VoteReply: WatchedSwitchboard._voted,
+    AppendReply: WatchedSwitchboard._append_answered,
+    InstallSnapshot: WatchedSwitchboard._snapshot_sent,
+    TimeoutNow: WatchedSwitchboard._handed_over,
+}

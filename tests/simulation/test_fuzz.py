@@ -1,0 +1,165 @@
+"""One group under random events holds, and planted bugs are found: a fuzzer that cannot fail proves nothing."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from noctule.base.errors import InternalError
+from noctule.base.ids import Instant
+from noctule.core.raft.events import Suspect
+from noctule.core.raft.leadership import Leadership
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership
+from noctule.core.raft.messages import VoteReply
+from noctule.core.raft.node import _HANDLERS, _STEPS, RaftNode
+from noctule.core.raft.quorum import committed_index, vote_result
+from noctule.verify.sim.fuzz import Fuzzer
+from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
+
+SEEDS = 240
+PARTS = 8
+SEEDS_TO_FIND_MAX = 600
+RARE = (
+    "change refused",
+    "disk lost",
+    "disk replaced",
+    "joint membership",
+    "leader elected",
+    "membership heard",
+    "read answered",
+    "read by lease",
+    "read refused",
+    "snapshot restored",
+)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_everything_holds_in_any_order_of_events(part: int) -> None:
+    """`make fuzz SEEDS=10000` runs more of them."""
+    for seed in range(1 + part, SEEDS + 1, PARTS):
+        Fuzzer(seed).run()
+
+
+def test_rare_things_happen() -> None:
+    total: Counter[str] = Counter()
+    for seed in range(1, 31):
+        total.update(Fuzzer(seed).run())
+    assert [what for what in RARE if not total[what]] == []
+
+
+def test_the_same_seed_makes_the_same_course_of_events() -> None:
+    assert (first := Fuzzer(7)).run() == (second := Fuzzer(7)).run()
+    assert first.journal == second.journal
+
+
+def _commit_by_one_half(patch: pytest.MonkeyPatch) -> None:
+    """A joint membership commits by the incoming voters alone."""
+    patch.setattr(
+        Membership, "committed_index", lambda self, matched: committed_index([matched.get(v, 0) for v in self.voters])
+    )
+
+
+def _elect_by_one_half(patch: pytest.MonkeyPatch) -> None:
+    """A joint membership elects by the incoming voters alone."""
+    patch.setattr(Membership, "vote_result", lambda self, votes: vote_result(self.voters, votes))
+
+
+def _change_at_any_time(patch: pytest.MonkeyPatch) -> None:
+    """A change begins though the one before, or anything of this term, is not committed (raft-dev, 2015)."""
+    patch.setattr(Leadership, "_why_not_now", lambda _self: "")
+
+
+def _count_the_own_vote_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A candidate counts its own vote before that is durable."""
+    original = RaftNode._become_candidate
+
+    def become(self: RaftNode, **options: Any) -> None:
+        original(self, **options)
+        self._votes[self.node_id] = True
+        self._count_votes()
+
+    patch.setattr(RaftNode, "_become_candidate", become)
+
+
+def _trust_lost_disks(patch: pytest.MonkeyPatch) -> None:
+    """A node that lost its disk votes and acknowledges as if nothing had happened."""
+    patch.setattr(RaftNode, "_may_vote", lambda _self: True)
+    patch.setattr(Leadership, "_counts", lambda self, peer, _directory: peer in self.progress)
+    original = RaftNode._step_vote_reply
+    patch.setitem(
+        _STEPS, VoteReply, lambda self, sender, message: original(self, sender, replace(message, directory=0))
+    )
+    patch.setattr(Membership, "directory_of", lambda _self, _node: 0)
+
+
+def _forget_promises(patch: pytest.MonkeyPatch) -> None:
+    """A follower that suspects its leader elects another, whatever it promised: the lease rests on silence."""
+    original = RaftNode._handle_suspect
+
+    def suspect(self: RaftNode, event: Any) -> None:
+        self._promised_until = Instant(0.0)
+        original(self, event)
+
+    patch.setitem(_HANDLERS, Suspect, suspect)
+
+
+def _read_by_lease_while_handing_over(patch: pytest.MonkeyPatch) -> None:
+    """A leader that told another to campaign goes on reading by its lease."""
+    patch.setattr(Leadership, "_holds_lease", lambda self: self._node.now < self._lease_until)
+
+
+def _read_without_a_round(patch: pytest.MonkeyPatch) -> None:
+    """A leader answers reads without asking whether it still leads."""
+    patch.setattr(
+        Leadership,
+        "read",
+        lambda self, context, asker, lease=False: self._answer_read(context, self._node.commit, asker),
+    )
+
+
+def _keep_memberships_that_were_cut_away(patch: pytest.MonkeyPatch) -> None:
+    """A membership stays in force though its entry is gone."""
+    original = RaftLog.truncate_from
+
+    def truncate(self: RaftLog, index: int) -> None:
+        kept = list(self._memberships)
+        original(self, index)
+        self._memberships, self.membership = kept, kept[-1][1]
+
+    patch.setattr(RaftLog, "truncate_from", truncate)
+
+
+def _stay_silent_when_removed(patch: pytest.MonkeyPatch) -> None:
+    """Who is not in its own newest membership never campaigns, though nobody else could win (thesis 4.2.2)."""
+    patch.setattr(
+        RaftNode, "_may_campaign", lambda self: self.log.membership.is_voter(self.node_id) and self._may_vote()
+    )
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        _commit_by_one_half,
+        _elect_by_one_half,
+        _change_at_any_time,
+        _count_the_own_vote_at_once,
+        _trust_lost_disks,
+        _forget_promises,
+        _read_by_lease_while_handing_over,
+        _read_without_a_round,
+        _keep_memberships_that_were_cut_away,
+        _stay_silent_when_removed,
+    ],
+)
+def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    for seed in range(1, SEEDS_TO_FIND_MAX + 1):
+        try:
+            Fuzzer(seed).run()
+        except (SafetyViolation, LivenessViolation, InternalError):
+            print(plant.__name__, seed)
+            return
+    pytest.fail(f"{SEEDS_TO_FIND_MAX} seeds hold with the bug in")
