@@ -59,9 +59,11 @@ sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEE
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, throughput, elections and failover; 20 minutes
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, throughput, elections and failover; half an hour
 	@$(BIN)/python bench/consensus.py
 	@$(BIN)/python bench/wal.py
+	@$(BIN)/python -m noctule.verify.sim.speed
+	@$(BIN)/python bench/checker.py
 	@$(BIN)/python bench/throughput.py
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py

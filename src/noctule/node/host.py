@@ -344,8 +344,8 @@ class Host:
         def back(result: _Result | None, error: BaseException | None) -> None:
             if error is None:
                 done(result)  # type: ignore[arg-type]
-            elif isinstance(error, NoctuleError):
-                self._fail(error)
+            elif isinstance(error, Exception):
+                self._fail(error)  # Whatever it was, what waits for this snapshot would wait for ever.
             else:
                 raise error
 

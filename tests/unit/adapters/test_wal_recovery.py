@@ -95,6 +95,8 @@ def test_any_changed_byte_is_noticed_or_harmless(log: Files, mask: int) -> None:
 
 
 def test_damage_names_segment_and_byte(log: Files) -> None:
+    """FAST '18, "Protocol-Aware Recovery": corruption in the middle was treated as a torn tail, and acknowledged
+    entries behind it were dropped."""
     newest = max(log)
     place = frames(log[newest])[1]
     data = bytearray(log[newest])
@@ -195,6 +197,7 @@ def _zero_last_frame_of_oldest(files: Files) -> None:
     ],
 )
 def test_lost_and_misplaced_pieces_are_noticed(log: Files, damage: Callable[[Files], None]) -> None:
+    """etcd-io/etcd#6378: pieces that reached the disk in another order were read as if they belonged together."""
     files = dict(log)
     damage(files)
     with pytest.raises(StorageError, match="is damaged at byte"):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.base.errors import InternalError, RequestError, StorageError
@@ -214,6 +214,7 @@ def test_majorities_overlap_across_every_step_of_up_to_five_nodes(voters: tuple[
 changes_of_any_kind = st.lists(st.builds(Change, st.sampled_from(list(ChangeKind)), st.integers(1, 6)), max_size=3)
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["simple", "joint", "leave", "readmit"]), changes_of_any_kind), max_size=12))
 def test_whatever_steps_are_taken_the_parts_fit_and_nobody_is_named_twice(
     steps: list[tuple[str, list[Change]]],
@@ -248,6 +249,7 @@ memberships = st.builds(
 )
 
 
+@settings(derandomize=True, deadline=None)
 @given(memberships, st.binary())
 def test_bytes_and_back(membership: Membership, state: bytes) -> None:
     data = encode_membership(membership)
@@ -258,6 +260,7 @@ def test_bytes_and_back(membership: Membership, state: bytes) -> None:
     assert state_in_snapshot(snapshot) == state
 
 
+@settings(derandomize=True, deadline=None)
 @given(st.one_of(st.none(), st.booleans(), st.integers(0, 9), st.text(), st.binary(), st.lists(st.integers(0, 9))))
 def test_no_message_pack_value_looks_like_a_membership(value: object) -> None:
     """What a replica proposes is MessagePack, and must never be taken for a change of the membership."""

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.core.raft.membership import Membership
@@ -81,14 +81,14 @@ def test_votes_win_lose_or_decide_nothing_yet(
 def test_a_joint_membership_needs_both_halves(
     voters: tuple[int, ...], outgoing: tuple[int, ...], answers: dict[int, bool], result: VoteResult
 ) -> None:
-    """Thesis 4.3: “Agreement (for elections and entry commitment) requires majorities from both the old and new
-    configurations.”"""
+    """Thesis 4.3: elections and commitment need “majorities from both the old and new configurations.”"""
     membership = Membership(voters=voters, outgoing=outgoing)
     assert membership.vote_result(answers) is result
     matched = {node: 5 for node, granted in answers.items() if granted}
     assert membership.committed_index(matched) == (5 if result is WON else 0)
 
 
+@settings(derandomize=True, deadline=None)
 @given(voters=halves.filter(bool), outgoing=halves, matched=indexes)
 def test_exactly_what_a_quorum_has_is_committed(
     voters: tuple[int, ...], outgoing: tuple[int, ...], matched: dict[int, int]
@@ -100,6 +100,7 @@ def test_exactly_what_a_quorum_has_is_committed(
         assert (membership.vote_result(have_it) is WON) == (index <= committed)
 
 
+@settings(derandomize=True, deadline=None)
 @given(voters=halves, outgoing=halves, answers=votes, late=nodes, granted=st.booleans())
 def test_a_vote_that_comes_late_takes_no_decision_back(
     voters: tuple[int, ...], outgoing: tuple[int, ...], answers: dict[int, bool], late: int, *, granted: bool
@@ -110,6 +111,7 @@ def test_a_vote_that_comes_late_takes_no_decision_back(
     assert before is PENDING or after is before
 
 
+@settings(derandomize=True, deadline=None)
 @given(voters=halves, outgoing=halves, answers=votes)
 def test_learners_and_strangers_change_nothing(
     voters: tuple[int, ...], outgoing: tuple[int, ...], answers: dict[int, bool]

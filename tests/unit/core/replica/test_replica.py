@@ -301,7 +301,7 @@ def test_a_stamp_does_not_fall_behind_one_that_is_proposed_and_not_applied(
 
 
 def test_the_stamp_decides_what_has_expired_and_no_follower_s_clock() -> None:
-    """Replicas that looked at their own clocks held different data."""
+    """databendlabs/databend#7325, openziti/ziti#4088: replicas that looked at their own clocks held different data."""
     colony = Colony(3)
     colony.wall_ms = {1: 1_000, 2: 999_999, 3: 1}
     leader = colony.elect(1)
@@ -363,6 +363,7 @@ def test_purges_are_paced_by_the_wall_clock(alone: Machine, monkeypatch: pytest.
 
 
 def test_replicas_that_applied_the_same_entries_have_the_same_digest() -> None:
+    """etcd-io/etcd#14571: what applying gave depended on something that was not in the log, and replicas diverged."""
     colony = Colony(3)
     leader = colony.elect(1)
     empty = leader.replica.digest()
