@@ -19,7 +19,7 @@ from noctule.adapters.wal_format import Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
-from noctule.base.errors import NoctuleError, StorageError
+from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.replica.carry_out import Carrier
