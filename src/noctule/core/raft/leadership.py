@@ -125,7 +125,7 @@ class Leadership:
                 if not self.progress[peer].heard:
                     self._forget_dismissed(peer)
             for progress in self.progress.values():
-                progress.was_heard, progress.heard = progress.heard, False
+                progress.heard = False
             self._quorum_check_at = Instant(now + self._node.config.election_timeout_s_max)
         if self._transfer_target and now >= self._transfer_deadline:
             self._transfer_target = 0
@@ -198,7 +198,7 @@ class Leadership:
         if not self._counts(peer, message.directory):
             return
         progress = self.progress[peer]
-        progress.heard = True
+        progress.hear(self._node.now)
         if not message.accepted:
             self._refused(progress, message)
             self._send_entries(peer, progress)
@@ -259,19 +259,16 @@ class Leadership:
         except RequestError as error:
             self._node.emit(MembershipRefused(str(error), self._node.node_id))
             return
-        if self._could_commit(after):
-            self._propose_membership(after)
-        else:
-            reason = "too few of those who would vote were heard lately: it might never be committed"
-            self._node.emit(MembershipRefused(reason, self._node.node_id))
+        self._propose_membership(after)
 
     def _could_commit(self, after: Membership) -> bool:
-        """Whether those who would vote live, as far as known; of who is new here nothing is (as etcd's strict check).
+        """Whether those who would vote were heard lately; of who is new here nothing is known (etcd's strict check).
 
         Taking a living voter out while another one is dead can leave a group that never has a majority again.
         """
+        since = self._node.now - self._node.config.election_timeout_s_min
         lives = dict.fromkeys(after.members(), True)
-        lives.update({peer: progress.heard or progress.was_heard for peer, progress in self.progress.items()})
+        lives.update({peer: progress.heard_at >= since for peer, progress in self.progress.items()})
         lives[self._node.node_id] = True
         return after.vote_result(lives) is VoteResult.WON
 
@@ -289,6 +286,8 @@ class Leadership:
         arrived = leave_joint(after) if after.is_joint() else after
         if not reason and arrived == self._membership:
             reason = "nothing would change"
+        if not reason and not self._could_commit(after):
+            reason = "too few of those who would vote were heard lately: it might never be committed"
         if reason:
             self._node.emit(MembershipRefused(reason, self._node.node_id))
             return
@@ -449,7 +448,7 @@ class Leadership:
         if not self._counts(peer, message.directory):
             return
         progress = self.progress[peer]
-        progress.heard = True
+        progress.hear(self._node.now)
         if progress.snapshot is None or progress.snapshot[0] != message.index:
             return
         if message.offset != progress.snapshot_offset and message.offset <= len(progress.snapshot[2]):
@@ -498,7 +497,7 @@ class Leadership:
         if not self._counts(peer, message.directory):
             return
         progress = self.progress[peer]
-        progress.heard = True
+        progress.hear(self._node.now)
         progress.round = max(progress.round, message.round)
         if self._reads or self._lease_round:
             self._confirm_rounds()

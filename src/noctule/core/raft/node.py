@@ -152,7 +152,11 @@ class RaftNode:
     # The four methods of a machine -----------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
-        """Take one event in; return what is to be done, in order. Raises only `InternalError`, a bug."""
+        """Take one event in; return what is to be done, in order.
+
+        Raises `InternalError`, a bug, and `StorageError` when a peer sent a membership that cannot be read; this
+        replica must not go on then.
+        """
         self.now = now
         _HANDLERS[type(event)](self, event)
         return self._gathered()
@@ -348,7 +352,8 @@ class RaftNode:
     def read_index(self, context: int, *, lease: bool = False) -> None:
         """Begin a ReadIndex round (thesis 6.4), through the leader if another one leads.
 
-        The effect `ReadReady` or `ReadRefused` tells, within the shortest election timeout on a follower.
+        No two reads of a node may have the same context, in whichever of its lives: an answer may come late. The effect
+        `ReadReady` or `ReadRefused` tells, within the shortest election timeout on a follower.
         """
         if self.leadership is not None:
             self.leadership.read(context, self.node_id, lease=lease)

@@ -8,6 +8,8 @@ the follower needs are compacted away.
 from collections import deque
 from enum import StrEnum
 
+from noctule.base.ids import Instant
+
 
 class ProgressState(StrEnum):
     """How the leader sends to this follower."""
@@ -23,6 +25,7 @@ class Progress:
     __slots__ = (
         "chunk_sent_at",
         "heard",
+        "heard_at",
         "in_flight",
         "match",
         "match_before",
@@ -33,7 +36,6 @@ class Progress:
         "snapshot",
         "snapshot_offset",
         "state",
-        "was_heard",
     )
 
     def __init__(self, next_index: int) -> None:
@@ -50,14 +52,18 @@ class Progress:
         """Whether it answered a heartbeat since it was last sent something again."""
         self.heard = True
         """Whether the follower said anything since the last quorum check."""
-        self.was_heard = True
-        """Whether it did between the two before."""
+        self.heard_at = Instant(float("-inf"))
+        """When it last said anything in this term."""
         self.round = 0
         """The newest read round it confirmed."""
         self.snapshot: tuple[int, int, bytes] | None = None
         """In SNAPSHOT: (index, term, data) on its way; None while it is being loaded."""
         self.snapshot_offset = 0
         self.chunk_sent_at = 0.0
+
+    def hear(self, now: Instant) -> None:
+        """It said something."""
+        self.heard, self.heard_at = True, now
 
     def become_probe(self) -> None:
         """Find the place again, from what is known to match."""

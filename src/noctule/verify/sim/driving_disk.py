@@ -39,7 +39,8 @@ class HandDisk:
     def keep(self, stored: Persist | SaveSnapshot) -> None:
         """Something is durable now. Raises `InternalError` when it would leave a hole in the log."""
         if isinstance(stored, SaveSnapshot):
-            self.snapshot = Snapshot(stored.index, stored.term, stored.data)
+            if self.snapshot is None or stored.index > self.snapshot.index:  # Files are found by their index.
+                self.snapshot = Snapshot(stored.index, stored.term, stored.data)
             return
         if stored.hard_state is not None:
             self.hard_state = stored.hard_state
