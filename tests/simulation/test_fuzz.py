@@ -16,6 +16,7 @@ from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import VoteReply
 from noctule.core.raft.node import _HANDLERS, _STEPS, RaftNode
 from noctule.core.raft.quorum import committed_index, vote_result
+from noctule.core.raft.reads import Read
 from noctule.verify.sim.fuzz import Fuzzer
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 
@@ -108,7 +109,7 @@ def _forget_promises(patch: pytest.MonkeyPatch) -> None:
 
 def _read_by_lease_while_handing_over(patch: pytest.MonkeyPatch) -> None:
     """A leader that told another to campaign goes on reading by its lease."""
-    patch.setattr(Leadership, "_holds_lease", lambda self: self._node.now < self._lease_until)
+    patch.setattr(Leadership, "_holds_lease", lambda self: self._rounds.holds_lease(self._node.now))
 
 
 def _read_without_a_round(patch: pytest.MonkeyPatch) -> None:
@@ -116,7 +117,7 @@ def _read_without_a_round(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         Leadership,
         "read",
-        lambda self, context, asker, lease=False: self._answer_read(context, self._node.commit, asker),
+        lambda self, context, asker, lease=False: self._answer_read(Read(context, self._node.commit, asker)),
     )
 
 

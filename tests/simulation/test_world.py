@@ -15,6 +15,7 @@ from noctule.adapters.wal_format import FrameHeader
 from noctule.base.errors import NoctuleError
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.node import RaftNode
+from noctule.core.raft.reads import Read
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.verify.sim.coverage import RARE
@@ -95,7 +96,7 @@ def _commit_by_counting_older_terms(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads are served and followers told without a commit in the own term (paper, figure 8)."""
 
     def read(self: Leadership, context: int, asker: int, *, lease: bool = False) -> None:
-        self._answer_read(context, self._node.applied, asker)
+        self._answer_read(Read(context, self._node.applied, asker))
 
     monkeypatch.setattr(Leadership, "read", read)
 

@@ -1,1 +1,4 @@
-"""Consensus of one group. Read messages.py, events.py, log.py, progress.py, quorum.py, node.py, leadership.py."""
+"""Consensus of one group.
+
+Read messages.py, events.py, quorum.py, membership.py, log.py, progress.py, reads.py, node.py, leadership.py.
+"""

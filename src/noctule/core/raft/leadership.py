@@ -42,6 +42,7 @@ from noctule.core.raft.messages import (
 )
 from noctule.core.raft.progress import Progress, ProgressState
 from noctule.core.raft.quorum import VoteResult
+from noctule.core.raft.reads import Read, ReadRounds
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -68,15 +69,9 @@ class Leadership:
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
-        self._round = 0
-        self._reads: list[tuple[int, int, int, int]] = []
-        """(round, context, index, who asked) of reads not yet confirmed, in order."""
+        self._rounds = ReadRounds()
         self._reads_before_noop: list[tuple[int, int]] = []
         """(context, who asked)."""
-        self._lease_until = Instant(float("-inf"))
-        self._lease_round = 0
-        """The round that is to prolong the lease; 0 is none."""
-        self._lease_asked_at = Instant(0.0)
         self._transfer_target = 0
         self._transfer_deadline = Instant(0.0)
         self._has_told_to_campaign = False
@@ -97,7 +92,7 @@ class Leadership:
 
     def end(self) -> None:
         """Leadership is lost: reads on their way are refused. They changed nothing, so all may be tried again."""
-        waiting = [*self._reads_before_noop, *((context, asker) for _, context, _, asker in self._reads)]
+        waiting = [*self._reads_before_noop, *((read.context, read.asker) for read in self._rounds.waiting())]
         for context, asker in waiting:
             if asker == self._node.node_id:  # The others notice the change of leader themselves.
                 self._node.emit(ReadRefused(context, 0))
@@ -145,12 +140,11 @@ class Leadership:
     def _heartbeat(self) -> None:
         node = self._node
         self._heartbeat_at = Instant(node.now + node.config.heartbeat_s)
-        if node.config.lease_s and not self._lease_round:
-            self._round += 1
-            self._lease_round, self._lease_asked_at = self._round, node.now
+        if node.config.lease_s:
+            self._rounds.begin_for_lease(node.now)
         for peer, progress in self.progress.items():
             # The follower may not hold the leader's entries beyond `match`, so it must not commit them.
-            node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._round))
+            node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._rounds.newest))
 
     # Replication -----------------------------------------------------------------------------------------------------
 
@@ -318,7 +312,7 @@ class Leadership:
         self._is_settled = False
         self._dismissed = set()
         # Two changes further on, a majority might know nothing of what was promised before the first.
-        self._lease_until, self._lease_round = Instant(float("-inf")), 0
+        self._rounds.drop_lease()
         self._confirm_rounds()  # Fewer may be needed now, perhaps nobody who would still answer.
 
     def _follow_membership(self) -> None:
@@ -353,7 +347,7 @@ class Leadership:
         node, match = self._node, self.progress[peer].match
         if match < node.log.membership_index:
             return False
-        node.send(peer, Heartbeat(node.term, min(match, node.commit), self._round))
+        node.send(peer, Heartbeat(node.term, min(match, node.commit), self._rounds.newest))
         self._forget_dismissed(peer)
         return True
 
@@ -472,25 +466,25 @@ class Leadership:
             # acknowledged (etcd-io/etcd#7331).
             self._reads_before_noop.append((context, asker))
         elif (lease and self._holds_lease()) or self._is_alone():
-            self._answer_read(context, node.commit, asker)
+            self._answer_read(Read(context, node.commit, asker))
         else:
-            self._round += 1
-            self._reads.append((self._round, context, node.commit, asker))
+            self._rounds.begin(Read(context, node.commit, asker))
             self._heartbeat()
 
-    def _answer_read(self, context: int, index: int, asker: int) -> None:
+    def _answer_read(self, read: Read) -> None:
         node = self._node
-        if asker == node.node_id:
-            node.emit(ReadReady(context, index))
+        if read.asker == node.node_id:
+            node.emit(ReadReady(read.context, read.index))
         else:
-            node.send(asker, ReadReply(node.term, context, index))
+            node.send(read.asker, ReadReply(node.term, read.context, read.index))
 
     def _is_alone(self) -> bool:
         return self._membership.vote_result({self._node.node_id: True}) is VoteResult.WON
 
     def _holds_lease(self) -> bool:
         """Whether a majority still keeps its promise to elect no other, by the slowest clock allowed (thesis 6.4.1)."""
-        return self._node.now < self._lease_until and not self._transfer_target and not self._has_told_to_campaign
+        is_handed_over = self._transfer_target or self._has_told_to_campaign
+        return not is_handed_over and self._rounds.holds_lease(self._node.now)
 
     def heartbeat_reply(self, peer: int, message: HeartbeatReply) -> None:
         """A follower confirmed the term: reads of that round and before are nearer to ready."""
@@ -499,7 +493,7 @@ class Leadership:
         progress = self.progress[peer]
         progress.hear(self._node.now)
         progress.round = max(progress.round, message.round)
-        if self._reads or self._lease_round:
+        if self._rounds.is_awaited:
             self._confirm_rounds()
         progress.responsive = True
         if peer in self._membership.returning:
@@ -508,19 +502,11 @@ class Leadership:
     def _confirm_rounds(self) -> None:
         node = self._node
         rounds = {peer: progress.round for peer, progress in self.progress.items()}
-        rounds[node.node_id] = self._round
+        rounds[node.node_id] = self._rounds.newest
         confirmed = self._membership.committed_index(rounds)
-        if 0 < self._lease_round <= confirmed:
-            # Counted from when it was asked for: the promises were made later, so they end later.
-            lease_s = node.config.lease_s * (1 - node.config.clock_drift_max)
-            self._lease_until, self._lease_round = Instant(self._lease_asked_at + lease_s), 0
-        ready = 0
-        for number, context, index, asker in self._reads:
-            if number > confirmed:
-                break
-            self._answer_read(context, index, asker)
-            ready += 1
-        del self._reads[:ready]
+        lease_s = node.config.lease_s * (1 - node.config.clock_drift_max)
+        for read in self._rounds.confirm(confirmed, lease_s):
+            self._answer_read(read)
 
     # Transfer --------------------------------------------------------------------------------------------------------
 

@@ -61,6 +61,7 @@ from noctule.core.raft.messages import (
     VoteRequest,
 )
 from noctule.core.raft.quorum import VoteResult
+from noctule.core.raft.reads import FollowerReads
 
 
 class Role(StrEnum):
@@ -134,8 +135,7 @@ class RaftNode:
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
-        self._reads: dict[int, tuple[Instant, int | None]] = {}
-        """By context, of reads while another leads: until when they wait, and the index that the leader answered."""
+        self._reads = FollowerReads()
         self._incoming: _IncomingSnapshot | None = None
         self._persists_in_flight = 0
         self.now = now
@@ -166,7 +166,7 @@ class RaftNode:
         if self.leadership is not None:
             return self.leadership.next_deadline()
         if self._reads:
-            return min(self._election_deadline, *(until for until, _ in self._reads.values()))
+            return min(self._election_deadline, self._reads.next_deadline())
         return self._election_deadline
 
     def check(self) -> None:
@@ -251,14 +251,11 @@ class RaftNode:
             self._release_reads()
 
     def _release_reads(self) -> None:
-        for context, (_, index) in list(self._reads.items()):
-            if index is not None and index <= self.applied:
-                del self._reads[context]
-                self.emit(ReadReady(context, index))
+        for context, index in self._reads.take_ready(self.applied):
+            self.emit(ReadReady(context, index))
 
     def _refuse_reads(self, until: Instant) -> None:
-        for context in [context for context, (deadline, _) in self._reads.items() if deadline <= until]:
-            del self._reads[context]
+        for context in self._reads.take_late(until):
             self.emit(ReadRefused(context, self.leader))
 
     def tell_membership(self) -> None:
@@ -358,7 +355,7 @@ class RaftNode:
         if self.leadership is not None:
             self.leadership.read(context, self.node_id, lease=lease)
         elif self.leader:
-            self._reads[context] = (Instant(self.now + self.config.election_timeout_s_min), None)
+            self._reads.ask(context, Instant(self.now + self.config.election_timeout_s_min))
             self.send(self.leader, ReadRequest(self.term, context))
         else:
             self.emit(ReadRefused(context, 0))
@@ -625,9 +622,8 @@ class RaftNode:
             self.leadership.read(message.context, sender)
 
     def _step_read_reply(self, _sender: int, message: ReadReply) -> None:
-        if message.context in self._reads:
-            self._reads[message.context] = (self._reads[message.context][0], message.index)
-            self._release_reads()
+        self._reads.answered(message.context, message.index)
+        self._release_reads()
 
     # Roles -----------------------------------------------------------------------------------------------------------
 

@@ -75,6 +75,7 @@ RARE = (
     "frame doubled",
     "frame lost",
     "kill",
+    "minority left down",
     "pause",
     "power cut",
     "power cut of all",

@@ -49,6 +49,10 @@ class Faults:
         self._world = world
         self._chance = world.chance
         self._is_healed = False
+        self._bears_losses = False
+        """Whether every group has all nodes as voters, all the time."""
+        self._stay_down: set[int] = set()
+        """Nodes that nobody starts any more."""
 
     def schedule(self, fault_s: float, names: Collection[str] = ()) -> None:
         """Draw what the network and the disks are like, and what happens when, of the faults of these names only.
@@ -69,23 +73,37 @@ class Faults:
         kinds = [fault for fault in self.table if fault.__name__ in names]
         if not names:
             kinds = chance.sample(self.table, chance.randint(2, len(self.table)))
+        self._bears_losses = not {self.flip_bits, self.replace_disk, self.change_members} & set(kinds)
         self._tend_members()
         for _ in range(chance.randrange(2, FAULTS_MAX)):
             at_s = chance.uniform(min(0.5, fault_s / 2), fault_s)
             world.time.after(at_s, partial(chance.choice(kinds), chance.choice(world.nodes)))
 
     def heal(self) -> None:
-        """Everything works again."""
+        """Everything works again; in some worlds a minority stays down, and the others must do without it.
+
+        Not where disks are lost or members change: there those that run may be no majority of the voters.
+        """
         world = self._world
         self._is_healed = True
+        if self._bears_losses and self._chance.random() < 0.5:
+            self._stay_down = set(self._chance.sample(world.nodes, (len(world.nodes) - 1) // 2))
+            world.count("minority left down")
         world.network.faults = NetworkFaults()
         world.network.cuts.clear()
         for disk in world.disks.values():
             disk.slow_sync, disk.sync_s_max = 0.0, SYNC_S_MAX
         for node in world.nodes:
-            if world.machines[node].failure or world.disks[node].files.failing:
+            if node in self._stay_down or world.machines[node].failure or world.disks[node].files.failing:
                 world.crash(node)
-            world.restart(node)
+            if node not in self._stay_down:
+                world.restart(node)
+
+    def bring_back(self) -> None:
+        """Whoever stayed down comes back, too."""
+        self._stay_down = set()
+        for node in self._world.nodes:
+            self._world.restart(node)
 
     # Processes -------------------------------------------------------------------------------------------------------
 
@@ -127,6 +145,8 @@ class Faults:
 
     def _restart(self, node: int) -> None:
         """A machine that crashed once may do so again soon, or at once, in its recovery."""
+        if node in self._stay_down:
+            return
         self._world.restart(node)
         if self._chance.random() < 0.2 and not self._is_healed:
             delay_s = self._chance.uniform(0, self._chance.choice((0.05, 1.0)))

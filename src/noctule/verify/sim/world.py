@@ -186,6 +186,7 @@ class World:
                 raise LivenessViolation(
                     f"{self.workload.done - before} operations in {HEAL_S_MAX} s after everything was healed"
                 )
+        self.faults.bring_back()
         self.workload.stopped = True
         while self.workload.in_flight:
             if self.time.now() > deadline or not self.time.step():
