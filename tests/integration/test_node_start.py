@@ -1,13 +1,16 @@
 """A node that cannot start leaves nothing behind, and says why in one line."""
 
+import asyncio
 import dataclasses
 import socket
 from pathlib import Path
 
 import pytest
 
+from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.errors import ConfigError
+from noctule.base.ids import META_GROUP
 from noctule.node.config import ClusterConfig, NodeConfig
 from noctule.node.node import LocalNode
 
@@ -26,5 +29,27 @@ async def test_a_start_that_failed_at_its_port_can_be_repeated(tmp_path: Path) -
         assert node.peer_port > 0
         with pytest.raises(ConfigError, match="is in use by the process with pid"):
             await LocalNode.open(config, SystemClock(), "0")
+    finally:
+        await node.stop()
+
+
+async def test_an_unforeseen_error_in_the_snapshot_thread_stops_the_node_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was raised into the event loop; the node went on, and nothing that waited for the snapshot was ever told."""
+    config = NodeConfig.tiny(tmp_path / "data", ClusterConfig(voters={1: "127.0.0.1:1"}, partition_count=2))
+    node = await LocalNode.open(config, SystemClock(), "0")
+    try:
+
+        def fail(_files: SnapshotFiles, _group: int) -> None:
+            raise RuntimeError("nobody thought of this")
+
+        monkeypatch.setattr(SnapshotFiles, "read", fail)
+        node.host.load_snapshot(META_GROUP)
+        async with asyncio.timeout(10):
+            while not node.host.failure:
+                await asyncio.sleep(0.01)
+        assert node.host.failure == "nobody thought of this"
+        assert "nobody thought of this" in node.readiness()
     finally:
         await node.stop()

@@ -125,8 +125,10 @@ class LocalNode:
         """Hand leadership over, finish what the disk was given, leave. Being killed instead loses nothing either."""
         await self.host.stop()
         await self.transport.close()
-        self._wal.close()
-        self._lock.release()
+        try:
+            self._wal.close()
+        finally:
+            self._lock.release()
 
     # The Node that servers see ---------------------------------------------------------------------------------------
 

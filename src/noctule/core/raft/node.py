@@ -41,6 +41,7 @@ from noctule.core.raft.events import (
     Tick,
     TransferLeadership,
 )
+from noctule.core.raft.incoming_snapshot import IncomingSnapshot
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import MARK, Membership, membership_in_snapshot
@@ -136,7 +137,7 @@ class RaftNode:
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
         self._reads = FollowerReads()
-        self._incoming: _IncomingSnapshot | None = None
+        self._incoming: IncomingSnapshot | None = None
         self._persists_in_flight = 0
         self.now = now
         # What one call of handle() gathers.
@@ -581,13 +582,13 @@ class RaftNode:
                 return  # One at a time; the leader asks again.
             if message.total > self.config.snapshot_bytes_max:
                 return
-            incoming = self._incoming = _IncomingSnapshot(message.index, message.index_term, message.total)
+            incoming = self._incoming = IncomingSnapshot(message.index, message.index_term, message.total)
         if incoming.take(message.offset, message.data):
             membership_in_snapshot(incoming.data)  # One without it must not reach the disk (moby/swarmkit#238).
             self.emit(SaveSnapshot(incoming.index, incoming.term, bytes(incoming.data)))
         self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data), self.directory))
 
-    def _install(self, incoming: "_IncomingSnapshot") -> None:
+    def _install(self, incoming: IncomingSnapshot) -> None:
         """A received snapshot is durable: let it take the place of log and state (figure 13, steps 6 to 8)."""
         if incoming.index <= self.commit:
             return
@@ -706,27 +707,6 @@ class RaftNode:
         self.emit(RoleChanged(role, self.term, leader))
         if self._reads:
             self._refuse_reads(Instant(float("inf")))
-
-
-class _IncomingSnapshot:
-    """A snapshot on its way in: the bytes so far, in order."""
-
-    __slots__ = ("data", "index", "saving", "term", "total")
-
-    def __init__(self, index: int, term: int, total: int) -> None:
-        self.index = index
-        self.term = term
-        self.total = total
-        self.data = bytearray()
-        self.saving = False
-
-    def take(self, offset: int, data: bytes) -> bool:
-        """Add a chunk if it is the next one; True once, when the last one came."""
-        if self.saving or offset != len(self.data) or offset + len(data) > self.total:
-            return False
-        self.data += data
-        self.saving = len(self.data) == self.total
-        return self.saving
 
 
 _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {

@@ -21,8 +21,7 @@ from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Change, ChangeKind
 from noctule.verify.sim.driving import Group, chosen
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
-
-EXIT_SAFETY, EXIT_LIVENESS = 10, 11
+from noctule.verify.sim.run import EXIT_CRASH, EXIT_LIVENESS, EXIT_SAFETY
 
 STEPS = 1_500
 MEMBERS_MAX = 6
@@ -322,6 +321,9 @@ WEIGHTS = [weight for weight, _ in _STEPS]
 ACTIONS = [step for _, step in _STEPS]
 
 
+_EXIT_CODES = {SafetyViolation: EXIT_SAFETY, LivenessViolation: EXIT_LIVENESS, InternalError: EXIT_CRASH}
+
+
 def main() -> int:
     """Run the seeds that the arguments name; 0 when all held, else as `run.py`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -337,7 +339,7 @@ def main() -> int:
         except (SafetyViolation, LivenessViolation, InternalError) as error:
             print(f"seed {seed}: {type(error).__name__}: {error}", file=sys.stderr)
             print(f"replay: make fuzz SEED={seed}", file=sys.stderr)
-            return EXIT_LIVENESS if isinstance(error, LivenessViolation) else EXIT_SAFETY
+            return _EXIT_CODES[type(error)]
     for what, count in sorted(total.items()):
         print(f"{count:>10}  {what}")
     print(f"{len(seeds)} seeds held")
