@@ -1,0 +1,1 @@
+"""The replicated state of the *meta* group: roster, partition map, migrations, settings. Read operations.py."""

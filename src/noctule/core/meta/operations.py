@@ -1,0 +1,195 @@
+"""What can be asked of *meta*: each operation is one entry of its log, checked and applied as a whole or refused.
+
+An operation travels as the command ``NOCTULE.META <bytes>``; its answer is MessagePack, or a `Failure` whose text
+begins with ``REFUSED`` when it cannot be done as things stand, and then nothing has changed. Operations name what they
+expect to find (a stage, a state), so that one that comes twice, or late, is refused instead of done again.
+A newer release may add fields with defaults; new operations need a feature that every member has.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+from msgspec import Struct
+
+from noctule.base.errors import StorageError
+from noctule.core.migration.merges import MergeStage
+from noctule.core.migration.stages import Stage
+from noctule.core.roster.members import Member, MemberState
+
+COMMAND = b"NOCTULE.META"
+
+
+class _Operation(Struct, frozen=True, tag_field="op", omit_defaults=True):
+    pass
+
+
+class Form(_Operation, tag="form", frozen=True):
+    """Form the cluster: its id, first members and partitions. Answers the cluster's id; once formed, always the same.
+
+    The partitions have contiguous ranges that differ by one slot at most, and `replicas[i]` holds number i + 1.
+    """
+
+    cluster_id: str
+    members: list[Member]
+    replicas: list[tuple[int, ...]]
+    replication_factor: int
+    settings: dict[str, int | float | str | bool] = {}
+
+
+class Admit(_Operation, tag="admit", frozen=True):
+    """Let a node in: gives it the next id and answers that. `nonce` is drawn by the node, so that a second try of the
+    same node is answered with the same id. `token` is the hash of a join token that must be valid; a one-time token is
+    used up."""
+
+    member: Member
+    """Its `id` is ignored."""
+    token: str
+    nonce: str
+
+
+class UpdateMember(_Operation, tag="update_member", frozen=True):
+    """A member tells where it is found, what it runs and can; empty fields and a weight below 0 change nothing."""
+
+    id: int
+    peer: str = ""
+    control: str = ""
+    http: str = ""
+    resp: str = ""
+    version: str = ""
+    features: tuple[str, ...] = ()
+    labels: dict[str, str] | None = None
+    weight: float = -1.0
+
+
+class SetMemberState(_Operation, tag="set_member_state", frozen=True):
+    """ACTIVE ↔ DRAINING; DRAINING → LEFT once nothing is on it; ACTIVE or DRAINING → REMOVED."""
+
+    id: int
+    state: MemberState
+
+
+class CreateToken(_Operation, tag="create_token", frozen=True):
+    """A join token, known by its hash only. One-time unless `reusable`; void from `expires_ms` on (0: never)."""
+
+    token: str
+    reusable: bool = False
+    expires_ms: int = 0
+    note: str = ""
+
+
+class RevokeToken(_Operation, tag="revoke_token", frozen=True):
+    """No node is let in by it any more."""
+
+    token: str
+
+
+class ChangeSettings(_Operation, tag="change_settings", frozen=True):
+    """Settings that may change while the cluster runs; `core.meta.settings` has the table with ranges."""
+
+    values: dict[str, int | float | str | bool]
+
+
+class BeginMigration(_Operation, tag="begin_migration", frozen=True):
+    """Begin to move a replica; answers the migration's id. Refused while the partition has another operation, over
+    the limit of concurrent ones, and when source or target do not fit. A dropped replica begins in UPDATE."""
+
+    partition: int
+    source: int
+    target: int
+    reason: str = ""
+
+
+class AdvanceMigration(_Operation, tag="advance_migration", frozen=True):
+    """From one stage to the next, as `stages.NEXT` allows. What it does to the map happens in the same entry."""
+
+    id: int
+    stage: Stage
+    """In which it is."""
+    to: Stage
+    note: str = ""
+
+
+class BeginSplit(_Operation, tag="begin_split", frozen=True):
+    """Divide a partition: slots from `at_slot` on will be the child's. Answers the child's id. The child is in the
+    map from now on, without slots."""
+
+    partition: int
+    at_slot: int
+    reason: str = ""
+
+
+class FinishSplit(_Operation, tag="finish_split", frozen=True):
+    """The child exists on a majority: it has its slots from now on."""
+
+    child: int
+
+
+class AbortSplit(_Operation, tag="abort_split", frozen=True):
+    """The split was never logged in the parent and never will be; the child is forgotten."""
+
+    child: int
+
+
+class BeginMerge(_Operation, tag="begin_merge", frozen=True):
+    """Give the slots and keys of `right` to `left`, its neighbour below it. Answers the merge's id."""
+
+    left: int
+    right: int
+    reason: str = ""
+
+
+class AdvanceMerge(_Operation, tag="advance_merge", frozen=True):
+    """FENCE → COPY → DONE, or back from FENCE or COPY to ABORTED; with DONE the map has one partition less."""
+
+    id: int
+    stage: MergeStage
+    to: MergeStage
+
+
+class PreferLeader(_Operation, tag="prefer_leader", frozen=True):
+    """Of a partition's replicas this one is to lead while all is well."""
+
+    partition: int
+    node: int
+
+
+class OpenFeature(_Operation, tag="open_feature", frozen=True):
+    """From now on the cluster does what needs this feature; refused unless every present member has it. For good."""
+
+    name: str
+
+
+Operation: TypeAlias = (
+    Form
+    | Admit
+    | UpdateMember
+    | SetMemberState
+    | CreateToken
+    | RevokeToken
+    | ChangeSettings
+    | BeginMigration
+    | AdvanceMigration
+    | BeginSplit
+    | FinishSplit
+    | AbortSplit
+    | BeginMerge
+    | AdvanceMerge
+    | PreferLeader
+    | OpenFeature
+)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Operation)
+
+
+def encode_operation(operation: Operation) -> list[bytes]:
+    """The command that asks for it."""
+    return [COMMAND, _encoder.encode(operation)]
+
+
+def decode_operation(data: bytes) -> Operation:
+    """The inverse, of the command's argument. Raises `StorageError`: a newer release may have asked for it."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"an operation of meta cannot be read: {error}") from error

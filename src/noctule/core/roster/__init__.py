@@ -1,0 +1,1 @@
+"""Who is in the cluster, and who of them seems alive. Read members.py."""
