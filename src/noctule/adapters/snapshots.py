@@ -95,6 +95,16 @@ class SnapshotFiles:
             data = self._files.read(path)
         return Snapshot(at, term, _parse(path, data, _HEADER.pack(_MAGIC, group, at, term)))
 
+    def groups(self) -> set[int]:
+        """The groups that have a file. Raises `StorageError`."""
+        with disk_errors("reading", self._directory):
+            names = self._files.names(self._directory)
+        return {int(match[1], 16) for match in map(_NAME.fullmatch, names) if match is not None}
+
+    def remove_all(self, group: int) -> None:
+        """Remove every snapshot of the group. Raises `StorageError`."""
+        self.remove_older(group, 1 << 64)
+
     def indexes(self, group: int) -> list[int]:
         """The indexes at which the group has files, oldest first; usually one."""
         return [index for index, _term in self._list(group)]

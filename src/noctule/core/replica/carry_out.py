@@ -60,10 +60,16 @@ class Carrier:
         self._peers = peers
         self._disk = disk
         self._touched: dict[GroupId, None] = {}
-        self._persists: list[tuple[GroupId, raft.Persist]] = []
+        self._persists: list[tuple[GroupId, Replica, raft.Persist]] = []
         """Of this turn."""
-        self._undurable: deque[tuple[int, GroupId, raft.Persist]] = deque()
-        """Handed to the disk, in order, each with its batch number."""
+        self._undurable: deque[tuple[int, GroupId, Replica, raft.Persist]] = deque()
+        """Handed to the disk, in order, each with its batch number and the replica that asked."""
+
+    def remove(self, group: GroupId) -> Replica:
+        """Take a replica out: it is asked nothing any more, and what it still has on its way to the disk frees no
+        message. Another one may be added under the same id at any time, by an entry in `replicas`."""
+        self._touched.pop(group, None)
+        return self.replicas.pop(group)
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
@@ -80,27 +86,29 @@ class Carrier:
                 self._carry(group, event, now)
         if self._persists:
             number = self._disk.flush()
-            self._undurable.extend((number, group, persist) for group, persist in self._persists)
+            self._undurable.extend((number, *persist) for persist in self._persists)
             self._persists.clear()
 
     def durable(self, number: int, now: Instant) -> None:
         """All batches up to `number` are durable: let go what waited for them. `end_turn` must follow."""
         waiting = self._undurable
         while waiting and waiting[0][0] <= number:
-            _, group, persist = waiting.popleft()
+            _, group, replica, persist = waiting.popleft()
+            if self.replicas.get(group) is not replica:
+                continue
             for message in persist.after:
                 self._peers.send(message.to, group, message.message)
             self.take(group, raft.Persisted(persist.index, persist.term), now)
 
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
-        peers, disk = self._peers, self._disk
-        for effect in self.replicas[group].handle(event, now):
+        peers, disk, replica = self._peers, self._disk, self.replicas[group]
+        for effect in replica.handle(event, now):
             match effect:  # In the order of how often each comes.
                 case raft.Send():
                     peers.send(effect.to, group, effect.message)
                 case raft.Persist():
                     disk.persist(group, effect)
-                    self._persists.append((group, effect))
+                    self._persists.append((group, replica, effect))
                 case Answer() | Refuse():
                     peers.answer(group, effect)
                 case raft.RoleChanged():
