@@ -9,8 +9,8 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeAlias, cast
 
 from msgspec import structs
 
@@ -26,8 +26,13 @@ from noctule.core.wire.frames import (
 
 log = logging.getLogger("noctule.transport")
 
+Address: TypeAlias = tuple[str, int]
+"""Host and port."""
+
 SEND_BUFFER_BYTES_MAX = 64 * 1024 * 1024
 """Bytes waiting for one peer; over it frames are dropped, which Raft and the router survive."""
+STRANGERS_MAX = 64
+"""Complaints about strangers that are remembered, so that each is logged once."""
 HANDSHAKE_TIMEOUT_S = 2.0
 RECONNECT_DELAY_S_MIN = 0.02
 RECONNECT_DELAY_S_MAX = 1.0
@@ -56,7 +61,12 @@ def refusal_of(own: Hello, other: Hello, expected: int | None) -> str:
         return f"node {other.node_id} speaks protocol {other.protocol}, node {own.node_id} speaks {own.protocol}"
     if other.cluster != own.cluster:
         return f"node {other.node_id} is of cluster {other.cluster!r}, node {own.node_id} of {own.cluster!r}"
-    if other.fingerprint != own.fingerprint:
+    if own.cluster_id and other.cluster_id and other.cluster_id != own.cluster_id:
+        return (
+            f"node {other.node_id} is of another cluster {own.cluster!r} than node {own.node_id}: "
+            f"{other.cluster_id}, not {own.cluster_id}"
+        )
+    if own.fingerprint and other.fingerprint and other.fingerprint != own.fingerprint:
         return f"nodes {own.node_id} and {other.node_id} have different cluster settings (voters, partitions)"
     if expected is not None and other.node_id != expected:
         return f"node {other.node_id} answers at the address of node {expected}"
@@ -145,18 +155,18 @@ class _Connection(asyncio.Protocol):
 
 
 class PeerTransport:
-    """This node's connections to all others."""
+    """This node's connections to all others, who are told to it by `set_peers` and may come and go."""
 
     def __init__(
         self,
         hello: Hello,
-        peers: dict[int, tuple[str, int]],
         receiver: Receiver,
         chance: random.Random,
         admit: Callable[[Hello], str] = lambda _: "",
     ) -> None:
         self.hello = hello
-        self.peers = peers
+        self.peers: Mapping[int, Address] = {}
+        """The others, and where to dial them; `set_peers` changes it."""
         self.receiver = receiver
         self.admit = admit
         """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
@@ -164,12 +174,17 @@ class PeerTransport:
         self.accepted: set[_Connection] = set()
         self.refusals: dict[int, str] = {}
         """For each peer that must not talk to us: why."""
+        self._strangers: dict[int, str] = {}
+        """What was last said of nodes that are no peers."""
         self._chance = chance
         self._outgoing: dict[int, _Connection] = {}
         self._incoming: dict[int, _Connection] = {}
         self._incarnations: dict[int, int] = {}
         self._server: asyncio.Server | None = None
-        self._diallers: list[asyncio.Task[None]] = []
+        self._is_dialling = False
+        self._diallers: dict[int, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        """Diallers that were cancelled and have not ended yet."""
         self.frames_dropped = 0
 
     async def listen(self, host: str, port: int) -> int:
@@ -182,11 +197,27 @@ class PeerTransport:
             ) from error
         return int(self._server.sockets[0].getsockname()[1])
 
+    def set_peers(self, addresses: Mapping[int, Address]) -> None:
+        """Know these peers and no others, from now on.
+
+        Once `dial` was called, new ones are dialled and those whose address changed are dialled anew. Those who are
+        left out are forgotten: their connections are closed and frames to them dropped. The receiver hears of what was
+        closed by this in a later turn of the loop, so it may call from anywhere.
+        """
+        before, self.peers = self.peers, dict(addresses)
+        for node in before:
+            if self.peers.get(node) != before[node]:
+                self._cease_dialling(node)
+            if node not in self.peers:
+                self._forget(node)
+        if self._is_dialling:
+            self.dial()
+
     def dial(self) -> None:
         """Begin to dial every peer, and keep dialling whoever is away."""
-        self._diallers = [
-            self.loop.create_task(self._keep_dialling(node), name=f"dial node {node}") for node in self.peers
-        ]
+        self._is_dialling = True
+        for node in self.peers.keys() - self._diallers.keys():
+            self._diallers[node] = self.loop.create_task(self._keep_dialling(node), name=f"dial node {node}")
 
     def send(self, to: int, frame: bytes) -> bool:
         """Send a frame; False when the peer is away or too far behind, and the frame is dropped."""
@@ -202,8 +233,9 @@ class PeerTransport:
 
     def disconnect(self) -> None:
         """Leave for good: stop listening and dialling, close every connection."""
-        for task in self._diallers:
-            task.cancel()
+        self._is_dialling = False
+        for node in self.peers:
+            self._cease_dialling(node)
         if self._server is not None:
             self._server.close()
         for connection in [*self._outgoing.values(), *self.accepted]:
@@ -212,7 +244,7 @@ class PeerTransport:
     async def close(self) -> None:
         """`disconnect`, and wait for the diallers to end."""
         self.disconnect()
-        await asyncio.gather(*self._diallers, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     # Called by connections -------------------------------------------------------------------------------------------
 
@@ -241,10 +273,31 @@ class PeerTransport:
 
     def refused(self, node: int, reason: str) -> None:
         """A peer and this node must not talk."""
-        if self.refusals.get(node) != reason:
+        complaints = self.refusals if node in self.peers else self._strangers
+        if complaints.get(node) != reason:
             log.error("peer_refused", extra={"fields": {"peer": node, "reason": reason}})
-        if node in self.peers:  # Strangers may call themselves anything; what they were told is in the log.
-            self.refusals[node] = reason
+        if len(self._strangers) >= STRANGERS_MAX:
+            self._strangers.clear()  # They may call themselves anything.
+        complaints[node] = reason
+
+    def _cease_dialling(self, node: int) -> None:
+        """No longer dial a peer, and close what was dialled."""
+        if (dialler := self._diallers.pop(node, None)) is not None:
+            dialler.cancel()
+            self._ending.add(dialler)
+            dialler.add_done_callback(self._ending.discard)
+        if (connection := self._outgoing.pop(node, None)) is not None:
+            connection.abort()
+            log.info("peer_disconnected", extra={"fields": {"peer": node}})
+            self.loop.call_soon(self.receiver.peer_disconnected, node)
+
+    def _forget(self, node: int) -> None:
+        """Close what a former peer dialled, and know nothing of it."""
+        for connection in self.accepted:
+            if connection.hello is not None and connection.hello.node_id == node:
+                connection.abort()  # `lost` will tell.
+        self.refusals.pop(node, None)
+        self._incarnations.pop(node, None)
 
     async def _keep_dialling(self, node: int) -> None:
         host, port = self.peers[node]

@@ -108,7 +108,8 @@ class LocalNode:
                 clock=clock,
             )
             addresses = {node: _split(address) for node, address in cluster.voters.items() if node != config.node_id}
-            transport = PeerTransport(hello, addresses, host, chance, peer_folders.admit)
+            transport = PeerTransport(hello, host, chance, peer_folders.admit)
+            transport.set_peers(addresses)
             node = cls(config, host, transport, wal, lock, clock, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()

@@ -26,7 +26,7 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     protocol: int
     cluster: str
     fingerprint: str
-    """Of the settings that must be equal everywhere."""
+    """Of the settings that must be equal everywhere; empty from a node that was given them when it joined."""
     node_id: int
     incarnation: int
     """A number drawn at each start of the process."""
@@ -37,6 +37,10 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     """Drawn when the node's data folder was made; 0 from a release that drew none."""
     directory: int = 0
     """Under which the node came back after it had lost what it had on disk (ADR 0013); 0 if it never did."""
+    cluster_id: str = ""
+    """Drawn when the cluster was made, so that two of one name are told apart; empty while the node knows none."""
+    control: str = ""
+    """host:port of its gRPC service; empty when it has none."""
 
 
 class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):

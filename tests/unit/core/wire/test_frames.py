@@ -68,7 +68,9 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(Refused, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
 )
 ENVELOPES = st.lists(st.tuples(st.integers(0, 16_384), MESSAGES), max_size=5)
-HELLO = Hello(1, "bats", "0123456789abcdef", 3, 77, "127.0.0.1:7403", "127.0.0.1:7503")
+HELLO = Hello(
+    1, "bats", "0123456789abcdef", 3, 77, "127.0.0.1:7403", "127.0.0.1:7503", cluster_id="c", control="127.0.0.1:7703"
+)
 
 
 def body_of(frame: bytes) -> bytes:
