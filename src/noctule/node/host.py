@@ -7,7 +7,7 @@ be asked.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from msgspec import structs
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.transport import PeerTransport
-from noctule.adapters.wal_format import Record
+from noctule.adapters.wal_format import Forgotten, Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
@@ -89,6 +89,8 @@ class Host:
         self._wal: WalWriter
         self._transport: PeerTransport
         self._records: list[Record] = []
+        self._forgotten: dict[int, list[GroupId]] = {}
+        """By the batch that makes it durable: whose snapshots are to be removed then."""
         self._batch_number = 0
         self._durable_number = 0
         self._turn_scheduled = False
@@ -151,6 +153,8 @@ class Host:
         try:
             self.router.flush()
             self.carrier.end_turn(self._clock.now(), self._clock.wall_ms())
+            if self._records:
+                self.flush()  # Of replicas that came or went, which asked for nothing themselves.
         except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return
@@ -177,6 +181,8 @@ class Host:
         """Hand an event to a replica, and end the turn soon."""
         if self.failure:
             return
+        if group not in self.carrier.replicas:
+            return  # Removed, and this was on its way.
         if isinstance(event, Submit) and self._wal.is_overloaded:
             self.switchboard.answer(group, Refuse(event.sender, event.origin, True, event.sequence))
         else:
@@ -184,6 +190,23 @@ class Host:
                 self.carrier.take(group, event, self._clock.now())
             except Exception as error:  # as in _turn
                 self._fail(error)
+        self.schedule_turn()
+
+    def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
+        """Take a replica in; `records` are durable before anything that it promises."""
+        self._records.extend(records)
+        self.carrier.add(group, replica)
+        self.schedule_turn()
+
+    def remove_replica(self, group: GroupId) -> None:
+        """Forget a replica and what is on disk of it.
+
+        First the log: a snapshot of a group that the log does not know is removed at the next start, a log without its
+        snapshot would be taken for damage.
+        """
+        self.carrier.remove(group)
+        self._records.append(Forgotten(group))
+        self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
         self.schedule_turn()
 
     def is_connected(self, node: int) -> bool:
@@ -262,6 +285,9 @@ class Host:
         self._durable_number = number
         if self.failure:
             return
+        while self._forgotten and (first := next(iter(self._forgotten))) <= number:
+            for group in self._forgotten.pop(first):
+                self._remove_snapshots(group)
         try:
             self.carrier.durable(number, self._clock.now())
         except Exception as error:  # as in _turn
@@ -328,6 +354,13 @@ class Host:
             self.take(group, raft.SnapshotSaved(index, term))
 
         self._in_snapshot_thread(work, lambda _: done())
+
+    def _remove_snapshots(self, group: GroupId) -> None:
+        def work() -> None:
+            if group not in self.carrier.replicas:  # Else another replica of it has come, and these may be its own.
+                self._snapshots.remove_all(group)
+
+        self._in_snapshot_thread(work, lambda _: None)
 
     def load_snapshot(self, group: GroupId) -> None:
         """In the snapshot thread."""

@@ -9,6 +9,7 @@ behind `Peers` and `Disk`.
 from collections import deque
 from typing import Protocol, assert_never
 
+from noctule.base.ensure import ensure
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
@@ -59,17 +60,28 @@ class Carrier:
         self.replicas = replicas
         self._peers = peers
         self._disk = disk
+        self.stirred: set[GroupId] = set(replicas)
+        """The groups that took an event since somebody last emptied this."""
         self._touched: dict[GroupId, None] = {}
         self._persists: list[tuple[GroupId, Replica, raft.Persist]] = []
         """Of this turn."""
         self._undurable: deque[tuple[int, GroupId, Replica, raft.Persist]] = deque()
         """Handed to the disk, in order, each with its batch number and the replica that asked."""
 
-    def remove(self, group: GroupId) -> Replica:
-        """Take a replica out: it is asked nothing any more, and what it still has on its way to the disk frees no
-        message. Another one may be added under the same id at any time, by an entry in `replicas`."""
+    def add(self, group: GroupId, replica: Replica) -> None:
+        """Take a replica in; there is none of that group now."""
+        ensure(group not in self.replicas, "a node has one replica of a group", group=group)
+        self.replicas[group] = replica
+        self.stirred.add(group)
+
+    def remove(self, group: GroupId) -> None:
+        """Take a replica out: it is asked nothing any more, and what it has on its way to the disk frees no message.
+
+        Whoever waits for its answers is not told. Another one of that group may be added at any time.
+        """
         self._touched.pop(group, None)
-        return self.replicas.pop(group)
+        del self.replicas[group]
+        self.stirred.discard(group)
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
@@ -102,6 +114,7 @@ class Carrier:
 
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
         peers, disk, replica = self._peers, self._disk, self.replicas[group]
+        self.stirred.add(group)
         for effect in replica.handle(event, now):
             match effect:  # In the order of how often each comes.
                 case raft.Send():
