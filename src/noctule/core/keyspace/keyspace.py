@@ -11,7 +11,7 @@ instead. So a key that one reader has seen expired can never come back after a f
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, Self
 
 from noctule.core.keyspace.commands import CommandSpec, find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
@@ -74,7 +74,7 @@ class Keyspace(State):
         return KeyspacePicture(slots, self.deadlines.copy())
 
     @classmethod
-    def load(cls, chunks: Iterable[bytes]) -> "Keyspace":
+    def load(cls, chunks: Iterable[bytes]) -> Self:
         """The keyspace that a picture's chunks tell of; `StorageError` when they are not whole and in order."""
         keyspace = cls()
         load_chunks(keyspace, chunks)

@@ -80,10 +80,17 @@ class _LoggedQuery(Struct, frozen=True, gc=False):
 class Replica:
     """One copy of one group on one node."""
 
-    def __init__(self, group: GroupId, consensus: RaftNode, policy: SnapshotPolicy, chance: random.Random) -> None:
+    def __init__(
+        self,
+        group: GroupId,
+        consensus: RaftNode,
+        policy: SnapshotPolicy,
+        chance: random.Random,
+        keyspace: Keyspace | None = None,
+    ) -> None:
         self.group = group
         self.raft = consensus
-        self.keyspace = Keyspace()
+        self.keyspace = Keyspace() if keyspace is None else keyspace
         self.sessions = ClientSessions()
         self.stamp_ms = 0
         """The stamp of the newest entry applied."""
@@ -416,7 +423,7 @@ class Replica:
             sessions = ClientSessions.load(dumped)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StorageError(f"the snapshot of group {self.group} cannot be read: {error}") from error
-        keyspace = Keyspace.load(source)
+        keyspace = type(self.keyspace).load(source)
         self.keyspace, self.sessions, self.stamp_ms = keyspace, sessions, stamp_ms
 
     def snapshot_restored(self, index: int) -> None:
