@@ -12,7 +12,7 @@ from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 
 from noctule.base.ensure import ensure
-from noctule.core.placement.slots import key_slot
+from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 Value: TypeAlias = bytes | dict[bytes, bytes]
 """A string, or a hash of fields; a hash is never empty."""
@@ -140,10 +140,22 @@ class State:
         self._heap = []
         self._orders = {}
 
-    def live_keys(self, now_ms: int) -> Iterator[bytes]:
-        """Every key that has not expired, in no particular order."""
+    def clear_slots(self, first: int, last: int) -> None:
+        """Remove what is in these slots, both inclusive; costs every key of theirs unless that is everything."""
+        cleared = [slot for slot in self.slots if first <= slot <= last]
+        if len(cleared) == len(self.slots):
+            self.clear()
+            return
+        for slot in cleared:
+            for key in list(self.slots[slot]):
+                self.remove(key)
+
+    def live_keys(self, now_ms: int, first: int = 0, last: int = SLOT_COUNT - 1) -> Iterator[bytes]:
+        """Every key of these slots (both inclusive) that has not expired, in no particular order."""
         deadlines = self.deadlines
-        for values in self.slots.values():
+        for slot, values in self.slots.items():
+            if not first <= slot <= last:
+                continue
             for key in values:
                 deadline = deadlines.get(key)
                 if deadline is None or deadline > now_ms:

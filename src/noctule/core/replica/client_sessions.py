@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.wire.values import decode_values, encode_values
 
@@ -60,6 +60,9 @@ class ClientSessions:
 
         An opening gives the new session's origin. A batch of a forgotten session, or of one that never was, changes
         nothing and gives `EXPIRED`. `stamp_ms` is that of the entry and must not fall from call to call.
+
+        A batch stops at its first `MOVED`, and so does every later one that was sent before the router knew: it has
+        them all carried out elsewhere, in order, and what was behind on the same key must not be done before.
         """
         sessions = self._sessions
         self._forget_unused(stamp_ms)
@@ -74,10 +77,17 @@ class ClientSessions:
             return Verdict.OUT_OF_ORDER
         if batch.sequence < session.next_sequence:
             return session.results.get(batch.sequence, [])
-        results = [execute(command) for command in batch.commands]
         kept = session.results
         for sequence in [sequence for sequence in kept if sequence < batch.acknowledged_below]:
             del kept[sequence]
+        results: list[Reply] = []
+        if not any(earlier and earlier[-1] is MOVED for earlier in kept.values()):
+            for command in batch.commands:
+                result = execute(command)
+                if result is MOVED:
+                    break
+                results.append(result)
+        results += [MOVED] * (len(batch.commands) - len(results))
         kept[batch.sequence] = results
         session.next_sequence += 1
         return results
