@@ -215,9 +215,7 @@ class Host:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         now = self._clock.now()
         if not self.failure:
-            for group, replica in self.carrier.replicas.items():
-                if replica.next_deadline() <= now:
-                    self.take(group, raft.Tick())
+            self._carry_on(lambda: self.carrier.tick(now))
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
