@@ -215,12 +215,19 @@ class Host:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         now = self._clock.now()
         if not self.failure:
-            self._carry_on(lambda: self.carrier.tick(now))
+            self._tick_groups(now)
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
                 self._free_segments()
         self.router.tick()
+
+    def _tick_groups(self, now: Instant) -> None:
+        try:
+            if self.carrier.tick(now):
+                self.schedule_turn()
+        except Exception as error:  # as in _turn
+            self._fail(error)
 
     def _balance(self, now: Instant) -> None:
         """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
