@@ -195,7 +195,7 @@ class Host:
     def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
         """Take a replica in; `records` are durable before anything that it promises."""
         self._records.extend(records)
-        self.carrier.add(group, replica)
+        self.carrier.add(replica)
         self.schedule_turn()
 
     def remove_replica(self, group: GroupId) -> None:
@@ -238,14 +238,19 @@ class Host:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         now = self._clock.now()
         if not self.failure:
-            for group, replica in self.carrier.replicas.items():
-                if replica.next_deadline() <= now:
-                    self.take(group, raft.Tick())
+            self._tick_groups(now)
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
                 self._free_segments()
         self.router.tick()
+
+    def _tick_groups(self, now: Instant) -> None:
+        try:
+            if self.carrier.tick(now):
+                self.schedule_turn()
+        except Exception as error:  # as in _turn
+            self._fail(error)
 
     def _balance(self, now: Instant) -> None:
         """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""

@@ -7,6 +7,7 @@ behind `Peers` and `Disk`.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Protocol, assert_never
 
 from noctule.base.ensure import ensure
@@ -14,7 +15,18 @@ from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
 from noctule.core.replica.events import Answer, EndOfTurn, Event, Refuse, WriteSnapshot
+from noctule.core.replica.leaders import Leaders
 from noctule.core.replica.replica import Replica
+from noctule.core.replica.timetable import Timetable
+
+TICKS_MAX = 500
+"""Groups that one `tick` gives their `Tick`, those that have waited longest: after a cold start all of them want to
+campaign at once, and what they say to each other must be read in between."""
+CAMPAIGN_PACE_S = 0.0002
+"""Between the campaigns of two groups whose leader's node was lost: thousands at once would only wait for each other in
+long frames."""
+RANK_S = 0.1
+"""Between the campaigns of two voters of one group, so that the first one has won before the next one asks."""
 
 
 class Peers(Protocol):
@@ -58,21 +70,33 @@ class Carrier:
 
     def __init__(self, replicas: dict[GroupId, Replica], peers: Peers, disk: Disk) -> None:
         self.replicas = replicas
+        self.leaders = Leaders()
+        self.suspected: set[int] = set()
+        """The nodes that seem gone, as `suspect` and `trust` told."""
         self._peers = peers
         self._disk = disk
-        self.stirred: set[GroupId] = set(replicas)
+        self.active: set[GroupId] = set(replicas)
         """The groups that took an event since somebody last emptied this."""
+        self._timetable = Timetable()
+        self._stirred: dict[GroupId, None] = {}
+        """The groups that took an event in this turn: their deadlines may be earlier now."""
         self._touched: dict[GroupId, None] = {}
+        """Those of them that have something to do at its end."""
         self._persists: list[tuple[GroupId, Replica, raft.Persist]] = []
         """Of this turn."""
         self._undurable: deque[tuple[int, GroupId, Replica, raft.Persist]] = deque()
         """Handed to the disk, in order, each with its batch number and the replica that asked."""
+        for replica in replicas.values():
+            self.add(replica)
 
-    def add(self, group: GroupId, replica: Replica) -> None:
-        """Take a replica in; there is none of that group now."""
-        ensure(group not in self.replicas, "a node has one replica of a group", group=group)
+    def add(self, replica: Replica) -> None:
+        """Take a replica in, of a group that is not here; from now on its time is kept."""
+        group = replica.group
+        ensure(self.replicas.get(group, replica) is replica, "a node has one replica of a group", group=group)
+        self.active.add(group)
         self.replicas[group] = replica
-        self.stirred.add(group)
+        self.leaders.change(group, replica.raft.leader)
+        self._timetable.note(group, replica.next_deadline())
 
     def remove(self, group: GroupId) -> None:
         """Take a replica out: it is asked nothing any more, and what it has on its way to the disk frees no message.
@@ -80,17 +104,20 @@ class Carrier:
         Whoever waits for its answers is not told. Another one of that group may be added at any time.
         """
         self._touched.pop(group, None)
+        self._stirred.pop(group, None)
+        self.active.discard(group)
+        self.leaders.forget(group)
         del self.replicas[group]
-        self.stirred.discard(group)
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
+        self._stirred[group] = None
         self._carry(group, event, now)
         if self.replicas[group].wants_turn:
             self._touched[group] = None
 
-    def end_turn(self, now: Instant, wall_ms: int) -> None:
-        """End the turn: entries, read rounds, one batch to the disk."""
+    def end_turn(self, now: Instant, wall_ms: int) -> Iterable[GroupId]:
+        """End the turn: entries, read rounds, one batch to the disk. Returns the groups that took an event in it."""
         if self._touched:
             touched, self._touched = self._touched, {}
             event = EndOfTurn(wall_ms)
@@ -100,6 +127,11 @@ class Carrier:
             number = self._disk.flush()
             self._undurable.extend((number, *persist) for persist in self._persists)
             self._persists.clear()
+        stirred, self._stirred = self._stirred, {}
+        self.active.update(stirred)
+        for group in stirred:
+            self._timetable.note(group, self.replicas[group].next_deadline())
+        return stirred
 
     def durable(self, number: int, now: Instant) -> None:
         """All batches up to `number` are durable: let go what waited for them. `end_turn` must follow."""
@@ -112,9 +144,29 @@ class Carrier:
                 self._peers.send(message.to, group, message.message)
             self.take(group, raft.Persisted(persist.index, persist.term), now)
 
+    # Time ------------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> Instant:
+        """Before this instant no group is due; `END_OF_TIME` while all of them sleep."""
+        return self._timetable.next_deadline()
+
+    def tick(self, now: Instant) -> int:
+        """Give their `Tick` to groups that are due, `TICKS_MAX` at most; returns how many. `end_turn` must follow."""
+        ticked = 0
+        for group in self._timetable.take_due(now, TICKS_MAX):
+            replica = self.replicas.get(group)
+            if replica is None:
+                continue
+            deadline = replica.next_deadline()
+            if deadline <= now:
+                self.take(group, raft.Tick(), now)
+                ticked += 1
+            else:
+                self._timetable.note(group, deadline)
+        return ticked
+
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
         peers, disk, replica = self._peers, self._disk, self.replicas[group]
-        self.stirred.add(group)
         for effect in replica.handle(event, now):
             match effect:  # In the order of how often each comes.
                 case raft.Send():
@@ -125,6 +177,7 @@ class Carrier:
                 case Answer() | Refuse():
                     peers.answer(group, effect)
                 case raft.RoleChanged():
+                    self.leaders.change(group, effect.leader)
                     peers.role_changed(group, effect)
                 case WriteSnapshot():
                     disk.write_snapshot(group, effect)

@@ -5,7 +5,7 @@ instant, one batch for a turn, and a failed disk is final.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,8 +44,6 @@ class Machine:
         self.is_recovering = True
         self.failure = ""
         """Why it no longer acknowledges anything."""
-        self._touched: dict[GroupId, None] = {}
-        """The groups that took an event in this turn."""
         self._last_states: dict[GroupId, tuple[object, ...]] = {}
         self._membership_indexes: dict[GroupId, int] = {}
         """Where the membership in force stands."""
@@ -74,7 +72,6 @@ class Machine:
         )
         self.router = self.switchboard.router
         self.carrier = Carrier(self.replicas, self.switchboard, self)
-        self._all_groups = dict.fromkeys(self.replicas)
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -175,15 +172,15 @@ class Machine:
             self.router.tick()
             return
         self.router.flush()
-        self.carrier.end_turn(self.world.time.now(), self.wall_ms())
+        stirred = self.carrier.end_turn(self.world.time.now(), self.wall_ms())
         for to, envelopes in self.switchboard.take_outgoing().items():
             self.world.transmit(self.node_id, to, envelopes)
-        self.world.turned(self)
+        self.world.turned(self, self._changed(stirred))
 
-    def take_changed(self) -> list[tuple[GroupId, RaftNode]]:
+    def _changed(self, stirred: Iterable[GroupId]) -> list[tuple[GroupId, RaftNode]]:
         """The replicas whose state is another than after the turn before; most messages change nothing."""
         changed = []
-        for group in self._touched:
+        for group in stirred:
             consensus = self.replicas[group].raft
             log = consensus.log
             state = (
@@ -198,16 +195,14 @@ class Machine:
             if self._last_states.get(group) != state:
                 self._last_states[group] = state
                 changed.append((group, consensus))
-        self._touched.clear()
         return changed
 
     def _tick(self) -> None:
         self.world.time.after(TICK_S, self._wake_for_tick)
         now = self.world.time.now()
         if not self.failure:
-            for group, replica in self.replicas.items():
-                if replica.next_deadline() <= now:
-                    self.take(group, raft.Tick())
+            if self.carrier.tick(now):
+                self.schedule_turn()
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
                 self._free_segments()
@@ -244,7 +239,6 @@ class Machine:
         """One event for one group."""
         if self.failure:
             return
-        self._touched[group] = None
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()
 
@@ -296,7 +290,6 @@ class Machine:
         if self.failure:
             return
         self.carrier.durable(number, self.world.time.now())
-        self._touched.update(self._all_groups)
         self.schedule_turn()
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:

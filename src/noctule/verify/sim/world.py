@@ -6,16 +6,18 @@ world, event by event: all chance comes from one generator, and nothing depends 
 
 import hashlib
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from noctule.base.errors import RequestError
+from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import partition_table
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.node import RaftNode
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.wire.frames import Envelope
 from noctule.node.recovery import ReplicaSettings
@@ -160,10 +162,10 @@ class World:
 
         self.network.send(sender, to, envelopes, deliver)
 
-    def turned(self, machine: Machine) -> None:
+    def turned(self, machine: Machine, changed: Iterable[tuple[GroupId, RaftNode]]) -> None:
         """A machine ended a turn: check what changed on it, and note it in the trace."""
         changes = [b"%d %d" % (round(self.time.now() * 1e6), machine.node_id)]
-        for group, consensus in machine.take_changed():
+        for group, consensus in changed:
             self.invariants.changed(machine, group, consensus)
             changes.append(b" %d %d %d %d" % (group, consensus.term, consensus.commit, consensus.log.last_index))
         self._trace.update(b"".join(changes))
