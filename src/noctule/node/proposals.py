@@ -1,13 +1,13 @@
 """Operations on their way to *meta*: one for each purpose at a time, tried again by whoever still wants it."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Hashable
 
-import msgspec
-
+from noctule.base.errors import OutcomeUnknownError, UnavailableError
 from noctule.base.ids import Instant
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.meta.operations import Operation, encode_operation
+from noctule.core.meta.operations import REFUSED, Answer, Operation, decode_answer, encode_operation
 from noctule.node.api import ReplySink
 
 log = logging.getLogger("noctule.node")
@@ -63,6 +63,25 @@ class _Answer:
             self._done(reply)
 
 
-def decode_answer(reply: Reply) -> object:
-    """What *meta* answered to an operation, a `Failure` as it is."""
-    return msgspec.msgpack.decode(reply) if isinstance(reply, bytes) else reply
+async def ask_meta(submit: Callable[[list[bytes], ReplySink], None], operation: Operation) -> Answer:
+    """Have *meta* do an operation; returns what it answered.
+
+    Raises `RequestError` when it is refused, `UnavailableError` when it was not done in time, and `OutcomeUnknownError`
+    when that is not known: an operation names what it expects, so it may be asked for again.
+    """
+    answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    submit(encode_operation(operation), _Waiting(answered))
+    reply = await answered
+    if isinstance(reply, Failure) and not reply.text.startswith(REFUSED):
+        kind = OutcomeUnknownError if reply.text.startswith(b"UNKNOWN") else UnavailableError
+        raise kind(reply.text.decode("utf-8", "replace"))
+    return decode_answer(reply)
+
+
+class _Waiting:
+    def __init__(self, answered: "asyncio.Future[Reply]") -> None:
+        self._answered = answered
+
+    def deliver(self, reply: Reply) -> None:
+        if not self._answered.done():
+            self._answered.set_result(reply)

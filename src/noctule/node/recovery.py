@@ -16,7 +16,9 @@ from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdenti
 from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import DamagedLogError, StorageError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import Partition
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
@@ -69,13 +71,14 @@ def records_of(group: GroupId, persist: Persist) -> list[Record]:
 
 
 def make_replica(
-    group: GroupId, settings: ReplicaSettings, now: Instant, chance: random.Random, initial: Sequence[int] = ()
+    partition: Partition, settings: ReplicaSettings, now: Instant, chance: random.Random
 ) -> tuple[Replica, list[Record]]:
-    """A replica of a group that has none here, and what must be in the log before anything else of it.
+    """A replica of a partition that has none here, and what must be in the log before anything else of it.
 
-    With `initial`, the voters of a new group, it begins as all of them do: with one entry that says so, as if it had
-    been agreed on. Without, it knows nobody, and the group will tell it who belongs.
+    In a new group it begins as all of its first voters do: with entries that say who they are, as if they had been
+    agreed on. In one that has changed since, it knows nobody, and the group will tell it who belongs.
     """
+    group, initial = GroupId(partition.id), partition.initial
     log, hard_state = RaftLog(), HardState()
     records: list[Record] = []
     if initial:
@@ -305,4 +308,5 @@ def _replica(
         directory=settings.directory,
         first_timeout_s=settings.first_timeout_s if is_preferred else None,
     )
-    return Replica(group, consensus, settings.policy, random.Random(chance.getrandbits(64)))
+    keyspace = MetaState() if group == META_GROUP else None
+    return Replica(group, consensus, settings.policy, random.Random(chance.getrandbits(64)), keyspace)

@@ -10,7 +10,10 @@ import logging
 from collections.abc import Mapping
 from typing import Protocol
 
+import msgspec
+
 from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.meta.operations import UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition
 from noctule.core.replica.events import Event
@@ -37,7 +40,7 @@ class Premises(Protocol):
     """What a steward needs of the node it serves."""
 
     replicas: dict[GroupId, Replica]
-    stirred: set[GroupId]
+    active: set[GroupId]
     """The groups that took an event since somebody last emptied this."""
     requests: dict[GroupId, int]
     """Commands that groups led here took since somebody last emptied this."""
@@ -51,7 +54,7 @@ class Premises(Protocol):
     def take(self, group: GroupId, event: Event) -> None:
         """One event for one group."""
 
-    def set_members(self, members: Mapping[int, Member]) -> None:
+    def set_members(self, cluster_id: str, members: Mapping[int, Member]) -> None:
         """These are the present members, this node perhaps among them: connect to the others, and to nobody else."""
 
     def is_alive(self, node: int) -> bool:
@@ -78,6 +81,8 @@ class Steward:
         self.proposals = proposals
         self.mover = Mover(node_id, self, premises, proposals)
         self.governor = Governor(node_id, self, premises, proposals)
+        self.own: Member | None = None
+        """What this node is to be in the roster; None until its doors are open."""
         self._premises = premises
         self._router = router
         self._pending: dict[GroupId, Instant] = {}
@@ -85,6 +90,8 @@ class Steward:
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
         self._lead_at = self._report_at = Instant(0.0)
+        self._busy_before: set[GroupId] = set()
+        """The groups whose last report told of requests: without any since, that is news."""
 
     @property
     def meta(self) -> MetaState:
@@ -108,6 +115,7 @@ class Steward:
         if now >= self._report_at:
             self._report_at = Instant(now + REPORT_S)
             self._report(now)
+            self._tell_own(meta)
 
     @property
     def is_settled(self) -> bool:
@@ -130,15 +138,19 @@ class Steward:
 
     def _take_changes(self, meta: MetaState, now: Instant) -> None:
         changes = meta.take_changes()
-        for group in sorted(changes.partitions):
-            self._pending.setdefault(GroupId(group), now)
+        groups = {GroupId(group) for group in changes.partitions}
+        if changes.everything:  # What is gone cannot be among them.
+            groups |= self._premises.replicas.keys() - {META_GROUP}
+            self._router.map = meta.map
+        for group in sorted(groups):
+            self._pending.setdefault(group, now)
             if meta.map.get(group) is None:
-                self.board.forget(GroupId(group))
-        if changes.partitions:
-            self._router.map_changed([GroupId(group) for group in sorted(changes.partitions)])
+                self.board.forget(group)
+        if groups:
+            self._router.map_changed(sorted(groups))
         if changes.members and meta.roster:
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(present)
+            self._premises.set_members(meta.cluster_id, present)
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
                 self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
@@ -167,14 +179,44 @@ class Steward:
         """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
         return not partition.initial and partition.parent in self._premises.replicas and waited_s < CHILD_S
 
+    def _tell_own(self, meta: MetaState) -> None:
+        """Have the roster say of this node what is so."""
+        own, known = self.own, meta.roster.get(self.node_id)
+        if own is None or known is None or known.state not in PRESENT:
+            return
+        wanted = msgspec.structs.replace(
+            known,
+            peer=own.peer,
+            control=own.control,
+            http=own.http,
+            resp=own.resp,
+            labels=own.labels,
+            weight=own.weight,
+            version=own.version,
+            features=own.features,
+        )
+        if wanted != known:
+            operation = UpdateMember(
+                self.node_id,
+                own.peer,
+                own.control,
+                own.http,
+                own.resp,
+                own.version,
+                own.features,
+                own.labels,
+                own.weight,
+            )
+            self.proposals.propose("own", operation)
+
     # Reports ---------------------------------------------------------------------------------------------------------
 
     def _report(self, now: Instant) -> None:
         premises = self._premises
         requests = dict(premises.requests)
         premises.requests.clear()
-        stirred = premises.stirred | requests.keys() | self._busy_before
-        premises.stirred.clear()
+        stirred = premises.active | requests.keys() | self._busy_before
+        premises.active.clear()
         self._busy_before = set(requests)
         loads = []
         for group in sorted(stirred):

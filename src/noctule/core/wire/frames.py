@@ -41,6 +41,11 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     """Drawn when the cluster was made, so that two of one name are told apart; empty while the node knows none."""
     control: str = ""
     """host:port of its gRPC service; empty when it has none."""
+    labels: dict[str, str] = {}
+    """These four as the roster keeps them."""
+    weight: float = 1.0
+    version: str = ""
+    features: tuple[str, ...] = ()
 
 
 class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):
