@@ -77,7 +77,14 @@ class Keyspace(State):
         for chunk in chunks:
             loading.take(chunk)
         loading.finish()
+        keyspace.loaded()
         return keyspace
+
+    def loaded(self) -> None:
+        """All keys have been put there by loading: make anew what a kind of keyspace keeps beside them.
+
+        Raises `StorageError` when they cannot be those of such a keyspace.
+        """
 
     def digest(self) -> bytes:
         """16 bytes that are equal for equal data, however it came about. Costs every key."""
