@@ -119,7 +119,9 @@ class LocalNode:
                 clock=clock,
             )
             hello = _hello(config, folder, chance, version)
-            known = {member.id: member for member in book.members} | {node: _named(config, node) for node in cluster.voters}
+            known = {member.id: member for member in book.members} | {
+                node: _named(config, node) for node in cluster.voters
+            }
             addresses = addresses_of(known.values(), cluster.voters, config.node_id)
             transport = PeerTransport(hello, addresses, host, chance, peer_folders.admit)
             premises = NodePremises(config, host, transport, settings, chance, clock)

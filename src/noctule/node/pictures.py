@@ -92,6 +92,6 @@ def is_admitted(replica: Replica) -> bool:
     """Whether the group counts on this replica as it did before: it is known by its directory, and is no learner that
     is yet to be made a voter again."""
     consensus = replica.raft
-    membership = consensus.log.committed_membership(consensus.applied)
+    membership = consensus.log.committed_membership(consensus.commit)
     is_known = membership.directory_of(consensus.node_id) == consensus.directory
     return is_known and consensus.node_id not in membership.returning

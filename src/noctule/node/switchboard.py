@@ -13,7 +13,7 @@ from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.wire.frames import Answered, Envelope, Forward, ForwardQuery, PeerMessage, Refused
 from noctule.node.router import Router
@@ -43,6 +43,9 @@ class Surroundings(Protocol):
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """The digest of the group's state here, as of an index that all replicas share."""
 
 
 class Switchboard:
@@ -134,6 +137,10 @@ class Switchboard:
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """To the surroundings."""
         self._surroundings.membership_changed(group, change)
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """To the surroundings."""
+        self._surroundings.digest_ready(group, digest)
 
     # Dispatch of the Router ------------------------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def test_a_snapshot_inside_the_log_is_applied_and_what_follows_is_applied_once()
     assert value(replica) == b"3"
     commit(replica, 4)
     assert value(replica) == b"4"
-    assert replica.sessions.dump()[1][0][2] == 5  # Four batches, none of them twice.
+    assert replica.sessions.picture().remembered[0][2] == 5  # Four batches, none of them twice.
 
 
 def test_a_snapshot_at_the_log_s_end_leaves_nothing_to_apply() -> None:

@@ -10,7 +10,7 @@ from noctule.core.keyspace.reply import OK, Failure
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Refused
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
@@ -29,6 +29,7 @@ class Node:
         self.taken: list[tuple[GroupId, Event]] = []
         self.elections: list[tuple[GroupId, int]] = []
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
+        self.digests: list[tuple[GroupId, DigestReady]] = []
         self.connected = {2}
         self.turns_wanted = 0
         self.colony = Colony(3, groups=(META_GROUP, GROUP))
@@ -61,6 +62,9 @@ class Node:
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        self.digests.append((group, digest))
 
 
 def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> None:

@@ -6,7 +6,7 @@ compares them. What may be asked, and when it is refused, is told in roster_oper
 
 from bisect import insort
 from collections.abc import Iterable
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -247,15 +247,8 @@ class Objects(Keyspace):
 
     # Loading and checking ---------------------------------------------------------------------------------------------
 
-    @classmethod
-    def load(cls, chunks: Iterable[bytes]) -> Self:
-        """The state that a picture's chunks tell of, with everything changed. Raises `StorageError`."""
-        state = super().load(chunks)
-        state.loaded()
-        return state
-
     def loaded(self) -> None:
-        """Decode the views, once the keys are there. Raises `StorageError` when a record cannot be read."""
+        """Decode the views, with everything changed. Raises `StorageError` when a record cannot be read."""
         self.counters = read_record(self, Kind.CLUSTER, "", Counters) or self.counters
         self.settings = read_record(self, Kind.SETTINGS, "", ClusterSettings) or self.settings
         self.roster = {member.id: member for member in read_records(self, Kind.MEMBER, Member)}

@@ -25,6 +25,11 @@ class RaftConfig:
     read by lease may be stale."""
     append_bytes_max: int = 1 << 20
     """Entry data in one Append; one entry may be larger and then goes alone."""
+    apply_entries_max: int = 256
+    """Entries handed out for applying at a time: the rest of a long commit follows in later turns, so that no turn is
+    held for long."""
+    apply_bytes_max: int = 256 << 10
+    """Entry data handed out for applying at a time; one entry may be larger and is then handed out alone."""
     in_flight_max: int = 4
     """Appends on their way to one follower; more only lengthen the queue (etcd measured 2 to 4 as enough)."""
     uncommitted_bytes_max: int = 64 << 20
@@ -52,7 +57,13 @@ class RaftConfig:
             problems.append("clock_drift_max must be at least 0 and below 1")
         problems.extend(
             f"{name} must be at least 1"
-            for name in ("append_bytes_max", "in_flight_max", "uncommitted_bytes_max", "chunk_bytes_max")
+            for name in (
+                "append_bytes_max",
+                "apply_entries_max",
+                "in_flight_max",
+                "uncommitted_bytes_max",
+                "chunk_bytes_max",
+            )
             if getattr(self, name) < 1
         )
         if problems:

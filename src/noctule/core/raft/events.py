@@ -27,6 +27,13 @@ class Tick(Struct, frozen=True, gc=False):
     """Time has passed; due when `next_deadline()` is reached, harmless at any other time."""
 
 
+class ApplyMore(Struct, frozen=True, gc=False):
+    """The state has time for more: hand out the next entries of a commit that was too long to be handed out at once.
+
+    Due in a later turn whenever `applied` is behind `commit`.
+    """
+
+
 class Propose(Struct, frozen=True, gc=False):
     """Append `data` to the log; answered by `Proposed` or `ProposalRefused` among the effects."""
 
@@ -107,6 +114,7 @@ class SnapshotLoaded(Struct, frozen=True, gc=False):
 Event: TypeAlias = (
     Received
     | Tick
+    | ApplyMore
     | Propose
     | ChangeMembership
     | LeaveJoint
@@ -146,7 +154,7 @@ class Persist(Struct, frozen=True, gc=False):
 
 
 class Commit(Struct, frozen=True, gc=False):
-    """Entries from `first_index` on are committed: apply each once, in order."""
+    """Entries from `first_index` on are committed: apply each once, in order. More may follow after `ApplyMore`."""
 
     first_index: int
     entries: list[Entry]

@@ -14,7 +14,6 @@ from noctule.core.raft.events import (
     LoadSnapshot,
     MembershipRefused,
     Proposed,
-    ReadReady,
     ReadRefused,
     SnapshotLoaded,
     Transition,
@@ -474,7 +473,7 @@ class Leadership:
     def _answer_read(self, read: Read) -> None:
         node = self._node
         if read.asker == node.node_id:
-            node.emit(ReadReady(read.context, read.index))
+            node.read_confirmed(read.context, read.index)
         else:
             node.send(read.asker, ReadReply(node.term, read.context, read.index))
 

@@ -15,6 +15,7 @@ from noctule.base.ensure import ensure
 from noctule.base.ids import Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import (
+    ApplyMore,
     ChangeMembership,
     Commit,
     Effect,
@@ -62,7 +63,7 @@ from noctule.core.raft.messages import (
     VoteRequest,
 )
 from noctule.core.raft.quorum import VoteResult
-from noctule.core.raft.reads import FollowerReads
+from noctule.core.raft.reads import WaitingReads
 
 
 class Role(StrEnum):
@@ -127,7 +128,8 @@ class RaftNode:
         self.leader = 0
         self.commit = max(applied, self.log.snapshot_index)
         self.applied = self.commit
-        """Handed out for applying; the state machine is in step at the end of each turn."""
+        """Handed out for applying; the state is in step once the effects are carried out. After a long commit it is
+        behind `commit` until enough `ApplyMore` came."""
         self.durable = self.log.last_index
         self.leadership: Leadership | None = None
         self._chance = chance
@@ -136,7 +138,7 @@ class RaftNode:
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
-        self._reads = FollowerReads()
+        self._reads = WaitingReads()
         self._incoming: IncomingSnapshot | None = None
         self._persists_in_flight = 0
         self.now = now
@@ -236,20 +238,34 @@ class RaftNode:
         return self.log.last_index
 
     def advance_commit(self, index: int) -> None:
-        """Take entries up to `index` as committed and hand them out."""
+        """Take entries up to `index` as committed and hand them out, as many as may be at a time."""
         if index <= self.commit:
             return
         if index > self.log.last_index:
             ensure(False, "commit is within the log", index=index, last=self.log.last_index)
+        is_behind = self.applied < self.commit
         self.commit = index
-        entries = self.log.between(self.applied + 1, index)
-        self._effects.append(Commit(self.applied + 1, entries))
-        before, self.applied = self.applied, index
+        if not is_behind:  # Else these wait for their turn, as those before them do.
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        before = self.applied
+        last = min(self.commit, before + self.config.apply_entries_max)
+        entries = self.log.between(before + 1, last, self.config.apply_bytes_max)
+        self._effects.append(Commit(before + 1, entries))
+        self.applied = before + len(entries)
         if before < self.log.membership_index:
-            for at, membership in self.log.memberships_between(before + 1, index):
+            for at, membership in self.log.memberships_between(before + 1, self.applied):
                 self.emit(MembershipChanged(at, membership, True))
         if self._reads:
             self._release_reads()
+
+    def read_confirmed(self, context: int, index: int) -> None:
+        """An own read is linearizable once `index` is applied, which usually it is."""
+        if self.applied >= index:
+            self.emit(ReadReady(context, index))
+        else:
+            self._reads.confirmed(context, index)
 
     def _release_reads(self) -> None:
         for context, index in self._reads.take_ready(self.applied):
@@ -317,6 +333,10 @@ class RaftNode:
             self._become_pre_candidate()
         else:
             self._wait_for_leader()
+
+    def _handle_apply_more(self, _event: ApplyMore) -> None:
+        if self.applied < self.commit:
+            self._hand_out()
 
     def _handle_propose(self, event: Propose) -> None:
         self.propose(event.data)
@@ -458,7 +478,7 @@ class RaftNode:
         Not by what is merely in the log: only once the group has committed that the lost directory does not count may
         this one take its place.
         """
-        return self.log.committed_membership(self.applied).directory_of(self.node_id) == self.directory
+        return self.log.committed_membership(self.commit).directory_of(self.node_id) == self.directory
 
     def _may_campaign(self) -> bool:
         """Whether this node has a voice, or had one until a change that may not be committed.
@@ -466,7 +486,7 @@ class RaftNode:
         Thesis 4.2.2: until then nobody else may have a log that is long enough to win (redpanda-data/redpanda#3055). It
         does not count its own vote.
         """
-        memberships = (self.log.membership, self.log.committed_membership(self.applied))
+        memberships = (self.log.membership, self.log.committed_membership(self.commit))
         return any(each.is_voter(self.node_id) for each in memberships) and self._may_vote()
 
     def _step_vote_request(self, sender: int, message: VoteRequest) -> None:
@@ -712,6 +732,7 @@ class RaftNode:
 _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
     Received: RaftNode._handle_received,
     Tick: RaftNode._handle_tick,
+    ApplyMore: RaftNode._handle_apply_more,
     Propose: RaftNode._handle_propose,
     ChangeMembership: RaftNode._handle_change_membership,
     LeaveJoint: RaftNode._handle_leave_joint,

@@ -1,4 +1,4 @@
-"""Reads without the log: the rounds and the lease of a leader, and what a follower has asked its leader.
+"""Reads without the log: the rounds and the lease of a leader, and what waits for the leader's answer or the state.
 
 Plain bookkeeping: who sends and answers is `leadership.py` and `node.py`. Source: thesis 6.4 and 6.4.1, ADR 0015.
 """
@@ -73,8 +73,8 @@ class ReadRounds:
         return [read for _, read in self._reads]
 
 
-class FollowerReads:
-    """Reads that wait on a follower: first for the leader's answer, then until so far is applied."""
+class WaitingReads:
+    """Reads that wait on a replica: on a follower first for the leader's answer, then until so far is applied."""
 
     def __init__(self) -> None:
         self._reads: dict[int, tuple[Instant, int | None]] = {}
@@ -90,6 +90,10 @@ class FollowerReads:
     def ask(self, context: int, until: Instant) -> None:
         """The leader is asked now."""
         self._reads[context] = (until, None)
+
+    def confirmed(self, context: int, index: int) -> None:
+        """This replica leads and was confirmed: nothing but the state is waited for, however long that takes."""
+        self._reads[context] = (Instant(float("inf")), index)
 
     def answered(self, context: int, index: int) -> None:
         """The leader answered; an answer that nobody waits for is no news."""

@@ -14,7 +14,7 @@ from noctule.base.ensure import ensure
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
-from noctule.core.replica.events import Answer, EndOfTurn, Event, Refuse, WriteSnapshot
+from noctule.core.replica.events import Answer, DigestReady, EndOfTurn, Event, Refuse, Work, WriteSnapshot
 from noctule.core.replica.leaders import Leaders
 from noctule.core.replica.replica import Replica
 from noctule.core.replica.timetable import Timetable
@@ -44,6 +44,9 @@ class Peers(Protocol):
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Take note of who belongs to the group, or why that is not to change now."""
 
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """Take note of what the group's state is here."""
+
 
 class Disk(Protocol):
     """Where things are kept. None of these may call back into the `Carrier`: outcomes come as later events."""
@@ -65,6 +68,9 @@ class Disk(Protocol):
         """Start reading the newest snapshot file; `SnapshotLoaded` hands it in."""
 
 
+_WORK = Work()
+
+
 class Carrier:
     """The replicas of one node, and what they wait for."""
 
@@ -82,6 +88,8 @@ class Carrier:
         """The groups that took an event in this turn: their deadlines may be earlier now."""
         self._touched: dict[GroupId, None] = {}
         """Those of them that have something to do at its end."""
+        self._put_off: dict[GroupId, None] = {}
+        """Groups that have work for between the turns, in the order in which they get it."""
         self._persists: list[tuple[GroupId, Replica, raft.Persist]] = []
         """Of this turn."""
         self._undurable: deque[tuple[int, GroupId, Replica, raft.Persist]] = deque()
@@ -107,14 +115,32 @@ class Carrier:
         self._stirred.pop(group, None)
         self.active.discard(group)
         self.leaders.forget(group)
+        self._put_off.pop(group, None)
         del self.replicas[group]
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
         self._stirred[group] = None
         self._carry(group, event, now)
-        if self.replicas[group].wants_turn:
+        replica = self.replicas[group]
+        if replica.wants_turn:
             self._touched[group] = None
+        if replica.has_work:
+            self._put_off[group] = None
+
+    def has_work(self) -> bool:
+        """Whether anything waits for `work`."""
+        return bool(self._put_off)
+
+    def work(self, now: Instant) -> None:
+        """Do one slice, of a few milliseconds at most, of what was put off: one group's, and the next time another's.
+
+        Meant for between the turns, as often as there is time; `end_turn` must follow the last of them.
+        """
+        if self._put_off:
+            group = next(iter(self._put_off))
+            del self._put_off[group]
+            self.take(group, _WORK, now)
 
     def end_turn(self, now: Instant, wall_ms: int) -> Iterable[GroupId]:
         """End the turn: entries, read rounds, one batch to the disk. Returns the groups that took an event in it."""
@@ -185,6 +211,8 @@ class Carrier:
                     peers.membership_changed(group, effect)
                 case raft.SaveSnapshot():
                     disk.save_snapshot(group, effect)
+                case DigestReady():
+                    peers.digest_ready(group, effect)
                 case raft.LoadSnapshot():
                     disk.load_snapshot(group)
                 case _:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
@@ -21,10 +20,11 @@ from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
-from noctule.core.raft.membership import MARK, Membership, decode_membership, encode_membership
+from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
-from noctule.core.replica.client_sessions import ClientSessions, Dump, Verdict
+from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.core.replica.digests import DIGEST, DIGEST_CHUNK_BYTES, Digests
 from noctule.core.replica.events import (
     Answer,
     Effect,
@@ -33,9 +33,12 @@ from noctule.core.replica.events import (
     Query,
     Refuse,
     Submit,
+    TakeDigest,
+    Work,
     WriteSnapshot,
     WriteSnapshotNow,
 )
+from noctule.core.replica.state_chunks import StagedState, state_chunks
 
 ENTRY_BYTES_TARGET = 1 << 20
 """Batches are gathered into one entry up to about this size."""
@@ -118,6 +121,9 @@ class Replica:
         self._snapshot_for_space = False
         self._wall_ms = 0
         self._effects: list[Effect] = []
+        self._digests = Digests()
+        self.has_work = False
+        """Whether something is put off until there is time between the turns (`Work`)."""
         self.wants_turn = False
         """Whether the end of this turn has anything to do here; most messages of a busy group leave nothing to it."""
 
@@ -134,6 +140,7 @@ class Replica:
             elif type(event) is raft.SnapshotSaved:
                 event = self._snapshot_saved(event)
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
+        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
         return effects
 
@@ -198,6 +205,17 @@ class Replica:
         if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
             self._begin_read_round(now)
         self._maybe_snapshot()
+
+    def _work(self, _event: Work, now: Instant) -> None:
+        if self.raft.applied < self.raft.commit:
+            self._take(self.raft.handle(raft.ApplyMore(), now))
+        else:
+            self._effects.extend(self._digests.work())
+
+    def _take_digest(self, event: TakeDigest, _now: Instant) -> None:
+        if self.raft.is_leader():
+            self.wants_turn = True
+            self._log_query(None, [[DIGEST, event.nonce]])
 
     def _snapshot_now(self, _event: WriteSnapshotNow, _now: Instant) -> None:
         is_behind = self.raft.applied > self.raft.log.snapshot_index
@@ -315,9 +333,9 @@ class Replica:
                 taken(self, effect)
 
     def _take_commit(self, effect: raft.Commit) -> None:
-        for entry in effect.entries:
+        for index, entry in enumerate(effect.entries, effect.first_index):
             if entry.data and entry.data[:1] != MARK:
-                self._apply(entry.data)
+                self._apply(index, entry.data)
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]
@@ -326,7 +344,7 @@ class Replica:
         if self._waiting or is_long:
             self.wants_turn = True
 
-    def _apply(self, data: bytes) -> None:
+    def _apply(self, index: int, data: bytes) -> None:
         body = decode_entry(data)
         stamp = self.stamp_ms = max(self.stamp_ms, body.stamp_ms)
         execute = self.keyspace.execute
@@ -334,6 +352,8 @@ class Replica:
             request = self._awaited.pop((batch.origin, batch.sequence), None)
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command, stamp) for command in batch.commands]
+                if batch.commands[0][0] == DIGEST:
+                    self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
                 results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
             if request is not None:
@@ -398,33 +418,21 @@ class Replica:
         ensure(term is not None, "the newest applied entry is in the log", applied=applied)
         self._snapshot_in_progress = True
         self._snapshot_index = applied
-        self._effects.append(WriteSnapshot(applied, term or 0, self._chunks()))
+        chunks = self._chunks(applied, self.raft.config.chunk_bytes_max)
+        self._effects.append(WriteSnapshot(applied, term or 0, chunks))
 
-    def _chunks(self) -> Iterator[bytes]:
-        """The state as it is now, whatever is applied while the iterator is read."""
+    def _chunks(self, index: int, bytes_target: int) -> Iterator[bytes]:
+        """The state as it is now, which is that of `index`, whatever is applied while the iterator is read."""
         # As applied, not as in force: what is in force may yet be taken back (canonical/raft#250).
-        membership = encode_membership(self.raft.log.membership_at(self.raft.applied))
-        header = msgspec.msgpack.encode((self.stamp_ms, self.sessions.dump()))
-        picture = self.keyspace.picture()
-
-        def chunks() -> Iterator[bytes]:
-            yield membership
-            yield header
-            yield from picture.chunks()
-
-        return chunks()
+        membership = self.raft.log.membership_at(index)
+        return state_chunks(membership, self.stamp_ms, self.sessions.picture(), self.keyspace.picture(), bytes_target)
 
     def load_state(self, chunks: Iterable[bytes]) -> None:
         """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
-        source = iter(chunks)
-        decode_membership(next(source, b""))  # It is Raft's, but must be there.
-        try:
-            stamp_ms, dumped = _header_decoder.decode(next(source, b""))
-            sessions = ClientSessions.load(dumped)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StorageError(f"the snapshot of group {self.group} cannot be read: {error}") from error
-        keyspace = type(self.keyspace).load(source)
-        self.keyspace, self.sessions, self.stamp_ms = keyspace, sessions, stamp_ms
+        self._become(StagedState.of(chunks, type(self.keyspace)))
+
+    def _become(self, staged: StagedState) -> None:
+        self.keyspace, self.sessions, self.stamp_ms = staged.keyspace, staged.sessions, staged.stamp_ms
 
     def snapshot_restored(self, index: int) -> None:
         """The state just loaded is that of `index`: the next snapshot is due as many entries later."""
@@ -460,11 +468,11 @@ def split_snapshot(data: bytes) -> Iterator[bytes]:
         offset += length
 
 
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, Dump])
-
 _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
     Submit: Replica._submit,
     Query: Replica._query,
+    Work: Replica._work,
+    TakeDigest: Replica._take_digest,
     EndOfTurn: Replica._end_of_turn,
     WriteSnapshotNow: Replica._snapshot_now,
 }

@@ -47,6 +47,8 @@ RARE = (
     "vote granted",
     "vote refused",
     # Replica and router
+    "commit applied in slices",
+    "digests compared",
     "read refused",
     "retry answered from a session",
     "states compared",

@@ -287,11 +287,18 @@ class Group:
         if node not in self.holds_disk:
             self.sync(node)
         machine.check()
+        if machine.applied < machine.commit and not isinstance(event, raft.ApplyMore):
+            self.apply_all(node)
         if snapshot_wanted:
             snapshot = self.disk[node].snapshot
             loaded = (snapshot.index, snapshot.term, snapshot.data) if snapshot is not None else (0, 0, None)
             self.give(node, raft.SnapshotLoaded(*loaded))
         return effects
+
+    def apply_all(self, node: int) -> None:
+        """Let the node apply what is committed, however long that is."""
+        while self._running(node).applied < self.nodes[node].commit:
+            self.give(node, raft.ApplyMore())
 
     def campaign(self, node: int) -> None:
         """Move the clock to the node's election deadline and have it campaign; nobody else notices the time."""

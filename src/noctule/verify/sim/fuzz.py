@@ -57,6 +57,7 @@ class Fuzzer(Group):
         voters = chance.choice((1, 2, 3, 3, 4, 5))
         learners = [voters + 1] if chance.random() < 0.3 else []
         config = replace(CONFIG, retained_entries=chance.choice((0, 3, 100)))
+        config = replace(config, apply_entries_max=chance.choice((1, 2, 100)))
         if chance.random() < 0.4:
             # A long lease beside a short wait after a suspicion: whatever breaks the promise shows.
             config = replace(config, lease_s=1.4, election_timeout_s_min=1.5, election_timeout_s_max=3.0)
@@ -100,6 +101,9 @@ class Fuzzer(Group):
                 case _:
                     pass
         return effects
+
+    def apply_all(self, node: int) -> None:
+        """Not at once: what is committed waits until `apply_someone` comes by."""
 
     # Steps -----------------------------------------------------------------------------------------------------------
 
@@ -164,6 +168,10 @@ class Fuzzer(Group):
         self.read_index(node, self._number, lease=self.chance.random() < 0.6)
         if (node, self._number) not in self._floors and self.state(node).peers:
             self.counts["read by lease"] += 1
+
+    def apply_someone(self) -> None:
+        """A node finds time for some of a commit that was too long to be applied at once."""
+        self.give(self.someone(), raft.ApplyMore())
 
     def crash_someone(self) -> None:
         """A node dies; rarely the last one does."""
@@ -279,6 +287,8 @@ class Fuzzer(Group):
                 if self.nodes[node].next_deadline() <= self.clock(node):
                     self.give(node, raft.Tick())
             self.stabilise()
+            for node in self.running():
+                super().apply_all(node)
             if self._has_converged():
                 return
         states = "; ".join(f"{node}: {self.state(node)}" for node in self.members)
@@ -304,6 +314,7 @@ _STEPS: list[tuple[int, Callable[[Fuzzer], None]]] = [
     (120, Fuzzer.pass_time),
     (60, Fuzzer.propose_something),
     (60, Fuzzer.read_somewhere),
+    (80, Fuzzer.apply_someone),
     (8, Fuzzer.crash_someone),
     (16, Fuzzer.start_someone),
     (8, Fuzzer.hold_someone),

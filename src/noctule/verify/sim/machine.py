@@ -15,11 +15,11 @@ from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.raft import events as raft
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import DigestReady, Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import join_snapshot, split_snapshot
 from noctule.core.wire.frames import Envelope
 from noctule.node.api import Consistency, ReplySink
-from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET
+from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.recovery import ReplicaSettings, records_of
 from noctule.node.router import Router
 from noctule.verify.sim.coverage import WatchedSwitchboard
@@ -53,6 +53,7 @@ class Machine:
         self._records: list[Record] = []
         self._number = self._durable_number = 0
         self._turn_scheduled = False
+        self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
         self.threads, self.replicas = self.disk.open([META_GROUP, *dict.fromkeys(slot_table)], settings, chance)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
@@ -145,7 +146,7 @@ class Machine:
         """Whether every group has these voters as far as known here, and this machine knows, durably, that it votes."""
         for replica in self.replicas.values():
             log, consensus = replica.raft.log, replica.raft
-            is_known = log.committed_membership(consensus.applied).directory_of(self.node_id) == consensus.directory
+            is_known = log.committed_membership(consensus.commit).directory_of(self.node_id) == consensus.directory
             if (log.membership.voters, log.membership.outgoing) != (voters, ()) or not is_known:
                 return False
             if consensus.durable < log.membership_index:
@@ -171,6 +172,11 @@ class Machine:
         if self.failure:
             self.router.tick()
             return
+        if self.carrier.has_work():
+            if any(replica.raft.applied < replica.raft.commit for replica in self.replicas.values()):
+                self.world.count("commit applied in slices")
+            self.carrier.work(self.world.time.now())
+            self._later(WORK_S, self.schedule_turn)
         self.router.flush()
         stirred = self.carrier.end_turn(self.world.time.now(), self.wall_ms())
         for to, envelopes in self.switchboard.take_outgoing().items():
@@ -206,6 +212,7 @@ class Machine:
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
                 self._free_segments()
+                self._take_digests()
         self.router.tick()
 
     def _free_segments(self) -> None:
@@ -215,6 +222,13 @@ class Machine:
             for number in picture.pinned_by[:SNAPSHOTS_FOR_SPACE_MAX]:
                 self.world.count("snapshot for space")
                 self.take(GroupId(number), WriteSnapshotNow())
+
+    def _take_digests(self) -> None:
+        """One digest of each group that this machine leads, by a nonce that no other one has."""
+        for group, replica in self.replicas.items():
+            if replica.raft.is_leader():
+                self._nonce += 1
+                self.take(group, TakeDigest(b"%d-%d" % (self.life, self._nonce)))
 
     def receive(self, sender: int, envelopes: list[Envelope]) -> None:
         """A frame came; nothing is learnt from it once this node has failed."""
@@ -267,6 +281,10 @@ class Machine:
             if change.index < self._membership_indexes.get(group, 0):
                 self.world.count("membership taken back")
             self._membership_indexes[group] = change.index
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """The state of a group has been digested here."""
+        self.world.invariants.digested(self, group, digest)
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 

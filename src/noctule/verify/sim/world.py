@@ -100,7 +100,10 @@ class World:
             node_id=node,
             voters=tuple(self.nodes),
             raft=RaftConfig(
-                retained_entries=self.chance.choice((0, 10, 100)), chunk_bytes_max=500, lease_s=self._lease_s
+                retained_entries=self.chance.choice((0, 10, 100)),
+                chunk_bytes_max=500,
+                lease_s=self._lease_s,
+                apply_entries_max=self.chance.choice((1, 3, 256)),
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
             first_timeout_s=0.25,

@@ -14,7 +14,7 @@ from noctule.core.raft.node import RaftNode
 from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry, encode_batch, encode_opening
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit, WriteSnapshot
 from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
 
 GROUP = GroupId(1)
@@ -34,8 +34,11 @@ class Machine:
         self.node_id = node_id
         self.holds_disk = False
         """Its disk syncs only by `sync`."""
+        self.is_busy = False
+        """It does not get to what it puts off."""
         self.answers: list[Answer | Refuse] = []
         self.written: list[WriteSnapshot] = []
+        self.digests: list[DigestReady] = []
         self.files: dict[GroupId, tuple[int, int, bytes]] = {}
         """The newest snapshot of each group: index, term, joined chunks."""
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
@@ -72,10 +75,12 @@ class Machine:
             self.carrier.take(group, event, self._colony.now)
 
     def turn(self) -> None:
-        """End the turn at the colony's time, by this node's wall clock."""
+        """Do what was put off, and end the turn at the colony's time, by this node's wall clock."""
         later, self._later = self._later, []
         for group, event in later:
             self.carrier.take(group, event, self._colony.now)
+        while self.carrier.has_work() and not self.is_busy:
+            self.carrier.work(self._colony.now)
         self.carrier.end_turn(self._colony.now, self._colony.wall_ms[self.node_id])
         for replica in self.replicas.values():
             replica.check()
@@ -131,6 +136,9 @@ class Machine:
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         pass
 
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        self.digests.append(digest)
+
     def finish_snapshot(self) -> bytes:
         """Write the oldest snapshot that was asked for to its file, and tell so; returns its joined chunks."""
         snapshot = self.written.pop(0)
@@ -161,7 +169,7 @@ class Colony:
 
     def settle(self, wanted: Callable[[int, int, Message], bool] = lambda *_: True) -> None:
         """End turns, sync disks that are not held, deliver what is wanted and lose the rest, until all is quiet."""
-        for _ in range(100):
+        for _ in range(300):
             for machine in self.machines.values():
                 machine.turn()
                 if not machine.holds_disk:
