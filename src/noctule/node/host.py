@@ -21,6 +21,7 @@ from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
 from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
@@ -66,11 +67,12 @@ class Host:
         replicas: dict[GroupId, Replica],
         preferred_leader: Callable[[GroupId], int],
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         snapshots: SnapshotFiles,
         clock: Clock,
     ) -> None:
         self.node_id = node_id
-        self.switchboard = Switchboard(node_id, replicas, self, router)
+        self.switchboard = Switchboard(node_id, replicas, self, router, partitions)
         self.router = self.switchboard.router
         self.carrier = Carrier(replicas, self.switchboard, self)
         self.failure = ""
@@ -194,6 +196,10 @@ class Host:
         """The wall clock."""
         return self._clock.wall_ms()
 
+    def now(self) -> Instant:
+        """The clock of this process."""
+        return self._clock.now()
+
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
         self.elections_total += 1
@@ -291,7 +297,7 @@ class Host:
         self._connected_since.pop(node, None)
         for group in self.carrier.replicas:
             self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self.switchboard.peer_lost(node)
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ from noctule.adapters.wal_writer import WalWriter
 from noctule.base.clock import Clock
 from noctule.base.errors import DamagedLogError
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.placement.slots import partition_table, slot_range
+from noctule.core.placement.partition_map import even_map
+from noctule.core.placement.slots import slot_range
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.node import Role
 from noctule.core.replica.replica import Replica, SnapshotPolicy
@@ -76,7 +77,7 @@ class LocalNode:
         chance = random.Random(int.from_bytes(os.urandom(16), "big"))
         cluster = config.cluster
         voters = tuple(sorted(cluster.voters))
-        slot_table = partition_table(cluster.partition_count)
+        partitions = even_map(cluster.partition_count, voters)
         with ExitStack() as on_error:
             on_error.callback(lock.release)
             folder = claim_data_folder(config, chance)
@@ -98,12 +99,13 @@ class LocalNode:
                 replicas=replicas,
                 preferred_leader=lambda group: preferred_leader(group, voters),
                 router=lambda switchboard: Router(
-                    slot_table=slot_table,
+                    partitions=partitions,
                     dispatch=switchboard,
                     new_origin=lambda: chance.getrandbits(62),
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,
                 ),
+                partitions=partitions,
                 snapshots=snapshots,
                 clock=clock,
             )

@@ -82,9 +82,24 @@ class Refused(Struct, array_like=True, tag=23, frozen=True, gc=False):
     is_write: bool
     number: int
     disclaimed_term: int = 0
+    leader: int = 0
+    """Who leads as far as the refuser's own replica knows; 0: nobody, or it has none."""
+    term: int = 0
+    """In which term."""
 
 
-PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused
+class Where(Struct, array_like=True, tag=24, frozen=True, gc=False):
+    """Who leads this group? Asked of a node that holds a replica by one that does not; not answered when unknown."""
+
+
+class Leads(Struct, array_like=True, tag=25, frozen=True, gc=False):
+    """This node leads the group in this term, as far as the sender's replica knows."""
+
+    leader: int
+    term: int
+
+
+PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused | Where | Leads
 Envelope: TypeAlias = tuple[int, PeerMessage]
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noctule.base.ids import GroupId
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import (
     AppendReply,
@@ -129,9 +130,10 @@ class WatchedSwitchboard(Switchboard):
         replicas: dict[GroupId, Replica],
         surroundings: Surroundings,
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         coverage: Coverage,
     ) -> None:
-        super().__init__(node_id, replicas, surroundings, router)
+        super().__init__(node_id, replicas, surroundings, router, partitions)
         self._coverage = coverage
         self._leads: dict[GroupId, int] = {}
         """The groups that this node leads, each with the term."""

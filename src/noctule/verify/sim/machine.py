@@ -5,13 +5,14 @@ instant, one batch for a turn, and a failed disk is final.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Record
 from noctule.base.errors import NoctuleError
-from noctule.base.ids import META_GROUP, GroupId
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
@@ -33,7 +34,7 @@ class Machine:
     """A node's process for one life; its disk outlives it."""
 
     def __init__(
-        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, slot_table: Sequence[GroupId]
+        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, partition_count: int
     ) -> None:
         self.world = world
         self.node_id = node_id
@@ -56,7 +57,8 @@ class Machine:
         self._number = self._durable_number = 0
         self._turn_scheduled = False
         chance = random.Random(world.chance.getrandbits(64))
-        self.threads, self.replicas = self.disk.open([META_GROUP, *dict.fromkeys(slot_table)], settings, chance)
+        partitions = even_map(partition_count, settings.voters)
+        self.threads, self.replicas = self.disk.open([META_GROUP, *partitions.partitions], settings, chance)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
         self.threads.failed = lambda error: self._wake(partial(self._fail, error))
         self.switchboard = WatchedSwitchboard(
@@ -64,12 +66,13 @@ class Machine:
             self.replicas,
             self,
             lambda switchboard: Router(
-                slot_table=slot_table,
+                partitions=partitions,
                 dispatch=switchboard,
                 new_origin=lambda: chance.getrandbits(62),
                 now=world.time.now,
                 request_deadline_s=world.request_deadline_s,
             ),
+            partitions,
             world.coverage,
         )
         self.router = self.switchboard.router
@@ -236,7 +239,7 @@ class Machine:
     def _peer_lost(self, node: int) -> None:
         for group in self.replicas:
             self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self.switchboard.peer_lost(node)
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -256,6 +259,10 @@ class Machine:
         """This machine's wall clock, which is wrong by its own offset."""
         offset_s = self.world.clock_offsets_s[self.node_id]
         return WALL_MS_AT_START + round((self.world.time.now() + offset_s) * 1000)
+
+    def now(self) -> Instant:
+        """The world's time."""
+        return self.world.time.now()
 
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
