@@ -27,6 +27,7 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.raft.node import RaftNode
 from noctule.core.roster.members import PRESENT, Member, MemberState
+from noctule.core.wire.frames import Hello
 from noctule.node.proposals import Proposals
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ class Governor:
     def __init__(self, node_id: int, steward: "Steward", premises: "Premises", proposals: Proposals) -> None:
         self.founding: Founding | None = None
         """Set before the first tick on the first members of a cluster."""
-        self.met: dict[int, Member] = {}
-        """What peers have said of themselves, until the roster knows them."""
+        self.met: dict[int, Hello] = {}
+        """What peers have said of themselves."""
         self._node_id = node_id
         self._steward = steward
         self._premises = premises
@@ -145,9 +146,9 @@ class Governor:
         founding, since = self.founding, self._leads_since
         if founding is None or since is None:
             return
-        known = [self.met.get(member.id, member) for member in founding.members]
-        if len(self.met) < len(founding.members) and now - since < FORM_WAIT_S:
+        if len(self.met) + 1 < len(founding.members) and now - since < FORM_WAIT_S:
             return
+        known = [self._known(member) for member in founding.members]
         partitions = range(1, founding.partition_count + 1)
         self._proposals.propose(
             "form",
@@ -159,6 +160,11 @@ class Governor:
                 settings=founding.settings,
             ),
         )
+
+    def _known(self, member: Member) -> Member:
+        if member.id == self._node_id and self._steward.own is not None:
+            return self._steward.own
+        return self.met[member.id].member(member.peer) if member.id in self.met else member
 
     # The membership of meta ------------------------------------------------------------------------------------------
 

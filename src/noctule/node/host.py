@@ -21,18 +21,22 @@ from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
 from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import DigestReady, Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
+from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
     Answered,
+    DigestTold,
     Envelope,
     Hello,
     encode_frame,
 )
 from noctule.node.recovery import records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
+from noctule.node.steward import Steward
 from noctule.node.switchboard import Switchboard
 
 log = logging.getLogger("noctule.node")
@@ -66,13 +70,13 @@ class Host:
         *,
         node_id: int,
         replicas: dict[GroupId, Replica],
-        preferred_leader: Callable[[GroupId], int],
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         snapshots: SnapshotFiles,
         clock: Clock,
     ) -> None:
         self.node_id = node_id
-        self.switchboard = Switchboard(node_id, replicas, self, router)
+        self.switchboard = Switchboard(node_id, replicas, self, router, partitions)
         self.router = self.switchboard.router
         self.carrier = Carrier(replicas, self.switchboard, self)
         self.failure = ""
@@ -80,18 +84,18 @@ class Host:
         self.hellos: dict[int, Hello] = {}
         """What each peer last said of itself."""
         self.heard_at: dict[int, Instant] = {}
-        self.digests: dict[GroupId, DigestReady] = {}
-        """The newest digest of each group that had one taken."""
+        self.digests: dict[GroupId, dict[int, DigestTold]] = {}
+        """Of each group led here that had one taken: what each replica told last."""
         self.elections_total = 0
         self.snapshots_total = 0
         self.batches_total = 0
         self.frames_total = 0
-        self._preferred_leader = preferred_leader
         self._snapshots = snapshots
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._wal: WalWriter
         self._transport: PeerTransport
+        self._steward: Steward
         self._records: list[Record] = []
         self._forgotten: dict[int, list[GroupId]] = {}
         """By the batch that makes it durable: whose snapshots are to be removed then."""
@@ -105,10 +109,11 @@ class Host:
         self._balance_cursor = 0
         self._stopping = False
 
-    def attach(self, wal: WalWriter, transport: PeerTransport) -> None:
-        """Give it its disk and its peers; both need to know the host first."""
+    def attach(self, wal: WalWriter, transport: PeerTransport, steward: Steward) -> None:
+        """Give it its disk, its peers and its steward; all need to know the host first."""
         self._wal = wal
         self._transport = transport
+        self._steward = steward
 
     def start(self) -> None:
         """Begin to keep time."""
@@ -127,13 +132,17 @@ class Host:
         """Give each group this node leads to a connected peer, so that nobody has to miss its leader first."""
         deadline = self._clock.now() + 1.0
         while self._clock.now() < deadline and not self.failure:
-            led = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
-            peers = [node for node in self._transport.peers if self._transport.is_connected(node)]
-            if not led or not peers:
+            heirs = {group: self._heirs(group) for group in self.carrier.leaders.led_by(self.node_id)}
+            if not any(heirs.values()):
                 return
-            for group in led:
-                self.take(group, raft.TransferLeadership(peers[group % len(peers)]))
+            for group, nodes in heirs.items():
+                if nodes:
+                    self.take(group, raft.TransferLeadership(nodes[group % len(nodes)]))
             await asyncio.sleep(TICK_S)  # Until the transfers are through or the deadline passes.
+
+    def _heirs(self, group: GroupId) -> list[int]:
+        voters = self.carrier.replicas[group].raft.log.membership.voters
+        return [node for node in voters if self._transport.is_connected(node)]
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -219,7 +228,9 @@ class Host:
         First the log: a snapshot of a group that the log does not know is removed at the next start, a log without its
         snapshot would be taken for damage.
         """
+        replica = self.carrier.replicas[group]
         self.carrier.remove(group)
+        self.switchboard.replica_removed(group, replica)
         self.digests.pop(group, None)
         self._records.append(Forgotten(group))
         self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
@@ -229,9 +240,17 @@ class Host:
         """Whether frames to that node leave."""
         return self._transport.is_connected(node)
 
+    def is_trusted(self, node: int) -> bool:
+        """Whether the node is there and answers, as far as this one can tell."""
+        return self._transport.is_connected(node)
+
     def wall_ms(self) -> int:
         """The wall clock."""
         return self._clock.wall_ms()
+
+    def now(self) -> Instant:
+        """The clock of this process."""
+        return self._clock.now()
 
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
@@ -247,9 +266,14 @@ class Host:
             fields = {"group": group, "voters": now.voters, "outgoing": now.outgoing, "learners": now.learners}
             log.info("membership_changed", extra={"fields": fields})
 
-    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
-        """The state of a group has been digested here, as of an index that all replicas share."""
-        self.digests[group] = digest
+    def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
+        """A replica of a group led here has digested its state, as of an index that all replicas share."""
+        if group in self.carrier.replicas:
+            self.digests.setdefault(group, {})[sender] = digest
+
+    def load_told(self, sender: int, report: LoadReport) -> None:
+        """A node tells what it leads."""
+        self._steward.board.take(sender, report, self._clock.now())
 
     # Time ------------------------------------------------------------------------------------------------------------
 
@@ -259,6 +283,7 @@ class Host:
         now = self._clock.now()
         if not self.failure:
             self._tick_groups(now)
+            self._tick_steward(now)
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
@@ -272,12 +297,18 @@ class Host:
         except Exception as error:  # as in _turn
             self._fail(error)
 
+    def _tick_steward(self, now: Instant) -> None:
+        try:
+            self._steward.tick(now)
+        except Exception as error:  # as in _turn
+            self._fail(error)
+
     def _balance(self, now: Instant) -> None:
         """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
-        groups = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
+        groups = self.carrier.leaders.led_by(self.node_id)
         for offset in range(len(groups)):
             group = groups[(self._balance_cursor + offset) % len(groups)]
-            target = self._preferred_leader(group)
+            target = self._steward.preferred_leader(group)
             since = self._connected_since.get(target)
             if target == self.node_id or since is None or now - since < SETTLED_S:
                 continue
@@ -336,13 +367,14 @@ class Host:
         """Frames to this peer leave now."""
         self.hellos[hello.node_id] = hello
         self._connected_since[hello.node_id] = self._clock.now()
+        self._steward.peer_connected(hello)
 
     def peer_disconnected(self, node: int) -> None:
         """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
         self._connected_since.pop(node, None)
         for group in self.carrier.replicas:
             self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self.switchboard.peer_lost(node)
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
@@ -397,6 +429,10 @@ class Host:
             return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
 
         self._in_snapshot_thread(work, lambda loaded: self.take(group, loaded))
+
+    def in_disk_thread(self, work: Callable[[], None]) -> None:
+        """Do something with the data folder that must not hold up the loop, after what waits already."""
+        self._in_snapshot_thread(work, lambda _: None)
 
     def _in_snapshot_thread(self, work: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
         def back(result: _Result | None, error: BaseException | None) -> None:

@@ -88,6 +88,7 @@ class LocalNode:
         lock = lock_data_folder(config)
         chance = random.Random(int.from_bytes(os.urandom(16), "big"))
         cluster = config.cluster
+        partitions = PartitionMap()
         with ExitStack() as on_error:
             on_error.callback(lock.release)
             folder = claim_data_folder(config, chance)
@@ -109,12 +110,13 @@ class LocalNode:
                 node_id=config.node_id,
                 replicas=replicas,
                 router=lambda switchboard: Router(
-                    partitions=PartitionMap(),
+                    partitions=partitions,
                     dispatch=switchboard,
                     new_origin=lambda: chance.getrandbits(62),
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,
                 ),
+                partitions=partitions,
                 snapshots=snapshots,
                 clock=clock,
             )
@@ -123,9 +125,11 @@ class LocalNode:
                 node: _named(config, node) for node in cluster.voters
             }
             addresses = addresses_of(known.values(), cluster.voters, config.node_id)
-            transport = PeerTransport(hello, addresses, host, chance, peer_folders.admit)
+            transport = PeerTransport(hello, host, chance, peer_folders.admit)
+            transport.set_peers(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)
-            steward = Steward(config.node_id, premises, host.router, Proposals(host.router.operate, clock.now))
+            proposals = Proposals(host.router.operate, clock.now)
+            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed)
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
@@ -138,7 +142,7 @@ class LocalNode:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
         hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control)
         self.transport.hello = hello
-        self.steward.own = member_of(hello, f"{self.config.advertise_host}:{self.peer_port}")
+        self.steward.own = hello.member(f"{self.config.advertise_host}:{self.peer_port}")
         self.host.start()
         self.transport.dial()
 
@@ -187,21 +191,6 @@ class LocalNode:
         `OutcomeUnknownError` when that is not known.
         """
         return await ask_meta(self.host.router.operate, operation)
-
-
-def member_of(hello: Hello, peer: str) -> Member:
-    """What a node says of itself, as the roster keeps it."""
-    return Member(
-        id=hello.node_id,
-        peer=peer,
-        control=hello.control,
-        http=hello.http,
-        resp=hello.resp,
-        labels=hello.labels,
-        weight=hello.weight,
-        version=hello.version,
-        features=hello.features,
-    )
 
 
 def _named(config: NodeConfig, node: int) -> Member:

@@ -15,6 +15,7 @@ from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
+from noctule.core.wire.frames import DigestTold
 from noctule.node.address_book import AddressBook, addresses_of, save_address_book
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host
@@ -57,6 +58,11 @@ class NodePremises:
     def requests(self) -> dict[GroupId, int]:
         """As the switchboard counts them."""
         return self._host.switchboard.requests
+
+    @property
+    def digests(self) -> dict[GroupId, dict[int, DigestTold]]:
+        """As the host gathers them."""
+        return self._host.digests
 
     def add_replica(self, partition: Partition) -> None:
         """Make it, and hand it to the host."""

@@ -7,7 +7,7 @@ all is governor.py.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -15,15 +15,15 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.operations import UpdateMember
 from noctule.core.meta.state import MetaState
-from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
 from noctule.core.roster.members import PRESENT, Member
+from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.governor import Governor
 from noctule.node.mover import Mover
 from noctule.node.proposals import Proposals
-from noctule.node.router import Router
 
 log = logging.getLogger("noctule.node")
 
@@ -40,10 +40,21 @@ class Premises(Protocol):
     """What a steward needs of the node it serves."""
 
     replicas: dict[GroupId, Replica]
-    active: set[GroupId]
-    """The groups that took an event since somebody last emptied this."""
-    requests: dict[GroupId, int]
-    """Commands that groups led here took since somebody last emptied this."""
+
+    @property
+    def active(self) -> set[GroupId]:
+        """The groups that took an event since somebody last emptied this."""
+        ...
+
+    @property
+    def requests(self) -> dict[GroupId, int]:
+        """Commands that groups led here answered since somebody last emptied this."""
+        ...
+
+    @property
+    def digests(self) -> Mapping[GroupId, Mapping[int, DigestTold]]:
+        """Of groups led here: what each replica told last of its state."""
+        ...
 
     def add_replica(self, partition: Partition) -> None:
         """Make a replica that is not here, and make it durable that it begins."""
@@ -75,8 +86,18 @@ class Premises(Protocol):
 class Steward:
     """One node's. `tick` is to be called every few milliseconds."""
 
-    def __init__(self, node_id: int, premises: Premises, router: Router, proposals: Proposals) -> None:
+    def __init__(
+        self,
+        node_id: int,
+        partitions: PartitionMap,
+        premises: Premises,
+        proposals: Proposals,
+        map_changed: Callable[[Iterable[GroupId]], None],
+    ) -> None:
         self.node_id = node_id
+        self.partitions = partitions
+        """The map as others on this node follow it: one object for the whole life of the node, equal to that of *meta*
+        after each `tick`. `map_changed` is told of each change."""
         self.board = LoadBoard()
         self.proposals = proposals
         self.mover = Mover(node_id, self, premises, proposals)
@@ -84,7 +105,7 @@ class Steward:
         self.own: Member | None = None
         """What this node is to be in the roster; None until its doors are open."""
         self._premises = premises
-        self._router = router
+        self._map_changed = map_changed
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
         self._seen: tuple[int, int] = (0, -1)
@@ -130,9 +151,10 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
-    def peer_connected(self) -> None:
-        """A node connected that may have heard nothing so far."""
+    def peer_connected(self, hello: Hello) -> None:
+        """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
+        self.governor.met[hello.node_id] = hello
 
     # The map ---------------------------------------------------------------------------------------------------------
 
@@ -140,14 +162,17 @@ class Steward:
         changes = meta.take_changes()
         groups = {GroupId(group) for group in changes.partitions}
         if changes.everything:  # What is gone cannot be among them.
-            groups |= self._premises.replicas.keys() - {META_GROUP}
-            self._router.map = meta.map
+            groups |= self._premises.replicas.keys() - {META_GROUP} | self.partitions.partitions.keys()
         for group in sorted(groups):
             self._pending.setdefault(group, now)
-            if meta.map.get(group) is None:
+            partition = meta.map.get(group)
+            if partition is not None:
+                self.partitions.put(partition)
+            elif self.partitions.get(group) is not None:
+                self.partitions.remove(group)
                 self.board.forget(group)
         if groups:
-            self._router.map_changed(sorted(groups))
+            self._map_changed(sorted(groups))
         if changes.members and meta.roster:
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
             self._premises.set_members(meta.cluster_id, present)

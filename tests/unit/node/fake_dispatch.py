@@ -8,12 +8,13 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.core.placement.slots import key_slot, partition_table
+from noctule.core.placement.partition_map import even_map
+from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.node.router import Router
 
 PARTITIONS = 4
-SLOT_TABLE = partition_table(PARTITIONS)
+SLOT_TABLE = even_map(PARTITIONS).slot_table
 DEADLINE_S = 10.0
 FIRST_DRAWN = 100
 
@@ -82,8 +83,9 @@ class FakeDispatch:
         self.turns_wanted = 0
         self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
         self._sessions = iter(range(1, FIRST_DRAWN))
+        self.partitions = even_map(PARTITIONS)
         self.router = Router(
-            slot_table=SLOT_TABLE,
+            partitions=self.partitions,
             dispatch=self,
             new_origin=lambda: next(self._drawn),
             now=lambda: self.now,

@@ -7,6 +7,7 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
@@ -33,12 +34,13 @@ class Node:
         self.connected = {2}
         self.turns_wanted = 0
         self.colony = Colony(3, groups=(META_GROUP, GROUP))
-        self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router)
+        self.partitions = even_map(1, (1, 2, 3))
+        self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router, self.partitions)
         self.router = self.switchboard.router
 
     def _router(self, switchboard: Switchboard) -> Router:
         return Router(
-            slot_table=[GROUP] * 16_384,
+            partitions=self.partitions,
             dispatch=switchboard,
             new_origin=lambda: ORIGIN,
             now=lambda: Instant(0.0),
@@ -56,6 +58,9 @@ class Node:
 
     def wall_ms(self) -> int:
         return 1_000
+
+    def now(self) -> Instant:
+        return Instant(0.0)
 
     def elected(self, group: GroupId, term: int) -> None:
         self.elections.append((group, term))

@@ -23,7 +23,7 @@ class _Digest(NamedTuple):
     nonce: bytes
     index: int
     chunks: Iterator[bytes]
-    hash: blake2b
+    hasher: blake2b
 
 
 class Digests:
@@ -47,8 +47,8 @@ class Digests:
         chunk = next(first.chunks, None)
         if chunk is None:
             self._digests.popleft()
-            return [DigestReady(first.nonce, first.index, first.hash.digest())]
+            return [DigestReady(first.nonce, first.index, first.hasher.digest())]
         # The length too: else the same bytes in other chunks would look the same.
-        first.hash.update(len(chunk).to_bytes(8, "big"))
-        first.hash.update(chunk)
+        first.hasher.update(len(chunk).to_bytes(8, "big"))
+        first.hasher.update(chunk)
         return []

@@ -168,6 +168,24 @@ class Replica:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
         return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
 
+    def abandon(self) -> list[Refuse]:
+        """Refuse whatever waits here: this replica is about to be removed and answers nothing any more.
+
+        What it had proposed may yet be applied by others, so nothing is disclaimed.
+        """
+        queries = [*self._queries, *self._ready, *(query for queries in self._rounds.values() for query in queries)]
+        for request in [*self._awaited.values(), *queries]:
+            self._refuse(request)
+        self._waiting, self._waiting_bytes, self._queries, self._ready = [], 0, [], []
+        self._awaited.clear()
+        self._rounds.clear()
+        effects, self._effects = self._effects, []
+        return [
+            Refuse(effect.to, effect.origin, effect.is_write, effect.number)
+            for effect in effects
+            if isinstance(effect, Refuse)
+        ]
+
     # Events of its own -----------------------------------------------------------------------------------------------
 
     def _submit(self, event: Submit, _now: Instant) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noctule.base.ids import GroupId
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import (
     AppendReply,
@@ -19,7 +20,7 @@ from noctule.core.raft.messages import (
     VoteRequest,
 )
 from noctule.core.raft.node import Role
-from noctule.core.replica.events import Answer, Refuse
+from noctule.core.replica.events import Answer, DigestReady, Refuse
 from noctule.core.replica.replica import Replica
 from noctule.node.router import Router
 from noctule.node.switchboard import Surroundings, Switchboard
@@ -131,9 +132,12 @@ class WatchedSwitchboard(Switchboard):
         replicas: dict[GroupId, Replica],
         surroundings: Surroundings,
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         coverage: Coverage,
     ) -> None:
-        super().__init__(node_id, replicas, surroundings, router)
+        super().__init__(node_id, replicas, surroundings, router, partitions)
+        self.digested: Callable[[GroupId, DigestReady], None]
+        """Told of each digest that was taken here; set by the owner."""
         self._coverage = coverage
         self._leads: dict[GroupId, int] = {}
         """The groups that this node leads, each with the term."""
@@ -146,6 +150,11 @@ class WatchedSwitchboard(Switchboard):
         if watch is not None:
             watch(self, group, message)
         super().send(to, group, message)
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """As the node's own does."""
+        self.digested(group, digest)
+        super().digest_ready(group, digest)
 
     def _vote_requested(self, group: GroupId, message: VoteRequest) -> None:
         if message.transfer:

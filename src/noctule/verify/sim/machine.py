@@ -5,19 +5,21 @@ instant, one batch for a turn, and a failed disk is final.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Record
 from noctule.base.errors import NoctuleError
-from noctule.base.ids import META_GROUP, GroupId
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import DigestReady, Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import join_snapshot, split_snapshot
-from noctule.core.wire.frames import Envelope
+from noctule.core.roster.loads import LoadReport
+from noctule.core.wire.frames import DigestTold, Envelope
 from noctule.node.api import Consistency, ReplySink
 from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.recovery import ReplicaSettings, records_of
@@ -33,7 +35,7 @@ class Machine:
     """A node's process for one life; its disk outlives it."""
 
     def __init__(
-        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, slot_table: Sequence[GroupId]
+        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, partition_count: int
     ) -> None:
         self.world = world
         self.node_id = node_id
@@ -55,7 +57,8 @@ class Machine:
         self._turn_scheduled = False
         self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
-        self.threads, self.replicas = self.disk.open([META_GROUP, *dict.fromkeys(slot_table)], settings, chance)
+        partitions = even_map(partition_count, settings.voters)
+        self.threads, self.replicas = self.disk.open([META_GROUP, *partitions.partitions], settings, chance)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
         self.threads.failed = lambda error: self._wake(partial(self._fail, error))
         self.switchboard = WatchedSwitchboard(
@@ -63,14 +66,16 @@ class Machine:
             self.replicas,
             self,
             lambda switchboard: Router(
-                slot_table=slot_table,
+                partitions=partitions,
                 dispatch=switchboard,
                 new_origin=lambda: chance.getrandbits(62),
                 now=world.time.now,
                 request_deadline_s=world.request_deadline_s,
             ),
+            partitions,
             world.coverage,
         )
+        self.switchboard.digested = partial(world.invariants.digested, self)
         self.router = self.switchboard.router
         self.carrier = Carrier(self.replicas, self.switchboard, self)
         self._wake_for_turn = partial(self._wake, self._turn)
@@ -245,7 +250,7 @@ class Machine:
     def _peer_lost(self, node: int) -> None:
         for group in self.replicas:
             self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self.switchboard.peer_lost(node)
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -265,6 +270,10 @@ class Machine:
         offset_s = self.world.clock_offsets_s[self.node_id]
         return WALL_MS_AT_START + round((self.world.time.now() + offset_s) * 1000)
 
+    def now(self) -> Instant:
+        """The world's time."""
+        return self.world.time.now()
+
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
         self.world.invariants.leader(group, term, self)
@@ -282,9 +291,11 @@ class Machine:
                 self.world.count("membership taken back")
             self._membership_indexes[group] = change.index
 
-    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
-        """The state of a group has been digested here."""
-        self.world.invariants.digested(self, group, digest)
+    def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
+        """A replica told the leader its digest; the invariants have compared it already."""
+
+    def load_told(self, sender: int, report: LoadReport) -> None:
+        """Nobody reports here."""
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ import msgspec
 from noctule.base.errors import RequestError
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.placement.slots import partition_table
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.replica import SnapshotPolicy
@@ -85,7 +84,7 @@ class World:
         self.request_deadline_s = self.chance.choice((0.15, 5.0, 5.0))
         """With a short one many writes are given up, and their clients told what became of them."""
         self._lease_s = self.chance.choice((0.0, 0.0, 0.2))
-        self._slot_table = partition_table(partition_count)
+        self._partition_count = partition_count
         self._lives = 0
         self._watchers: dict[int, list[Callable[[], None]]] = {}
         self._trace = hashlib.blake2b(digest_size=16)
@@ -109,7 +108,7 @@ class World:
             first_timeout_s=0.25,
         )
         self._lives += 1
-        machine = Machine(self, node, self._lives, settings, self._slot_table)
+        machine = Machine(self, node, self._lives, settings, self._partition_count)
         self.invariants.recovered(machine)
         self.machines[node] = machine
 
