@@ -108,6 +108,8 @@ class Host:
         self._balance_at = clock.now()
         self._balance_cursor = 0
         self._stopping = False
+        self._is_closed = False
+        """The disk takes nothing more, so no turn ends any more."""
 
     def attach(self, wal: WalWriter, transport: PeerTransport, steward: Steward) -> None:
         """Give it its disk, its peers and its steward; all need to know the host first."""
@@ -126,6 +128,7 @@ class Host:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._snapshot_thread.shutdown(wait=True)
+        self._is_closed = True
         await self._wal.close()
 
     async def _hand_over(self) -> None:
@@ -160,6 +163,8 @@ class Host:
 
     def _turn(self) -> None:
         self._turn_scheduled = False
+        if self._is_closed:
+            return
         if self.failure:
             self.router.tick()
             return
