@@ -28,6 +28,8 @@ from noctule.core.roster.members import PRESENT, Member, MemberState
 
 MEMBERS_MAX = 1_000
 """Members that are present at one time."""
+WEIGHT_MAX = 1_000.0
+"""Of a member, beside the others' 1."""
 NAME_LENGTH_MAX = 128
 """Characters of a cluster's id, a nonce, a feature."""
 
@@ -59,7 +61,8 @@ def form(objects: Objects, operation: Form, now_ms: int) -> str:
     require(members and len(members) == len(operation.members) and min(members) > 0, "each member needs its own id")
     require(len(members) <= MEMBERS_MAX, f"{MEMBERS_MAX} members are the most")
     require(len({member.peer for member in members.values()} - {""}) == len(members), "each member needs its own peer")
-    require(all(member.weight >= 0 for member in members.values()), "a weight is 0 or more")
+    for member in members.values():
+        _require_weight(member)
     require(0 < len(operation.replicas) <= PARTITIONS_MAX, f"there are 1 to {PARTITIONS_MAX} partitions")
     for number, replicas in enumerate(operation.replicas, 1):
         require(0 < len(replicas) <= REPLICAS_MAX, f"partition {number} needs 1 to {REPLICAS_MAX} replicas")
@@ -191,9 +194,14 @@ def _present_member(objects: Objects, node: int) -> Member:
 def _require_fits(objects: Objects, member: Member) -> None:
     """Refuse a member that cannot be reached, that takes another one's place, or that is too old for the cluster."""
     require(member.peer, "a member needs the address where its peers find it")
-    require(member.weight >= 0, "a weight is 0 or more")
+    _require_weight(member)
     for other in objects.roster.values():
         if other.id != member.id and other.state in PRESENT and other.peer == member.peer:
             raise RequestError(f"node {other.id} is at {member.peer}: if it is gone for good, remove it first")
     lacking = sorted(objects.features - {*member.features})
     require(not lacking, f"the cluster needs the features {lacking}, which this node does not have: upgrade it")
+
+
+def _require_weight(member: Member) -> None:
+    # Not a number compares false with everything and so is refused here.
+    require(0 <= member.weight <= WEIGHT_MAX, f"a weight is from 0 to {WEIGHT_MAX:,.0f}")
