@@ -41,6 +41,8 @@ SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
 """A lane that has written nothing for so long opens another session, well before the group forgets this one."""
 LANE_IDLE_S_MAX = 600.0
 """A lane that has been empty for so long, and has no session that would still be used, is forgotten."""
+GONE_S_MAX = 2.0
+"""What was sent to a partition before it was merged into another is awaited for so long, and its fate is unknown then."""
 MOVED_RETRY_S = 0.05
 """Between an answer that a slot is elsewhere and asking again where the map has it, unless the map changes."""
 
@@ -566,7 +568,7 @@ class Router:
         if lane.open_reads and not lane.queries:
             self._touch(lane)  # They may have waited for a query that was given up, whose answer nobody awaits now.
         if lane.gone_at is not None:
-            if now - lane.gone_at >= ANSWER_TIMEOUT_S:
+            if now - lane.gone_at >= GONE_S_MAX:
                 self._empty(lane)
                 self._begin_again(lane)
             return

@@ -8,7 +8,7 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.core.placement.partition_map import even_map
+from noctule.core.placement.partition_map import PartitionMap, even_map
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.node.router import Router
@@ -62,7 +62,7 @@ class Sink:
 class FakeDispatch:
     """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S, partitions: PartitionMap | None = None) -> None:
         self.now = Instant(0.0)
         self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
         self.away: set[int] = set()
@@ -83,7 +83,7 @@ class FakeDispatch:
         self.turns_wanted = 0
         self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
         self._sessions = iter(range(1, FIRST_DRAWN))
-        self.partitions = even_map(PARTITIONS)
+        self.partitions = partitions or even_map(PARTITIONS)
         self.router = Router(
             partitions=self.partitions,
             dispatch=self,
@@ -93,6 +93,8 @@ class FakeDispatch:
         )
 
     def leader_of(self, group: GroupId) -> tuple[int, int]:
+        if group not in self._led_by:
+            self.lead(group, 1, 1)
         leader = self.leaders[group]
         if leader and leader != self._led_by[group]:
             self.lead(group, leader, self.terms[group] + 1)

@@ -1,7 +1,8 @@
 """Commands over several partitions: which partition gets what, and one reply out of the replies. Pure.
 
 Each part is a command of its own partition; of one on all keys, it says which slots it is about. A command over
-several partitions is atomic in each of them and not across; those that promise more (MSETNX, RENAME, COPY) are refused as in Redis Cluster.
+several partitions is atomic in each of them and not across; those that promise more (MSETNX, RENAME, COPY) are
+refused as in Redis Cluster.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Replies as MessagePack: Python's values as they are, `Status`, `Failure` and `MOVED` as extension types 1, 2 and 3."""
+"""Replies as MessagePack: Python's values as such, `Status`, `Failure` and `MOVED` as extension types 1, 2 and 3."""
 
 from typing import Any, cast
 
