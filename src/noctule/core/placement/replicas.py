@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from noctule.base.errors import RequestError
-from noctule.core.placement.domains import Clashes, Domains, Site
+from noctule.core.placement.domains import Domains, Site
 from noctule.core.placement.ring import ConsistentHashRing
 
 _Step: TypeAlias = tuple[int, int, int]
