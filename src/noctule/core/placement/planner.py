@@ -12,7 +12,7 @@ is going on with the partition.
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum
 
-from noctule.core.placement.books import Books, moved
+from noctule.core.placement.books import Books, Scale, moved
 from noctule.core.placement.domains import Clashes
 from noctule.core.placement.partition_map import PartitionState
 from noctule.core.placement.picture import (
@@ -26,9 +26,9 @@ from noctule.core.placement.picture import (
 )
 from noctule.core.roster.members import PRESENT, MemberState
 
-REPAIRS_TRIED_MAX = 100
-"""How many partitions are looked at for a better spread over domains before one call gives up. Each costs a
-millisecond with 100 nodes; only where memory or weights stand in the way can so many be without a remedy."""
+TRIED_IN_VAIN_MAX = 100
+"""How many partitions without a remedy are looked at closely in one call. Each costs up to a millisecond with 100
+nodes; only where memory, weights or nodes that are away stand in the way can there be so many."""
 
 
 class _Need(IntEnum):
@@ -63,15 +63,17 @@ class _Planner:
         self._may_hand_over: dict[int, dict[int, list[int]]] = {}
 
     def plan(self) -> Plan:
-        repairs_failed = 0
+        in_vain = 0
         for need, _, number in sorted(self._needs()):
-            if need is _Need.DOMAINS and (len(self._moves) >= self._room or repairs_failed >= REPAIRS_TRIED_MAX):
-                break
-            move = self._answer(need, self._books.partitions[number])
-            if move is not None and len(self._moves) < self._room:
+            partition = self._books.partitions[number]
+            is_done = len(self._moves) >= self._room or in_vain >= TRIED_IN_VAIN_MAX
+            if is_done and (need is _Need.DOMAINS or self._may_change(partition)):
+                continue
+            move = self._answer(need, partition)
+            if move is None:
+                in_vain += 1
+            elif not is_done:
                 self._take(move)
-            elif need is _Need.DOMAINS:
-                repairs_failed += move is None
         self._leave_draining_nodes()
         if self._limits.is_balancing:
             self._balance()
@@ -85,6 +87,11 @@ class _Planner:
     def _take(self, move: Move) -> None:
         self._moves.append(move)
         self._books.take(move)
+
+    def _may_change(self, partition: PartitionPicture) -> bool:
+        """Whether a closer look could find a move. A cheap question, so that all that is blocked is told."""
+        replicas = self._books.replicas[partition.id]
+        return self._books.has_majority(replicas) and not self._books.takers.issubset(replicas)
 
     def _needs(self) -> Iterator[tuple[_Need, int, int]]:
         """Need, redundancy left, and id of each partition that is not as it should be."""
@@ -131,11 +138,10 @@ class _Planner:
                 lost = [node for node in replicas if node in books.lost]
                 if len(replicas) > books.factor:
                     return self._drop(partition, lost, f"{self._why_lost(lost[0])}; {_count(len(replicas), 'replica')}")
-                move = self._replace(partition, lost, self._why_lost(lost[0]))
-                if move is None and self._is_gone(lost[0]):
-                    # Nobody can take it over, and it can never come back: the group need not wait for it.
+                if self._is_gone(lost[0]) and books.takers.issubset(replicas):
+                    # It can never come back and nobody can take its place: the group need not wait for it.
                     return self._drop(partition, lost, f"{self._why_lost(lost[0])}; no other node can take it")
-                return move
+                return self._replace(partition, lost, self._why_lost(lost[0]))
             case _Need.DRAIN:
                 draining = [node for node in replicas if node in books.draining]
                 return self._replace(partition, draining, f"node {draining[0]} drains")
@@ -163,7 +169,7 @@ class _Planner:
         replicas = self._books.replicas[partition.id]
         target = self._best_target(partition, replicas)
         if target is None:
-            self._block_targets(partition, f"stay at {_count(len(replicas), 'replica')}")
+            self._block_targets(partition, f"must stay at {_count(len(replicas), 'replica')}")
             return None
         if not self._books.has_majority(moved(replicas, 0, target)):
             self._block(partition, "cannot change: their majority would hang on nodes that are not alive")
@@ -171,7 +177,7 @@ class _Planner:
         return Move(partition=partition.id, source=0, target=target, reason=reason)
 
     def _drop(self, partition: PartitionPicture, sources: Iterable[int], reason: str) -> Move | None:
-        """Drop the replica that is missed least: gone or dead, then draining, then near another, then on a full node."""
+        """Drop the replica that is missed least: a dead one, a draining one, one near another, one on a full node."""
         books = self._books
         replicas = books.replicas[partition.id]
 
@@ -242,29 +248,27 @@ class _Planner:
             if found is None:
                 return
             number, source, target = found
-            fair = books.holding.fair()
-            reason = f"node {source} {_off(books.holding.load(source), fair)}, node {target} {_off(books.holding.load(target), fair)}"
+            reason = _uneven(books.holding, source, target)
             self._take(Move(partition=number, source=source, target=target, reason=reason))
 
     def _movable(self, source: int) -> Callable[[int], Iterator[tuple[float, int]]]:
         """What could go from a node to another without a worse spread over domains; what it leads comes last."""
         books = self._books
         if source not in self._may_leave:
-            self._may_leave[source] = [
-                (number, rest, books.domains.added(rest, source))
-                for number in sorted(books.held[source], key=books.led[source].__contains__)
-                if number not in books.busy
-                and books.living.issuperset(books.replicas[number])
-                and books.partitions[number].state is PartitionState.ACTIVE
-                for rest in [[node for node in books.replicas[number] if node != source]]
-            ]
+            self._may_leave[source] = leaving = []
+            for number in sorted(books.held[source], key=books.led[source].__contains__):
+                replicas = books.replicas[number]
+                is_calm = number not in books.busy and books.partitions[number].state is PartitionState.ACTIVE
+                if is_calm and books.living.issuperset(replicas):
+                    rest = [node for node in replicas if node != source]
+                    leaving.append((number, rest, books.domains.added(rest, source)))
 
         def offers(target: int) -> Iterator[tuple[float, int]]:
             added = books.domains.added
             for number, rest, clashes in self._may_leave[source]:
-                if target not in rest and number not in books.busy and added(rest, target) <= clashes:
-                    if books.has_room(target, books.partitions[number]):
-                        yield books.costs[number], number
+                is_better = target not in rest and added(rest, target) <= clashes
+                if is_better and number not in books.busy and books.has_room(target, books.partitions[number]):
+                    yield books.costs[number], number
 
         return offers
 
@@ -275,8 +279,7 @@ class _Planner:
             if found is None:
                 return
             number, source, target = found
-            fair = books.leading.fair()
-            reason = f"leads: node {source} {_off(books.leading.load(source), fair)}, node {target} {_off(books.leading.load(target), fair)}"
+            reason = f"leaders: {_uneven(books.leading, source, target)}"
             self._move_leader(number, source, target, reason)
 
     def _transferable(self, source: int) -> Callable[[int], Iterator[tuple[float, int]]]:
@@ -328,9 +331,14 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
+def _uneven(scale: Scale, source: int, target: int) -> str:
+    """How far two nodes are from their fair loads, in words."""
+    fair = scale.fair()
+    return f"node {source} {_off(scale.load(source), fair)}, node {target} {_off(scale.load(target), fair)}"
+
+
 def _off(load: float, fair: float) -> str:
-    """How far a load is from the fair one, in words."""
     if load == float("inf"):
-        return "should hold nothing"
+        return "should have nothing"
     percent = round(100 * (load / fair - 1)) if fair else 0
     return f"has {abs(percent)}% {'more' if percent >= 0 else 'less'} than its share"
