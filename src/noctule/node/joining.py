@@ -4,6 +4,7 @@ A node that joins draws a nonce, makes it durable, and asks a member to let it i
 answered with the same id. So it may be killed at any moment and started again with the same command.
 """
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -11,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct
 
+from noctule.adapters.control import JoinAnswer, JoinRequest, MemberFacts
 from noctule.adapters.files import FileSystem, load_json, write_json_atomically
-from noctule.base.errors import ConfigError
-from noctule.core.roster.members import Member
+from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableError
 from noctule.node.address_book import AddressBook, save_address_book
 from noctule.node.config import ClusterConfig, NodeConfig
 from noctule.node.data_folder import OWNER_FILE, Owner
@@ -25,28 +25,12 @@ log = logging.getLogger("noctule.node")
 NONCE_FILE = "joining.json"
 
 
-class JoinWish(Struct, frozen=True):
-    """What a node says of itself when it asks to be let in."""
-
-    token: str
-    nonce: str
-    member: Member
-    """Its id means nothing."""
-
-
-class Welcome(Struct, frozen=True):
-    """What it is answered."""
-
-    node_id: int
-    cluster: str
-    cluster_id: str
-    members: tuple[Member, ...]
-    lease_ms: int = 0
-    """Which must be the same on all nodes."""
-
-
-Ask = Callable[[str, JoinWish], Awaitable[Welcome]]
+Ask = Callable[[str, JoinRequest], Awaitable[JoinAnswer]]
 """Asks the node whose control address it is; raises `NoctuleError`."""
+
+JOIN_S_MAX = 60.0
+"""How long a node that is to join asks again while nobody can say yes or no."""
+AGAIN_S = 0.5
 
 
 def with_stored_identity(config: NodeConfig, files: FileSystem | None = None) -> NodeConfig:
@@ -69,7 +53,7 @@ def with_stored_identity(config: NodeConfig, files: FileSystem | None = None) ->
     return replace(config, node_id=owner.node_id, cluster=cluster)
 
 
-async def join_cluster(config: NodeConfig, member: Member, ask: Ask, files: FileSystem | None = None) -> NodeConfig:
+async def join_cluster(config: NodeConfig, facts: MemberFacts, ask: Ask, files: FileSystem | None = None) -> NodeConfig:
     """The settings of a node that is let in now, or was before; without `config.join` as `with_stored_identity`.
 
     Raises `ConfigError` when the cluster refuses, `UnavailableError` when nobody answers; starting again with the same
@@ -84,13 +68,32 @@ async def join_cluster(config: NodeConfig, member: Member, ask: Ask, files: File
             "choose another --data-dir"
         )
     nonce = _nonce(config.data_dir, files or FileSystem())
-    welcome = await ask(config.join, JoinWish(config.token, nonce, member))
+    answer = await _answer_of(ask, config.join, JoinRequest(config.token, nonce, facts))
+    if answer.refusal:
+        raise ConfigError(f"the cluster at {config.join} does not let this node in: {answer.refusal}")
     cluster = ClusterConfig(
-        name=welcome.cluster, voters={}, partition_count=config.cluster.partition_count, lease_ms=welcome.lease_ms
+        name=answer.cluster,
+        voters={},
+        partition_count=config.cluster.partition_count,
+        lease_ms=int(answer.settings.get("lease_ms", "0")),
     )
-    save_address_book(config.data_dir, AddressBook.of(welcome.cluster_id, welcome.members), files)
-    log.info("cluster_joined", extra={"fields": {"id": welcome.node_id, "cluster": welcome.cluster}})
-    return replace(config, node_id=welcome.node_id, cluster=cluster)
+    save_address_book(config.data_dir, AddressBook.of(answer.cluster_id, answer.members), files)
+    log.info("cluster_joined", extra={"fields": {"id": answer.node_id, "cluster": answer.cluster}})
+    return replace(config, node_id=answer.node_id, cluster=cluster)
+
+
+async def _answer_of(ask: Ask, address: str, request: JoinRequest) -> JoinAnswer:
+    """The answer, asked for until there is one: the same nonce is never let in twice."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + JOIN_S_MAX
+    while True:
+        try:
+            return await ask(address, request)
+        except (UnavailableError, OutcomeUnknownError) as error:
+            if loop.time() > deadline:
+                raise UnavailableError(f"no node at {address} could let this one in: {error}") from error
+            log.warning("join_waits", extra={"fields": {"address": address, "reason": str(error)}})
+            await asyncio.sleep(AGAIN_S)
 
 
 def _nonce(data_dir: Path, files: FileSystem) -> str:

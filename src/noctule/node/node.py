@@ -11,6 +11,7 @@ from contextlib import ExitStack
 
 from msgspec import structs
 
+from noctule.adapters.control import MemberFacts
 from noctule.adapters.files import DirectoryLock
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal import Wal
@@ -38,6 +39,7 @@ from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, recover_or_return
 from noctule.node.router import Router
 from noctule.node.steward import Steward
+from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
@@ -76,6 +78,9 @@ class LocalNode:
         self.draining = False
         self.more_counters: list[Callable[[], dict[str, int]]] = []
         """Of the doors, for the picture."""
+        self.watch = Watch()
+        """Rung whenever the steward knows something new."""
+        steward.changed = self.watch.ring
         self._wal = wal
         self._lock = lock
 
@@ -193,6 +198,21 @@ class LocalNode:
         return await ask_meta(self.host.router.operate, operation)
 
 
+def facts_of(config: NodeConfig, version: str) -> MemberFacts:
+    """What a node says of itself when it joins; ports that the system chooses are told later."""
+    return MemberFacts(
+        peer=f"{config.advertise_host}:{config.peer_port}",
+        labels=_labels(config),
+        weight=config.weight,
+        version=version,
+        features=FEATURES,
+    )
+
+
+def _labels(config: NodeConfig) -> dict[str, str]:
+    return {"host": config.advertise_host} | config.labels
+
+
 def _named(config: NodeConfig, node: int) -> Member:
     """A member of which nothing is known but what the settings say."""
     return Member(id=node, peer=config.cluster.voters[node])
@@ -240,7 +260,7 @@ def _hello(config: NodeConfig, folder: DataFolder, chance: random.Random, versio
         incarnation=chance.getrandbits(48),
         folder=folder.owner.folder,
         directory=folder.directory,
-        labels={"host": config.advertise_host} | config.labels,
+        labels=_labels(config),
         weight=config.weight,
         version=version,
         features=FEATURES,

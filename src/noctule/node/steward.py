@@ -104,6 +104,8 @@ class Steward:
         self.governor = Governor(node_id, self, premises, proposals)
         self.own: Member | None = None
         """What this node is to be in the roster; None until its doors are open."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when *meta* has changed here, after what follows from it has begun."""
         self._premises = premises
         self._map_changed = map_changed
         self._pending: dict[GroupId, Instant] = {}
@@ -127,6 +129,7 @@ class Steward:
         if self._seen != (id(meta), meta.version):
             self._seen = (id(meta), meta.version)
             self._take_changes(meta, now)
+            self.changed()
         if self._pending:
             self._settle(meta, now)
         if now >= self._lead_at:
