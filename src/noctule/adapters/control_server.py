@@ -114,7 +114,7 @@ class ControlServer:
         return generic(method, grpc.unary_stream_rpc_method_handler(serve))
 
 
-def generic(method: Method[Ask, Answer], handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.GenericRpcHandler:
+def generic(method: Method[Ask, Answer], handler: "grpc.RpcMethodHandler[Any, Any]") -> grpc.GenericRpcHandler:
     """A server's handler for one method; it is given bytes, and gives bytes."""
     return grpc.method_handlers_generic_handler(method.service, {method.name: handler})
 

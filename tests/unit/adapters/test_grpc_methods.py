@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from noctule.adapters import control
@@ -60,7 +60,9 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @pytest.mark.parametrize("name", sorted(CODECS))
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+)  # To shrink fifty fields takes minutes.
 @given(data=st.data())
 def test_what_is_sent_arrives(name: str, data: st.DataObject) -> None:
     codec = CODECS[name]
