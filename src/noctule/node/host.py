@@ -7,8 +7,9 @@ be asked.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from msgspec import structs
@@ -26,6 +27,8 @@ from noctule.core.raft import events as raft
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
+from noctule.core.roster import liveness
+from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
     Answered,
@@ -60,6 +63,8 @@ SETTLED_S = 3.0
 """A node must be connected for so long before leadership is given back to it."""
 FRAME_BYTES_TARGET = 8 << 20
 """Messages for a peer are split into frames of about this size."""
+_HEARTBEAT = encode_frame([])
+"""Nothing to say but that this node is there."""
 
 
 class Host:
@@ -83,13 +88,17 @@ class Host:
         """Why this node no longer acknowledges anything; empty while all is well."""
         self.hellos: dict[int, Hello] = {}
         """What each peer last said of itself."""
-        self.heard_at: dict[int, Instant] = {}
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken: what each replica told last."""
+        self.liveness = Liveness((), clock.now())
+        """Which of the other nodes seem alive."""
         self.elections_total = 0
         self.snapshots_total = 0
         self.batches_total = 0
         self.frames_total = 0
+        self._elected: list[tuple[GroupId, int]] = []
+        """The groups that this node was elected to lead in this turn, with their terms."""
+        self._not_admitted = {group for group, replica in replicas.items() if not replica.raft.is_admitted()}
         self._snapshots = snapshots
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -179,6 +188,10 @@ class Host:
             return
         for node, envelopes in self.switchboard.take_outgoing().items():
             self._send_frames(node, envelopes)
+        if self._elected:
+            elected, self._elected = self._elected, []
+            group, term = elected[0]
+            log.info("leader_elected", extra={"fields": {"group": group, "term": term, "groups": len(elected)}})
 
     def _work(self) -> None:
         """Spend a while on what the replicas have put off; what is left has another turn."""
@@ -203,6 +216,7 @@ class Host:
             frame = encode_frame([_without_results(envelopes[0])])
         self._transport.send(node, frame)
         self.frames_total += 1
+        self._live(liveness.FrameSent(node))
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -240,6 +254,11 @@ class Host:
         self._records.append(Forgotten(group))
         self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
         self.schedule_turn()
+    def _carry_on(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # as in _turn
+            self._fail(error)
 
     def is_connected(self, node: int) -> bool:
         """Whether frames to that node leave."""
@@ -247,7 +266,7 @@ class Host:
 
     def is_trusted(self, node: int) -> bool:
         """Whether the node is there and answers, as far as this one can tell."""
-        return self._transport.is_connected(node)
+        return self._transport.is_connected(node) and not self.liveness.suspects(node)
 
     def wall_ms(self) -> int:
         """The wall clock."""
@@ -260,13 +279,20 @@ class Host:
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
         self.elections_total += 1
-        log.info("leader_elected", extra={"fields": {"group": group, "term": term}})
+        self._elected.append((group, term))
+
+    def groups_not_admitted(self) -> list[GroupId]:
+        """The groups that do not count on this node as they did before, since it lost what it had on disk."""
+        return sorted(self._not_admitted & self.carrier.replicas.keys())
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
         if isinstance(change, raft.MembershipRefused):
             log.warning("membership_refused", extra={"fields": {"group": group, "reason": change.reason}})
-        elif change.committed:
+            return
+        is_admitted = self.carrier.replicas[group].raft.is_admitted()
+        (self._not_admitted.discard if is_admitted else self._not_admitted.add)(group)
+        if change.committed:
             now = change.membership
             fields = {"group": group, "voters": now.voters, "outgoing": now.outgoing, "learners": now.learners}
             log.info("membership_changed", extra={"fields": fields})
@@ -287,8 +313,8 @@ class Host:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         now = self._clock.now()
         if not self.failure:
-            self._tick_groups(now)
-            self._tick_steward(now)
+            self._carry_on(lambda: self._tick_groups(now))
+            self._carry_on(lambda: self._steward.tick(now))
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
@@ -296,17 +322,10 @@ class Host:
         self.router.tick()
 
     def _tick_groups(self, now: Instant) -> None:
-        try:
-            if self.carrier.tick(now):
-                self.schedule_turn()
-        except Exception as error:  # as in _turn
-            self._fail(error)
-
-    def _tick_steward(self, now: Instant) -> None:
-        try:
-            self._steward.tick(now)
-        except Exception as error:  # as in _turn
-            self._fail(error)
+        if self.carrier.tick(now):
+            self.schedule_turn()
+        if now >= self.liveness.next_deadline():
+            self._live(liveness.Tick())
 
     def _balance(self, now: Instant) -> None:
         """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
@@ -362,9 +381,11 @@ class Host:
     # From peers ------------------------------------------------------------------------------------------------------
 
     def frame_received(self, sender: int, envelopes: list[Envelope]) -> None:
-        """A frame came; nothing is learnt from it once this node has failed."""
-        self.heard_at[sender] = self._clock.now()
-        if not self.failure:
+        """A frame came; nothing is learnt from it once this node has failed. An empty one is a heartbeat."""
+        if self.failure:
+            return
+        self._live(liveness.FrameHeard(sender))
+        if envelopes:
             self.switchboard.receive(sender, envelopes)
             self.schedule_turn()
 
@@ -373,13 +394,36 @@ class Host:
         self.hellos[hello.node_id] = hello
         self._connected_since[hello.node_id] = self._clock.now()
         self._steward.peer_connected(hello)
+        self._live(liveness.Connected(hello.node_id, hello.incarnation))
 
     def peer_disconnected(self, node: int) -> None:
         """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
         self._connected_since.pop(node, None)
-        for group in self.carrier.replicas:
-            self.take(group, raft.Suspect(node))
+        self._live(liveness.Disconnected(node))
         self.switchboard.peer_lost(node)
+
+    def peers_changed(self, nodes: Collection[int]) -> None:
+        """These are the other nodes from now on."""
+        self._live(liveness.PeersChanged(tuple(nodes)))
+
+    def _live(self, event: liveness.Event) -> None:
+        if self.failure:
+            return
+        now = self._clock.now()
+        for effect in self.liveness.handle(event, now):
+            node = effect.node
+            match effect:
+                case liveness.SendHeartbeat():
+                    if self._transport.is_connected(node):
+                        self._transport.send(node, _HEARTBEAT)
+                case liveness.Suspected():
+                    log.warning("peer_suspected", extra={"fields": {"peer": node}})
+                    self._carry_on(partial(self.carrier.suspect, node, now))
+                    self.schedule_turn()
+                case liveness.Trusted():
+                    log.info("peer_trusted", extra={"fields": {"peer": node}})
+                    self._carry_on(partial(self.carrier.trust, node, now))
+                    self.schedule_turn()
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_fo
 from noctule.node.governor import META_VOTERS_MAX, Founding
 from noctule.node.host import Host
 from noctule.node.peer_folders import PeerFolders
-from noctule.node.pictures import is_admitted, node_picture
+from noctule.node.pictures import node_picture
 from noctule.node.premises import NodePremises
 from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, recover_or_return
@@ -47,6 +47,10 @@ FIRST_TIMEOUT_S = 0.25
 """The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
 FEATURES = ("migrate", "split", "merge")
 """What this release can do beyond the first; a cluster does what all its members can."""
+
+QUIET_HEARTBEATS = 2
+"""A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
+read all the time; more would make the first seconds of thousands of groups longer."""
 
 
 class LocalNode:
@@ -132,6 +136,7 @@ class LocalNode:
             addresses = addresses_of(known.values(), cluster.voters, config.node_id)
             transport = PeerTransport(hello, host, chance, peer_folders.admit)
             transport.set_peers(addresses)
+            host.peers_changed(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed)
@@ -180,9 +185,9 @@ class LocalNode:
             return "the cluster is not formed yet"
         if not self.steward.is_settled:
             return "this node is still making or removing replicas that the map gives or takes"
-        waiting = [str(group) for group, replica in host.carrier.replicas.items() if not is_admitted(replica)]
-        if waiting:
-            return f"this node has lost what it had on disk and waits to be readmitted to group {', '.join(waiting)}"
+        if waiting := host.groups_not_admitted():
+            groups = ", ".join(map(str, waiting))
+            return f"this node has lost what it had on disk and waits to be readmitted to group {groups}"
         return ""
 
     def picture(self) -> NodePicture:
@@ -244,6 +249,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
             election_timeout_s_max=config.election_timeout_ms_max / 1000,
             lease_s=config.cluster.lease_ms / 1000,
             chunk_bytes_max=config.cluster.migration_chunk_bytes,
+            quiet_after_s=QUIET_HEARTBEATS * config.heartbeat_ms / 1000,
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         first_timeout_s=FIRST_TIMEOUT_S,

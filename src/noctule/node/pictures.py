@@ -53,7 +53,8 @@ def node_picture(node: "LocalNode") -> NodePicture:
 def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -> PeerPicture:
     host, is_self = node.host, member.id == node.config.node_id
     hello = node.transport.hello if is_self else host.hellos.get(member.id)
-    heard_at = host.heard_at.get(member.id)
+    liveness = host.liveness.describe().get(member.id)
+    heard_at = liveness.heard_at if liveness is not None else None
     return PeerPicture(
         id=member.id,
         alive=node.premises.is_alive(member.id),
@@ -61,7 +62,7 @@ def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -
         resp=hello.resp if hello else member.resp,
         http=hello.http if hello else member.http,
         leads=leads,
-        last_contact_ms=None if is_self or heard_at is None else round((now - heard_at) * 1000),
+        last_contact_ms=None if heard_at is None else round((now - heard_at) * 1000),
     )
 
 
@@ -84,14 +85,5 @@ def group_picture(group: GroupId, replica: Replica, partitions: PartitionMap) ->
         snapshot_index=raft.snapshot_index,
         keys=picture.keys,
         lag=lag,
-        admitted=is_admitted(replica),
+        admitted=replica.raft.is_admitted(),
     )
-
-
-def is_admitted(replica: Replica) -> bool:
-    """Whether the group counts on this replica as it did before: it is known by its directory, and is no learner that
-    is yet to be made a voter again."""
-    consensus = replica.raft
-    membership = consensus.log.committed_membership(consensus.commit)
-    is_known = membership.directory_of(consensus.node_id) == consensus.directory
-    return is_known and consensus.node_id not in membership.returning

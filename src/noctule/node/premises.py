@@ -85,7 +85,9 @@ class NodePremises:
         self.members = dict(members)
         first, own = self._config.cluster.voters, self._config.node_id
         self._transport.hello = structs.replace(self._transport.hello, cluster_id=cluster_id)
-        self._transport.set_peers(addresses_of(members.values(), first, own))
+        addresses = addresses_of(members.values(), first, own)
+        self._host.peers_changed(addresses)
+        self._transport.set_peers(addresses)
         book = AddressBook.of(cluster_id, members.values())
         if book != self._saved:
             self._saved = book

@@ -190,10 +190,9 @@ class Switchboard:
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
-        log.debug(
-            "role_changed",
-            extra={"fields": {"group": group, "role": change.role, "term": change.term, "leader": change.leader}},
-        )
+        if log.isEnabledFor(logging.DEBUG):  # Thousands of groups may change at once.
+            fields = {"group": group, "role": change.role, "term": change.term, "leader": change.leader}
+            log.debug("role_changed", extra={"fields": fields})
         if change.leader:
             self.router.leader_changed(group)
         if change.leader == self._node_id:

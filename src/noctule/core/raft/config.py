@@ -20,6 +20,10 @@ class RaftConfig:
     lease_s: float = 0.0
     """How long a follower that heard its leader promises to elect no other, whatever it suspects; 0 is never, and the
     leader then has no lease to read by. A leader that dies is replaced so much later (ADR 0015)."""
+    quiet_after_s: float = 0.0
+    """When nothing happened for so long, and everyone who lives has everything, the group goes quiet: no heartbeats and
+    no timers until something happens (ADR 0017). 0 is never. Else whoever drives the group must tell it by `Suspect`
+    and `Trust` which nodes live, or a dead leader is never missed."""
     clock_drift_max: float = 0.05
     """By how much the rates of two nodes' monotonic clocks may differ. A lease is counted so much shorter; beyond it a
     read by lease may be stale."""
@@ -53,6 +57,8 @@ class RaftConfig:
             problems.append("election_timeout_s_max must be at least 1.2 times election_timeout_s_min")
         if self.lease_s and not 2 * self.heartbeat_s <= self.lease_s <= self.election_timeout_s_min:
             problems.append("lease_s must be 0, or between two heartbeats and election_timeout_s_min")
+        if self.quiet_after_s < 0:
+            problems.append("quiet_after_s must be at least 0")
         if not 0 <= self.clock_drift_max < 1:
             problems.append("clock_drift_max must be at least 0 and below 1")
         problems.extend(

@@ -83,7 +83,15 @@ class Persisted(Struct, frozen=True, gc=False):
 
 
 class Suspect(Struct, frozen=True, gc=False):
-    """The process of `node` seems gone, its connection closed: if it leads, do not wait for the whole timeout."""
+    """The process of `node` seems gone: if it leads, do not wait for the whole timeout, only `wait_s` and a draw."""
+
+    node: int
+    wait_s: float = 0.0
+    """Set apart for who should campaign first, and for groups that lost their leader at the same moment."""
+
+
+class Trust(Struct, frozen=True, gc=False):
+    """The process of `node` is there, for the first time, again, or after all: what it missed may be sent to it."""
 
     node: int
 
@@ -121,6 +129,7 @@ Event: TypeAlias = (
     | ReadIndex
     | Persisted
     | Suspect
+    | Trust
     | TransferLeadership
     | SnapshotSaved
     | SnapshotLoaded

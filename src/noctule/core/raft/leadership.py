@@ -4,11 +4,12 @@ A `Leadership` lives as long as one term of one leader; `RaftNode` owns it. It c
 index through the node alone.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
-from noctule.base.ids import Instant
+from noctule.base.ids import END_OF_TIME, Instant
 from noctule.core.raft.events import (
     ChangeMembership,
     LoadSnapshot,
@@ -36,8 +37,10 @@ from noctule.core.raft.messages import (
     HeartbeatReply,
     InstallSnapshot,
     InstallSnapshotReply,
+    Message,
     ReadReply,
     TimeoutNow,
+    VoteRequest,
 )
 from noctule.core.raft.progress import Progress, ProgressState
 from noctule.core.raft.quorum import VoteResult
@@ -68,6 +71,10 @@ class Leadership:
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
+        self.is_quiet = False
+        """Whether everyone was told to sleep. It holds no lease then, and steps down by nothing that is not said."""
+        self._stirred_at = node.now
+        """When something was last to be done that is more than a heartbeat."""
         self._rounds = ReadRounds()
         self._reads_before_noop: list[tuple[int, int]] = []
         """(context, who asked)."""
@@ -97,7 +104,9 @@ class Leadership:
                 self._node.emit(ReadRefused(context, 0))
 
     def next_deadline(self) -> Instant:
-        """When the next heartbeat, repair or quorum check is due."""
+        """When the next heartbeat, repair or quorum check is due; never while it is quiet."""
+        if self.is_quiet:
+            return END_OF_TIME
         return min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
 
     def check(self) -> None:
@@ -111,6 +120,8 @@ class Leadership:
     def tick(self) -> None:
         """Heartbeat, repair, quorum check and transfer deadline, each when due."""
         now = self._node.now
+        if self.is_quiet:
+            return
         if now >= self._quorum_check_at:
             if not self.has_quorum():
                 self._node.step_down()
@@ -124,6 +135,9 @@ class Leadership:
         if self._transfer_target and now >= self._transfer_deadline:
             self._transfer_target = 0
         if now >= self._heartbeat_at:
+            if self._may_rest():
+                self._fall_quiet()
+                return
             self._heartbeat()
         if now >= self._repair_at:
             self._repair_at = Instant(now + self._node.config.heartbeat_s)
@@ -132,9 +146,91 @@ class Leadership:
 
     def has_quorum(self) -> bool:
         """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2)."""
-        heard = {peer: progress.heard for peer, progress in self.progress.items()}
-        heard[self._node.node_id] = True
-        return self._membership.vote_result(heard) is VoteResult.WON
+        return self._is_quorum([peer for peer, progress in self.progress.items() if progress.heard])
+
+    def _is_quorum(self, peers: Iterable[int]) -> bool:
+        """Whether these and this node are a majority."""
+        return self._membership.vote_result(dict.fromkeys([*peers, self._node.node_id], True)) is VoteResult.WON
+
+    # Quiet -----------------------------------------------------------------------------------------------------------
+
+    def _may_rest(self) -> bool:
+        """Whether nothing is left to be done for anyone who lives, and those who live could go on by themselves."""
+        node, membership = self._node, self._membership
+        quiet_after_s, last = node.config.quiet_after_s, node.log.last_index
+        if not quiet_after_s or node.now < self._stirred_at + quiet_after_s or node.commit < last:
+            return False
+        if self._transfer_target or self._dismissed or self._rounds.waiting() or membership.is_joint():
+            return False
+        living = {peer: progress for peer, progress in self.progress.items() if not progress.is_away}
+        if any(progress.match < last or peer in membership.returning for peer, progress in living.items()):
+            return False
+        return node.durable == last and self._is_quorum(living.keys())
+
+    def _fall_quiet(self) -> None:
+        """Tell everyone who lives to sleep, and do so. Who does not hear it asks for votes, and `stir` sees to that."""
+        node = self._node
+        self.is_quiet = True
+        self._rounds.drop_lease()
+        for peer, progress in self.progress.items():
+            if not progress.is_away:
+                node.send(peer, Heartbeat(node.term, node.commit, self._rounds.newest, True))
+
+    def wake(self) -> None:
+        """Something is to be done. Whoever else leads by now will say so to the next heartbeat."""
+        node = self._node
+        self._stirred_at = node.now
+        if not self.is_quiet:
+            return
+        self.is_quiet = False
+        self._heartbeat_at = node.now
+        self._repair_at = Instant(node.now + node.config.heartbeat_s)
+        self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
+        for progress in self.progress.values():
+            progress.heard = False
+            if not progress.is_away:
+                progress.heard_at = node.now  # Its node was, or it would be suspected.
+
+    def stir(self, peer: int, message: Message) -> None:
+        """A message came while quiet: a member that asks for votes, or seemed gone, does not have what it should.
+
+        Other answers are late, and no reason to wake: thousands of groups would, whenever the machine is busy.
+        """
+        progress = self.progress.get(peer)
+        if progress is not None and (progress.is_away or isinstance(message, VoteRequest)):
+            self.wake()
+            progress.hear(self._node.now)
+            self._call_on(peer, progress)
+
+    def suspect(self, peer: int) -> None:
+        """The member's process seems gone; when it is back, ask anew what it has instead of trusting what it had."""
+        if peer not in self.progress:
+            return
+        heard = self.progress[peer].heard
+        self.progress[peer] = progress = Progress(self._node.log.last_index + 1)
+        progress.heard = heard
+        progress.probe_sent = progress.is_away = True
+        if self.is_quiet and not self._is_quorum([each for each, other in self.progress.items() if not other.is_away]):
+            self.wake()
+
+    def trust(self, peer: int) -> None:
+        """The member's process is there: bring it up to date, should it lack anything."""
+        progress = self.progress.get(peer)
+        if progress is None:
+            return
+        progress.is_away = False
+        if progress.match < self._node.log.last_index:
+            self.wake()
+            self._call_on(peer, progress)
+
+    def _call_on(self, peer: int, progress: Progress) -> None:
+        """Have a member follow that may not know whom, and say what it has."""
+        node = self._node
+        node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._rounds.newest))
+        progress.probe_sent = False
+        self._send_entries(peer, progress)
+
+    # Heartbeats ------------------------------------------------------------------------------------------------------
 
     def _heartbeat(self) -> None:
         node = self._node
@@ -404,14 +500,6 @@ class Leadership:
             return
         node.send(peer, Append(node.term, progress.next - 1, previous_term, node.commit, []))
 
-    def forget(self, peer: int) -> None:
-        """The follower's process is gone: when it is back, ask anew what it has instead of trusting what it had."""
-        if peer in self.progress:
-            heard = self.progress[peer].heard
-            self.progress[peer] = progress = Progress(self._node.log.last_index + 1)
-            progress.heard = heard
-            progress.probe_sent = True
-
     # Snapshots -------------------------------------------------------------------------------------------------------
 
     def snapshot_loaded(self, event: SnapshotLoaded) -> None:
@@ -460,6 +548,7 @@ class Leadership:
     def read(self, context: int, asker: int, *, lease: bool = False) -> None:
         """Note the commit index for a read and have a majority confirm that this node still leads (thesis 6.4)."""
         node = self._node
+        self.wake()
         if node.commit < self._first_index:
             # Until an entry of this term is committed, the commit index may lag behind what an earlier leader
             # acknowledged (etcd-io/etcd#7331).
@@ -513,6 +602,7 @@ class Leadership:
         """Stop taking proposals, bring the target up to date, then have it campaign at once (thesis 3.10)."""
         if self._transfer_target or target not in self._membership.voters or target not in self.progress:
             return
+        self.wake()
         self._transfer_target = target
         self._transfer_deadline = Instant(self._node.now + self._node.config.election_timeout_s_min)
         self._maybe_finish_transfer(target, self.progress[target])

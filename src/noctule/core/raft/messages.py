@@ -61,6 +61,9 @@ class Heartbeat(Struct, array_like=True, tag=3, frozen=True, gc=False):
     term: int
     commit: int
     round: int
+    quiet: bool = False
+    """The last one until something happens: a follower whose log ends at `commit` in this term sleeps, and does not
+    answer. An older peer keeps its timer, and wakes the leader when it runs out."""
 
 
 class HeartbeatReply(Struct, array_like=True, tag=4, frozen=True, gc=False):

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from noctule.base.ensure import ensure
-from noctule.base.ids import Instant
+from noctule.base.ids import END_OF_TIME, Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import (
     ApplyMore,
@@ -41,6 +41,7 @@ from noctule.core.raft.events import (
     Suspect,
     Tick,
     TransferLeadership,
+    Trust,
 )
 from noctule.core.raft.incoming_snapshot import IncomingSnapshot
 from noctule.core.raft.leadership import Leadership
@@ -138,6 +139,8 @@ class RaftNode:
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
+        self._leader_is_suspected = False
+        """Then nothing that it said before may put this replica to sleep."""
         self._reads = WaitingReads()
         self._incoming: IncomingSnapshot | None = None
         self._persists_in_flight = 0
@@ -208,6 +211,18 @@ class RaftNode:
         """Whether this replica leads, as far as it knows: only a ReadIndex round proves it."""
         return self.leadership is not None
 
+    def is_quiet(self) -> bool:
+        """Whether it sleeps: it says nothing and its deadline never comes, until something happens."""
+        if self.leadership is not None:
+            return self.leadership.is_quiet
+        return self._election_deadline == END_OF_TIME
+
+    def is_admitted(self) -> bool:
+        """Whether the group counts on this replica as it did before: it is known by its directory, and is no learner
+        that is yet to be made a voter again."""
+        membership = self.log.committed_membership(self.applied)
+        return self._may_vote() and self.node_id not in membership.returning
+
     def get_leader(self) -> int:
         """The leader of the current term as far as known; 0 when none is."""
         return self.leader
@@ -232,6 +247,8 @@ class RaftNode:
 
     def append_own(self, data: bytes) -> int:
         """Append an entry of the current term as the leader; returns its index."""
+        if self.leadership is not None:
+            self.leadership.wake()
         entry = Entry(self.term, data)
         self.log.append((entry,))
         self._store(self.log.last_index, [entry])
@@ -396,12 +413,19 @@ class RaftNode:
 
     def _handle_suspect(self, event: Suspect) -> None:
         if self.leadership is not None:
-            self.leadership.forget(event.node)
+            self.leadership.suspect(event.node)
         elif event.node == self.leader and self.role is Role.FOLLOWER:
+            self._leader_is_suspected = True
             self._leader_heard_at = Instant(float("-inf"))
-            wait = Instant(self.now + self._chance.uniform(0, self.config.suspicion_s_max))
+            wait = Instant(self.now + event.wait_s + self._chance.uniform(0, self.config.suspicion_s_max))
             # A promise holds whatever is suspected: the leader may be alive behind a closed connection, and read.
             self._election_deadline = min(self._election_deadline, max(wait, self._promised_until))
+
+    def _handle_trust(self, event: Trust) -> None:
+        if self.leadership is not None:
+            self.leadership.trust(event.node)
+        elif event.node == self.leader:
+            self._leader_is_suspected = False  # Whether it still leads, the election that was begun finds out.
 
     def _handle_transfer(self, event: TransferLeadership) -> None:
         if self.leadership is not None:
@@ -441,6 +465,8 @@ class RaftNode:
         From whomever: a leader or candidate may be of a membership that has not come here yet (thesis 4.1).
         """
         term = message.term
+        if self.is_quiet():
+            self._stir(sender, message)
         if term > self.term and not self._is_about_a_future_term(message):
             if isinstance(message, VoteRequest) and self._hears_a_leader() and not message.transfer:
                 # Thesis 4.2.3: a voter that hears its leader does not let itself be disturbed.
@@ -451,6 +477,16 @@ class RaftNode:
             self._answer_from_the_past(sender, message)
             return
         _STEPS[type(message)](self, sender, message)
+
+    def _stir(self, sender: int, message: Message) -> None:
+        """A message came in the middle of sleep; what the leader sends needs nothing more than to be taken in."""
+        if self.leadership is not None:
+            self.leadership.stir(sender, message)
+        elif isinstance(message, VoteRequest):
+            # Somebody misses the leader. Give it time to say that it is there, unless it is the one who asks.
+            has_given_up = sender == self.leader and message.term > self.term
+            self._leader_heard_at = Instant(float("-inf")) if has_given_up else self.now
+            self._wait_for_leader()
 
     def _is_about_a_future_term(self, message: Message) -> bool:
         # A pre-vote asks about a term that nobody is in yet, and a granted one repeats it.
@@ -584,6 +620,10 @@ class RaftNode:
     def _step_heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._follow(sender)
         self.advance_commit(min(message.commit, self.log.last_index))
+        ends_alike = (self.log.last_term, self.log.last_index) == (message.term, message.commit)
+        if message.quiet and ends_alike and not self._leader_is_suspected:
+            self._election_deadline = END_OF_TIME
+            return
         # Sent at once: it says what is so now and promises nothing for after a crash.
         self.send(sender, HeartbeatReply(self.term, message.round, self.directory))
 
@@ -723,6 +763,8 @@ class RaftNode:
         self.leadership.begin()
 
     def _set_role(self, role: Role, leader: int) -> None:
+        if leader != self.leader:
+            self._leader_is_suspected = False
         self.role, self.leader = role, leader
         self.emit(RoleChanged(role, self.term, leader))
         if self._reads:
@@ -739,6 +781,7 @@ _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
     ReadIndex: RaftNode._handle_read_index,
     Persisted: RaftNode._handle_persisted,
     Suspect: RaftNode._handle_suspect,
+    Trust: RaftNode._handle_trust,
     TransferLeadership: RaftNode._handle_transfer,
     SnapshotSaved: RaftNode._handle_snapshot_saved,
     SnapshotLoaded: RaftNode._handle_snapshot_loaded,

@@ -191,8 +191,56 @@ class Carrier:
                 self._timetable.note(group, deadline)
         return ticked
 
+    def check(self) -> None:
+        """Raise `InternalError` when a group sleeps under a leader that seems gone: nothing would ever wake it."""
+        for node in self.suspected:
+            for group in self.leaders.led_by(node):
+                ensure(not self.replicas[group].raft.is_quiet(), "no group sleeps under a lost leader", group=group)
+
+    # Nodes that come and go ------------------------------------------------------------------------------------------
+
+    def suspect(self, node: int, now: Instant) -> None:
+        """A node seems gone: only groups that it leads, or that have a member there and are led from here, hear of it.
+
+        The others campaign one after the other, and in each of them one voter before the next, in an order that all
+        voters agree on without a word: so votes are not split, and no frame holds them all. `end_turn` must follow.
+        """
+        self.suspected.add(node)
+        for place, group in enumerate(self.leaders.led_by(node)):
+            wait_s = place * CAMPAIGN_PACE_S + self._rank(group) * RANK_S
+            self.take(group, raft.Suspect(node, wait_s), now)
+        for group in self._led_with_a_member_on(node):
+            self.take(group, raft.Suspect(node), now)
+
+    def trust(self, node: int, now: Instant) -> None:
+        """A node is there, again or after all: groups led from here bring its replicas up to date. `end_turn` must
+        follow."""
+        self.suspected.discard(node)
+        for group in [*self.leaders.led_by(node), *self._led_with_a_member_on(node)]:
+            self.take(group, raft.Trust(node), now)
+
+    def _led_with_a_member_on(self, node: int) -> list[GroupId]:
+        own = next((replica.raft.node_id for replica in self.replicas.values()), 0)
+        led = ((group, self.replicas[group].raft.leadership) for group in self.leaders.led_by(own))
+        return [group for group, leadership in led if leadership is not None and node in leadership.progress]
+
+    def _rank(self, group: GroupId) -> int:
+        """How many voters that seem alive campaign before this node's. By the group's number, so that those who follow
+        share what a lost node led."""
+        consensus = self.replicas[group].raft
+        living = [voter for voter in consensus.log.membership.voters if voter not in self.suspected]
+        if consensus.node_id not in living:
+            return len(living)
+        return (living.index(consensus.node_id) - group) % len(living)
+
+    def _remind(self, group: GroupId, now: Instant) -> None:
+        """Another leader, or another member, for whom it is news that some nodes seem gone."""
+        for node in sorted(self.suspected):
+            self._carry(group, raft.Suspect(node, self._rank(group) * RANK_S), now)
+
     def _carry(self, group: GroupId, event: Event, now: Instant) -> None:
         peers, disk, replica = self._peers, self._disk, self.replicas[group]
+        is_news = False
         for effect in replica.handle(event, now):
             match effect:  # In the order of how often each comes.
                 case raft.Send():
@@ -204,10 +252,12 @@ class Carrier:
                     peers.answer(group, effect)
                 case raft.RoleChanged():
                     self.leaders.change(group, effect.leader)
+                    is_news = True
                     peers.role_changed(group, effect)
                 case WriteSnapshot():
                     disk.write_snapshot(group, effect)
                 case raft.MembershipChanged() | raft.MembershipRefused():
+                    is_news = True
                     peers.membership_changed(group, effect)
                 case raft.SaveSnapshot():
                     disk.save_snapshot(group, effect)
@@ -217,3 +267,5 @@ class Carrier:
                     disk.load_snapshot(group)
                 case _:
                     assert_never(effect)
+        if is_news and self.suspected:
+            self._remind(group, now)

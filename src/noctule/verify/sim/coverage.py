@@ -13,6 +13,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import (
     AppendReply,
+    Heartbeat,
     InstallSnapshot,
     Message,
     TimeoutNow,
@@ -30,6 +31,7 @@ RARE = (
     "append refused",
     "elected",
     "elected by transfer",
+    "group went quiet",
     "joint entered",
     "leader deposed by a later term",
     "leader stepped down without a quorum",
@@ -39,6 +41,8 @@ RARE = (
     "membership change refused",
     "membership taken back",
     "pre-vote refused",
+    "quiet group woken by suspicion",
+    "quiet group woken by trust",
     "snapshot received",
     "snapshot restored",
     "snapshot sent",
@@ -79,6 +83,8 @@ RARE = (
     "frame lost",
     "kill",
     "minority left down",
+    "node suspected",
+    "node trusted again",
     "pause",
     "power cut",
     "power cut of all",
@@ -175,6 +181,10 @@ class WatchedSwitchboard(Switchboard):
             if consensus.log.membership_index > consensus.commit or consensus.log.membership.is_joint():
                 self._coverage.count("snapshot sent while a change is pending")
 
+    def _heartbeat_sent(self, _group: GroupId, message: Heartbeat) -> None:
+        if message.quiet:
+            self._coverage.count("group went quiet")
+
     def _handed_over(self, _group: GroupId, _message: TimeoutNow) -> None:
         self._coverage.count("transfer begun")
 
@@ -199,6 +209,7 @@ _WATCHED: dict[type, Callable[[WatchedSwitchboard, GroupId, Any], None]] = {
     VoteRequest: WatchedSwitchboard._vote_requested,
     VoteReply: WatchedSwitchboard._voted,
     AppendReply: WatchedSwitchboard._append_answered,
+    Heartbeat: WatchedSwitchboard._heartbeat_sent,
     InstallSnapshot: WatchedSwitchboard._snapshot_sent,
     TimeoutNow: WatchedSwitchboard._handed_over,
 }

@@ -341,6 +341,10 @@ class Group:
         """Tell a node that the process of another seems gone."""
         self.give(node, raft.Suspect(self._known(suspected)))
 
+    def trust(self, node: int, trusted: int) -> None:
+        """Tell a node that the process of another is there, again or after all."""
+        self.give(node, raft.Trust(self._known(trusted)))
+
     def compact(self, node: int, index: int | None = None) -> None:
         """Save a snapshot of the node's state at an applied index, the newest by default, and cut its log."""
         machine = self._running(node)

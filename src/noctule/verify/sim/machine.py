@@ -18,6 +18,8 @@ from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import join_snapshot, split_snapshot
+from noctule.core.roster import liveness
+from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import DigestTold, Envelope
 from noctule.node.api import Consistency, ReplySink
@@ -78,6 +80,9 @@ class Machine:
         self.switchboard.digested = partial(world.invariants.digested, self)
         self.router = self.switchboard.router
         self.carrier = Carrier(self.replicas, self.switchboard, self)
+        self.liveness = Liveness([node for node in world.nodes if node != node_id], world.time.now())
+        self._lives: dict[int, int] = {}
+        """Of each other node the newest life that was heard of."""
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -185,7 +190,8 @@ class Machine:
         self.router.flush()
         stirred = self.carrier.end_turn(self.world.time.now(), self.wall_ms())
         for to, envelopes in self.switchboard.take_outgoing().items():
-            self.world.transmit(self.node_id, to, envelopes)
+            self.world.transmit(self, to, envelopes)
+            self._live(liveness.FrameSent(to))
         self.world.turned(self, self._changed(stirred))
 
     def _changed(self, stirred: Iterable[GroupId]) -> list[tuple[GroupId, RaftNode]]:
@@ -214,6 +220,8 @@ class Machine:
         if not self.failure:
             if self.carrier.tick(now):
                 self.schedule_turn()
+            if now >= self.liveness.next_deadline():
+                self._live(liveness.Tick())
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
                 self._free_segments()
@@ -235,12 +243,19 @@ class Machine:
                 self._nonce += 1
                 self.take(group, TakeDigest(b"%d-%d" % (self.life, self._nonce)))
 
-    def receive(self, sender: int, envelopes: list[Envelope]) -> None:
-        """A frame came; nothing is learnt from it once this node has failed."""
-        self._wake(partial(self._receive, sender, envelopes))
+    def receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
+        """A frame came, from the sender's process of that life; nothing is learnt from it once this node has failed."""
+        self._wake(partial(self._receive, sender, life, envelopes))
 
-    def _receive(self, sender: int, envelopes: list[Envelope]) -> None:
-        if not self.failure:
+    def _receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
+        if self.failure:
+            return
+        if life > self._lives.get(sender, 0):
+            # The first frame of another process stands for the connection that it would have come by.
+            self._lives[sender] = life
+            self._live(liveness.Connected(sender, life))
+        self._live(liveness.FrameHeard(sender))
+        if envelopes:
             self.switchboard.receive(sender, envelopes)
 
     def peer_lost(self, node: int) -> None:
@@ -248,9 +263,33 @@ class Machine:
         self._wake(partial(self._peer_lost, node))
 
     def _peer_lost(self, node: int) -> None:
-        for group in self.replicas:
-            self.take(group, raft.Suspect(node))
+        self._live(liveness.Disconnected(node))
         self.switchboard.peer_lost(node)
+
+    def _live(self, event: liveness.Event) -> None:
+        if self.failure:
+            return
+        now = self.world.time.now()
+        for effect in self.liveness.handle(event, now):
+            node = effect.node
+            match effect:
+                case liveness.SendHeartbeat():
+                    self.world.transmit(self, node, [])
+                case liveness.Suspected():
+                    self.world.count("node suspected")
+                    self._count_quiet(node, "quiet group woken by suspicion")
+                    self.carrier.suspect(node, now)
+                    self.schedule_turn()
+                case liveness.Trusted():
+                    self.world.count("node trusted again")
+                    self._count_quiet(self.node_id, "quiet group woken by trust")
+                    self.carrier.trust(node, now)
+                    self.schedule_turn()
+
+    def _count_quiet(self, leader: int, what: str) -> None:
+        for group in self.carrier.leaders.led_by(leader):
+            if self.replicas[group].raft.is_quiet():
+                self.world.count(what)
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 

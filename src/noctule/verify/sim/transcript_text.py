@@ -9,6 +9,7 @@ from noctule.verify.sim.driving import Asked, Crashed, Delivered, Happening, Let
 
 DATA_SHOWN_BYTES_MAX = 16
 """Longer data is shown by its size."""
+_SHOWN_IF_SET = ("directory", "quiet")
 
 
 def line_of(happening: Happening) -> str:
@@ -36,8 +37,8 @@ def letter_text(letter: Letter, arrow: str) -> str:
 
 
 def message_text(message: Message) -> str:
-    """The kind of a message and every field; the directory only where it is not the first one."""
-    shown = [name for name in message.__struct_fields__ if name != "directory" or getattr(message, name)]
+    """The kind of a message and every field; the directory only where it is not the first, quiet only where it is."""
+    shown = [name for name in message.__struct_fields__ if name not in _SHOWN_IF_SET or getattr(message, name)]
     values = [f"{name}={value_text(getattr(message, name))}" for name in shown]
     return " ".join([type(message).__name__, *values])
 

@@ -63,9 +63,10 @@ class World:
         node_count: int = 3,
         partition_count: int = 2,
         clients: int = 6,
-        think_s_max: float = 0.01,
+        think_s_max: float | None = None,
     ) -> None:
-        """`think_s_max` is how long a client waits at most between an answer and its next command."""
+        """`think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
+        so that in some worlds groups have the time to go quiet."""
         self.seed = seed
         self.chance = random.Random(seed)
         self.time = VirtualTime()
@@ -83,6 +84,7 @@ class World:
         self.machines: dict[int, Machine] = {}
         self.request_deadline_s = self.chance.choice((0.15, 5.0, 5.0))
         """With a short one many writes are given up, and their clients told what became of them."""
+        self._quiet_after_s = self.chance.choice((0.0, 0.01, 0.1, 0.1, 0.3))
         self._lease_s = self.chance.choice((0.0, 0.0, 0.2))
         self._partition_count = partition_count
         self._lives = 0
@@ -90,7 +92,8 @@ class World:
         self._trace = hashlib.blake2b(digest_size=16)
         for node in self.nodes:
             self._start(node)
-        self.workload = Workload(self, clients, think_s_max)
+        drawn = self.chance.choice((0.01, 0.01, 0.01, 0.7))
+        self.workload = Workload(self, clients, drawn if think_s_max is None else think_s_max)
 
     # Machines --------------------------------------------------------------------------------------------------------
 
@@ -103,6 +106,7 @@ class World:
                 chunk_bytes_max=500,
                 lease_s=self._lease_s,
                 apply_entries_max=self.chance.choice((1, 3, 256)),
+                quiet_after_s=self._quiet_after_s,
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
             first_timeout_s=0.25,
@@ -154,15 +158,15 @@ class World:
         """Something rare happened; shown, so that a run that never reaches it is noticed."""
         self.coverage.count(what)
 
-    def transmit(self, sender: int, to: int, envelopes: list[Envelope]) -> None:
+    def transmit(self, sender: Machine, to: int, envelopes: list[Envelope]) -> None:
         """A frame leaves a machine."""
 
         def deliver(received: list[Envelope]) -> None:
             machine = self.machines[to]
             if machine.alive:
-                machine.receive(sender, received)
+                machine.receive(sender.node_id, sender.life, received)
 
-        self.network.send(sender, to, envelopes, deliver)
+        self.network.send(sender.node_id, to, envelopes, deliver)
 
     def turned(self, machine: Machine, changed: Iterable[tuple[GroupId, RaftNode]]) -> None:
         """A machine ended a turn: check what changed on it, and note it in the trace."""
@@ -215,7 +219,10 @@ class World:
         )
 
     def _check_states(self) -> None:
-        self.invariants.states({node: machine for node, machine in self.machines.items() if machine.alive})
+        alive = {node: machine for node, machine in self.machines.items() if machine.alive}
+        self.invariants.states(alive)
+        for machine in alive.values():
+            machine.carrier.check()
         self.time.after(STATES_EVERY_S, self._check_states)
 
     def _read_back(self) -> None:
