@@ -254,6 +254,7 @@ class Host:
         self._records.append(Forgotten(group))
         self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
         self.schedule_turn()
+
     def _carry_on(self, call: Callable[[], object]) -> None:
         try:
             call()

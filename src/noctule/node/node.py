@@ -27,6 +27,7 @@ from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
+from noctule.node.administration import Administration
 from noctule.node.api import NodePicture, Store
 from noctule.node.config import NodeConfig
 from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_folder
@@ -85,6 +86,7 @@ class LocalNode:
         self.watch = Watch()
         """Rung whenever the steward knows something new."""
         steward.changed = self.watch.ring
+        self.cluster = Administration(self)
         self._wal = wal
         self._lock = lock
 
