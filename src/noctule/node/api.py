@@ -155,9 +155,13 @@ class Node(Protocol):
     """One running node, for the HTTP server."""
 
     store: Store
-    cluster: Administration
     meta: Store
     """The same door onto the *meta* group, whose keys no client of the store can reach."""
+
+    @property
+    def cluster(self) -> Administration:
+        """The door for whoever looks after the cluster."""
+        ...
 
     def picture(self) -> NodePicture:
         """A fresh picture; costs microseconds for each group."""

@@ -245,6 +245,7 @@ class Steward:
         premises.requests.clear()
         stirred = premises.active | requests.keys() | self._busy_before
         premises.active.clear()
+        self.mover.restless |= stirred
         self._busy_before = set(requests)
         loads = []
         for group in sorted(stirred):
