@@ -339,6 +339,7 @@ class Leadership:
 
     def change_membership(self, event: ChangeMembership) -> None:
         """Append the membership that these changes lead to; `Proposed` or `MembershipRefused` tells."""
+        self.wake()
         try:
             if event.transition is Transition.SIMPLE:
                 after = change_simply(self._membership, event.changes)
