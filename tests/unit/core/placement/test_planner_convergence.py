@@ -57,7 +57,7 @@ def clusters(draw: st.DrawFn) -> ClusterPicture:
 @settings(max_examples=150, deadline=None)
 @given(clusters(), st.sampled_from([PlannerLimits(), MANY]))
 def test_every_cluster_comes_to_rest(picture: ClusterPicture, limits: PlannerLimits) -> None:
-    """`converge` checks each plan. A partition moves once for each thing that is wrong with it, and once for balance."""
+    """`converge` checks each plan. A partition moves once for each thing that is wrong with it, and for balance."""
     done = converge(picture, limits, rounds_max=600)
     wrong = sum(wrongs(picture, partition) for partition in picture.partitions)
     assert len(done.moves) <= wrong + 2 * sum(len(each.replicas) for each in done.picture.partitions)
@@ -89,9 +89,10 @@ def test_new_nodes_get_their_share_and_little_else_moves(before: int, more: int,
     assert_even(done)
 
 
-def assert_even(done: Convergence, imbalance: float = 0.10) -> None:
-    """Of equal partitions on equal nodes: within the deadband, or as near as whole replicas allow."""
-    for counts, gap in ((done.held(), imbalance), (done.led(), 0.20)):
+def assert_even(done: Convergence) -> None:
+    """Of equal partitions on equal nodes: within the deadband, or as near as whole replicas allow. Leaders less so,
+    as they may only go where replicas are."""
+    for counts, gap in ((done.held(), 0.10), (done.led(), 0.35)):
         held = [counts[node.id] for node in done.picture.nodes]
         fair = sum(held) / len(held)
         assert max(held) - min(held) <= max(gap * fair, 1)

@@ -67,7 +67,7 @@ def test_domains_are_shared_only_where_there_is_no_other(sites: Sites, factor: i
         for out in nodes:
             for site in sites:
                 if site.id not in nodes:
-                    exchanged = tuple(node for node in nodes if node != out) + (site.id,)
+                    exchanged = (*(node for node in nodes if node != out), site.id)
                     assert spread(nodes)[:1] <= spread(exchanged)[:1]
                     if not any("host" in each.labels for each in sites):
                         assert spread(nodes) <= spread(exchanged)
