@@ -17,8 +17,13 @@ from noctule.core.placement.picture import (
 )
 from noctule.core.roster.members import MemberState
 
-REPLICA_SHARE, BYTES_SHARE, KEYS_SHARE, REQUESTS_SHARE = 0.4, 0.3, 0.1, 0.2
-"""What counts how much in a cost. Numbers of replicas count most: they are what does not change by itself."""
+REPLICA_SHARE, BYTES_SHARE, KEYS_SHARE, REQUESTS_SHARE = 0.5, 0.3, 0.1, 0.1
+"""What counts how much in a cost. Numbers of replicas count most, as they do not change by themselves, and requests
+least, as they never rest; those are evened out by moving leaders, which costs next to nothing."""
+
+REQUESTS_TIMES_MEAN_MAX = 4.0
+"""More than this many times the mean is counted as this, where replicas are weighed: a partition with a peak is not
+sent around, and one that is always so hot is to be split, wherever it is."""
 
 BYTES_FLOOR, KEYS_FLOOR, REQUESTS_FLOOR = 1 << 20, 1_000, 10.0
 """Of a partition on average. A cluster with less is as good as empty or idle there, and who has most of next to
@@ -58,9 +63,10 @@ class Scale:
 
         ``offers(source)(target)`` has cost and id of what may go from one node to another, and `kind` is equal for
         nodes to which the same may go, so that one that takes nothing speaks for all like it, for as long as this
-        object lives. Two nodes are left alone when they differ by less than `imbalance_min` of the fair load. What
-        moves leaves its source no lower than its target becomes, so nothing would ever be gained by moving it back:
-        that, and the minimum, is why plans do not flap.
+        object lives. Two nodes are left alone when they differ by less than `imbalance_min` of the fair load, and
+        what moves leaves its target lower by as much than its source was. So it would take twice that to move it
+        back, and the sum of squares falls with each move by more than a given part of what is moved: this is why
+        plans end, and do not flap.
         """
         fair = self.fair()
         order = sorted(self._carried, key=lambda node: (self.load(node), node))
@@ -71,24 +77,27 @@ class Scale:
                     break
                 if (source, kind(target)) in self._refused:
                     continue
-                item = self._best(source, target, fair, offers(source)(target))
+                item = self._best(source, target, imbalance_min, offers(source)(target))
                 if item is not None:
                     return item, source, target
                 self._refused.add((source, kind(target)))
         return None
 
-    def _best(self, source: int, target: int, fair: float, items: Iterable[tuple[float, int]]) -> int | None:
+    def _best(self, source: int, target: int, imbalance_min: float, items: Iterable[tuple[float, int]]) -> int | None:
         """The largest that brings neither node beyond the fair load; else the smallest that still helps."""
+        fair = self.fair()
+        high = self.load(source) - imbalance_min * fair
         wanted = (fair - self.load(target)) * self._weights[target]
-        spare = (self.load(source) - fair) * self._weights[source] if self._weights[source] else wanted
-        wanted = min(wanted, spare)
+        is_weightless = not self._weights[source]
+        if not is_weightless:
+            wanted = min(wanted, (self.load(source) - fair) * self._weights[source])
         best_inside, inside = None, 0.0
         best_beyond, beyond = None, float("inf")
         for cost, item in items:
             if cost <= wanted:
                 if best_inside is None or cost > inside:
                     best_inside, inside = item, cost
-            elif cost < beyond and self.load(source, -cost) >= self.load(target, cost):
+            elif cost < beyond and self.load(target, cost) <= high:
                 best_beyond, beyond = item, cost
         return best_beyond if best_inside is None else best_inside
 
@@ -117,7 +126,8 @@ class Books:
         self.draining = {node.id for node in picture.nodes if node.state is MemberState.DRAINING} - self.lost
         self.costs, self.led_costs = _costs(picture)
         weights = {node.id: node.weight for node in active}
-        self.holding, self.leading = Scale(weights), Scale(weights)
+        self.holding, self.leading, self.storing = Scale(weights), Scale(weights), Scale(weights)
+        """Costs, costs of leading, and bytes."""
         self.held: dict[int, dict[int, None]] = {node: {} for node in self.nodes}
         """By node the partitions it has a replica of; a dict, for its order is the same everywhere."""
         self.led: dict[int, dict[int, None]] = {node: {} for node in self.nodes}
@@ -128,6 +138,7 @@ class Books:
             cost = self.costs[partition.id]
             for node in self.replicas[partition.id]:
                 self.holding.add(node, cost)
+                self.storing.add(node, partition.bytes)
                 if node in self.held:
                     self.held[node][partition.id] = None
             if partition.leader in self.living and partition.leader in self.replicas[partition.id]:
@@ -142,9 +153,11 @@ class Books:
         self.busy.add(partition.id)
         if move.source:
             self.holding.add(move.source, -cost)
+            self.storing.add(move.source, -partition.bytes)
             self.held.get(move.source, {}).pop(partition.id, None)
         if move.target:
             self.holding.add(move.target, cost)
+            self.storing.add(move.target, partition.bytes)
             self.held[move.target][partition.id] = None
             self._incoming_bytes[move.target] += partition.bytes
 
@@ -160,6 +173,12 @@ class Books:
     def has_majority(self, replicas: tuple[int, ...]) -> bool:
         """Whether more than half of these replicas are on living nodes."""
         return 2 * sum(node in self.living for node in replicas) > len(replicas)
+
+    def fits(self, source: int, target: int, partition: PartitionPicture) -> bool:
+        """Whether a partition is small, or its move makes bytes more even, too: few large ones weigh as much as many
+        small ones, and memory is what a node cannot do without."""
+        small = self.limits.imbalance_min * self.storing.fair()
+        return partition.bytes <= small or self.storing.load(target, partition.bytes) <= self.storing.load(source)
 
     def has_room(self, node: int, partition: PartitionPicture) -> bool:
         """Whether a node's memory takes a replica of this partition and what is planned for it already."""
@@ -187,10 +206,14 @@ def _costs(picture: ClusterPicture) -> tuple[dict[int, float], dict[int, float]]
     per_byte = BYTES_SHARE / max(sum(each.bytes for each in partitions), count * BYTES_FLOOR)
     per_key = KEYS_SHARE / max(sum(each.keys for each in partitions), count * KEYS_FLOOR)
     requests = max(sum(each.requests_per_s for each in partitions), count * REQUESTS_FLOOR)
+    requests_max = REQUESTS_TIMES_MEAN_MAX * requests / count
     per_request = REQUESTS_SHARE / requests
     per_replica = REPLICA_SHARE / count
     costs = {
-        each.id: per_replica + per_byte * each.bytes + per_key * each.keys + per_request * each.requests_per_s
+        each.id: per_replica
+        + per_byte * each.bytes
+        + per_key * each.keys
+        + per_request * min(each.requests_per_s, requests_max)
         for each in partitions
     }
     led = {each.id: 0.5 / count + 0.5 * each.requests_per_s / requests for each in partitions}

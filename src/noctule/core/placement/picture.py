@@ -89,7 +89,8 @@ class PlannerLimits(Struct, frozen=True):
     is_balancing: bool = True
     """False: only what repairs, drains, or follows the replication factor."""
     imbalance_min: float = 0.10
-    """Two nodes whose loads differ by less, as part of a fair share, are left as they are. Higher than the noise."""
+    """Nodes whose loads differ by less, as part of a fair share, are left as they are. Once moves are under way, they
+    go on until it is half of this: so noise, which must be less than the other half, does not start them again."""
     leader_imbalance_min: float = 0.20
     """The same of what they lead; higher, for requests are noisier than bytes."""
     memory_share_max: float = 0.85

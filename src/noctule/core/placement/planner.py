@@ -30,6 +30,12 @@ TRIED_IN_VAIN_MAX = 100
 """How many partitions without a remedy are looked at closely in one call. Each costs up to a millisecond with 100
 nodes; only where memory, weights or nodes that are away stand in the way can there be so many."""
 
+UNDER_WAY = 0.5
+"""The part of the imbalance that starts moves at which they end."""
+
+ASKED_ONE_BY_ONE_MAX = 10
+"""In a larger cluster a node that can take nothing from another speaks for those in its racks."""
+
 
 class _Need(IntEnum):
     """What is wrong with a partition, the most urgent first."""
@@ -53,7 +59,8 @@ class _Planner:
     def __init__(self, picture: ClusterPicture, limits: PlannerLimits) -> None:
         self._books = Books(picture, limits)
         self._limits = limits
-        self._room = max(limits.moves_max - len(picture.running), 0)
+        self._running = len(picture.running)
+        self._room = max(limits.moves_max - self._running, 0)
         self._moves: list[Move] = []
         self._leader_moves: list[LeaderMove] = []
         self._blocked: dict[str, list[int]] = {}
@@ -243,13 +250,17 @@ class _Planner:
 
     def _balance(self) -> None:
         books = self._books
+        is_under_way = self._running > 0 or len(self._moves) > 0
+        kind = _itself if len(books.nodes) <= ASKED_ONE_BY_ONE_MAX else books.domains.neighbourhood
         while len(self._moves) < self._room:
-            found = books.holding.relieve(self._limits.imbalance_min, self._movable, books.domains.neighbourhood)
+            imbalance = self._limits.imbalance_min * (UNDER_WAY if is_under_way else 1)
+            found = books.holding.relieve(imbalance, self._movable, kind)
             if found is None:
                 return
             number, source, target = found
             reason = _uneven(books.holding, source, target)
             self._take(Move(partition=number, source=source, target=target, reason=reason))
+            is_under_way = True
 
     def _movable(self, source: int) -> Callable[[int], Iterator[tuple[float, int]]]:
         """What could go from a node to another without a worse spread over domains; what it leads comes last."""
@@ -266,18 +277,23 @@ class _Planner:
         def offers(target: int) -> Iterator[tuple[float, int]]:
             added = books.domains.added
             for number, rest, clashes in self._may_leave[source]:
-                is_better = target not in rest and added(rest, target) <= clashes
-                if is_better and number not in books.busy and books.has_room(target, books.partitions[number]):
+                if target in rest or number in books.busy or added(rest, target) > clashes:
+                    continue
+                partition = books.partitions[number]
+                if books.has_room(target, partition) and books.fits(source, target, partition):
                     yield books.costs[number], number
 
         return offers
 
     def _balance_leaders(self) -> None:
         books = self._books
+        is_under_way = False
         while len(self._leader_moves) < self._limits.leader_moves_max:
-            found = books.leading.relieve(self._limits.leader_imbalance_min, self._transferable, lambda node: node)
+            imbalance = self._limits.leader_imbalance_min * (UNDER_WAY if is_under_way else 1)
+            found = books.leading.relieve(imbalance, self._transferable, _itself)
             if found is None:
                 return
+            is_under_way = True
             number, source, target = found
             reason = f"leaders: {_uneven(books.leading, source, target)}"
             self._move_leader(number, source, target, reason)
@@ -325,6 +341,11 @@ class _Planner:
         if picture.state is MemberState.LEFT:
             return f"node {node} left"
         return f"node {node} is away for {picture.away_s:.0f} s"
+
+
+def _itself(node: int) -> tuple[str, ...]:
+    """Of a kind of its own."""
+    return (str(node),)
 
 
 def _count(number: int, word: str) -> str:

@@ -8,6 +8,7 @@ and what is merged would have to grow many times over before it is split again.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -128,7 +129,7 @@ class SplitPolicy:
     def _look_at_pairs(self, loads: Sequence[PartitionLoad], taken: set[int], now: Instant) -> list[MergeWish]:
         small_before, self._small_since = self._small_since, {}
         wishes = []
-        for left, right in zip(loads, loads[1:], strict=False):
+        for left, right in pairwise(loads):
             if not self._are_small(left, right):
                 continue
             pair = (left.partition, right.partition)
