@@ -300,7 +300,7 @@ def _replica(
     consensus = RaftNode(
         node_id=settings.node_id,
         config=settings.raft,
-        chance=random.Random(chance.getrandbits(64)),
+        chance=chance,
         now=now,
         hard_state=hard_state,
         log=log,
@@ -309,4 +309,4 @@ def _replica(
         first_timeout_s=settings.first_timeout_s if is_preferred else None,
     )
     keyspace = MetaState() if group == META_GROUP else None
-    return Replica(group, consensus, settings.policy, random.Random(chance.getrandbits(64)), keyspace)
+    return Replica(group, consensus, settings.policy, chance, keyspace)

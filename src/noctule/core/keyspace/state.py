@@ -292,6 +292,11 @@ class State:
                 if deadline is None or deadline > now_ms:
                     yield key
 
+    @property
+    def first_deadline_ms(self) -> int | None:
+        """No key that is there expires before this; None when none ever does. May be that of a key which is gone."""
+        return self._heap[0][0] if self._heap else None
+
     def expired_keys(self, now_ms: int, limit: int) -> list[bytes]:
         """At most `limit` keys whose deadline has passed, the longest expired first; changes no data.
 

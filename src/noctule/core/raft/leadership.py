@@ -62,6 +62,25 @@ class Leadership:
     it would ask for votes for ever. One that does not answer is forgotten, once the change is committed.
     """
 
+    __slots__ = (
+        "_dismissed",
+        "_first_index",
+        "_has_told_to_campaign",
+        "_heartbeat_at",
+        "_is_settled",
+        "_membership",
+        "_node",
+        "_quorum_check_at",
+        "_reads_before_noop",
+        "_repair_at",
+        "_rounds",
+        "_stirred_at",
+        "_transfer_deadline",
+        "_transfer_target",
+        "is_quiet",
+        "progress",
+    )
+
     def __init__(self, node: "RaftNode") -> None:
         self._node = node
         self.progress: dict[int, Progress] = {}
@@ -85,7 +104,7 @@ class Leadership:
         self._membership = Membership()
         self._is_settled = False
         """Whether what follows from the membership's being committed is done."""
-        self._dismissed: set[int] = set()
+        self._dismissed: frozenset[int] = frozenset()
         """Those whom a committed change took out, and who are not known to know it."""
         self._follow_membership()
 
@@ -406,7 +425,7 @@ class Leadership:
         """Another membership is in force, so it decides from now on who is sent to, and who counts (thesis 4.1)."""
         self._follow_membership()
         self._is_settled = False
-        self._dismissed = set()
+        self._dismissed = frozenset()
         # Two changes further on, a majority might know nothing of what was promised before the first.
         self._rounds.drop_lease()
         self._confirm_rounds()  # Fewer may be needed now, perhaps nobody who would still answer.
@@ -428,7 +447,7 @@ class Leadership:
                 self._append_membership(leave_joint(membership))
             return
         node = self._node
-        self._dismissed = self.progress.keys() - set(membership.members())
+        self._dismissed = frozenset(self.progress.keys() - set(membership.members()))
         for peer in sorted(self._dismissed):
             self._tell_dismissed(peer)
         if node.node_id not in membership.voters:
@@ -449,7 +468,7 @@ class Leadership:
 
     def _forget_dismissed(self, peer: int) -> None:
         del self.progress[peer]
-        self._dismissed.remove(peer)
+        self._dismissed -= {peer}
 
     def _counts(self, peer: int, directory: int) -> bool:
         """Whether the peer's word counts: it is a member, and speaks for the directory that the group knows.

@@ -106,6 +106,36 @@ class RaftNode:
     election wait: whoever should lead first waits least.
     """
 
+    __slots__ = (
+        "_after",
+        "_chance",
+        "_effects",
+        "_election_deadline",
+        "_hard_state_changed",
+        "_incoming",
+        "_leader_heard_at",
+        "_leader_is_suspected",
+        "_new_entries",
+        "_new_first",
+        "_persists_in_flight",
+        "_promised_until",
+        "_reads",
+        "_votes",
+        "applied",
+        "commit",
+        "config",
+        "directory",
+        "durable",
+        "leader",
+        "leadership",
+        "log",
+        "node_id",
+        "now",
+        "role",
+        "term",
+        "vote",
+    )
+
     def __init__(
         self,
         *,

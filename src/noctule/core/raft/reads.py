@@ -22,6 +22,14 @@ class ReadRounds:
     """A leader's. Every heartbeat carries `newest`; a round that a majority answered proves that this node still led
     when the round began, and so does any later one."""
 
+    __slots__ = (
+        "_lease_asked_at",
+        "_lease_round",
+        "_lease_until",
+        "_reads",
+        "newest",
+    )
+
     def __init__(self) -> None:
         self.newest = 0
         self._reads: list[tuple[int, Read]] = []
@@ -75,6 +83,10 @@ class ReadRounds:
 
 class WaitingReads:
     """Reads that wait on a replica: on a follower first for the leader's answer, then until so far is applied."""
+
+    __slots__ = (
+        "_reads",
+    )
 
     def __init__(self) -> None:
         self._reads: dict[int, tuple[Instant, int | None]] = {}

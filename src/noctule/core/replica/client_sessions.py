@@ -64,6 +64,11 @@ class _Session:
 class ClientSessions:
     """The sessions of one group."""
 
+    __slots__ = (
+        "_opened",
+        "_sessions",
+    )
+
     def __init__(self) -> None:
         self._opened = 0
         """Sessions ever opened, which is also the newest one's origin."""

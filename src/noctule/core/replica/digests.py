@@ -4,7 +4,6 @@ A digest is taken of the state's chunks, so two replicas that made it at the sam
 has applied meanwhile.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from hashlib import blake2b
 from typing import NamedTuple
@@ -29,14 +28,19 @@ class _Digest(NamedTuple):
 class Digests:
     """Those in progress on one replica, the first one first."""
 
+    __slots__ = (
+        "_digests",
+    )
+
     def __init__(self) -> None:
-        self._digests: deque[_Digest] = deque(maxlen=DIGESTS_MAX)
+        self._digests: list[_Digest] = []
 
     def __bool__(self) -> bool:
         return bool(self._digests)
 
     def begin(self, nonce: bytes, index: int, chunks: Iterator[bytes]) -> None:
         """The chunks are the state's at `index`, in pieces of `DIGEST_CHUNK_BYTES`."""
+        del self._digests[: len(self._digests) + 1 - DIGESTS_MAX]
         self._digests.append(_Digest(nonce, index, chunks, blake2b(digest_size=16)))
 
     def work(self) -> list[DigestReady]:
@@ -46,7 +50,7 @@ class Digests:
         first = self._digests[0]
         chunk = next(first.chunks, None)
         if chunk is None:
-            self._digests.popleft()
+            del self._digests[0]
             return [DigestReady(first.nonce, first.index, first.hasher.digest())]
         # The length too: else the same bytes in other chunks would look the same.
         first.hasher.update(len(chunk).to_bytes(8, "big"))

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import StorageError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import END_OF_TIME, GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
@@ -83,6 +83,37 @@ class _LoggedQuery(Struct, frozen=True, gc=False):
 class Replica:
     """One copy of one group on one node."""
 
+    __slots__ = (
+        "_awaited",
+        "_digests",
+        "_effects",
+        "_in_flight",
+        "_led_term",
+        "_left_behind",
+        "_own_origin",
+        "_own_sequence",
+        "_policy",
+        "_proposed_stamp_ms",
+        "_purge_at",
+        "_purge_at_ms",
+        "_queries",
+        "_ready",
+        "_rounds",
+        "_snapshot_for_space",
+        "_snapshot_in_progress",
+        "_snapshot_index",
+        "_waiting",
+        "_waiting_bytes",
+        "_wall_ms",
+        "group",
+        "has_work",
+        "keyspace",
+        "raft",
+        "sessions",
+        "stamp_ms",
+        "wants_turn",
+    )
+
     def __init__(
         self,
         group: GroupId,
@@ -106,7 +137,7 @@ class Replica:
         """By (origin, sequence) of what waits or was proposed: whom to answer when it is applied."""
         self._led_term = 0
         """The newest term that this replica has led in this life; 0 before it led any."""
-        self._left_behind: set[tuple[int, int]] = set()
+        self._left_behind: frozenset[tuple[int, int]] = frozenset()
         """(origin, sequence) of what was proposed in that term and not applied when the leadership was lost."""
         self._queries: list[Query] = []
         self._rounds: dict[int, list[Query]] = {}
@@ -116,6 +147,9 @@ class Replica:
         """For commands that this replica logs itself; begins at random, since an earlier life may have logged some."""
         self._own_origin = -consensus.node_id
         self._purge_at_ms = 0
+        """By the wall clock, not before this."""
+        self._purge_at = END_OF_TIME
+        """While this replica leads: when the first key expires, which nobody else may be awake to notice."""
         self._snapshot_index = consensus.log.snapshot_index
         self._snapshot_in_progress = False
         self._snapshot_for_space = False
@@ -145,8 +179,10 @@ class Replica:
         return effects
 
     def next_deadline(self) -> Instant:
-        """When Raft's next `Tick` is due; purging rides on it."""
-        return self.raft.next_deadline()
+        """When the next `Tick` is due, Raft's or the one that purging rides on."""
+        if self._purge_at is END_OF_TIME or not self.raft.is_leader():
+            return self.raft.next_deadline()
+        return min(self.raft.next_deadline(), self._purge_at)
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
@@ -218,6 +254,7 @@ class Replica:
         if self.raft.is_leader():
             if event.wall_ms >= self._purge_at_ms:
                 self._purge()
+            self._purge_at = self._next_purge(now)
             if self._waiting:
                 self._propose(now)
         if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
@@ -315,6 +352,12 @@ class Replica:
         if keys:
             self._log_query(None, [[b"NOCTULE.PURGE", *keys]])
 
+    def _next_purge(self, now: Instant) -> Instant:
+        first_ms = self.keyspace.first_deadline_ms
+        if first_ms is None:
+            return END_OF_TIME
+        return Instant(now + max(first_ms - self._wall_ms, PURGE_INTERVAL_MS) / 1000)
+
     def _next_own(self) -> int:
         self._own_sequence += 1
         return self._own_sequence
@@ -405,7 +448,7 @@ class Replica:
         self._effects.append(effect)
         if self.raft.is_leader():
             if self._led_term != self.raft.term:
-                self._led_term, self._left_behind = self.raft.term, set()
+                self._led_term, self._left_behind = self.raft.term, frozenset()
             return
         # Whoever waits asks the next leader; what was proposed may yet be committed, and is then applied once.
         self._left_behind |= self._awaited.keys() - self._waiting_names()
