@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from noctule.adapters import transport as transport_module
+from noctule.adapters.peer_connections import refusal_of
 from noctule.adapters.transport import PeerTransport
 from noctule.base.errors import ConfigError
 from noctule.core.raft.messages import Heartbeat
@@ -483,7 +484,7 @@ def test_what_one_of_two_does_not_know_does_not_part_them(run: Run, changes: dic
 
 def reason_from_the_other_side(one: Node, two: Node) -> str:
     """What the other one says of the same difference."""
-    return transport_module.refusal_of(two.transport.hello, one.transport.hello, None)
+    return refusal_of(two.transport.hello, one.transport.hello, None)
 
 
 def test_two_processes_of_one_id_are_told_so(run: Run) -> None:
