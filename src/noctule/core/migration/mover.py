@@ -1,4 +1,4 @@
-"""What the leader of a partition does next for the migration of one of its replicas: a pure decision, made anew each time.
+"""What the leader of a partition does next for the migration of one of its replicas: a pure decision, made each time.
 
 Called again and again with what the leader sees of its own group. A step may be lost, or done twice, and the leader may
 change after any of them: the next call looks at what is, and goes on from there. Nothing is remembered that matters;
@@ -13,7 +13,7 @@ change after any of them: the next call looks at what is, and goes on from there
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -34,7 +34,7 @@ HEARD_S_MAX = 1.0
 """Who was not heard for longer is not made the leader."""
 
 
-class Digest(NamedTuple):
+class Digest(Struct, frozen=True, order=True):
     """That a node has this digest of the state as of this index."""
 
     node: int
@@ -57,8 +57,8 @@ class GroupView(Struct, frozen=True):
     """For each other member the last index that it is known to have."""
     is_target_present: bool = True
     """Whether the roster has the target as a member that belongs to the cluster."""
-    target_heard_s: float = float("inf")
-    """Seconds since the target said anything."""
+    heard_s: Mapping[int, float] = {}
+    """For each other member the seconds since it last said anything."""
     snapshot_bytes_sent: int = 0
     snapshot_bytes: int = 0
     """Of the snapshot on its way to the target; 0 when there is none."""
@@ -175,7 +175,7 @@ def watch(before: Progress | None, migration: Migration, view: GroupView, now: I
 def next_step(
     migration: Migration, view: GroupView, progress: Progress, now: Instant, limits: MigrationLimits
 ) -> Step | None:
-    """What the leader is to do now; None when there is nothing but to wait. `progress` is what `watch` has just said."""
+    """What the leader is to do now; None when there is nothing but to wait. `progress` is what `watch` just said."""
     if migration.stage in _BEFORE_UPDATE:
         if not view.is_target_present:
             note = f"node {migration.target} does not belong to the cluster any more"
@@ -230,14 +230,11 @@ def _transfer(migration: Migration, view: GroupView, progress: Progress, now: In
 def _verify(migration: Migration, view: GroupView, progress: Progress, now: Instant) -> Step | None:
     if migration.target not in view.membership.members():
         return _prepare(migration, view, progress, now)
-    own = {each[1:3]: each.digest for each in view.digests if each.node == view.node}
+    ours = b"migration %d " % migration.id
+    own = {(each.nonce, each.index): each.digest for each in view.digests if each.node == view.node}
     for each in sorted(view.digests):
-        digest = own.get(each[1:3])
-        if (
-            each.node != migration.target
-            or digest is None
-            or not each.nonce.startswith(b"migration %d " % migration.id)
-        ):
+        digest = own.get((each.nonce, each.index))
+        if each.node != migration.target or digest is None or not each.nonce.startswith(ours):
             continue
         if digest == each.digest:
             return Advance(Stage.VERIFY, Stage.UPDATE)
@@ -249,26 +246,36 @@ def _verify(migration: Migration, view: GroupView, progress: Progress, now: Inst
 
 
 def _update(migration: Migration, view: GroupView, progress: Progress, now: Instant) -> Step | None:
-    """Towards: the target votes and the source is no member. Without a vote it may only come from being a learner:
-    who sees the migration late, and the group after it, must not begin anew."""
+    """Towards: the target votes and the source is no member. From here on there is only forward."""
     source, target, membership = migration.source, migration.target, view.membership
     changes: list[Change] = []
-    if target and target not in membership.voters:
+    if target and target not in membership.voters and view.is_target_present:
         if target not in membership.learners:
-            return None
+            # A leader whose view of *meta* was older took it out again, see `tidy_step`.
+            return ChangeMembership((Change(ChangeKind.LEARNER, target),), joint=False)
+        if progress.entries_left > CAUGHT_UP_ENTRIES:
+            return None  # It would hold up the commits of a group that may need its vote.
         changes.append(Change(ChangeKind.VOTER, target))
-    is_last_voter = membership.voters == (source,)
-    if source in membership.members() and not (is_last_voter and not changes):
+    if source in membership.members():
         changes.append(Change(ChangeKind.REMOVED, source))
     if not changes:
         return Advance(Stage.UPDATE, Stage.CLEANUP)
-    if source == view.node and target and now - progress.stage_since < TRANSFER_S_MAX:
-        # The target is to lead before the source goes, so that nobody waits for an election.
-        if target not in membership.voters:
-            return ChangeMembership((Change(ChangeKind.VOTER, target),), joint=False)
-        if view.target_heard_s < HEARD_S_MAX:
-            return TransferLeadership(target)
+    if membership.voters == (source,) and len(changes) == 1:
+        return None  # The target was taken out of the cluster, and there is nobody else.
+    if source == view.node and now - progress.stage_since < TRANSFER_S_MAX:
+        # Another one is to lead before the source goes, so that nobody waits for an election.
+        if changes[0].kind is ChangeKind.VOTER:
+            return ChangeMembership((changes[0],), joint=False)
+        heir = target if target in membership.voters else _best_heir(view)
+        if view.heard_s.get(heir, HEARD_S_MAX) < HEARD_S_MAX:
+            return TransferLeadership(heir)
     return ChangeMembership(tuple(changes), joint=len(changes) > 1)
+
+
+def _best_heir(view: GroupView) -> int:
+    """The voter that has most of the log, of those that were heard; 0 when there is none."""
+    others = [voter for voter in view.membership.voters if view.heard_s.get(voter, HEARD_S_MAX) < HEARD_S_MAX]
+    return max(others, key=lambda voter: view.match.get(voter, 0), default=0)
 
 
 def _cleanup(_migration: Migration, _view: GroupView, _progress: Progress, _now: Instant) -> Step | None:
