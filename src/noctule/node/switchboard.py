@@ -12,7 +12,7 @@ from noctule.base.ids import GroupId
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Message
+from noctule.core.raft.messages import InstallSnapshot, Message
 from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.wire.frames import Answered, Envelope, Forward, ForwardQuery, PeerMessage, Refused
@@ -43,6 +43,9 @@ class Surroundings(Protocol):
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
+
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """Send a chunk of a snapshot by whatever way is best for much data; `put` is one that always is there."""
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         """The digest of the group's state here, as of an index that all replicas share."""
@@ -101,14 +104,18 @@ class Switchboard:
             disclaimed_term=refusal.disclaimed_term,
         )
 
-    def _put(self, to: int, group: GroupId, message: PeerMessage) -> None:
+    def put(self, to: int, group: GroupId, message: PeerMessage) -> None:
+        """Into this turn's frame for a node."""
         self._outgoing.setdefault(to, []).append((group, message))
 
     # Peers of the Carrier --------------------------------------------------------------------------------------------
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
-        """Into this turn's frame."""
-        self._put(to, group, message)
+        """Into this turn's frame, or the way of what is large."""
+        if type(message) is InstallSnapshot:
+            self._surroundings.send_bulk(to, group, message)
+        else:
+            self.put(to, group, message)
 
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
         """To the router here, or into the frame for the node whose router asked."""
@@ -119,9 +126,9 @@ class Switchboard:
             else:
                 self._refused(group, answer)
         elif isinstance(answer, Answer):
-            self._put(answer.to, group, Answered(origin, is_write, number, answer.results))
+            self.put(answer.to, group, Answered(origin, is_write, number, answer.results))
         else:
-            self._put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term))
+            self.put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term))
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
@@ -168,7 +175,7 @@ class Switchboard:
     def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
         if not self._surroundings.is_connected(to):
             return False
-        self._put(to, group, message)
+        self.put(to, group, message)
         self._surroundings.schedule_turn()
         return True
 

@@ -21,9 +21,9 @@ DIGESTS_MAX = 2
 
 class _Digest(NamedTuple):
     nonce: bytes
-    index: int
+    at: int
     chunks: Iterator[bytes]
-    hash: blake2b
+    hasher: blake2b
 
 
 class Digests:
@@ -47,8 +47,8 @@ class Digests:
         chunk = next(first.chunks, None)
         if chunk is None:
             self._digests.popleft()
-            return [DigestReady(first.nonce, first.index, first.hash.digest())]
+            return [DigestReady(first.nonce, first.at, first.hasher.digest())]
         # The length too: else the same bytes in other chunks would look the same.
-        first.hash.update(len(chunk).to_bytes(8, "big"))
-        first.hash.update(chunk)
+        first.hasher.update(len(chunk).to_bytes(8, "big"))
+        first.hasher.update(chunk)
         return []

@@ -16,7 +16,7 @@ from noctule.base.errors import ProtocolError
 from noctule.core.raft.messages import Message
 from noctule.core.wire.values import encode_hook, extension_hook
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HEADER_BYTES = 8
 
 

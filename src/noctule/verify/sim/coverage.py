@@ -38,6 +38,7 @@ RARE = (
     "membership change refused",
     "membership taken back",
     "pre-vote refused",
+    "snapshot given up on the way",
     "snapshot received",
     "snapshot restored",
     "snapshot sent",
@@ -160,7 +161,7 @@ class WatchedSwitchboard(Switchboard):
             self._coverage.count("append refused")
 
     def _snapshot_sent(self, group: GroupId, message: InstallSnapshot) -> None:
-        if not message.offset:
+        if not message.number:
             self._coverage.count("snapshot sent")
             consensus = self._replicas[group].raft
             if consensus.log.membership_index > consensus.commit or consensus.log.membership.is_joint():
