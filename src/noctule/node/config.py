@@ -90,7 +90,7 @@ class ClusterConfig:
             "How much of a snapshot travels in one message.",
             reason="Some milliseconds of a network.",
             unit="bytes",
-            low=4 << 10,
+            low=64 << 10,
             high=8 << 20,
             flag="migration_chunk_size",
         ),

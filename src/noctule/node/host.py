@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from noctule.adapters.snapshots import SnapshotFiles
+from noctule.adapters.snapshots import SnapshotFiles, SnapshotWriter
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal_format import Forgotten, Record
 from noctule.adapters.wal_writer import WalWriter
@@ -24,9 +24,10 @@ from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
+from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
-from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
+from noctule.core.replica.replica import Replica
 from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
@@ -39,6 +40,7 @@ from noctule.core.wire.frames import (
 )
 from noctule.node.recovery import records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
+from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.node.steward import Steward
 from noctule.node.switchboard import Switchboard
 
@@ -61,6 +63,8 @@ SNAPSHOTS_FOR_SPACE_MAX = 4
 """Groups asked at a time."""
 SETTLED_S = 3.0
 """A node must be connected for so long before leadership is given back to it."""
+CHUNKS_AT_A_TIME = 4
+"""Chunks of an own snapshot written in one go; in between the thread does what others wait for."""
 FRAME_BYTES_TARGET = 8 << 20
 """Messages for a peer are split into frames of about this size."""
 _HEARTBEAT = encode_frame([])
@@ -100,6 +104,7 @@ class Host:
         """The groups that this node was elected to lead in this turn, with their terms."""
         self._not_admitted = {group for group, replica in replicas.items() if not replica.raft.is_admitted()}
         self._snapshots = snapshots
+        self._shelf = SnapshotShelf(snapshots)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._wal: WalWriter
@@ -137,6 +142,7 @@ class Host:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._snapshot_thread.shutdown(wait=True)
+        self._shelf.close()
         self._is_closed = True
         await self._wal.close()
 
@@ -307,6 +313,10 @@ class Host:
         """A node tells what it leads."""
         self._steward.board.take(sender, report, self._clock.now())
 
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """By the peers' frames, as all else."""
+        self.switchboard.put(to, group, message)
+
     # Time ------------------------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
@@ -444,41 +454,68 @@ class Host:
         return self._batch_number
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
+        """In the snapshot thread, a few chunks at a time."""
+        writer: SnapshotWriter | None = None
+
+        def write_some() -> bool:
+            nonlocal writer
+            if writer is None:
+                writer = self._snapshots.begin(group, snapshot.index, snapshot.term)
+            try:
+                for _ in range(CHUNKS_AT_A_TIME):
+                    chunk = next(snapshot.chunks, None)
+                    if chunk is None:
+                        writer.finish()
+                        return True
+                    writer.append(chunk)
+            except BaseException:
+                writer.close()
+                raise
+            return False
+
+        def go_on(is_done: bool) -> None:
+            if is_done:
+                self._saved(group, raft.SnapshotSaved(snapshot.index, snapshot.term))
+            elif not self._stopping:
+                self._in_snapshot_thread(write_some, go_on)
+            elif writer is not None:
+                writer.close()
+
+        self._in_snapshot_thread(write_some, go_on)
+
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
         """In the snapshot thread."""
-        self._save(group, snapshot.index, snapshot.term, lambda: snapshot.chunks)
+        self._in_snapshot_thread(lambda: self._shelf.save_chunk(group, chunk), lambda event: self._saved(group, event))
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
-        """In the snapshot thread."""
-        self._save(group, snapshot.index, snapshot.term, lambda: split_snapshot(snapshot.data))
-
-    def _save(self, group: GroupId, index: int, term: int, chunks: Callable[[], object]) -> None:
-        def work() -> None:
-            self._snapshots.write(group, index, term, chunks())  # type: ignore[arg-type]
-
-        def done() -> None:
+    def _saved(self, group: GroupId, event: raft.ChunkSaved | raft.SnapshotSaved) -> None:
+        if isinstance(event, raft.SnapshotSaved):
             self.snapshots_total += 1
-            log.info("snapshot_saved", extra={"fields": {"group": group, "index": index}})
-            self.take(group, raft.SnapshotSaved(index, term))
+            log.info("snapshot_saved", extra={"fields": {"group": group, "index": event.index}})
+        self.take(group, event)
 
-        self._in_snapshot_thread(work, lambda _: done())
+    def drop_chunks(self, group: GroupId) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.drop_chunks(group), lambda _: None)
+
+    def open_snapshot(self, group: GroupId) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.open(group), lambda event: self.take(group, event))
+
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.load_chunk(group, wanted), lambda event: self.take(group, event))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.keep(group, kept.indexes), lambda _: None)
 
     def _remove_snapshots(self, group: GroupId) -> None:
         def work() -> None:
             if group not in self.carrier.replicas:  # Else another replica of it has come, and these may be its own.
+                self._shelf.forget(group)
                 self._snapshots.remove_all(group)
 
         self._in_snapshot_thread(work, lambda _: None)
-
-    def load_snapshot(self, group: GroupId) -> None:
-        """In the snapshot thread."""
-
-        def work() -> raft.SnapshotLoaded:
-            snapshot = self._snapshots.read(group)
-            if snapshot is None:
-                return raft.SnapshotLoaded(0, 0, None)
-            return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
-
-        self._in_snapshot_thread(work, lambda loaded: self.take(group, loaded))
 
     def in_disk_thread(self, work: Callable[[], None]) -> None:
         """Do something with the data folder that must not hold up the loop, after what waits already."""
@@ -501,7 +538,8 @@ class Host:
             else:
                 self._loop.call_soon_threadsafe(back, result, None)
 
-        self._snapshot_thread.submit(run)
+        if not self._stopping:
+            self._snapshot_thread.submit(run)
 
 
 def _without_results(envelope: Envelope) -> Envelope:

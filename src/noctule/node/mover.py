@@ -5,10 +5,12 @@ may be lost: it is decided anew a moment later.
 """
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.meta import operations
+from noctule.core.meta.settings import ClusterSettings
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.mover import (
     Advance,
@@ -76,6 +78,7 @@ class Mover:
 
     def _move(self, meta: MetaState, replica: Replica, migration: Migration, now: Instant) -> None:
         group = replica.group
+        _heed(meta.settings, replica)
         view = self._view(meta, replica, migration.target, now)
         progress = self.progress[group] = watch(self.progress.get(group), migration, view, now)
         limits = MigrationLimits(timeout_s=meta.settings.migration_timeout_s)
@@ -120,6 +123,7 @@ class Mover:
         leadership = consensus.leadership
         assert leadership is not None
         peer = leadership.progress.get(target)
+        snapshot = peer.snapshot if peer is not None else None
         return GroupView(
             node=self._node_id,
             term=consensus.term,
@@ -128,7 +132,9 @@ class Mover:
             commit=consensus.commit,
             match={node: each.match for node, each in leadership.progress.items()},
             is_target_present=meta.is_present(target),
-            target_heard_s=now - peer.heard_at if peer is not None else float("inf"),
+            heard_s={node: now - each.heard_at for node, each in leadership.progress.items()},
+            snapshot_bytes_sent=snapshot.bytes_sent if snapshot is not None else 0,
+            snapshot_bytes=snapshot.bytes_total if snapshot is not None else 0,
             state_bytes=replica.keyspace.bytes_used,
             keys=replica.keyspace.key_count,
             digest_asked=self._digest_asked.get(group, b""),
@@ -137,3 +143,11 @@ class Mover:
                 for node, told in self._premises.digests.get(group, {}).items()
             ),
         )
+
+
+def _heed(settings: ClusterSettings, replica: Replica) -> None:
+    """What may change while the cluster runs, for what is sent and written from now on."""
+    consensus = replica.raft
+    consensus.snapshot_bytes_per_s = settings.migration_bytes_per_s_max
+    if consensus.config.chunk_bytes_max != settings.migration_chunk_bytes:
+        consensus.config = replace(consensus.config, chunk_bytes_max=settings.migration_chunk_bytes)

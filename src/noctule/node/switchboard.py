@@ -13,7 +13,7 @@ from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Message
+from noctule.core.raft.messages import InstallSnapshot, Message
 from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
@@ -66,6 +66,9 @@ class Surroundings(Protocol):
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
+
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """Send a chunk of a snapshot by whatever way is best for much data; `put` is one that always is there."""
 
 
 class Switchboard:
@@ -169,8 +172,11 @@ class Switchboard:
     # Peers of the Carrier --------------------------------------------------------------------------------------------
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
-        """Into this turn's frame."""
-        self.put(to, group, message)
+        """Into this turn's frame, or the way of what is large."""
+        if type(message) is InstallSnapshot:
+            self._surroundings.send_bulk(to, group, message)
+        else:
+            self.put(to, group, message)
 
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
         """To the router here, or into the frame for the node whose router asked."""

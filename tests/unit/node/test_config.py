@@ -58,7 +58,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "lease_ms": "30",
         "replication_factor": "5",
         "migrations_concurrent_max": "4",
-        "migration_chunk_bytes": "5000",
+        "migration_chunk_bytes": "70000",
         "migration_timeout_s": "6.5",
         "node_id": "4",
         "host": "10.0.0.4",

@@ -38,12 +38,17 @@ class RaftConfig:
     """Appends on their way to one follower; more only lengthen the queue (etcd measured 2 to 4 as enough)."""
     uncommitted_bytes_max: int = 64 << 20
     """Entry data that a leader holds uncommitted; over it proposals are refused and nothing happened."""
-    chunk_bytes_max: int = 1 << 20
-    """Snapshot data in one InstallSnapshot."""
+    chunk_bytes_max: int = 256 << 10
+    """A snapshot's chunk is full at that size, in its file and on its way; one value may make it larger. A chunk is
+    made and read in one go: 256 KiB take 1 to 4 ms of the loop."""
+    snapshot_bytes_per_s: int = 0
+    """How fast a leader sends a snapshot to one follower at most; 0 is as fast as it goes. What a replica begins with:
+    `RaftNode.snapshot_bytes_per_s` may be changed while it runs."""
     snapshot_bytes_max: int = 4 << 30
     """A longer snapshot is refused by whoever receives it."""
     retained_entries: int = 2_000
-    """Entries kept behind a snapshot, so that a follower just behind needs no snapshot."""
+    """Entries kept behind a snapshot, so that a follower just behind needs no snapshot. While one is being sent, those
+    behind it are kept however many they are: else the follower would need the next one, and so for ever."""
 
     retained_bytes_max: int = 32 << 20
     """Entry data kept behind a snapshot, whatever the number of entries."""

@@ -111,12 +111,32 @@ class SnapshotSaved(Struct, frozen=True, gc=False):
     """Whether some entries stay in the log for followers just behind; else all that is covered goes."""
 
 
-class SnapshotLoaded(Struct, frozen=True, gc=False):
-    """The bytes that `LoadSnapshot` asked for; None when there is none yet."""
+class SnapshotOpened(Struct, frozen=True, gc=False):
+    """The newest durable snapshot, which `OpenSnapshot` asked for: how many chunks it has, and the bytes in them.
+
+    Index 0: there is none yet.
+    """
 
     index: int
     term: int
+    count: int
+    bytes_total: int
+
+
+class ChunkLoaded(Struct, frozen=True, gc=False):
+    """The chunk that `LoadChunk` asked for; None when that snapshot is not open (any more)."""
+
+    index: int
+    number: int
     data: bytes | None
+
+
+class ChunkSaved(Struct, frozen=True, gc=False):
+    """The chunk of a `SaveChunk` is in the file, not durable yet; the last one's is told by `SnapshotSaved` instead."""
+
+    index: int
+    term: int
+    number: int
 
 
 Event: TypeAlias = (
@@ -132,7 +152,9 @@ Event: TypeAlias = (
     | Trust
     | TransferLeadership
     | SnapshotSaved
-    | SnapshotLoaded
+    | SnapshotOpened
+    | ChunkLoaded
+    | ChunkSaved
 )
 
 # Effects --------------------------------------------------------------------------------------------------------------
@@ -219,24 +241,50 @@ class RoleChanged(Struct, frozen=True, gc=False):
     leader: int
 
 
-class LoadSnapshot(Struct, frozen=True, gc=False):
-    """A follower lags behind the log's begin: hand in the newest durable snapshot by `SnapshotLoaded`."""
+class OpenSnapshot(Struct, frozen=True, gc=False):
+    """A follower lags behind the log's begin: open the newest durable snapshot, and tell by `SnapshotOpened`.
+
+    It is kept, whatever newer ones come, until `KeepSnapshots` does not name it.
+    """
 
 
-class SaveSnapshot(Struct, frozen=True, gc=False):
-    """A whole snapshot has come: make it durable, then tell `SnapshotSaved`."""
+class LoadChunk(Struct, frozen=True, gc=False):
+    """Read a chunk of an open snapshot and hand it in by `ChunkLoaded`."""
+
+    index: int
+    number: int
+
+
+class KeepSnapshots(Struct, frozen=True, gc=False):
+    """Of the snapshots that are open only those at these indexes are still being sent."""
+
+    indexes: tuple[int, ...]
+
+
+class SaveChunk(Struct, frozen=True, gc=False):
+    """The next of `count` chunks of a snapshot has come: add it to the file, and to the state that is to be restored.
+
+    Number 0 begins another file, in place of one that was never finished. The last one makes it durable: then
+    `SnapshotSaved` is told, and for the others `ChunkSaved`.
+    """
 
     index: int
     term: int
+    number: int
+    count: int
     data: bytes
+
+
+class DropChunks(Struct, frozen=True, gc=False):
+    """What has come of a snapshot is of no use: forget it."""
 
 
 class Restore(Struct, frozen=True, gc=False):
-    """Replace the whole state by this snapshot; the next `Commit` begins after `index`."""
+    """Let the state that the saved chunks tell of take the place of the present one; the next `Commit` begins after
+    `index`."""
 
     index: int
     term: int
-    data: bytes
 
 
 Effect: TypeAlias = (
@@ -250,7 +298,10 @@ Effect: TypeAlias = (
     | ReadReady
     | ReadRefused
     | RoleChanged
-    | LoadSnapshot
-    | SaveSnapshot
+    | OpenSnapshot
+    | LoadChunk
+    | KeepSnapshots
+    | SaveChunk
+    | DropChunks
     | Restore
 )

@@ -12,11 +12,14 @@ from noctule.base.errors import RequestError
 from noctule.base.ids import END_OF_TIME, Instant
 from noctule.core.raft.events import (
     ChangeMembership,
-    LoadSnapshot,
+    ChunkLoaded,
+    KeepSnapshots,
+    LoadChunk,
     MembershipRefused,
+    OpenSnapshot,
     Proposed,
     ReadRefused,
-    SnapshotLoaded,
+    SnapshotOpened,
     Transition,
 )
 from noctule.core.raft.membership import (
@@ -42,6 +45,7 @@ from noctule.core.raft.messages import (
     TimeoutNow,
     VoteRequest,
 )
+from noctule.core.raft.outgoing_snapshot import OutgoingSnapshot
 from noctule.core.raft.progress import Progress, ProgressState
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import Read, ReadRounds
@@ -49,8 +53,6 @@ from noctule.core.raft.reads import Read, ReadRounds
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
 
-_CHUNK_RESEND_S = 1.0
-"""A snapshot chunk without an answer for so long is sent again."""
 _CAUGHT_UP_ENTRIES = 100
 """A returning voter that misses no more than so many committed entries has caught up (thesis 4.2.1)."""
 
@@ -70,6 +72,7 @@ class Leadership:
         "_is_settled",
         "_membership",
         "_node",
+        "_opened",
         "_quorum_check_at",
         "_reads_before_noop",
         "_repair_at",
@@ -106,6 +109,8 @@ class Leadership:
         """Whether what follows from the membership's being committed is done."""
         self._dismissed: frozenset[int] = frozenset()
         """Those whom a committed change took out, and who are not known to know it."""
+        self._opened: set[int] = set()
+        """The indexes of snapshots that the disk keeps for this leader."""
         self._follow_membership()
 
     def begin(self) -> None:
@@ -117,16 +122,22 @@ class Leadership:
 
     def end(self) -> None:
         """Leadership is lost: reads on their way are refused. They changed nothing, so all may be tried again."""
+        if self._opened:
+            self._node.emit(KeepSnapshots(()))
         waiting = [*self._reads_before_noop, *((read.context, read.asker) for read in self._rounds.waiting())]
         for context, asker in waiting:
             if asker == self._node.node_id:  # The others notice the change of leader themselves.
                 self._node.emit(ReadRefused(context, 0))
 
     def next_deadline(self) -> Instant:
-        """When the next heartbeat, repair or quorum check is due; never while it is quiet."""
+        """When the next heartbeat, repair, quorum check or chunk of a snapshot is due; never while it is quiet."""
         if self.is_quiet:
             return END_OF_TIME
-        return min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
+        deadline = min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
+        rate = self._node.snapshot_bytes_per_s
+        if rate:
+            deadline = min([deadline, *(each.next_deadline(rate) for _, _, each in self._outgoing())])
+        return deadline
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
@@ -162,6 +173,10 @@ class Leadership:
             self._repair_at = Instant(now + self._node.config.heartbeat_s)
             self._repair()
             self._resend_chunks()
+            self._close_snapshots()
+        if self._node.snapshot_bytes_per_s:
+            for _, _, outgoing in self._outgoing():
+                self._load_chunks(outgoing)
 
     def has_quorum(self) -> bool:
         """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2)."""
@@ -289,7 +304,7 @@ class Leadership:
             previous_term = log.term_at(progress.next - 1)
             if previous_term is None:
                 progress.become_snapshot()
-                node.emit(LoadSnapshot())
+                node.emit(OpenSnapshot())
                 return
             entries = log.between(progress.next, log.last_index, node.config.append_bytes_max)
             node.send(peer, Append(node.term, progress.next - 1, previous_term, node.commit, entries))
@@ -316,7 +331,7 @@ class Leadership:
             progress.state is ProgressState.SNAPSHOT and progress.match >= self._node.log.snapshot_index
         ):
             progress.become_replicate()
-        elif progress.snapshot is not None and progress.match >= progress.snapshot[0]:
+        elif progress.snapshot is not None and progress.match >= progress.snapshot.index:
             progress.become_probe()  # It has that snapshot, and meanwhile the log begins behind it: the next one.
         if news and progress.match > self._node.commit:
             self.maybe_commit()
@@ -522,46 +537,75 @@ class Leadership:
 
     # Snapshots -------------------------------------------------------------------------------------------------------
 
-    def snapshot_loaded(self, event: SnapshotLoaded) -> None:
+    def snapshot_opened(self, event: SnapshotOpened) -> None:
         """The newest snapshot is at hand: begin to send it to whoever waits for one."""
-        for peer, progress in self.progress.items():
+        node = self._node
+        if event.index:
+            self._opened.add(event.index)
+        for progress in self.progress.values():
             if progress.state is not ProgressState.SNAPSHOT or progress.snapshot is not None:
                 continue
-            if event.data is None or event.index < self._node.log.snapshot_index:
+            if not event.index or event.index < node.log.snapshot_index:
                 progress.become_probe()  # Asks again, should entries still not do.
                 progress.probe_sent = True
                 continue
-            progress.snapshot = (event.index, event.term, event.data)
-            self._send_chunk(peer, progress)
+            progress.snapshot = OutgoingSnapshot(event.index, event.term, event.count, event.bytes_total, node.now)
+            self._load_chunks(progress.snapshot)
 
-    def _send_chunk(self, peer: int, progress: Progress) -> None:
+    def chunk_loaded(self, event: ChunkLoaded) -> None:
+        """A chunk is at hand: send it to those for whom it was asked."""
         node = self._node
-        if progress.snapshot is None:
-            return
-        index, term, data = progress.snapshot
-        offset = progress.snapshot_offset
-        chunk = data[offset : offset + node.config.chunk_bytes_max]
-        progress.chunk_sent_at = node.now
-        node.send(peer, InstallSnapshot(node.term, index, term, offset, len(data), chunk))
+        for peer, progress, outgoing in self._outgoing():
+            if outgoing.index != event.index:
+                continue
+            if event.data is None:
+                progress.become_probe()
+                progress.probe_sent = True
+            elif outgoing.loaded(event.number, len(event.data), node.now, node.snapshot_bytes_per_s):
+                self._send_chunk(peer, outgoing, event.number, event.data)
+                self._load_chunks(outgoing)
 
     def snapshot_reply(self, peer: int, message: InstallSnapshotReply) -> None:
-        """A chunk came; send the one the follower wants next."""
+        """Chunks came; send those that the follower lacks next."""
         if not self._counts(peer, message.directory):
             return
         progress = self.progress[peer]
         progress.hear(self._node.now)
-        if progress.snapshot is None or progress.snapshot[0] != message.index:
-            return
-        if message.offset != progress.snapshot_offset and message.offset <= len(progress.snapshot[2]):
-            progress.snapshot_offset = message.offset
-            if message.offset < len(progress.snapshot[2]):
-                self._send_chunk(peer, progress)
+        if progress.snapshot is not None and progress.snapshot.index == message.index:
+            progress.snapshot.acknowledge(message.number, self._node.now)
+            self._load_chunks(progress.snapshot)
+
+    def oldest_in_transfer(self) -> int | None:
+        """The oldest index whose snapshot is on its way to somebody, who will need the entries behind it."""
+        return min((outgoing.index for _, _, outgoing in self._outgoing()), default=None)
+
+    def _outgoing(self) -> list[tuple[int, Progress, OutgoingSnapshot]]:
+        return [
+            (peer, progress, progress.snapshot)
+            for peer, progress in self.progress.items()
+            if progress.snapshot is not None
+        ]
+
+    def _load_chunks(self, outgoing: OutgoingSnapshot) -> None:
+        node = self._node
+        while (number := outgoing.next_chunk(node.now, node.snapshot_bytes_per_s)) is not None:
+            node.emit(LoadChunk(outgoing.index, number))
+
+    def _send_chunk(self, peer: int, outgoing: OutgoingSnapshot, number: int, data: bytes) -> None:
+        place = (outgoing.index, outgoing.term, number, outgoing.count)
+        self._node.send(peer, InstallSnapshot(self._node.term, *place, data, outgoing.bytes_total))
 
     def _resend_chunks(self) -> None:
-        for peer, progress in self.progress.items():
-            if progress.snapshot is not None and self._node.now >= progress.chunk_sent_at + _CHUNK_RESEND_S:
-                # At the end this is an empty chunk, which asks whether the snapshot is installed by now.
-                self._send_chunk(peer, progress)
+        for peer, _, outgoing in self._outgoing():
+            if outgoing.is_stalled(self._node.now) and outgoing.taken == outgoing.count:
+                self._send_chunk(peer, outgoing, outgoing.count, b"")
+            self._load_chunks(outgoing)
+
+    def _close_snapshots(self) -> None:
+        in_use = {outgoing.index for _, _, outgoing in self._outgoing()}
+        if self._opened - in_use:
+            self._opened &= in_use
+            self._node.emit(KeepSnapshots(tuple(sorted(self._opened))))
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

@@ -194,7 +194,7 @@ _decoder = msgspec.msgpack.Decoder(Membership)
 
 
 def encode_membership(membership: Membership) -> bytes:
-    """The data of an entry that holds it; the same bytes stand at the beginning of a snapshot."""
+    """The data of an entry that holds it; the same bytes are a snapshot's first chunk."""
     return MARK + _encoder.encode(membership)
 
 
@@ -206,19 +206,3 @@ def decode_membership(data: bytes) -> Membership:
     except msgspec.MsgspecError as error:
         raise StorageError(f"a membership cannot be read: {error}") from error
     raise StorageError("there is no membership where one must stand")
-
-
-def begin_snapshot(membership: Membership) -> bytes:
-    """What stands before a group's state in a snapshot: the membership, after its length in 4 bytes."""
-    data = encode_membership(membership)
-    return len(data).to_bytes(4, "big") + data
-
-
-def membership_in_snapshot(data: bytes | bytearray) -> Membership:
-    """The membership that a snapshot's data begins with. Raises `StorageError` when none does."""
-    return decode_membership(bytes(data[4 : 4 + int.from_bytes(data[:4], "big")]))
-
-
-def state_in_snapshot(data: bytes) -> bytes:
-    """What follows the membership."""
-    return data[4 + int.from_bytes(data[:4], "big") :]

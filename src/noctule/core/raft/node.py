@@ -17,9 +17,13 @@ from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import (
     ApplyMore,
     ChangeMembership,
+    ChunkLoaded,
+    ChunkSaved,
     Commit,
+    DropChunks,
     Effect,
     Event,
+    KeepSnapshots,
     LeaveJoint,
     MembershipChanged,
     MembershipRefused,
@@ -34,9 +38,9 @@ from noctule.core.raft.events import (
     Received,
     Restore,
     RoleChanged,
-    SaveSnapshot,
+    SaveChunk,
     Send,
-    SnapshotLoaded,
+    SnapshotOpened,
     SnapshotSaved,
     Suspect,
     Tick,
@@ -46,7 +50,7 @@ from noctule.core.raft.events import (
 from noctule.core.raft.incoming_snapshot import IncomingSnapshot
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import MARK, Membership, membership_in_snapshot
+from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.messages import (
     Append,
     AppendReply,
@@ -63,8 +67,12 @@ from noctule.core.raft.messages import (
     VoteReply,
     VoteRequest,
 )
+from noctule.core.raft.outgoing_snapshot import SnapshotProgress
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import WaitingReads
+
+_SNAPSHOT_IDLE_S = 60.0
+"""What has come of a snapshot is kept for so long without any more of it."""
 
 
 class Role(StrEnum):
@@ -95,6 +103,8 @@ class RaftPicture:
     membership_index: int
     match: dict[int, int]
     """On the leader: for each other member the last index known to match."""
+    snapshots: dict[int, SnapshotProgress]
+    """On the leader: for each other member that is being sent a snapshot, how far that is."""
 
 
 class RaftNode:
@@ -132,6 +142,7 @@ class RaftNode:
         "node_id",
         "now",
         "role",
+        "snapshot_bytes_per_s",
         "term",
         "vote",
     )
@@ -173,6 +184,8 @@ class RaftNode:
         """Then nothing that it said before may put this replica to sleep."""
         self._reads = WaitingReads()
         self._incoming: IncomingSnapshot | None = None
+        self.snapshot_bytes_per_s: float = config.snapshot_bytes_per_s
+        """How fast this replica sends a snapshot to each follower while it leads; 0 is as fast as it goes."""
         self._persists_in_flight = 0
         self.now = now
         # What one call of handle() gathers.
@@ -235,6 +248,11 @@ class RaftNode:
             membership=self.log.membership,
             membership_index=self.log.membership_index,
             match=match,
+            snapshots={
+                peer: progress.snapshot.describe()
+                for peer, progress in (self.leadership.progress.items() if self.leadership else ())
+                if progress.snapshot is not None
+            },
         )
 
     def is_leader(self) -> bool:
@@ -292,6 +310,8 @@ class RaftNode:
             ensure(False, "commit is within the log", index=index, last=self.log.last_index)
         is_behind = self.applied < self.commit
         self.commit = index
+        if self._incoming is not None and index >= self._incoming.index:
+            self._drop_incoming()
         if not is_behind:  # Else these wait for their turn, as those before them do.
             self._hand_out()
 
@@ -374,6 +394,8 @@ class RaftNode:
             return
         if self._reads:
             self._refuse_reads(self.now)
+        if self._incoming is not None and self.now >= self._incoming.heard_at + _SNAPSHOT_IDLE_S:
+            self._drop_incoming()
         if self.now < self._election_deadline:
             return
         if self._may_campaign():
@@ -463,7 +485,11 @@ class RaftNode:
 
     def _handle_snapshot_saved(self, event: SnapshotSaved) -> None:
         incoming = self._incoming
-        if incoming is not None and incoming.saving and (incoming.index, incoming.term) == (event.index, event.term):
+        if (
+            incoming is not None
+            and incoming.is_complete
+            and (incoming.index, incoming.term) == (event.index, event.term)
+        ):
             self._incoming = None
             self._install(incoming)
         elif self.log.snapshot_index < event.index <= self.applied:
@@ -475,7 +501,11 @@ class RaftNode:
     def _oldest_worth_keeping(self, index: int) -> int:
         """Up to where the log may go, once a snapshot covers `index`: some entries stay for followers just behind."""
         config = self.config
-        oldest = max(self.log.snapshot_index, index - config.retained_entries)
+        oldest = index - config.retained_entries
+        in_transfer = self.leadership.oldest_in_transfer() if self.leadership is not None else None
+        if in_transfer is not None:
+            oldest = min(oldest, in_transfer)
+        oldest = max(oldest, self.log.snapshot_index)
         bytes_kept = 0
         for offset, entry in enumerate(reversed(self.log.between(oldest + 1, index))):
             bytes_kept += len(entry.data)
@@ -483,9 +513,33 @@ class RaftNode:
                 return index - offset
         return oldest
 
-    def _handle_snapshot_loaded(self, event: SnapshotLoaded) -> None:
+    def _handle_snapshot_opened(self, event: SnapshotOpened) -> None:
         if self.leadership is not None:
-            self.leadership.snapshot_loaded(event)
+            self.leadership.snapshot_opened(event)
+        else:
+            self.emit(KeepSnapshots(()))
+
+    def _handle_chunk_loaded(self, event: ChunkLoaded) -> None:
+        if self.leadership is not None:
+            self.leadership.chunk_loaded(event)
+
+    def _handle_chunk_saved(self, event: ChunkSaved) -> None:
+        incoming = self._incoming
+        if incoming is None or (incoming.index, incoming.term) != (event.index, event.term):
+            return
+        # Of an earlier try at the same snapshot no more counts than has come in this one.
+        incoming.saved = max(incoming.saved, min(event.number + 1, incoming.taken))
+        if self.leader not in (0, self.node_id):
+            self._tell_saved(self.leader, incoming.index, incoming.saved)
+
+    def _tell_saved(self, leader: int, index: int, count: int) -> None:
+        self.send(leader, InstallSnapshotReply(self.term, index, count, self.directory))
+
+    def _drop_incoming(self) -> None:
+        """Forget what has come of a snapshot; one that is complete is told by the disk, and then looked at."""
+        if self._incoming is not None and not self._incoming.is_complete:
+            self._incoming = None
+            self.emit(DropChunks())
 
     # Messages --------------------------------------------------------------------------------------------------------
 
@@ -668,19 +722,28 @@ class RaftNode:
             return
         incoming = self._incoming
         if incoming is None or (incoming.index, incoming.term) != (message.index, message.index_term):
-            if incoming is not None and incoming.saving:
+            if incoming is not None and incoming.is_complete:
                 return  # One at a time; the leader asks again.
-            if message.total > self.config.snapshot_bytes_max:
+            if message.bytes_total > self.config.snapshot_bytes_max:
                 return
-            incoming = self._incoming = IncomingSnapshot(message.index, message.index_term, message.total)
-        if incoming.take(message.offset, message.data):
-            membership_in_snapshot(incoming.data)  # One without it must not reach the disk (moby/swarmkit#238).
-            self.emit(SaveSnapshot(incoming.index, incoming.term, bytes(incoming.data)))
-        self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data), self.directory))
+            if message.number != 0:
+                self._tell_saved(sender, message.index, 0)
+                return
+            # First of all: one without it must not reach the disk (moby/swarmkit#238).
+            membership = decode_membership(message.data)
+            place = (message.index, message.index_term, message.count)
+            incoming = self._incoming = IncomingSnapshot(*place, membership, self.now)
+        incoming.heard_at = self.now
+        if message.number == incoming.taken < incoming.count:
+            incoming.taken += 1
+            self.emit(SaveChunk(incoming.index, incoming.term, message.number, incoming.count, message.data))
+        else:
+            self._tell_saved(sender, incoming.index, incoming.saved)
 
     def _install(self, incoming: IncomingSnapshot) -> None:
         """A received snapshot is durable: let it take the place of log and state (figure 13, steps 6 to 8)."""
         if incoming.index <= self.commit:
+            self.emit(DropChunks())
             return
         keeps_tail = self.log.term_at(incoming.index) == incoming.term
         memberships = self.log.memberships_between(self.applied + 1, incoming.index)
@@ -688,11 +751,11 @@ class RaftNode:
             self.log.compact(incoming.index)
             self.durable = max(self.durable, incoming.index)
         else:
-            self.log.reset(incoming.index, incoming.term, membership_in_snapshot(incoming.data))
+            self.log.reset(incoming.index, incoming.term, incoming.membership)
             memberships = [(incoming.index, self.log.membership)]
             self.durable = incoming.index
         self.commit = self.applied = incoming.index
-        self.emit(Restore(incoming.index, incoming.term, bytes(incoming.data)))
+        self.emit(Restore(incoming.index, incoming.term))
         for at, membership in memberships:
             self.emit(MembershipChanged(at, membership, True))
         if self.leader not in (0, self.node_id):
@@ -742,7 +805,7 @@ class RaftNode:
             self.leadership.end()
             self.leadership = None
         if leader != self.leader:
-            self._incoming = self._incoming if self._incoming is not None and self._incoming.saving else None
+            self._drop_incoming()
         self._set_role(Role.FOLLOWER, leader)
         self._wait_for_leader()
 
@@ -788,6 +851,7 @@ class RaftNode:
 
     def _become_leader(self) -> None:
         ensure(self.role is Role.CANDIDATE, "only a candidate becomes leader", role=self.role)
+        self._drop_incoming()
         self.leadership = Leadership(self)
         self._set_role(Role.LEADER, self.node_id)
         self.leadership.begin()
@@ -814,7 +878,9 @@ _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
     Trust: RaftNode._handle_trust,
     TransferLeadership: RaftNode._handle_transfer,
     SnapshotSaved: RaftNode._handle_snapshot_saved,
-    SnapshotLoaded: RaftNode._handle_snapshot_loaded,
+    SnapshotOpened: RaftNode._handle_snapshot_opened,
+    ChunkLoaded: RaftNode._handle_chunk_loaded,
+    ChunkSaved: RaftNode._handle_chunk_saved,
 }
 
 _STEPS: dict[type, Callable[[RaftNode, int, Any], None]] = {

@@ -8,6 +8,7 @@ the follower needs are compacted away.
 from enum import StrEnum
 
 from noctule.base.ids import Instant
+from noctule.core.raft.outgoing_snapshot import OutgoingSnapshot
 
 
 class ProgressState(StrEnum):
@@ -22,7 +23,6 @@ class Progress:
     """Always ``0 <= match < next``. The leader creates one for each other voter when it begins its term."""
 
     __slots__ = (
-        "chunk_sent_at",
         "heard",
         "heard_at",
         "in_flight",
@@ -34,7 +34,6 @@ class Progress:
         "responsive",
         "round",
         "snapshot",
-        "snapshot_offset",
         "state",
     )
 
@@ -58,10 +57,8 @@ class Progress:
         """Whether its process seems gone: a group does not stay awake for it."""
         self.round = 0
         """The newest read round it confirmed."""
-        self.snapshot: tuple[int, int, bytes] | None = None
-        """In SNAPSHOT: (index, term, data) on its way; None while it is being loaded."""
-        self.snapshot_offset = 0
-        self.chunk_sent_at = 0.0
+        self.snapshot: OutgoingSnapshot | None = None
+        """In SNAPSHOT: what is on its way; None while it is being opened."""
 
     def hear(self, now: Instant) -> None:
         """It said something."""
@@ -87,7 +84,6 @@ class Progress:
         self.probe_sent = False
         self.in_flight.clear()
         self.snapshot = None
-        self.snapshot_offset = 0
 
     def acknowledge(self, index: int) -> bool:
         """Take note that the follower has everything up to `index`; False when that is no news."""

@@ -84,9 +84,7 @@ class ReadRounds:
 class WaitingReads:
     """Reads that wait on a replica: on a follower first for the leader's answer, then until so far is applied."""
 
-    __slots__ = (
-        "_reads",
-    )
+    __slots__ = ("_reads",)
 
     def __init__(self) -> None:
         self._reads: dict[int, tuple[Instant, int | None]] = {}

@@ -61,11 +61,20 @@ class Disk(Protocol):
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """Start writing a snapshot file of the state; `SnapshotSaved` tells the end."""
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
-        """Start writing a received snapshot to a file; `SnapshotSaved` tells the end."""
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
+        """Start adding a received chunk to its file; `ChunkSaved` tells so, or `SnapshotSaved` of the last one."""
 
-    def load_snapshot(self, group: GroupId) -> None:
-        """Start reading the newest snapshot file; `SnapshotLoaded` hands it in."""
+    def drop_chunks(self, group: GroupId) -> None:
+        """Forget the file of the chunks that came."""
+
+    def open_snapshot(self, group: GroupId) -> None:
+        """Start opening the newest snapshot file, to be kept; `SnapshotOpened` tells what is in it."""
+
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        """Start reading a chunk of a file that is kept open; `ChunkLoaded` hands it in."""
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """Let go all open files of the group but these."""
 
 
 _WORK = Work()
@@ -259,12 +268,18 @@ class Carrier:
                 case raft.MembershipChanged() | raft.MembershipRefused():
                     is_news = True
                     peers.membership_changed(group, effect)
-                case raft.SaveSnapshot():
-                    disk.save_snapshot(group, effect)
+                case raft.SaveChunk():
+                    disk.save_chunk(group, effect)
+                case raft.LoadChunk():
+                    disk.load_chunk(group, effect)
                 case DigestReady():
                     peers.digest_ready(group, effect)
-                case raft.LoadSnapshot():
-                    disk.load_snapshot(group)
+                case raft.OpenSnapshot():
+                    disk.open_snapshot(group)
+                case raft.KeepSnapshots():
+                    disk.keep_snapshots(group, effect)
+                case raft.DropChunks():
+                    disk.drop_chunks(group)
                 case _:
                     assert_never(effect)
         if is_news and self.suspected:

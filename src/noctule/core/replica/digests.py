@@ -20,7 +20,7 @@ DIGESTS_MAX = 2
 
 class _Digest(NamedTuple):
     nonce: bytes
-    index: int
+    at: int
     chunks: Iterator[bytes]
     hasher: blake2b
 
@@ -28,9 +28,7 @@ class _Digest(NamedTuple):
 class Digests:
     """Those in progress on one replica, the first one first."""
 
-    __slots__ = (
-        "_digests",
-    )
+    __slots__ = ("_digests",)
 
     def __init__(self) -> None:
         self._digests: list[_Digest] = []
@@ -51,7 +49,7 @@ class Digests:
         chunk = next(first.chunks, None)
         if chunk is None:
             del self._digests[0]
-            return [DigestReady(first.nonce, first.index, first.hasher.digest())]
+            return [DigestReady(first.nonce, first.at, first.hasher.digest())]
         # The length too: else the same bytes in other chunks would look the same.
         first.hasher.update(len(chunk).to_bytes(8, "big"))
         first.hasher.update(chunk)

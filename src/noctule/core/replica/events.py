@@ -110,6 +110,9 @@ Effect: TypeAlias = (
     | raft.RoleChanged
     | raft.MembershipChanged
     | raft.MembershipRefused
-    | raft.LoadSnapshot
-    | raft.SaveSnapshot
+    | raft.OpenSnapshot
+    | raft.LoadChunk
+    | raft.KeepSnapshots
+    | raft.SaveChunk
+    | raft.DropChunks
 )

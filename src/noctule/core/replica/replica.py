@@ -15,7 +15,6 @@ from typing import Any
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
-from noctule.base.errors import StorageError
 from noctule.base.ids import END_OF_TIME, GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
@@ -102,6 +101,7 @@ class Replica:
         "_snapshot_for_space",
         "_snapshot_in_progress",
         "_snapshot_index",
+        "_staged",
         "_waiting",
         "_waiting_bytes",
         "_wall_ms",
@@ -151,6 +151,8 @@ class Replica:
         self._purge_at = END_OF_TIME
         """While this replica leads: when the first key expires, which nobody else may be awake to notice."""
         self._snapshot_index = consensus.log.snapshot_index
+        self._staged: StagedState | None = None
+        """What has come of a snapshot, until it is complete and durable and takes the place of the state."""
         self._snapshot_in_progress = False
         self._snapshot_for_space = False
         self._wall_ms = 0
@@ -499,34 +501,30 @@ class Replica:
         """The state just loaded is that of `index`: the next snapshot is due as many entries later."""
         self._snapshot_index = index
 
+    def _take_chunk(self, effect: raft.SaveChunk) -> None:
+        if effect.number == 0:
+            self._staged = StagedState(type(self.keyspace))
+        ensure(self._staged is not None, "a snapshot that is received begins with its first chunk")
+        assert self._staged is not None
+        self._staged.take(effect.data)
+        self._effects.append(effect)
+
+    def _take_drop(self, effect: raft.DropChunks) -> None:
+        self._staged = None
+        self._effects.append(effect)
+
     def _take_restore(self, effect: raft.Restore) -> None:
-        self.load_state(split_snapshot(effect.data))
+        ensure(self._staged is not None, "what is restored has come", index=effect.index)
+        assert self._staged is not None
+        staged, self._staged = self._staged, None
+        staged.finish()
+        self._become(staged)
         self.snapshot_restored(effect.index)
-
-
-def join_snapshot(chunks: Iterable[bytes]) -> bytes:
-    """A snapshot's chunks as one piece of bytes, each after its length, for sending.
-
-    The first one is the membership, so it begins as `membership.begin_snapshot` says.
-    """
-    return b"".join(len(chunk).to_bytes(4, "big") + chunk for chunk in chunks)
 
 
 def membership_of(chunks: Sequence[bytes]) -> Membership:
     """The membership that a snapshot's chunks begin with. Raises `StorageError` when none does."""
     return decode_membership(chunks[0] if chunks else b"")
-
-
-def split_snapshot(data: bytes) -> Iterator[bytes]:
-    """The inverse of `join_snapshot`. Raises `StorageError` when the lengths do not add up."""
-    offset = 0
-    while offset < len(data):
-        length = int.from_bytes(data[offset : offset + 4], "big")
-        offset += 4
-        if offset + length > len(data):
-            raise StorageError("a received snapshot is cut short")
-        yield data[offset : offset + length]
-        offset += length
 
 
 _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
@@ -545,5 +543,7 @@ _TAKERS: dict[type, Callable[[Replica, Any], None]] = {
     raft.ReadReady: Replica._take_read_ready,
     raft.ReadRefused: Replica._take_read_refused,
     raft.RoleChanged: Replica._take_role,
+    raft.SaveChunk: Replica._take_chunk,
+    raft.DropChunks: Replica._take_drop,
     raft.Restore: Replica._take_restore,
 }

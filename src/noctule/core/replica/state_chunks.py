@@ -5,7 +5,7 @@ they fill, and then the keyspace (`core.keyspace.snapshot`). A chunk is full at 
 may make it larger.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +61,7 @@ class StagedState:
         self.sessions = ClientSessions()
         self.stamp_ms = 0
         self._loading = Loading(self.keyspace)
-        self._take = self._take_membership
+        self._take: Callable[[bytes], None] = self._take_membership
 
     @classmethod
     def of(cls, chunks: Iterable[bytes], kind: type[Keyspace]) -> "StagedState":

@@ -18,7 +18,7 @@ from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.values import encode_hook, extension_hook
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HEADER_BYTES = 8
 
 

@@ -43,6 +43,7 @@ RARE = (
     "pre-vote refused",
     "quiet group woken by suspicion",
     "quiet group woken by trust",
+    "snapshot given up on the way",
     "snapshot received",
     "snapshot restored",
     "snapshot sent",
@@ -175,7 +176,7 @@ class WatchedSwitchboard(Switchboard):
             self._coverage.count("append refused")
 
     def _snapshot_sent(self, group: GroupId, message: InstallSnapshot) -> None:
-        if not message.offset:
+        if not message.number:
             self._coverage.count("snapshot sent")
             consensus = self._replicas[group].raft
             if consensus.log.membership_index > consensus.commit or consensus.log.membership.is_joint():

@@ -14,10 +14,10 @@ from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
+from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
-from noctule.core.replica.replica import join_snapshot, split_snapshot
 from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
@@ -26,6 +26,7 @@ from noctule.node.api import Consistency, ReplySink
 from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.recovery import ReplicaSettings, records_of
 from noctule.node.router import Router
+from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.verify.sim.coverage import WatchedSwitchboard
 from noctule.verify.sim.time import WALL_MS_AT_START
 
@@ -61,6 +62,7 @@ class Machine:
         chance = random.Random(world.chance.getrandbits(64))
         partitions = even_map(partition_count, settings.voters)
         self.threads, self.replicas = self.disk.open([META_GROUP, *partitions.partitions], settings, chance)
+        self.shelf = SnapshotShelf(self.threads.snapshots)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
         self.threads.failed = lambda error: self._wake(partial(self._fail, error))
         self.switchboard = WatchedSwitchboard(
@@ -336,6 +338,10 @@ class Machine:
     def load_told(self, sender: int, report: LoadReport) -> None:
         """Nobody reports here."""
 
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """As the rest."""
+        self.switchboard.put(to, group, message)
+
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
     def persist(self, group: GroupId, persist: raft.Persist) -> None:
@@ -363,31 +369,40 @@ class Machine:
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """To the disk; what the iterator yields is the state at this moment, whenever it is read."""
         self.world.count("snapshot written")
-        self._save(group, snapshot.index, snapshot.term, lambda: list(snapshot.chunks))
+        self._in_thread(group, lambda: self._write(group, snapshot))
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
+    def _write(self, group: GroupId, snapshot: WriteSnapshot) -> raft.SnapshotSaved:
+        self.threads.snapshots.write(group, snapshot.index, snapshot.term, snapshot.chunks)
+        return raft.SnapshotSaved(snapshot.index, snapshot.term)
+
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
         """To the disk."""
-        self.world.count("snapshot received")
-        self._save(group, snapshot.index, snapshot.term, lambda: list(split_snapshot(snapshot.data)))
+        if chunk.number + 1 == chunk.count:
+            self.world.count("snapshot received")
+        self._in_thread(group, lambda: self.shelf.save_chunk(group, chunk))
 
-    def _save(self, group: GroupId, index: int, term: int, chunks: Callable[[], list[bytes]]) -> None:
-        def saved(_: object) -> None:
-            if not self.failure and index > self.replicas[group].raft.applied:
-                self.world.count("snapshot restored")
-            self.take(group, raft.SnapshotSaved(index, term))
-
-        self.threads.in_snapshot_thread(
-            lambda: self.threads.snapshots.write(group, index, term, chunks()),
-            lambda path: self._wake(partial(saved, path)),
-        )
-
-    def load_snapshot(self, group: GroupId) -> None:
+    def drop_chunks(self, group: GroupId) -> None:
         """From the disk."""
+        self.world.count("snapshot given up on the way")
+        self.threads.in_snapshot_thread(lambda: self.shelf.drop_chunks(group), lambda _: None)
 
-        def load() -> raft.SnapshotLoaded:
-            snapshot = self.threads.snapshots.read(group)
-            if snapshot is None:
-                return raft.SnapshotLoaded(0, 0, None)
-            return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
+    def open_snapshot(self, group: GroupId) -> None:
+        """On the disk."""
+        self._in_thread(group, lambda: self.shelf.open(group))
 
-        self.threads.in_snapshot_thread(load, lambda loaded: self._wake(partial(self.take, group, loaded)))
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        """From the disk."""
+        self._in_thread(group, lambda: self.shelf.load_chunk(group, wanted))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """On the disk."""
+        self.threads.in_snapshot_thread(lambda: self.shelf.keep(group, kept.indexes), lambda _: None)
+
+    def _in_thread(self, group: GroupId, work: Callable[[], Event]) -> None:
+        """What the work with snapshot files tells is taken in here, unless the machine has died meanwhile."""
+        self.threads.in_snapshot_thread(work, lambda event: self._wake(partial(self._told, group, event)))
+
+    def _told(self, group: GroupId, event: Event) -> None:
+        if isinstance(event, raft.SnapshotSaved) and event.index > self.replicas[group].raft.applied:
+            self.world.count("snapshot restored")
+        self.take(group, event)

@@ -15,7 +15,7 @@ from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit, WriteSnapshot
-from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
+from noctule.core.replica.replica import Replica, SnapshotPolicy
 
 GROUP = GroupId(1)
 OTHER_GROUP = GroupId(2)
@@ -39,8 +39,10 @@ class Machine:
         self.answers: list[Answer | Refuse] = []
         self.written: list[WriteSnapshot] = []
         self.digests: list[DigestReady] = []
-        self.files: dict[GroupId, tuple[int, int, bytes]] = {}
-        """The newest snapshot of each group: index, term, joined chunks."""
+        self.files: dict[GroupId, tuple[int, int, list[bytes]]] = {}
+        """The newest snapshot of each group: index, term, chunks."""
+        self.received: dict[GroupId, list[bytes]] = {}
+        """Chunks of a snapshot that is on its way here."""
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
         self.flushed: list[list[tuple[GroupId, raft.Persist]]] = []
         """For each call of `flush` what it wrote; the numbers it answered are in `numbers`."""
@@ -63,6 +65,11 @@ class Machine:
             self.replicas[group] = Replica(group, consensus, policy, chance)
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its disk has anything to tell."""
+        return bool(self._later)
 
     @property
     def replica(self) -> Replica:
@@ -122,13 +129,31 @@ class Machine:
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         self.written.append(snapshot)
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
-        self.files[group] = (snapshot.index, snapshot.term, snapshot.data)
-        assert join_snapshot(split_snapshot(snapshot.data)) == snapshot.data
-        self._later.append((group, raft.SnapshotSaved(snapshot.index, snapshot.term)))
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
+        received = self.received.setdefault(group, [])
+        if chunk.number == 0:
+            received.clear()
+        received.append(chunk.data)
+        if len(received) == chunk.count:
+            self.files[group] = (chunk.index, chunk.term, received.copy())
+            self._later.append((group, raft.SnapshotSaved(chunk.index, chunk.term)))
+        else:
+            self._later.append((group, raft.ChunkSaved(chunk.index, chunk.term, chunk.number)))
 
-    def load_snapshot(self, group: GroupId) -> None:
-        self._later.append((group, raft.SnapshotLoaded(*self.files[group])))
+    def drop_chunks(self, group: GroupId) -> None:
+        del self.received[group]
+
+    def open_snapshot(self, group: GroupId) -> None:
+        index, term, chunks = self.files[group]
+        self._later.append((group, raft.SnapshotOpened(index, term, len(chunks), sum(map(len, chunks)))))
+
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        index, _, chunks = self.files[group]
+        data = chunks[wanted.number] if index == wanted.index else None
+        self._later.append((group, raft.ChunkLoaded(wanted.index, wanted.number, data)))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """All are kept."""
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
@@ -139,14 +164,14 @@ class Machine:
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         self.digests.append(digest)
 
-    def finish_snapshot(self) -> bytes:
-        """Write the oldest snapshot that was asked for to its file, and tell so; returns its joined chunks."""
+    def finish_snapshot(self) -> list[bytes]:
+        """Write the oldest snapshot that was asked for to its file, and tell so; returns its chunks."""
         snapshot = self.written.pop(0)
-        data = join_snapshot(snapshot.chunks)
-        self.files[GROUP] = (snapshot.index, snapshot.term, data)
+        chunks = list(snapshot.chunks)
+        self.files[GROUP] = (snapshot.index, snapshot.term, chunks)
         self.take(raft.SnapshotSaved(snapshot.index, snapshot.term))
         self.turn()
-        return data
+        return chunks
 
 
 class Colony:
@@ -174,7 +199,7 @@ class Colony:
                 machine.turn()
                 if not machine.holds_disk:
                     machine.sync()
-            if not self.mail:
+            if not self.mail and not any(machine.is_told for machine in self.machines.values()):
                 return
             mail, self.mail = self.mail, []
             for sender, to, group, message in mail:

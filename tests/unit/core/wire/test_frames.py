@@ -59,7 +59,7 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(HeartbeatReply, NUMBERS, NUMBERS),
     st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
     st.builds(VoteReply, NUMBERS, st.booleans(), st.booleans()),
-    st.builds(InstallSnapshot, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXT),
+    st.builds(InstallSnapshot, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXT, NUMBERS),
     st.builds(InstallSnapshotReply, NUMBERS, NUMBERS, NUMBERS),
     st.builds(TimeoutNow, NUMBERS),
     st.builds(Forward, NUMBERS, NUMBERS, TEXT, NUMBERS),
