@@ -3,19 +3,18 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import structs
 
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply
+from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.keyspace.within import slots_of
-from noctule.core.placement.partition_map import Partition, PartitionMap, even_map
+from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
-from noctule.node.router import ANSWER_TIMEOUT_S, GONE_S_MAX, MOVED_RETRY_S, RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S, MOVED_RETRY_S, RETRY_DELAY_S
 
-from .fake_dispatch import DEADLINE_S, Asked, FakeDispatch, Sink, Written
+from .fake_dispatch import Asked, FakeDispatch, Sink, Written
 from .test_conversation import NOW_MS, expected, say
 
 TAGS = (b"{b}", b"{c}", b"{d}", b"{a}")
