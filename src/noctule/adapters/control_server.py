@@ -5,6 +5,7 @@ more to offer on the same port, such as the receiver of snapshots, adds its hand
 """
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -65,11 +66,12 @@ class ControlServer:
         """
         address = f"{host}:{port}"
         try:
+            _check_free(host, port)  # gRPC would say why on stderr, and only there.
             if self._tls is not None:
                 bound = self._server.add_secure_port(address, self._tls.server_credentials())
             else:
                 bound = self._server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot listen for control on {address}: the port is in use, or the address is not this machine's; "
                 "choose another --control-port"
@@ -112,6 +114,15 @@ class ControlServer:
                 await refuse(context, error, method.path)
 
         return generic(method, grpc.unary_stream_rpc_method_handler(serve))
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise `OSError` when nothing can listen there."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
 
 
 def generic(method: Method[Ask, Answer], handler: "grpc.RpcMethodHandler[Any, Any]") -> grpc.GenericRpcHandler:
