@@ -137,7 +137,6 @@ class SnapshotSender:
         async with asyncio.timeout(INTRODUCTION_TIMEOUT_S):
             await call.write(Piece(message=encode_hello(self._hello())).SerializeToString())
             if await call.read() is grpc.aio.EOF:
-                await call  # Raises why it was ended.
                 raise ProtocolError("the receiver of snapshots said nothing")
 
 
@@ -156,6 +155,8 @@ class _Stream:
         """The number of the last piece that a receipt came for."""
         self._wake = asyncio.Event()
         self._is_broken = False
+        self._end: grpc.aio.AioRpcError | ProtocolError | None = None
+        """Why the other side ended the stream, for `write_pieces` to raise."""
 
     def push(self, frame: bytes) -> bool:
         """Take a piece; False when the window is full. A piece that is larger than it goes alone."""
@@ -184,8 +185,7 @@ class _Stream:
             number += 1
             message, is_smaller = _compress(frame) if is_compressed else (frame, False)
             await call.write(Piece(number=number, message=message, gzip=is_smaller).SerializeToString())
-        await call  # Raises why it was ended, unless that was orderly.
-        raise ProtocolError("the receiver of snapshots ended the stream")
+        raise self._end or ProtocolError("the receiver of snapshots ended the stream")
 
     async def take_receipts(self, call: Any) -> None:
         """Make room as receipts come; at the end of the stream, end `write_pieces`."""
@@ -196,8 +196,10 @@ class _Stream:
                         break
                     self._acknowledged += 1
                     self.bytes_taken -= self._unacknowledged.popleft()
-        except (grpc.aio.AioRpcError, DecodeError):
-            pass  # `write_pieces` tells why.
+        except grpc.aio.AioRpcError as error:
+            self._end = error
+        except DecodeError:
+            self._end = ProtocolError("the receiver of snapshots sent a receipt that cannot be read")
         finally:
             self._is_broken = True
             self._wake.set()
