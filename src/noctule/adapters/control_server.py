@@ -20,8 +20,8 @@ from noctule.adapters.grpc_errors import INTERNAL_SENTENCE, status_of
 from noctule.adapters.grpc_methods import Method
 from noctule.adapters.grpc_options import server_options
 from noctule.adapters.tls import Tls
-from noctule.base.bounds import CONTROL_CALLS_MAX, CONTROL_MESSAGE_BYTES_MAX
-from noctule.base.errors import ConfigError, InternalError, NoctuleError, RequestError
+from noctule.base.bounds import CONTROL_CALLS_MAX, CONTROL_MESSAGE_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX
+from noctule.base.errors import ConfigError, InternalError, NoctuleError, RequestError, TooLargeError
 
 log = logging.getLogger("noctule.control")
 
@@ -40,7 +40,7 @@ class ControlServer:
     def __init__(self, handler: ControlHandler, tls: Tls | None = None) -> None:
         self._tls = tls
         self._server = grpc.aio.server(
-            options=server_options(CONTROL_MESSAGE_BYTES_MAX), maximum_concurrent_rpcs=CONTROL_CALLS_MAX
+            options=server_options(SNAPSHOT_PIECE_BYTES_MAX), maximum_concurrent_rpcs=CONTROL_CALLS_MAX
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -94,7 +94,7 @@ class ControlServer:
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 check_peer(self._tls, context)
-                return method.answer.encode(await handle(method.request.decode(data)))
+                return method.answer.encode(await handle(_request(method, data)))
             except Exception as error:
                 # The outermost place of a call.
                 await refuse(context, error, method.path)
@@ -107,13 +107,19 @@ class ControlServer:
         async def serve(data: bytes, context: Context) -> AsyncIterator[bytes]:
             try:
                 check_peer(self._tls, context)
-                async for answer in handle(method.request.decode(data)):
+                async for answer in handle(_request(method, data)):
                     yield method.answer.encode(answer)
             except Exception as error:
                 # The outermost place of a call.
                 await refuse(context, error, method.path)
 
         return generic(method, grpc.unary_stream_rpc_method_handler(serve))
+
+
+def _request(method: Method[Ask, Answer], data: bytes) -> Ask:
+    if len(data) > CONTROL_MESSAGE_BYTES_MAX:  # The port takes more, for pieces of snapshots.
+        raise TooLargeError(f"a request of {len(data)} bytes is over the limit of {CONTROL_MESSAGE_BYTES_MAX}")
+    return method.request.decode(data)
 
 
 def _check_free(host: str, port: int) -> None:
