@@ -7,6 +7,7 @@ requests, added up. A node's load is the sum of what it holds over its weight, a
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from noctule.core.placement.domains import Domains
+from noctule.core.placement.partition_map import PartitionState
 from noctule.core.placement.picture import (
     ClusterPicture,
     Move,
@@ -36,12 +37,14 @@ class Scale:
     def __init__(self, weights: Mapping[int, float]) -> None:
         self._weights = weights
         self._carried = dict.fromkeys(weights, 0.0)
+        self._total, self._total_weight = 0.0, sum(weights.values())
         self._refused: set[tuple[int, Hashable]] = set()
 
     def add(self, node: int, cost: float) -> None:
         """A node carries so much more, or less; nodes that are not on the scale are not weighed."""
         if node in self._carried:
             self._carried[node] += cost
+            self._total += cost
 
     def load(self, node: int, more: float = 0.0) -> float:
         """What a node carries, and `more`, over its weight; without weight, anything is too much."""
@@ -50,8 +53,7 @@ class Scale:
 
     def fair(self) -> float:
         """The load that all would have if it could be divided freely."""
-        weight = sum(self._weights.values())
-        return sum(self._carried.values()) / weight if weight else 0.0
+        return self._total / self._total_weight if self._total_weight else 0.0
 
     def relieve(
         self,
@@ -132,7 +134,9 @@ class Books:
         """By node the partitions it has a replica of; a dict, for its order is the same everywhere."""
         self.led: dict[int, dict[int, None]] = {node: {} for node in self.nodes}
         self._incoming_bytes = dict.fromkeys(self.nodes, 0)
-        self.busy = {partition.id for partition in picture.partitions if partition.has_operation}
+        at_work = (PartitionState.MIGRATING, PartitionState.SPLITTING)
+        self.busy = {each.id for each in picture.partitions if each.has_operation or each.state in at_work}
+        """The partitions with an operation that runs or is planned; nothing else is done with them."""
         self.busy.update(move.partition for move in picture.running)
         for partition in picture.partitions:
             cost = self.costs[partition.id]

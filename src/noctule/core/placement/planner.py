@@ -109,7 +109,7 @@ class _Planner:
             has_trouble = not troubled.isdisjoint(replicas)
             if len(replicas) == books.factor and not has_trouble and not self._clashes_needlessly(replicas):
                 continue
-            if partition.id in books.busy or partition.state in (PartitionState.MIGRATING, PartitionState.SPLITTING):
+            if partition.id in books.busy:
                 continue
             living = sum(node in books.living for node in replicas)
             redundancy = living - (len(replicas) // 2 + 1)
@@ -277,7 +277,7 @@ class _Planner:
         def offers(target: int) -> Iterator[tuple[float, int]]:
             added = books.domains.added
             for number, rest, clashes in self._may_leave[source]:
-                if target in rest or number in books.busy or added(rest, target) > clashes:
+                if number in books.busy or target in rest or added(rest, target) > clashes:
                     continue
                 partition = books.partitions[number]
                 if books.has_room(target, partition) and books.fits(source, target, partition):
