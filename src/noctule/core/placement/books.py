@@ -26,6 +26,10 @@ REQUESTS_TIMES_MEAN_MAX = 4.0
 """More than this many times the mean is counted as this, where replicas are weighed: a partition with a peak is not
 sent around, and one that is always so hot is to be split, wherever it is."""
 
+LED_REQUESTS_SHARE, LED_REQUESTS_TIMES_MEAN_MAX = 0.4, 4.0
+"""What requests count in the cost of leading, the rest being numbers; peaks are cut as above. With these, and the
+planner's minimum, noise of half of every rate moves next to no leaders; requests alone would move some at each plan."""
+
 BYTES_FLOOR, KEYS_FLOOR, REQUESTS_FLOOR = 1 << 20, 1_000, 10.0
 """Of a partition on average. A cluster with less is as good as empty or idle there, and who has most of next to
 nothing is chance: without a floor a few requests would move replicas about."""
@@ -220,5 +224,10 @@ def _costs(picture: ClusterPicture) -> tuple[dict[int, float], dict[int, float]]
         + per_request * min(each.requests_per_s, requests_max)
         for each in partitions
     }
-    led = {each.id: 0.5 / count + 0.5 * each.requests_per_s / requests for each in partitions}
+    per_led = (1 - LED_REQUESTS_SHARE) / count
+    led_requests_max = LED_REQUESTS_TIMES_MEAN_MAX * requests / count
+    led = {
+        each.id: per_led + LED_REQUESTS_SHARE * min(each.requests_per_s, led_requests_max) / requests
+        for each in partitions
+    }
     return costs, led
