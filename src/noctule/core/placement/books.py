@@ -7,6 +7,7 @@ requests, added up. A node's load is the sum of what it holds over its weight, a
 from collections.abc import Callable, Hashable, Iterable, Mapping
 
 from noctule.core.placement.domains import Domains
+from noctule.core.placement.partition_map import PartitionState
 from noctule.core.placement.picture import (
     ClusterPicture,
     Move,
@@ -25,6 +26,10 @@ REQUESTS_TIMES_MEAN_MAX = 4.0
 """More than this many times the mean is counted as this, where replicas are weighed: a partition with a peak is not
 sent around, and one that is always so hot is to be split, wherever it is."""
 
+LED_REQUESTS_SHARE, LED_REQUESTS_TIMES_MEAN_MAX = 0.4, 4.0
+"""What requests count in the cost of leading, the rest being numbers; peaks are cut as above. With these, and the
+planner's minimum, noise of half of every rate moves next to no leaders; requests alone would move some at each plan."""
+
 BYTES_FLOOR, KEYS_FLOOR, REQUESTS_FLOOR = 1 << 20, 1_000, 10.0
 """Of a partition on average. A cluster with less is as good as empty or idle there, and who has most of next to
 nothing is chance: without a floor a few requests would move replicas about."""
@@ -36,12 +41,14 @@ class Scale:
     def __init__(self, weights: Mapping[int, float]) -> None:
         self._weights = weights
         self._carried = dict.fromkeys(weights, 0.0)
+        self._total, self._total_weight = 0.0, sum(weights.values())
         self._refused: set[tuple[int, Hashable]] = set()
 
     def add(self, node: int, cost: float) -> None:
         """A node carries so much more, or less; nodes that are not on the scale are not weighed."""
         if node in self._carried:
             self._carried[node] += cost
+            self._total += cost
 
     def load(self, node: int, more: float = 0.0) -> float:
         """What a node carries, and `more`, over its weight; without weight, anything is too much."""
@@ -50,8 +57,7 @@ class Scale:
 
     def fair(self) -> float:
         """The load that all would have if it could be divided freely."""
-        weight = sum(self._weights.values())
-        return sum(self._carried.values()) / weight if weight else 0.0
+        return self._total / self._total_weight if self._total_weight else 0.0
 
     def relieve(
         self,
@@ -132,7 +138,9 @@ class Books:
         """By node the partitions it has a replica of; a dict, for its order is the same everywhere."""
         self.led: dict[int, dict[int, None]] = {node: {} for node in self.nodes}
         self._incoming_bytes = dict.fromkeys(self.nodes, 0)
-        self.busy = {partition.id for partition in picture.partitions if partition.has_operation}
+        at_work = (PartitionState.MIGRATING, PartitionState.SPLITTING)
+        self.busy = {each.id for each in picture.partitions if each.has_operation or each.state in at_work}
+        """The partitions with an operation that runs or is planned; nothing else is done with them."""
         self.busy.update(move.partition for move in picture.running)
         for partition in picture.partitions:
             cost = self.costs[partition.id]
@@ -216,5 +224,10 @@ def _costs(picture: ClusterPicture) -> tuple[dict[int, float], dict[int, float]]
         + per_request * min(each.requests_per_s, requests_max)
         for each in partitions
     }
-    led = {each.id: 0.5 / count + 0.5 * each.requests_per_s / requests for each in partitions}
+    per_led = (1 - LED_REQUESTS_SHARE) / count
+    led_requests_max = LED_REQUESTS_TIMES_MEAN_MAX * requests / count
+    led = {
+        each.id: per_led + LED_REQUESTS_SHARE * min(each.requests_per_s, led_requests_max) / requests
+        for each in partitions
+    }
     return costs, led

@@ -152,6 +152,8 @@ def _halve(weights: Mapping[int, float], first_slot: int, last_slot: int) -> tup
     total = sum(weights.values())
     best, best_share, below = 0, 0.0, 0.0
     slots = sorted(weights)
+    if not slots:
+        return 0, 0.0
     for slot, following in zip(slots, [*slots[1:], last_slot + 1], strict=True):
         if slot > first_slot and (not best or abs(below / total - 0.5) < abs(best_share - 0.5)):
             best, best_share = slot, below / total

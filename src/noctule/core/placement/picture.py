@@ -81,7 +81,8 @@ class PlannerLimits(Struct, frozen=True):
     """What a plan may ask for. The defaults are for a planner that is asked every few seconds."""
 
     moves_max: int = 3
-    """Migrations at a time, the running ones included. A dry run that is to show the whole way sets it high."""
+    """Migrations at a time, the running ones included. A dry run sets it high: 300 take 0.15 s with 100 nodes and
+    10,000 partitions, thousands take seconds."""
     leader_moves_max: int = 16
     """In one plan. A transfer stops a partition for milliseconds."""
     node_replace_after_s: float = 300.0
@@ -91,7 +92,7 @@ class PlannerLimits(Struct, frozen=True):
     imbalance_min: float = 0.10
     """Nodes whose loads differ by less, as part of a fair share, are left as they are. Once moves are under way, they
     go on until it is half of this: so noise, which must be less than the other half, does not start them again."""
-    leader_imbalance_min: float = 0.20
+    leader_imbalance_min: float = 0.30
     """The same of what they lead; higher, for requests are noisier than bytes."""
     memory_share_max: float = 0.85
     """A node takes no replica that would fill its memory beyond this."""

@@ -120,6 +120,28 @@ def test_a_hot_spot_that_moves_on_is_followed() -> None:
     assert 10_000 <= sampler.split_point(FIRST, LAST, now).at_slot < 10_100
 
 
+def test_what_is_older_counts_less_even_while_it_is_in_the_sample() -> None:
+    """At five batches a second the samples reach back 50 s; what was in the last 12 s has two thirds of the weight."""
+    sampler = LoadSampler()
+    now = feed(sampler, uniform(0, 99), batches_per_s=5, requests=1, seconds=60)
+    now = feed(sampler, uniform(10_000, 10_099), begin=now, batches_per_s=5, requests=1, seconds=12)
+    assert 10_000 <= sampler.split_point(FIRST, LAST, now).at_slot < 10_100
+
+
+@pytest.mark.parametrize("batches_per_s", [4, 400])
+def test_large_batches_count_for_what_they_are(batches_per_s: int) -> None:
+    """Every second batch is of nine requests for one key, the others of one request for another."""
+    sampler = LoadSampler()
+    rng = random.Random(5)
+    heavy, light = BY_SLOT[100], BY_SLOT[200]
+    for number in range(60 * batches_per_s):
+        key, requests = (heavy, 9) if number % 2 else (light, 1)
+        sampler.observe([key], requests, Instant(number / batches_per_s), rng)
+    advice = sampler.split_point(FIRST, LAST, Instant(60.0))
+    assert advice.hot_key is not None
+    assert (advice.hot_key.slot, advice.hot_key.share) == (100, pytest.approx(0.9, abs=0.07))
+
+
 def test_few_samples_give_no_advice_and_other_slots_do_not_count() -> None:
     sampler = LoadSampler()
     now = feed(sampler, uniform(0, 99), seconds=1, batches_per_s=20)

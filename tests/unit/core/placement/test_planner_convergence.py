@@ -92,7 +92,7 @@ def test_new_nodes_get_their_share_and_little_else_moves(before: int, more: int,
 def assert_even(done: Convergence) -> None:
     """Of equal partitions on equal nodes: within the deadband, or as near as whole replicas allow. Leaders less so,
     as they may only go where replicas are."""
-    for counts, gap in ((done.held(), 0.10), (done.led(), 0.35)):
+    for counts, gap in ((done.held(), 0.10), (done.led(), 0.45)):
         held = [counts[node.id] for node in done.picture.nodes]
         fair = sum(held) / len(held)
         assert max(held) - min(held) <= max(gap * fair, 1)
@@ -105,7 +105,8 @@ def test_twenty_nodes_beside_a_hundred() -> None:
     done = converge(picture, PlannerLimits(moves_max=500, leader_moves_max=500))
     assert 0.85 * 5_000 <= len(done.moves) <= 5_000
     assert done.moves_of_a_partition_max() <= 3
-    assert sum(moved > 1 for moved in Counter(move.partition for move in done.moves).values()) < 2_000
+    assert sum(moved > 1 for moved in Counter(move.partition for move in done.moves).values()) < 1_000
+    assert all(move.source <= 100 < move.target for move in done.moves), "no replica moves twice, none for nothing"
     assert_even(done)
     racks = {node.id: node.labels["rack"] for node in done.picture.nodes}
     assert all(len({racks[node] for node in each.replicas}) == 3 for each in done.picture.partitions)
@@ -169,15 +170,17 @@ def test_noise_moves_nothing_for_long(count: int, partition_count: int, seed: in
         )
 
     picture = with_nodes(cluster_of(nodes_of(count), partition_count), NodePicture(id=count + 1))
-    moves, places = [], []
+    moves, places, leader_moves = [], [], []
     for number in range(260):
         picture = noisy(picture)
         answer = plan(picture, MANY)
         picture = carried_out(picture, answer.moves, answer.leader_moves)
         if number >= 60:
             moves += answer.moves
+            leader_moves += answer.leader_moves
             places += [(move.partition, move.target) for move in answer.moves]
     assert len(moves) <= max(0.02 * 3 * partition_count, 2)
+    assert len(leader_moves) <= 0.1 * 200, "one in ten plans at most moves a leader"
     assert len(places) == len(set(places)), "nothing comes back to where it was"
 
 

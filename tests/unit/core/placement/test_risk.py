@@ -40,8 +40,10 @@ def test_what_has_no_majority_or_no_copy_left_is_told_first() -> None:
     assert risk.bytes_at_risk == 3 * MIB
     assert risk.sentences == (
         "Partitions without any living replica: 2. Their data are lost for good.",
-        "Partitions without a majority: 1. They stop, and acknowledged writes may be lost: "
-        "bring another of their nodes back first.",
+        (
+            "Partitions without a majority: 1. They stop, and acknowledged writes may be lost: "
+            "bring another of their nodes back first."
+        ),
         "Data at risk: 3.0 MiB.",
         "Partitions with a replica on node 1: 3.",
     )
