@@ -189,7 +189,7 @@ class GrpcTransport(PeerConnections):
         except ProtocolError as error:
             log.warning("peer_protocol_error", extra={"fields": {"reason": str(error)}})
         except RequestError as error:
-            self.secrecy_failed(context.peer(), str(error))
+            self.secrecy_failed(context.peer().rpartition(":")[0], str(error))
             context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
             context.set_details(str(error))
         except (grpc.aio.UsageError, grpc.aio.InternalError, TimeoutError):
