@@ -151,8 +151,8 @@ class GrpcTransport(PeerConnections):
                     or error.code() == grpc.StatusCode.FAILED_PRECONDITION
                 ):
                     self.refused(node, f"no TLS with node {node}: {(error.details() or '').splitlines()[0]}")
-            except (asyncio.InvalidStateError, TimeoutError):
-                pass  # The stream was closed under the write, or nobody answered in time.
+            except TimeoutError:
+                pass
             except ProtocolError as error:
                 log.warning("peer_protocol_error", extra={"fields": {"reason": str(error)}})
             finally:
