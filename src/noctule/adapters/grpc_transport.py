@@ -145,14 +145,13 @@ class GrpcTransport(PeerConnections):
                     return False
                 call.add_done_callback(lambda _: connection.abort())
                 await connection.write_frames(call)
-            except grpc.aio.AioRpcError as error:
-                if (
-                    "handshake" in (error.details() or "").lower()
-                    or error.code() == grpc.StatusCode.FAILED_PRECONDITION
-                ):
-                    self.refused(node, f"no TLS with node {node}: {(error.details() or '').splitlines()[0]}")
-            except (asyncio.InvalidStateError, TimeoutError):
-                pass  # The stream was closed under the write, or nobody answered in time.
+            except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                # The stream is done, also when a write says no more than that. For TLS there is no code but a sentence.
+                details = await call.details() or ""
+                if any(word in details.lower() for word in ("certificate", "handshake", "tls", "verif")):
+                    self.refused(node, f"no TLS with node {node}: {details.splitlines()[0]}")
+            except TimeoutError:
+                pass
             except ProtocolError as error:
                 log.warning("peer_protocol_error", extra={"fields": {"reason": str(error)}})
             finally:
@@ -189,7 +188,7 @@ class GrpcTransport(PeerConnections):
         except ProtocolError as error:
             log.warning("peer_protocol_error", extra={"fields": {"reason": str(error)}})
         except RequestError as error:
-            self.secrecy_failed(context.peer(), str(error))
+            self.secrecy_failed(context.peer().rpartition(":")[0], str(error))
             context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
             context.set_details(str(error))
         except (grpc.aio.UsageError, grpc.aio.InternalError, TimeoutError):

@@ -138,5 +138,6 @@ def _context(kind: int, files: TlsFiles) -> ssl.SSLContext:
             f"{error.reason or error}"
         ) from error
     except OSError as error:
-        raise ConfigError(f"cannot read {error.filename or files.cert}: {error.strerror or error}") from error
+        gone = next((path for path in (files.ca, files.cert, files.key) if not path.exists()), files.key)
+        raise ConfigError(f"cannot read {gone}: {error.strerror or error}") from error
     return context

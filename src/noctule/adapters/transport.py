@@ -11,7 +11,12 @@ import ssl
 from collections.abc import Callable, Coroutine
 from typing import cast
 
-from noctule.adapters.peer_connections import HANDSHAKE_TIMEOUT_S, SEND_BUFFER_BYTES_MAX, PeerConnections
+from noctule.adapters.peer_connections import (
+    HANDSHAKE_TIMEOUT_S,
+    RECONNECT_DELAY_S_MAX,
+    SEND_BUFFER_BYTES_MAX,
+    PeerConnections,
+)
 from noctule.adapters.tls import Tls, names_in
 from noctule.adapters.transport_port import Address, Receiver
 from noctule.base.errors import ConfigError, ProtocolError
@@ -21,6 +26,9 @@ log = logging.getLogger("noctule.transport")
 
 UNACKNOWLEDGED_MS_MAX = 5_000
 """TCP_USER_TIMEOUT: a peer that vanished without a word is dialled anew after this."""
+
+HANDSHAKES_MAX = 256
+"""Of TLS, at once, on accepted connections; one more is closed, and dialled again."""
 
 TLS_RECORD = b"\x16\x03"
 """How a TLS handshake begins. As the length of a frame it would be too large in any case."""
@@ -34,8 +42,6 @@ class _Connection(asyncio.Protocol):
         self._expected = expected
         """The node that was dialled; None on an accepted connection."""
         self._reader = FrameReader()
-        self._early = b""
-        """What came before `connection_made`, as after a handshake of TLS on an accepted connection."""
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.hello: Hello | None = None
@@ -53,16 +59,9 @@ class _Connection(asyncio.Protocol):
             stream.write(encode_hello(self._owner.hello))
         else:
             self._owner.accepted.add(self)
-        if self._early:
-            self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         """Frames to the receiver; a peer that breaks the protocol is cut off, which harms nobody else."""
-        if self._transport is None:
-            self._early += data
-            return
-        if self._early:
-            data, self._early = self._early + data, b""
         try:
             if self.hello is None and data.startswith(TLS_RECORD) and not self._owner.is_secret:
                 raise ProtocolError("a peer speaks TLS, and this node has no tls_ca, tls_cert and tls_key")
@@ -110,37 +109,6 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-class _Doorstep(asyncio.Protocol):
-    """An accepted connection before TLS. Each has a handshake of its own, so renewed files count from the next on."""
-
-    def __init__(self, owner: "PeerTransport", tls: Tls) -> None:
-        self._owner = owner
-        self._tls = tls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the handshake; what the peer has sent already waits in the kernel meanwhile."""
-        stream = cast("asyncio.Transport", transport)
-        stream.pause_reading()
-        self._owner.begin(self._secure(stream), name="TLS of an accepted peer")
-
-    async def _secure(self, stream: asyncio.Transport) -> None:
-        loop = self._owner.loop
-        connection = _Connection(self._owner, None)
-        try:
-            context = self._tls.server_context()
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                secured = await loop.start_tls(stream, connection, context, server_side=True)
-        except (OSError, TimeoutError) as error:
-            self._owner.not_secret(None, stream, _words_of(error))
-            stream.abort()
-        except asyncio.CancelledError:
-            stream.abort()
-            raise
-        else:
-            if secured is not None and not secured.is_closing():
-                connection.connection_made(secured)
-
-
 class PeerTransport(PeerConnections):
     """This node's connections to all others, who are told to it by `set_peers` and may come and go."""
 
@@ -155,15 +123,15 @@ class PeerTransport(PeerConnections):
         super().__init__(hello, receiver, chance, admit)
         self._tls = tls
         self._server: asyncio.Server | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """With TLS: the one that accepts, and those of handshakes that are not done."""
 
     async def listen(self, host: str, port: int) -> int:
         """Accept peers; returns the port. Raises `ConfigError` when the port is in use."""
-        tls = self._tls
         try:
-            self._server = await self.loop.create_server(
-                lambda: _Connection(self, None) if tls is None else _Doorstep(self, tls), host, port
-            )
+            if self._tls is not None:
+                return await self._listen_for_tls(host, port, self._tls)
+            self._server = await self.loop.create_server(lambda: _Connection(self, None), host, port)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen for peers on {host}:{port}: {error.strerror or error}; choose another --peer-port"
@@ -174,8 +142,8 @@ class PeerTransport(PeerConnections):
         """Accept nobody any more."""
         if self._server is not None:
             self._server.close()
-        for handshake in self._handshakes:
-            handshake.cancel()
+        for task in self._tasks:
+            task.cancel()
 
     async def dial_once(self, node: int, address: Address) -> bool:
         """Connect, and return once the connection is closed: whether the peer was met."""
@@ -186,10 +154,10 @@ class PeerTransport(PeerConnections):
                 _, connection = await self.loop.create_connection(
                     lambda: _Connection(self, node), host, port, ssl=context, server_hostname="" if context else None
                 )
-        except ssl.SSLError as error:
-            self.refused(node, f"no TLS with node {node}: {_words_of(error)}")
-            return False
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
+            # One that speaks plainly takes the handshake for garbage and closes.
+            if isinstance(error, ssl.SSLError) or (context and isinstance(error, _CLOSED)):
+                self.refused(node, f"no TLS with node {node}: {_words_of(error)}")
             return False
         try:
             await connection.closed
@@ -200,7 +168,7 @@ class PeerTransport(PeerConnections):
     async def close(self) -> None:
         """`disconnect`, and wait for diallers and handshakes to end."""
         await super().close()
-        await asyncio.gather(*self._handshakes, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # Called by connections -------------------------------------------------------------------------------------------
 
@@ -208,12 +176,6 @@ class PeerTransport(PeerConnections):
     def is_secret(self) -> bool:
         """Whether peers must speak TLS."""
         return self._tls is not None
-
-    def begin(self, handshake: Coroutine[object, object, None], name: str) -> None:
-        """Run a handshake, which this transport ends when it leaves."""
-        task = self.loop.create_task(handshake, name=name)
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
 
     def certificate_refusal(self, stream: asyncio.BaseTransport) -> str:
         """Why the peer's certificate does not let it in; empty when it does, or none is asked for."""
@@ -228,6 +190,50 @@ class PeerTransport(PeerConnections):
         else:
             peer = stream.get_extra_info("peername")
             self.secrecy_failed(str(peer[0]) if peer else "", reason)
+
+    # Own --------------------------------------------------------------------------------------------------------------
+
+    async def _listen_for_tls(self, host: str, port: int, tls: Tls) -> int:
+        """Accept by ourselves: each connection gets the newest files, and its failed handshake is ours to log."""
+        found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        listener = socket.create_server(address[:2], family=family)
+        listener.setblocking(False)
+        self._begin(self._accept(listener, tls), name="accept peers")
+        return int(listener.getsockname()[1])
+
+    async def _accept(self, listener: socket.socket, tls: Tls) -> None:
+        with listener:
+            while True:
+                try:
+                    accepted, (host, *_) = await self.loop.sock_accept(listener)
+                except OSError:
+                    # No descriptor is left, or the caller has gone again.
+                    await asyncio.sleep(RECONNECT_DELAY_S_MAX)
+                    continue
+                if len(self._tasks) > HANDSHAKES_MAX:
+                    accepted.close()
+                    continue
+                self._begin(self._shake_hands(accepted, str(host), tls), name="TLS of an accepted peer")
+
+    async def _shake_hands(self, accepted: socket.socket, host: str, tls: Tls) -> None:
+        try:
+            await self.loop.connect_accepted_socket(
+                lambda: _Connection(self, None),
+                accepted,
+                ssl=tls.server_context(),
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            )
+        except OSError as error:
+            self.secrecy_failed(host, _words_of(error))
+
+    def _begin(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = self.loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 
 
 def _words_of(error: Exception) -> str:
