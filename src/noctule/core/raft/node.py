@@ -74,6 +74,11 @@ from noctule.core.raft.reads import WaitingReads
 _SNAPSHOT_IDLE_S = 60.0
 """What has come of a snapshot is kept for so long without any more of it."""
 
+WATCHED_PATIENCE = 10
+"""Election timeouts that a follower waits for a leader whose node is watched and seems alive: were it gone, the follower
+would be told. The timer is left with what nobody can tell, and thousands of groups do not elect because a busy machine
+was late."""
+
 
 class Role(StrEnum):
     """Paper, figure 4, with the pre-candidate of thesis 9.6."""
@@ -549,6 +554,8 @@ class RaftNode:
         From whomever: a leader or candidate may be of a membership that has not come here yet (thesis 4.1).
         """
         term = message.term
+        if isinstance(message, VoteRequest) and sender == self.leader and term > self.term:
+            self._leader_gave_up()
         if self.is_quiet():
             self._stir(sender, message)
         if term > self.term and not self._is_about_a_future_term(message):
@@ -567,9 +574,15 @@ class RaftNode:
         if self.leadership is not None:
             self.leadership.stir(sender, message)
         elif isinstance(message, VoteRequest):
-            # Somebody misses the leader. Give it time to say that it is there, unless it is the one who asks.
-            has_given_up = sender == self.leader and message.term > self.term
-            self._leader_heard_at = Instant(float("-inf")) if has_given_up else self.now
+            # Somebody misses the leader. Give it time to say that it is there.
+            self._leader_heard_at = self.now
+            self._wait_for_leader()
+
+    def _leader_gave_up(self) -> None:
+        """Whoever asks for votes leads no more, though its node be well and trusted."""
+        if self.config.quiet_after_s:
+            self._leader_is_suspected = True
+            self._leader_heard_at = Instant(float("-inf"))
             self._wait_for_leader()
 
     def _is_about_a_future_term(self, message: Message) -> bool:
@@ -590,7 +603,8 @@ class RaftNode:
             return True  # Without a quorum it steps down by itself.
         if self.now < self._promised_until:
             return True
-        return self.leader != 0 and self.now < self._leader_heard_at + self.config.election_timeout_s_min
+        patience_s = self.config.election_timeout_s_min * self._patience()
+        return self.leader != 0 and self.now < self._leader_heard_at + patience_s
 
     def _may_vote(self) -> bool:
         """Whether nothing that this node voted or acknowledged is forgotten, or does not count any more (ADR 0013).
@@ -792,8 +806,13 @@ class RaftNode:
 
     def _wait_for_leader(self) -> None:
         config = self.config
-        wait = self._chance.uniform(config.election_timeout_s_min, config.election_timeout_s_max)
+        wait = self._chance.uniform(config.election_timeout_s_min, config.election_timeout_s_max) * self._patience()
         self._election_deadline = max(Instant(self.now + wait), self._promised_until)
+
+    def _patience(self) -> int:
+        """How many election timeouts the leader may be silent: its node is watched, if groups go quiet here at all."""
+        is_watched = self.config.quiet_after_s and self.leader and not self._leader_is_suspected
+        return WATCHED_PATIENCE if is_watched else 1
 
     def _become_follower(self, term: int, leader: int) -> None:
         ensure(term >= self.term, "terms never fall", term=term, current=self.term)

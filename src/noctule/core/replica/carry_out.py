@@ -19,7 +19,7 @@ from noctule.core.replica.leaders import Leaders
 from noctule.core.replica.replica import Replica
 from noctule.core.replica.timetable import Timetable
 
-TICKS_MAX = 500
+TICKS_MAX = 100
 """Groups that one `tick` gives their `Tick`, those that have waited longest: after a cold start all of them want to
 campaign at once, and what they say to each other must be read in between."""
 CAMPAIGN_PACE_S = 0.0002
