@@ -4,6 +4,7 @@ from pathlib import Path
 
 from noctule.cli.reference import render_cli, render_exit_codes, render_settings
 from noctule.core.keyspace.commands import render_commands
+from noctule.core.migration.stages import render_diagram
 from noctule.servers.http_metrics import render_metrics_reference
 from noctule.servers.http_reference import render_http_reference
 
@@ -20,3 +21,10 @@ PAGES = {
 for name, render in PAGES.items():
     (REFERENCE / name).write_text(render(), encoding="utf-8")
     print(f"docs/reference/{name}")
+
+# A page of prose with one diagram that is drawn.
+page = REFERENCE.parent / "concepts" / "migration.md"
+before, _, rest = page.read_text(encoding="utf-8").partition("```mermaid\n")
+after = rest[rest.index("```\n") + len("```\n") :]
+page.write_text(before + render_diagram() + after, encoding="utf-8")
+print("docs/concepts/migration.md")

@@ -12,11 +12,10 @@ from noctule.base.ids import GroupId, Instant
 from noctule.core.meta import operations
 from noctule.core.meta.settings import ClusterSettings
 from noctule.core.meta.state import MetaState
+from noctule.core.migration.group_view import Digest, GroupView, view_group
 from noctule.core.migration.mover import (
     Advance,
     ChangeMembership,
-    Digest,
-    GroupView,
     MigrationLimits,
     Progress,
     ProposeDigest,
@@ -119,22 +118,12 @@ class Mover:
                 assert_never(step)
 
     def _view(self, meta: MetaState, replica: Replica, target: int, now: Instant) -> GroupView:
-        consensus, group = replica.raft, replica.group
-        leadership = consensus.leadership
-        assert leadership is not None
-        peer = leadership.progress.get(target)
-        snapshot = peer.snapshot if peer is not None else None
-        return GroupView(
-            node=self._node_id,
-            term=consensus.term,
-            membership=consensus.log.membership,
-            is_committed=consensus.log.membership_index <= consensus.commit,
-            commit=consensus.commit,
-            match={node: each.match for node, each in leadership.progress.items()},
+        group = replica.group
+        view = view_group(
+            replica.raft,
+            now,
+            target=target,
             is_target_present=meta.is_present(target),
-            heard_s={node: now - each.heard_at for node, each in leadership.progress.items()},
-            snapshot_bytes_sent=snapshot.bytes_sent if snapshot is not None else 0,
-            snapshot_bytes=snapshot.bytes_total if snapshot is not None else 0,
             state_bytes=replica.keyspace.bytes_used,
             keys=replica.keyspace.key_count,
             digest_asked=self._digest_asked.get(group, b""),
@@ -143,6 +132,8 @@ class Mover:
                 for node, told in self._premises.digests.get(group, {}).items()
             ),
         )
+        assert view is not None  # It is asked for what is led here.
+        return view
 
 
 def _heed(settings: ClusterSettings, replica: Replica) -> None:

@@ -12,15 +12,16 @@ change after any of them: the next call looks at what is, and goes on from there
     ROLLBACK  the target is out                            -> ROLLED_BACK
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 from msgspec import Struct
 
 from noctule.base.ids import Instant
+from noctule.core.migration.group_view import GroupView
 from noctule.core.migration.stages import Migration, Stage
 from noctule.core.placement.partition_map import Partition
-from noctule.core.raft.membership import Change, ChangeKind, Membership
+from noctule.core.raft.membership import Change, ChangeKind
 
 CAUGHT_UP_ENTRIES = 100
 """A target that misses no more committed entries has caught up (thesis 4.2.1): the rest takes one more round."""
@@ -32,43 +33,6 @@ TRANSFER_S_MAX = 5.0
 """A leader that is to go tries for so long to make the target its successor, and then goes without one."""
 HEARD_S_MAX = 1.0
 """Who was not heard for longer is not made the leader."""
-
-
-class Digest(Struct, frozen=True, order=True):
-    """That a node has this digest of the state as of this index."""
-
-    node: int
-    nonce: bytes
-    index: int
-    digest: bytes
-
-
-class GroupView(Struct, frozen=True):
-    """What the leader of a partition sees of it now, and of the target in the roster."""
-
-    node: int
-    """The leader itself."""
-    term: int
-    membership: Membership
-    """In force here, and whether it is committed."""
-    is_committed: bool
-    commit: int
-    match: Mapping[int, int] = {}
-    """For each other member the last index that it is known to have."""
-    is_target_present: bool = True
-    """Whether the roster has the target as a member that belongs to the cluster."""
-    heard_s: Mapping[int, float] = {}
-    """For each other member the seconds since it last said anything."""
-    snapshot_bytes_sent: int = 0
-    snapshot_bytes: int = 0
-    """Of the snapshot on its way to the target; 0 when there is none."""
-    state_bytes: int = 0
-    keys: int = 0
-    """What the partition holds."""
-    digest_asked: bytes = b""
-    """The nonce by which this leader last asked for digests."""
-    digests: frozenset[Digest] = frozenset()
-    """Those that have come, of any node, not long ago."""
 
 
 class MigrationLimits(Struct, frozen=True):

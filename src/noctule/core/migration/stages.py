@@ -61,3 +61,13 @@ class Migration(Struct, frozen=True):
     stage_ms: int = 0
     """When it began, and when it came into this stage, by the stamps of *meta*."""
     ended_ms: int = 0
+
+
+def render_diagram() -> str:
+    """The stages and the ways between them as a mermaid state diagram, for the documents."""
+    names = {stage: stage.name for stage in Stage}
+    lines = ["```mermaid", "stateDiagram-v2"]
+    lines += [f"    [*] --> {names[Stage.PREPARE]}", f"    [*] --> {names[Stage.UPDATE]}: nothing is copied"]
+    lines += [f"    {names[stage]} --> {names[to]}" for stage, ways in NEXT.items() for to in ways]
+    lines += [f"    {names[stage]} --> [*]" for stage in ENDED]
+    return "\n".join([*lines, "```", ""])

@@ -227,6 +227,17 @@ def test_splits_that_do_not_fit_are_refused(operation: Operation, sentence: str)
     assert sentence in refusal(state, operation)
 
 
+def test_the_epoch_never_falls_even_when_its_last_change_is_gone() -> None:
+    """The child is taken out of the map, and the parent, which is offline before and after, does not change."""
+    state = formed()
+    for node in (3, 4):
+        ask(state, SetMemberState(node, MemberState.REMOVED))
+    ask(state, BeginSplit(2, 5_000))
+    ask(state, AbortSplit(5))
+    assert part(state, 2).epoch < state.map.epoch == reloaded(state).map.epoch
+    state.check()
+
+
 # Merges ---------------------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,10 @@
 """The doors of the *meta* state: what commands may reach, what is told of changes, what a replica does with it."""
 
+import random
+
 import pytest
 
+from noctule.base.ids import META_GROUP, Instant
 from noctule.core.keyspace.keyspace import MUST_LOG
 from noctule.core.keyspace.reply import OK, Failure
 from noctule.core.meta.operations import (
@@ -15,8 +18,13 @@ from noctule.core.meta.operations import (
     encode_operation,
 )
 from noctule.core.meta.records import Kind, record_key
-from noctule.core.meta.state import NO_FLUSH, RESERVED
+from noctule.core.meta.state import NO_FLUSH, RESERVED, MetaState
 from noctule.core.migration.stages import Stage
+from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.log import RaftLog
+from noctule.core.raft.membership import Membership
+from noctule.core.raft.node import RaftNode
+from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.roster.members import MemberState
 from tests.unit.core.meta.formed import FORM, NOW_MS, ask, formed, refusal, reloaded
 
@@ -148,3 +156,16 @@ def test_a_stage_that_leaves_the_map_alone_changes_no_partition() -> None:
     ask(state, AdvanceMigration(1, Stage.PREPARE, Stage.TRANSFER))
     changes = state.take_changes()
     assert (changes.partitions, changes.migrations, state.map.epoch) == (frozenset(), {1}, epoch)
+
+
+def test_a_replica_of_meta_comes_back_from_a_snapshot_as_one() -> None:
+    """As any other kind of keyspace it was once restored as a plain one, and the views were gone."""
+    chance = random.Random(1)
+    log = RaftLog(membership=Membership(voters=(1,)))
+    consensus = RaftNode(node_id=1, log=log, config=RaftConfig(), chance=chance, now=Instant(0.0))
+    replica = Replica(META_GROUP, consensus, SnapshotPolicy(), chance, formed())
+    before = replica.digest()
+    other = Replica(META_GROUP, consensus, SnapshotPolicy(), chance, MetaState())
+    other.load_state(replica._chunks(0, 1 << 16))
+    assert isinstance(other.keyspace, MetaState)
+    assert (other.keyspace.cluster_id, other.digest()) == ("bats", before)

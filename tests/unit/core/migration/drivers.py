@@ -11,6 +11,7 @@ from noctule.base.errors import RequestError
 from noctule.core.meta.operations import AdvanceMigration, Form, Operation, decode_answer, encode_operation
 from noctule.core.meta.state import MetaState
 from noctule.core.migration import mover
+from noctule.core.migration.group_view import Digest, GroupView, view_group
 from noctule.core.migration.stages import ENDED, Migration
 from noctule.core.placement.partition_map import Partition
 from noctule.core.raft import events as raft
@@ -88,30 +89,25 @@ class Drivers:
         elif node in self.group.members and node not in self.group.down and node not in partition.replicas:
             self.group.crash(node)
 
-    def view(self, node: int) -> mover.GroupView:
+    def view(self, node: int) -> GroupView:
         """What this leader sees."""
-        machine = self.group.nodes[node]
         state = self.metas[node][0]
-        leadership = machine.leadership
-        assert leadership is not None
         target = max(state.migrations.items())[1].target if state.migrations else 0
         member = state.roster.get(target)
-        return mover.GroupView(
-            node=node,
-            term=machine.term,
-            membership=machine.log.membership,
-            is_committed=machine.log.membership_index <= machine.commit,
-            commit=machine.commit,
-            match={peer: progress.match for peer, progress in leadership.progress.items()},
+        view = view_group(
+            self.group.nodes[node],
+            self.group.now,
+            target=target,
             is_target_present=member is not None and member.state in PRESENT,
-            heard_s={peer: self.group.now - progress.heard_at for peer, progress in leadership.progress.items()},
             state_bytes=sum(map(len, self.group.applied[node])),
             keys=len(self.group.applied[node]),
             digest_asked=self.asked.get(node, b""),
             digests=self.digests(),
         )
+        assert view is not None
+        return view
 
-    def digests(self) -> frozenset[mover.Digest]:
+    def digests(self) -> frozenset[Digest]:
         """Of every node that has applied a request for one, of what it had applied by then."""
         found = set()
         for node in self.group.members:
@@ -120,7 +116,7 @@ class Drivers:
                 if each.startswith(DIGEST):
                     told = b" ".join(data[:at]) + (b"!" if node in self.wrong_digests else b"")
                     nonce = each.removeprefix(DIGEST).replace(b"_", b" ")
-                    found.add(mover.Digest(node, nonce, at, blake2b(told, digest_size=8).digest()))
+                    found.add(Digest(node, nonce, at, blake2b(told, digest_size=8).digest()))
         return frozenset(found)
 
     def decide(self, node: int) -> mover.Step | None:
@@ -180,9 +176,7 @@ class Drivers:
         leaders = self.leaders
         if self.migration.stage not in ENDED or len(leaders) != 1:
             return False
-        membership = self.group.nodes[leaders[0]].log.membership
-        return (
-            set(membership.voters) == set(self.partition.replicas) == set(membership.members())
-            and not membership.is_joint()
-            and self.group.nodes[leaders[0]].log.membership_index <= self.group.nodes[leaders[0]].commit
-        )
+        view = self.view(leaders[0])
+        replicas = set(self.partition.replicas)
+        members = set(view.membership.members())
+        return view.is_committed and set(view.membership.voters) == replicas == members
