@@ -59,7 +59,7 @@ sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEE
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, throughput, elections and failover; half an hour
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, throughput, elections, failover and restart; half an hour
 	@$(BIN)/python bench/consensus.py
 	@$(BIN)/python bench/wal.py
 	@$(BIN)/python -m noctule.verify.sim.speed
@@ -67,6 +67,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, 
 	@$(BIN)/python bench/throughput.py
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
+	@$(BIN)/python bench/restart.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
 	@$(BIN)/python scripts/render_reference.py

@@ -50,10 +50,19 @@ def test_a_file_is_made_written_renamed_and_removed(files: FileSystem, tmp_path:
     files.write(descriptor, b"C", 0)
     files.close(descriptor)
     assert files.read(directory / "two") == b"Cello\0\0!"
+    descriptor = files.open(directory / "two")
+    assert files.size(descriptor) == 8
+    assert (files.read_at(descriptor, 4, 1), files.read_at(descriptor, 9, 6)) == (b"ello", b"\0!")
+    files.close(descriptor)
     files.close(files.open(directory / "two", create=True))
     assert files.read(directory / "two") == b"", "create empties"
+    descriptor = files.open(directory / "two")
+    files.write(descriptor, b"still here", 0)
     files.remove(directory / "two")
     assert files.names(directory) == []
+    files.sync_directory(directory)
+    assert files.read_at(descriptor, 5, 0) == b"still", "an open file outlives its name"
+    files.close(descriptor)
 
 
 def test_a_missing_file_is_told(files: FileSystem, tmp_path: Path) -> None:

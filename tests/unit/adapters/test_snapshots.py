@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from noctule.adapters.snapshots import CHUNK_BYTES_MAX, Snapshot, SnapshotFiles
+from noctule.adapters.snapshots import CHUNK_BYTES_MAX, Snapshot, SnapshotFiles, SnapshotReader
 from noctule.base.errors import StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk
 
@@ -135,3 +135,58 @@ def test_an_interrupted_source_leaves_the_older_one() -> None:
 def test_a_chunk_over_its_bound_is_refused() -> None:
     with pytest.raises(StorageError, match=f"over the bound of {CHUNK_BYTES_MAX}"):
         snapshots(MemoryDisk()).write(1, 1, 1, [bytes(CHUNK_BYTES_MAX + 1)])
+
+
+# Chunk by chunk -------------------------------------------------------------------------------------------------------
+
+
+def read_all(reader: SnapshotReader | None) -> list[bytes]:
+    assert reader is not None
+    return [reader.read(number) for number in range(reader.count)]
+
+
+def test_an_open_snapshot_is_read_in_any_order_also_after_a_newer_one_took_its_place(tmp_path: Path) -> None:
+    """Under load a new one is written every few seconds, and a transfer would begin anew each time."""
+    files = SnapshotFiles(tmp_path / "snapshots")
+    assert files.open(1) is None
+    files.write(1, 5, 1, CHUNKS)
+    reader = files.open(1)
+    assert reader is not None
+    files.write(1, 9, 2, [b"newer"])
+    assert files.indexes(1) == [9]
+    assert (reader.index, reader.term, reader.count, reader.bytes_total) == (5, 1, 4, sum(map(len, CHUNKS)))
+    assert reader.read(3) == CHUNKS[3]
+    assert read_all(reader) == CHUNKS
+    reader.close()
+
+
+def test_no_flipped_bit_comes_out_of_an_open_snapshot() -> None:
+    disk = MemoryDisk()
+    path = snapshots(disk).write(1, 9, 2, CHUNKS)
+    data = disk.read(path)
+    for place in range(len(data)):
+        flipped = data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
+        files = snapshots(MemoryDisk.of({path: flipped}))
+        with pytest.raises(StorageError, match="is damaged at byte"):
+            read_all(files.open(1))
+
+
+def test_a_snapshot_written_chunk_by_chunk_is_there_once_it_is_finished() -> None:
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    files.write(1, 5, 1, [b"old"])
+    writer = files.begin(1, 9, 2)
+    for chunk in CHUNKS:
+        writer.append(chunk)
+        assert files.read(1) == Snapshot(5, 1, [b"old"])
+    writer.finish()
+    assert snapshots(disk.after_power_cut()).read(1) == Snapshot(9, 2, CHUNKS)
+    assert list(disk.open_count) == []
+
+
+def test_one_that_is_abandoned_leaves_nothing() -> None:
+    disk = MemoryDisk()
+    writer = snapshots(disk).begin(1, 9, 2)
+    writer.append(b"some")
+    writer.abandon()
+    assert (list(disk.paths), list(disk.open_count)) == ([], [])

@@ -11,7 +11,13 @@ from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node import router as router_module
 from noctule.node.api import Consistency
-from noctule.node.router import ANSWER_TIMEOUT_S, ANSWER_TOO_LARGE, RETRY_DELAY_S, SESSION_IDLE_S_MAX
+from noctule.node.router import (
+    ANSWER_TIMEOUT_S,
+    ANSWER_TOO_LARGE,
+    BATCH_COMMANDS_MAX,
+    RETRY_DELAY_S,
+    SESSION_IDLE_S_MAX,
+)
 
 from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
 
@@ -81,6 +87,12 @@ def test_a_batch_is_cut_at_its_target_size_and_its_pieces_are_in_order(
 def test_the_target_is_a_mebibyte(node: FakeDispatch) -> None:
     node.submit(*[b"SET a " + b"x" * (300 << 10)] * 5)
     assert [len(each.lines) for each in node.turn()[0]] == [4, 1]
+
+
+def test_a_batch_has_no_more_commands_than_are_quickly_applied(node: FakeDispatch) -> None:
+    """A mebibyte of INCR is 60,000 commands, and held the loop of each replica for 200 ms."""
+    node.submit(*[b"INCR a"] * (BATCH_COMMANDS_MAX + 1))
+    assert [len(each.lines) for each in node.turn()[0]] == [BATCH_COMMANDS_MAX, 1]
 
 
 # Refused, lost, late --------------------------------------------------------------------------------------------------

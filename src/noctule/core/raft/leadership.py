@@ -109,7 +109,7 @@ class Leadership:
         """Whether what follows from the membership's being committed is done."""
         self._dismissed: frozenset[int] = frozenset()
         """Those whom a committed change took out, and who are not known to know it."""
-        self._opened: set[int] = set()
+        self._opened: tuple[int, ...] = ()
         """The indexes of snapshots that the disk keeps for this leader."""
         self._follow_membership()
 
@@ -205,6 +205,7 @@ class Leadership:
         """Tell everyone who lives to sleep, and do so. Who does not hear it asks for votes, and `stir` sees to that."""
         node = self._node
         self.is_quiet = True
+        self._close_snapshots()
         self._rounds.drop_lease()
         for peer, progress in self.progress.items():
             if not progress.is_away:
@@ -540,8 +541,8 @@ class Leadership:
     def snapshot_opened(self, event: SnapshotOpened) -> None:
         """The newest snapshot is at hand: begin to send it to whoever waits for one."""
         node = self._node
-        if event.index:
-            self._opened.add(event.index)
+        if event.index and event.index not in self._opened:
+            self._opened = (*self._opened, event.index)
         for progress in self.progress.values():
             if progress.state is not ProgressState.SNAPSHOT or progress.snapshot is not None:
                 continue
@@ -603,9 +604,9 @@ class Leadership:
 
     def _close_snapshots(self) -> None:
         in_use = {outgoing.index for _, _, outgoing in self._outgoing()}
-        if self._opened - in_use:
-            self._opened &= in_use
-            self._node.emit(KeepSnapshots(tuple(sorted(self._opened))))
+        if not in_use.issuperset(self._opened):
+            self._opened = tuple(sorted(in_use))
+            self._node.emit(KeepSnapshots(self._opened))
 
     # Reads -----------------------------------------------------------------------------------------------------------
 

@@ -156,6 +156,17 @@ def test_a_picture_is_untouched_by_later_writes() -> None:
     assert list(picture.chunks()) == before
 
 
+def test_a_picture_outlives_the_removal_of_everything() -> None:
+    """A deadline that is set after FLUSHALL was noted as what the key had before it."""
+    keyspace = Keyspace()
+    keyspace.execute([b"SET", b"k", b"v", b"PXAT", b"1000"], 1)
+    before = list(keyspace.picture().chunks())
+    picture = keyspace.picture()
+    keyspace.execute([b"FLUSHALL"], 1)
+    keyspace.execute([b"SET", b"k", b"v", b"PXAT", b"2000"], 1)
+    assert list(picture.chunks()) == before
+
+
 def test_expired_keys_come_in_order_and_again_until_they_are_purged() -> None:
     keyspace = Keyspace()
     for number in (5, 3, 9, 1):
