@@ -9,20 +9,19 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import ConfigError, NoctuleError, OutcomeUnknownError, ProtocolError, UnavailableError
 from noctule.client.exchange import Answer, base_url, exchange, new_session
 from noctule.client.failures import failure_of, is_not_found
 from noctule.client.pictures import Cluster, Entry, Instance, KeyPage
 
 T = TypeVar("T")
-
-Consistency = Literal["linearizable", "strong", "eventual"]
 
 DEADLINE_S = 10.0
 """For one call, all attempts together."""
@@ -79,7 +78,9 @@ class NodeClient:
         """The cluster as the node that answers sees it."""
         return _decode(await self._ask("GET", "/api/cluster"), Cluster)
 
-    async def kv_get(self, key: str | bytes, consistency: Consistency = "linearizable") -> Entry | None:
+    async def kv_get(
+        self, key: str | bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> Entry | None:
         """The value of a key, None when there is none; a key that holds no string is a `RequestError`."""
         answer = await self._send("GET", f"/api/kv/{_quoted(key)}?consistency={consistency}", repeatable=True)
         if is_not_found(answer):

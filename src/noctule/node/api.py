@@ -4,21 +4,10 @@ The servers know these names and nothing of Raft. Read router.py for what stands
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
-
-
-class Consistency(StrEnum):
-    """How fresh a read must be; writes do not heed it."""
-
-    LINEARIZABLE = "linearizable"
-    """Sees every write acknowledged before the read began: the leader confirms itself by a ReadIndex round."""
-    STRONG = "strong"
-    """As linearizable while clocks keep the pace that leases rest on; without a lease, exactly so."""
-    EVENTUAL = "eventual"
-    """This node's own replica, as far as it has applied; never older than what it had before."""
 
 
 class ReplySink(Protocol):
@@ -32,7 +21,9 @@ class ReplySink(Protocol):
 class Commands(Protocol):
     """A door for commands."""
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """Run one data command wherever its partition is led, and deliver its reply within the deadline (10 s).
 
         `args[0]` is the command's name in any case. Wrong arity, unknown commands, keys over their bound and a

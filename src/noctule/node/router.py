@@ -10,6 +10,7 @@ sent to, so it is sure not to once all of those have disclaimed it (`events.Refu
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.commands import CommandSpec, Scope, check_command
 from noctule.core.keyspace.fan_out import fan_out
@@ -18,7 +19,7 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
-from noctule.node.api import Consistency, ReplySink, Store
+from noctule.node.api import ReplySink, Store
 from noctule.node.conversation import Conversation
 
 COMMANDS_WAITING_MAX = 100_000
@@ -224,15 +225,17 @@ class Router:
 
     # The Store -------------------------------------------------------------------------------------------------------
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """As `Store.submit` says, in no order with other commands."""
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        elif consistency is Consistency.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
+        elif consistency is ConsistencyLevel.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
             pass
         else:
-            self.route(spec, args, sink, logged=spec.is_write, lease=consistency is Consistency.STRONG)
+            self.route(spec, args, sink, logged=spec.is_write, lease=consistency is ConsistencyLevel.STRONG)
 
     def conversation(self) -> Conversation:
         """A door for one connection; see `Conversation` for the order in which its commands take effect."""
@@ -545,7 +548,9 @@ class _MetaStore:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """Reads are linearizable whatever is asked."""
         del consistency
         self._router.submit_to_meta(args, sink)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, fields
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import StorageError, TooLargeError, UnavailableError
-from noctule.node.api import Consistency, NodePicture
+from noctule.node.api import NodePicture
 from noctule.servers.http_instances import Instance, read_instances
 from noctule.servers.http_route import Answer, Call, json_answer
 
@@ -24,7 +25,7 @@ async def get_cluster(call: Call) -> Answer:
     """The picture of this node. Answers without a quorum too, since that is when somebody looks."""
     picture = call.node.picture()
     try:
-        instances = await read_instances(call.node.meta, Consistency.EVENTUAL, INSTANCES_S_MAX)
+        instances = await read_instances(call.node.meta, ConsistencyLevel.EVENTUAL, INSTANCES_S_MAX)
     except (UnavailableError, StorageError, TooLargeError):
         instances = []
     facts = {field.name: getattr(picture, field.name) for field in fields(picture)}

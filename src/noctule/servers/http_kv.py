@@ -6,10 +6,11 @@ import re
 
 from msgspec import Struct
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, UnavailableError
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.node.api import Consistency, Store
+from noctule.node.api import Store
 from noctule.servers.http_errors import NotFoundError
 from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, KEY, PREFIX, TTL
 from noctule.servers.http_route import RAW, Answer, Call, json_answer, shown
@@ -110,7 +111,7 @@ def scan_page(reply: Reply) -> tuple[bytes, list[bytes]]:
             raise InternalError("SCAN answers a cursor and keys")
 
 
-async def _read_with_ttl(store: Store, key: bytes, consistency: Consistency) -> tuple[bytes, int | None]:
+async def _read_with_ttl(store: Store, key: bytes, consistency: ConsistencyLevel) -> tuple[bytes, int | None]:
     """The value and its ttl.
 
     The two reads travel together, and a write that falls between them would have to arrive in the same turn. Should

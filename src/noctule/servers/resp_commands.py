@@ -5,11 +5,11 @@ knows what is unknown: transactions, scripts and subscriptions are, until they e
 Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND.
 """
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import COMMANDS, check_command
 from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, wrong_arity
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
-from noctule.node.api import Consistency
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_command_table import COMMAND
@@ -115,13 +115,13 @@ def reset(_door: Door, client: Client, _args: list[bytes]) -> Reply:
 
 def readonly(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """READONLY: reads of this connection are eventual from now on, answered by this node's own replicas."""
-    client.consistency = Consistency.EVENTUAL
+    client.consistency = ConsistencyLevel.EVENTUAL
     return OK
 
 
 def readwrite(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """READWRITE: reads of this connection are linearizable again."""
-    client.consistency = Consistency.LINEARIZABLE
+    client.consistency = ConsistencyLevel.LINEARIZABLE
     return OK
 
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node import router as router_module
-from noctule.node.api import Consistency
 from noctule.node.router import ANSWER_TIMEOUT_S, ANSWER_TOO_LARGE, RETRY_DELAY_S, SESSION_IDLE_S_MAX
 
 from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
@@ -695,7 +695,7 @@ def test_a_write_that_happened_in_one_partition_and_not_in_another_says_so(node:
 
 def test_a_lease_will_do_for_a_query_of_strong_reads_only(node: FakeDispatch) -> None:
     """One read that must be confirmed by a majority has the others of its query confirmed with it."""
-    levels = [Consistency.STRONG, Consistency.LINEARIZABLE]
+    levels = [ConsistencyLevel.STRONG, ConsistencyLevel.LINEARIZABLE]
     for first in levels:
         for second in levels:
             for level in (first, second):
@@ -708,8 +708,8 @@ def test_a_lease_will_do_for_a_query_of_strong_reads_only(node: FakeDispatch) ->
 def test_an_eventual_read_is_answered_here_and_at_once(node: FakeDispatch) -> None:
     node.local = {b"GET a": b"old", b"MGET a {a}x": [b"1", b"3"], b"MGET b": [b"2"]}
     single, several = Sink(), Sink()
-    node.router.submit([b"GET", b"a"], single, Consistency.EVENTUAL)
-    node.router.submit([b"MGET", b"a", b"b", b"{a}x"], several, Consistency.EVENTUAL)
+    node.router.submit([b"GET", b"a"], single, ConsistencyLevel.EVENTUAL)
+    node.router.submit([b"MGET", b"a", b"b", b"{a}x"], several, ConsistencyLevel.EVENTUAL)
     assert (single.replies, several.replies) == ([b"old"], [[b"1", b"2", b"3"]])
     assert node.turn() == ([], [])
 
@@ -718,7 +718,7 @@ def test_an_eventual_read_that_only_a_leader_can_answer_goes_there(node: FakeDis
     """Its key has expired by this node's clock; only the leader's stamp decides."""
     node.local = {b"GET a": ReadOutcome.MUST_LOG}
     sink = Sink()
-    node.router.submit([b"GET", b"a"], sink, Consistency.EVENTUAL)
+    node.router.submit([b"GET", b"a"], sink, ConsistencyLevel.EVENTUAL)
     (query,) = node.turn()[1]
     node.answer(query, None)
     assert sink.replies == [None]
@@ -727,8 +727,8 @@ def test_an_eventual_read_that_only_a_leader_can_answer_goes_there(node: FakeDis
 def test_a_write_and_a_linearizable_read_do_not_heed_what_is_here(node: FakeDispatch) -> None:
     node.local = {}
     write, read = Sink(), Sink()
-    node.router.submit([b"SET", b"a", b"1"], write, Consistency.EVENTUAL)
-    node.router.submit([b"GET", b"a"], read, Consistency.STRONG)
+    node.router.submit([b"SET", b"a", b"1"], write, ConsistencyLevel.EVENTUAL)
+    node.router.submit([b"GET", b"a"], read, ConsistencyLevel.STRONG)
     writes, queries = node.turn()
     assert ([each.lines for each in writes], [each.lines for each in queries]) == ([[b"SET a 1"]], [[b"GET a"]])
 
@@ -738,7 +738,7 @@ def test_meta_takes_any_key_and_no_command_of_the_keyspace_reaches_it(node: Fake
     written, read, wrong = Sink(), Sink(), Sink()
     store = node.router.meta.conversation()
     store.submit([b"MSET", b"a", b"1", b"b", b"2"], written)
-    store.submit([b"GET", b"a"], read, Consistency.EVENTUAL)
+    store.submit([b"GET", b"a"], read, ConsistencyLevel.EVENTUAL)
     store.submit([b"NOSUCH"], wrong)
     (sink,) = node.submit(b"FLUSHALL")
     writes, (query,) = node.turn()

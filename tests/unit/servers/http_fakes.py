@@ -6,10 +6,11 @@ from typing import cast
 
 import msgspec
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.servers.http_api import HttpApi, Request
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_route import Answer
@@ -27,9 +28,11 @@ class FakeStore:
         """By the name of a command: what it answers next, before the keyspace is asked again."""
         self.is_silent = False
         self.held: list[tuple[list[bytes], ReplySink]] = []
-        self.submitted: list[tuple[list[bytes], Consistency]] = []
+        self.submitted: list[tuple[list[bytes], ConsistencyLevel]] = []
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         if self.crash is not None:
             raise self.crash
         self.submitted.append((args, consistency))

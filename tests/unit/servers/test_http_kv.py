@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from noctule.base.bounds import KEY_BYTES_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
-from noctule.node.api import Consistency
 from noctule.servers.http_kv import ttl_ms
 from noctule.servers.http_parameters import PREFIX_BYTES_MAX
 from noctule.servers.http_route import Answer
@@ -176,8 +176,8 @@ async def test_reading_a_hash_is_a_bad_request(node: FakeNode) -> None:
     assert content(await ask(node, "DELETE", "/api/kv/h"))["deleted"] is True
 
 
-@pytest.mark.parametrize("level", list(Consistency))
-async def test_consistency_reaches_the_store(node: FakeNode, level: Consistency) -> None:
+@pytest.mark.parametrize("level", list(ConsistencyLevel))
+async def test_consistency_reaches_the_store(node: FakeNode, level: ConsistencyLevel) -> None:
     node.store.run(b"SET", b"k", b"v")
     await ask(node, "GET", f"/api/kv/k?consistency={level}")
     assert {consistency for _, consistency in node.store.submitted} == {level}
@@ -185,7 +185,7 @@ async def test_consistency_reaches_the_store(node: FakeNode, level: Consistency)
 
 async def test_a_read_is_linearizable_unless_asked_otherwise(node: FakeNode) -> None:
     await ask(node, "GET", "/api/kv/k")
-    assert {consistency for _, consistency in node.store.submitted} == {Consistency.LINEARIZABLE}
+    assert {consistency for _, consistency in node.store.submitted} == {ConsistencyLevel.LINEARIZABLE}
 
 
 async def test_a_ttl_ends_the_key(node: FakeNode) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Record
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.raft import events as raft
@@ -18,7 +19,7 @@ from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import join_snapshot, split_snapshot
 from noctule.core.wire.frames import Envelope
-from noctule.node.api import Consistency, ReplySink
+from noctule.node.api import ReplySink
 from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET
 from noctule.node.recovery import ReplicaSettings, records_of
 from noctule.node.router import Router
@@ -155,7 +156,9 @@ class Machine:
                 return False
         return True
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """A client's command."""
         self._wake(partial(self.router.submit, args, sink, consistency))
 
