@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from hashlib import blake2b
 
 from msgspec import structs
 
@@ -103,6 +104,7 @@ class LocalNode:
                     new_origin=lambda: chance.getrandbits(62),
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,
+                    site=site_of(cluster.name),
                 ),
                 snapshots=snapshots,
                 clock=clock,
@@ -223,6 +225,11 @@ class LocalNode:
             lag=lag,
             admitted=_is_admitted(replica),
         )
+
+
+def site_of(cluster: str) -> bytes:
+    """The site under which this cluster changes values that other clusters change, too."""
+    return blake2b(cluster.encode(), digest_size=8).hexdigest().encode()
 
 
 def _split(address: str) -> tuple[str, int]:

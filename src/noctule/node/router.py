@@ -208,12 +208,14 @@ class Router:
         new_origin: Callable[[], int],
         now: Callable[[], Instant],
         request_deadline_s: float,
+        site: bytes = b"noctule",
     ) -> None:
         self._slot_table = slot_table
         self._dispatch = dispatch
         self._new_origin = new_origin
         self._now = now
         self._deadline_s = request_deadline_s
+        self._site = site
         groups = [META_GROUP, *sorted(set(slot_table))]
         self._lanes = {group: _Lane(group, new_origin()) for group in groups}
         self._touched: dict[GroupId, _Lane] = {}
@@ -260,13 +262,18 @@ class Router:
             name = args[0].decode("utf-8", "backslashreplace")
             command.finish(Failure(f"ERR command '{name}' is not for the store".encode()))
             return
-        spread = fan_out(spec, args, self._slot_table)
+        spread = fan_out(spec, self._with_site(spec, args), self._slot_table)
         if isinstance(spread, Failure):
             command.finish(spread)
             return
         gather = _Gather(command, len(spread.parts), spread.merge)
         for number, (group, part) in enumerate(spread.parts):
             self._enter(GroupId(group), _Command(part, gather.part(number), None, logged=logged, lease=lease))
+
+    def _with_site(self, spec: CommandSpec, args: list[bytes]) -> list[bytes]:
+        """Declaring a bucket names the site under which it changes here: known before it is logged, so that every
+        replica takes the same."""
+        return [*args, self._site] if spec.name == b"BUCKET.CREATE" and len(args) == 3 else args
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""

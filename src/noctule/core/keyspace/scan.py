@@ -16,7 +16,7 @@ from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.core.keyspace.state import State, scan_order
+from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
 from noctule.core.placement.slots import SLOT_COUNT
 
 POSITION_BITS = 32
@@ -88,7 +88,7 @@ def hscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if cursor is None:
         return INVALID_CURSOR
     fields = state.get(args[1])
-    if fields is None or isinstance(fields, bytes):
+    if fields is None or isinstance(fields, NOT_A_HASH):
         return WRONG_TYPE if fields is not None else [b"0", []]
     options = _parse_options(args, 3, knows_type=False)
     if isinstance(options, Failure):
