@@ -38,7 +38,9 @@ def get(
         output.say(f"error: there is no key {key!r}")
         return output.FAILED
     if json:
-        output.print_json({"key": entry.key, **_as_text(entry.value), "ttl_ms": entry.ttl_ms})
+        output.print_json(
+            {"key": entry.key, **_as_text(entry.value), "ttl_ms": entry.ttl_ms, "staleness_ms": entry.staleness_ms}
+        )
         return 0
     sys.stdout.buffer.write(entry.value)
     if sys.stdout.isatty():

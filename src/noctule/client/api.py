@@ -32,6 +32,8 @@ class _Value(msgspec.Struct, frozen=True):
     value: str | None
     value_base64: str | None
     ttl_ms: int | None
+    staleness_ms: int | None = None
+    """An earlier release does not say."""
 
 
 class _Deleted(msgspec.Struct, frozen=True):
@@ -87,11 +89,12 @@ class NodeClient:
             return None
         found = _decode(_checked(answer), _Value)
         if found.value is not None:
-            return Entry(found.key, found.value.encode(), found.ttl_ms)
+            return Entry(found.key, found.value.encode(), found.ttl_ms, found.staleness_ms)
         try:
-            return Entry(found.key, base64.b64decode(found.value_base64 or "", validate=True), found.ttl_ms)
+            value = base64.b64decode(found.value_base64 or "", validate=True)
         except ValueError as error:
             raise ProtocolError(f"GET {answer.url}: the value is not base64") from error
+        return Entry(found.key, value, found.ttl_ms, found.staleness_ms)
 
     async def kv_set(self, key: str | bytes, value: bytes, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds when given; acknowledged means that a quorum has it."""

@@ -76,6 +76,12 @@ class GroupPicture:
     keys: int
     lag: dict[int, int] = field(default_factory=dict)
     """On the leader only: for each other voter the entries it does not have yet."""
+    lag_bytes: dict[int, int] = field(default_factory=dict)
+    """The same in bytes of log, or of state if the log does not reach back so far; an estimate when it is much."""
+    lag_s: dict[int, float] = field(default_factory=dict)
+    """How long ago the oldest entry that it lacks was stamped; 0 when it lacks none."""
+    staleness_ms: int | None = None
+    """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while this node, which has lost what it had on disk, waits for the group to count its vote again."""
 
@@ -110,6 +116,13 @@ class Node(Protocol):
 
     def picture(self) -> NodePicture:
         """A fresh picture; costs microseconds for each group."""
+        ...
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        """How old an eventual read of the key through this node may be, were it answered now; None when unknown.
+
+        Counted from the last word of the key's leader after which this node lacked nothing (`core.raft.staleness`).
+        """
         ...
 
     def readiness(self) -> str:

@@ -20,9 +20,8 @@ from noctule.adapters.wal_writer import WalWriter
 from noctule.base.clock import Clock
 from noctule.base.errors import DamagedLogError
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.placement.slots import partition_table, slot_range
+from noctule.core.placement.slots import key_slot, partition_table, slot_range
 from noctule.core.raft.config import RaftConfig
-from noctule.core.raft.node import Role
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture, Store
@@ -66,6 +65,7 @@ class LocalNode:
         self._clock = clock
         self._version = version
         self._started_at = clock.now()
+        self._slot_table = partition_table(config.cluster.partition_count)
 
     @classmethod
     async def open(cls, config: NodeConfig, clock: Clock, version: str) -> "LocalNode":
@@ -152,6 +152,11 @@ class LocalNode:
             return f"this node has lost what it had on disk and waits to be readmitted to group {', '.join(waiting)}"
         return ""
 
+    def staleness_ms(self, key: bytes) -> int | None:
+        """As `node.api.Node` says."""
+        replica = self.host.carrier.replicas[self._slot_table[key_slot(key)]]
+        return None if self.host.failure else replica.staleness_ms(self._clock.now())
+
     def picture(self) -> NodePicture:
         """A fresh picture of this node and of the cluster as it sees it."""
         config, host = self.config, self.host
@@ -209,7 +214,7 @@ class LocalNode:
         raft = picture.raft
         partition_count = self.config.cluster.partition_count
         first, last = slot_range(group, partition_count) if group != META_GROUP else (-1, -1)
-        lag = {peer: raft.last_index - match for peer, match in raft.match.items()} if raft.role == Role.LEADER else {}
+        lag = replica.lag(self._clock.wall_ms())
         return GroupPicture(
             id=group,
             first_slot=first,
@@ -222,7 +227,10 @@ class LocalNode:
             last_index=raft.last_index,
             snapshot_index=raft.snapshot_index,
             keys=picture.keys,
-            lag=lag,
+            lag={peer: each.entries for peer, each in lag.items()},
+            lag_bytes={peer: each.bytes for peer, each in lag.items()},
+            lag_s={peer: each.seconds for peer, each in lag.items()},
+            staleness_ms=replica.staleness_ms(self._clock.now()),
             admitted=_is_admitted(replica),
         )
 

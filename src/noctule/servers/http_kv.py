@@ -3,6 +3,7 @@
 import base64
 import math
 import re
+from dataclasses import replace
 
 from msgspec import Struct
 
@@ -19,6 +20,9 @@ from noctule.servers.http_store import read, read_all, write
 _GLOB_CHARACTER = re.compile(rb"[*?\[\]\\^]")
 _TORN_READS_MAX = 3
 
+STALENESS_HEADER = "Noctule-Staleness-Ms"
+"""Of the answer to an eventual read: how old it may be, or ``unknown``."""
+
 
 class KeyValue(Struct, frozen=True):
     """A key and its value; exactly one of `value` and `value_base64` is not null."""
@@ -30,6 +34,8 @@ class KeyValue(Struct, frozen=True):
     """The value when it is not."""
     ttl_ms: int | None
     """Milliseconds until the key vanishes; null when it stays."""
+    staleness_ms: int | None
+    """How old the value may be, in milliseconds: 0 unless an eventual read was asked for, null when that is unknown."""
 
 
 class KeyWritten(Struct, frozen=True):
@@ -66,15 +72,20 @@ def ttl_ms(ttl_s: float) -> int:
 async def get_key(call: Call) -> Answer:
     """The value of a key, as JSON or raw; `NotFoundError` when there is none."""
     key, consistency = call.get(KEY), call.get(CONSISTENCY)
+    is_eventual = consistency is ConsistencyLevel.EVENTUAL
+    # Asked before the read, so that it is not younger than the answer; should a leader answer, that is only fresher.
+    staleness_ms = call.node.staleness_ms(key) if is_eventual else 0
+    headers = {STALENESS_HEADER: "unknown" if staleness_ms is None else str(staleness_ms)} if is_eventual else {}
     if call.wants_raw:
         value = await read(call.node.store, b"GET", key, consistency=consistency)
-        return Answer(200, _present(key, value), RAW)
+        return Answer(200, _present(key, value), RAW, headers)
     value, remaining_ms = await _read_with_ttl(call.node.store, key, consistency)
     try:
         text, encoded = value.decode(), None
     except UnicodeDecodeError:
         text, encoded = None, base64.b64encode(value).decode("ascii")
-    return json_answer(KeyValue(key_text(key), text, encoded, remaining_ms))
+    found = KeyValue(key_text(key), text, encoded, remaining_ms, staleness_ms)
+    return replace(json_answer(found), headers=headers)
 
 
 async def put_key(call: Call) -> Answer:

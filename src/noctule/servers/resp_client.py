@@ -62,7 +62,7 @@ class Client:
             b"name=%b" % self.name,
             b"age=%d" % (now - self.connected_at),
             b"idle=%d" % (now - self.seen_at),
-            b"flags=%b" % (b"N" if self.consistency is ConsistencyLevel.LINEARIZABLE else b"r"),
+            b"flags=%b" % (b"r" if self.consistency is ConsistencyLevel.EVENTUAL else b"N"),
             b"db=0",
             b"sub=0",
             b"psub=0",
@@ -72,6 +72,7 @@ class Client:
             b"resp=%d" % self.protocol,
             b"lib-name=%b" % self.library_name,
             b"lib-ver=%b" % self.library_version,
+            b"consistency=%b" % self.consistency.encode(),
         )
         return b" ".join(fields)
 
@@ -89,6 +90,10 @@ class Door(Protocol):
 
     def picture(self) -> NodePicture:
         """The node behind it, now."""
+        ...
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        """As `Node.staleness_ms`."""
         ...
 
     def clients(self) -> Iterable[Client]:

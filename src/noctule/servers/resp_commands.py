@@ -2,7 +2,8 @@
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
 knows what is unknown: transactions, scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
-Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND.
+Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND,
+resp_noctule.py for what is Noctule's own.
 """
 
 from noctule.base.consistency import ConsistencyLevel
@@ -14,6 +15,7 @@ from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
+from noctule.servers.resp_noctule import NOCTULE
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -171,6 +173,7 @@ HANDLERS: dict[bytes, Handler] = {
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
+    b"NOCTULE": NOCTULE,
     b"PING": ping,
     b"POST": not_http,
     b"QUIT": quit_,

@@ -98,6 +98,7 @@ class FakeNode:
         self.meta = FakeStore()
         self.shown = PICTURE
         self.unready = ""
+        self.stale_ms: dict[bytes, int] = {}
 
     @property
     def door(self) -> Node:
@@ -106,6 +107,9 @@ class FakeNode:
 
     def picture(self) -> NodePicture:
         return replace(self.shown)
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        return self.stale_ms.get(key)
 
     def readiness(self) -> str:
         return self.unready

@@ -169,6 +169,7 @@ class World:
             7_401,
             clock=self.clock,
             connections_max=connections_max,
+            staleness_ms={b"k": 12}.get,
         )
         self.transport = HandTransport()
         self.connection = self.connect(self.transport)

@@ -258,6 +258,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("ECHO", 2, "Answers what it is given."),
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
     ("INFO", -1, "About the node, as text."),
+    ("NOCTULE", -2, "Noctule's own: CONSISTENCY of this connection's reads, STALENESS of a key."),
     ("PING", -1, "Answers PONG, or what it is given."),
     ("QUIT", -1, "Closes the connection."),
     ("READONLY", 1, "Allows eventual reads on this connection."),

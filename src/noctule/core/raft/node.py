@@ -63,6 +63,7 @@ from noctule.core.raft.messages import (
 )
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import FollowerReads
+from noctule.core.raft.staleness import NEVER
 
 
 class Role(StrEnum):
@@ -133,6 +134,8 @@ class RaftNode:
         self._chance = chance
         self._votes: dict[int, bool] = {}
         self._leader_heard_at = Instant(float("-inf"))
+        self.caught_up_at = NEVER
+        """When this replica last heard a leader and had committed all that the leader had; see staleness.py."""
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
@@ -534,6 +537,11 @@ class RaftNode:
         self.reply_when_durable(sender, accepted=True, index=last)
         # Only what this very message verified may be committed by it (atomix/copycat#265).
         self.advance_commit(min(message.commit, last))
+        self._note_leaders_commit(message.commit)
+
+    def _note_leaders_commit(self, commit: int) -> None:
+        if self.commit >= commit:
+            self.caught_up_at = self.now
 
     def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
         """Append what is new; cut the log only at a real conflict: a short, late Append must not (paper 5.3)."""
@@ -564,6 +572,7 @@ class RaftNode:
     def _step_heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._follow(sender)
         self.advance_commit(min(message.commit, self.log.last_index))
+        self._note_leaders_commit(message.commit)
         # Sent at once: it says what is so now and promises nothing for after a crash.
         self.send(sender, HeartbeatReply(self.term, message.round, self.directory))
 

@@ -10,6 +10,7 @@ Here belongs what needs both the log and the state. What needs only one of them 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import MARK, Membership, decode_membership, encode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
+from noctule.core.raft.staleness import staleness_s
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
 from noctule.core.replica.client_sessions import ClientSessions, Dump, Verdict
 from noctule.core.replica.events import (
@@ -36,6 +38,7 @@ from noctule.core.replica.events import (
     WriteSnapshot,
     WriteSnapshotNow,
 )
+from noctule.core.replica.lag import Lag, lag_behind
 
 ENTRY_BYTES_TARGET = 1 << 20
 """Batches are gathered into one entry up to about this size."""
@@ -149,6 +152,28 @@ class Replica:
         """The same bytes on every replica that has applied the same entries."""
         stamp = self.stamp_ms.to_bytes(8, "big")
         return self.keyspace.digest() + stamp + self.sessions.digest_input()
+
+    def lag(self, wall_ms: int) -> dict[int, Lag]:
+        """On the leader how far each other member is behind; empty elsewhere. Costs what is behind, up to a bound."""
+        leadership = self.raft.leadership
+        if leadership is None:
+            return {}
+        log, state_bytes = self.raft.log, self.keyspace.bytes_used
+        return {
+            peer: lag_behind(log, progress.match, state_bytes=state_bytes, wall_ms=wall_ms)
+            for peer, progress in leadership.progress.items()
+        }
+
+    def staleness_ms(self, now: Instant, leader_node_heard_at: Instant | None = None) -> int | None:
+        """How old what `read_local` answers may be, in whole ms rounded up; None when unknown. See `staleness_s`."""
+        consensus = self.raft
+        age_s = staleness_s(
+            now,
+            is_leader=consensus.is_leader(),
+            caught_up_at=consensus.caught_up_at,
+            leader_node_heard_at=leader_node_heard_at,
+        )
+        return None if age_s is None else ceil(age_s * 1_000)
 
     def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
