@@ -94,7 +94,8 @@ def _staleness_max(picture: NodePicture) -> Iterator[Sample]:
 
 
 def _staleness_unknown(picture: NodePicture) -> Iterator[Sample]:
-    yield {}, sum(group.staleness_ms is None for group in picture.groups)
+    if picture.groups:
+        yield {}, sum(group.staleness_ms is None for group in picture.groups)
 
 
 def _peers_alive(picture: NodePicture) -> Iterator[Sample]:

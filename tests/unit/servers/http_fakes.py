@@ -81,7 +81,7 @@ PICTURE = NodePicture(
         PeerPicture(3, False, "127.0.0.1:7603", "", "", 0, 9_500),
     ],
     groups=[
-        GroupPicture(0, -1, -1, "leader", 1, 3, 40, 40, 41, 0, 2, {2: 0, 3: 17}),
+        GroupPicture(0, -1, -1, "leader", 1, 3, 40, 40, 41, 0, 2, {2: 0, 3: 17}, {2: 0, 3: 900}, {2: 0, 3: 1.5}, 0),
         GroupPicture(1, 0, 16_383, "follower", None, 2, 7, 6, 7, 5, 1_000),
     ],
     counters={"noctule_commands_total": 12, "noctule_bytes_total": 2**63},
