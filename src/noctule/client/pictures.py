@@ -85,6 +85,8 @@ class Cluster(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     gauges: dict[str, float]
     instances: list[Instance]
+    durability: str = "quorum"
+    """When a write is acknowledged: `quorum` or `leader`."""
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -105,6 +105,8 @@ class NodePicture:
     counters: dict[str, int]
     """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising."""
     gauges: dict[str, float]
+    durability: str = "quorum"
+    """When a write is acknowledged: `quorum` or `leader`."""
 
 
 class Node(Protocol):

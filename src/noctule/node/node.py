@@ -22,6 +22,7 @@ from noctule.base.errors import DamagedLogError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.slots import key_slot, partition_table, slot_range
 from noctule.core.raft.config import RaftConfig
+from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture, Store
@@ -170,6 +171,7 @@ class LocalNode:
         return NodePicture(
             node_id=config.node_id,
             cluster=config.cluster.name,
+            durability=config.cluster.durability,
             version=self._version,
             protocol_version=PROTOCOL_VERSION,
             pid=os.getpid(),
@@ -256,6 +258,7 @@ def _replica_settings(config: NodeConfig, voters: tuple[int, ...]) -> ReplicaSet
             lease_s=config.cluster.lease_ms / 1000,
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
+        durability=Durability(config.cluster.durability),
         first_timeout_s=FIRST_TIMEOUT_S,
     )
 

@@ -16,13 +16,14 @@ from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdenti
 from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import DamagedLogError, StorageError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
+from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import Replica, SnapshotPolicy, membership_of
 from noctule.node.data_folder import SNAPSHOTS, VOTERS_TO_RETURN_MIN, DataFolder
 
@@ -42,6 +43,8 @@ class ReplicaSettings:
     policy: SnapshotPolicy
     first_timeout_s: float
     """How long the preferred leader of a group waits before it first campaigns."""
+    durability: Durability = Durability.QUORUM
+    """Of the partitions; *meta* has its quorum always."""
     directory: int = 0
     """Under which the node came back after it had lost what it had promised; 0 if it never did."""
 
@@ -254,7 +257,14 @@ def meet(
         directory=settings.directory,
         first_timeout_s=settings.first_timeout_s if is_preferred else None,
     )
-    replica = Replica(group, consensus, settings.policy, random.Random(chance.getrandbits(64)))
+    replica = Replica(
+        group,
+        consensus,
+        settings.policy,
+        random.Random(chance.getrandbits(64)),
+        # What *meta* decides cannot be taken back.
+        settings.durability if group != META_GROUP else Durability.QUORUM,
+    )
     if snapshot is not None:
         replica.load_state(snapshot[2])
         replica.snapshot_restored(covered)

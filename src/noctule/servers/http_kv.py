@@ -39,7 +39,7 @@ class KeyValue(Struct, frozen=True):
 
 
 class KeyWritten(Struct, frozen=True):
-    """A write that a quorum has synced."""
+    """A write that was acknowledged: a quorum has synced it, or its leader where `durability` says so."""
 
     key: str
     ok: bool

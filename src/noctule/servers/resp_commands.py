@@ -138,7 +138,7 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
 
     A write is acknowledged once a quorum has synced it, and replies keep their order, so this one comes behind them
     and the answer is always the quorum without its leader; nothing is gained by waiting for more, and more is never
-    claimed. The timeout is checked and not needed.
+    claimed. The timeout is checked and not needed. With `durability = leader` the leader may be the only one: 0.
     """
     if len(args) != 3:
         return wrong_arity(args[0])
@@ -149,7 +149,8 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
         return Failure(b"ERR timeout is not an integer or out of range")
     if timeout_ms < 0:
         return Failure(b"ERR timeout is negative")
-    return len(door.picture().nodes) // 2
+    picture = door.picture()
+    return len(picture.nodes) // 2 if picture.durability == "quorum" else 0
 
 
 def cluster(_door: Door, _client: Client, _args: list[bytes]) -> Reply:

@@ -44,6 +44,7 @@ class _Stamp(Struct, array_like=True, frozen=True, gc=False):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(EntryBody)
+_batch_decoder = msgspec.msgpack.Decoder(Batch)
 _stamp_decoder = msgspec.msgpack.Decoder(_Stamp)
 
 
@@ -68,6 +69,14 @@ def decode_entry(data: bytes) -> EntryBody:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise StorageError(f"a committed log entry cannot be read: {error}") from error
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The inverse of `encode_batch`. Raises `StorageError`: a node of ours sent what is none."""
+    try:
+        return _batch_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"a batch cannot be read: {error}") from error
 
 
 def decode_stamp(data: bytes) -> int:

@@ -27,6 +27,8 @@ from noctule.core.raft.node import RaftNode, RaftPicture
 from noctule.core.raft.staleness import staleness_s
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
 from noctule.core.replica.client_sessions import ClientSessions, Dump, Verdict
+from noctule.core.replica.durability import ENTRIES_IN_FLIGHT_MAX as EARLY_ENTRIES_IN_FLIGHT_MAX
+from noctule.core.replica.durability import Durability, EarlyAnswers
 from noctule.core.replica.events import (
     Answer,
     Effect,
@@ -83,7 +85,14 @@ class _LoggedQuery(Struct, frozen=True, gc=False):
 class Replica:
     """One copy of one group on one node."""
 
-    def __init__(self, group: GroupId, consensus: RaftNode, policy: SnapshotPolicy, chance: random.Random) -> None:
+    def __init__(
+        self,
+        group: GroupId,
+        consensus: RaftNode,
+        policy: SnapshotPolicy,
+        chance: random.Random,
+        durability: Durability = Durability.QUORUM,
+    ) -> None:
         self.group = group
         self.raft = consensus
         self.keyspace = Keyspace()
@@ -102,8 +111,10 @@ class Replica:
         self._left_behind: set[tuple[int, int]] = set()
         """(origin, sequence) of what was proposed in that term and not applied when the leadership was lost."""
         self._queries: list[Query] = []
-        self._rounds: dict[int, list[Query]] = {}
-        self._ready: list[Query] = []
+        self._rounds: dict[int, tuple[int, list[Query]]] = {}
+        self._ready: list[tuple[int, Query]] = []
+        """Confirmed queries, each with the entry that must be applied before it is answered."""
+        self._early = EarlyAnswers() if durability is Durability.LEADER else None
         self._in_flight: list[int] = []
         self._own_sequence = chance.getrandbits(48)
         """For commands that this replica logs itself; begins at random, since an earlier life may have logged some."""
@@ -130,6 +141,8 @@ class Replica:
             elif type(event) is raft.SnapshotSaved:
                 event = self._snapshot_saved(event)
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
+            if self._early is not None and type(event) is raft.Persisted:
+                self._answer_early(self._early)
         effects, self._effects = self._effects, []
         return effects
 
@@ -197,7 +210,8 @@ class Replica:
         self._awaited[self._name(request)] = request
 
     def _query(self, event: Query, _now: Instant) -> None:
-        if self.raft.get_leader():
+        # What a leader has acknowledged early its own reads wait for; another replica's would not.
+        if self.raft.is_leader() or (self._early is None and self.raft.get_leader()):
             self.wants_turn = True
             self._queries.append(event)
         else:
@@ -229,7 +243,8 @@ class Replica:
         return raft.SnapshotSaved(event.index, event.term, keeps_entries=not for_space)
 
     def _propose(self, now: Instant) -> None:
-        while self._waiting and len(self._in_flight) < ENTRIES_IN_FLIGHT_MAX:
+        in_flight_max = ENTRIES_IN_FLIGHT_MAX if self._early is None else EARLY_ENTRIES_IN_FLIGHT_MAX
+        while self._waiting and len(self._in_flight) < in_flight_max:
             size = count = 0
             for length, _, _ in self._waiting:
                 if count and size + length > ENTRY_BYTES_TARGET:
@@ -250,6 +265,10 @@ class Replica:
                         self._refuse(request)
                 return
             self._proposed_stamp_ms = stamp
+            if self._early is not None and isinstance(effects[0], raft.Proposed):
+                for _, batch, request in taken:
+                    submit = request if isinstance(request, Submit) else None
+                    self._early.proposed(effects[0].index, submit, batch, stamp, self.keyspace, self.sessions)
 
     def _name(self, request: Submit | _LoggedQuery) -> tuple[int, int]:
         if isinstance(request, Submit):
@@ -261,14 +280,17 @@ class Replica:
 
     def _begin_read_round(self, now: Instant) -> None:
         context = self._next_own()
-        self._rounds[context], self._queries = self._queries, []
-        lease = all(query.lease for query in self._rounds[context])
+        queries, self._queries = self._queries, []
+        self._rounds[context] = (self._early.said_index if self._early is not None else 0, queries)
+        lease = all(query.lease for query in queries)
         self._take(self.raft.handle(raft.ReadIndex(context, lease), now))
         if self._ready:
             self._answer_ready()
 
     def _answer_ready(self) -> None:
-        ready, self._ready = self._ready, []
+        applied = self.raft.applied
+        ready = [query for index, query in self._ready if index <= applied]
+        self._ready = [(index, query) for index, query in self._ready if index > applied]
         now_ms = max(self._wall_ms, self.stamp_ms)
         for query in ready:
             results: list[Reply] = []
@@ -341,7 +363,9 @@ class Replica:
             self._in_flight = [index for index in self._in_flight if index > last]
         policy = self._policy
         is_long = last - self._snapshot_index >= policy.entries or self.raft.log.bytes_held >= policy.log_bytes
-        if self._waiting or is_long:
+        if self._early is not None:
+            self._early.applied(last)
+        if self._waiting or is_long or self._ready:
             self.wants_turn = True
 
     def _apply(self, data: bytes) -> None:
@@ -356,6 +380,8 @@ class Replica:
                 results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
             if request is not None:
                 self._answer(request, results)
+            elif self._early is not None:
+                self._early.batch_applied(batch.origin, batch.sequence)
 
     def _answer(self, request: Submit | _LoggedQuery, results: list[Reply] | Verdict) -> None:
         if isinstance(results, Verdict):
@@ -366,6 +392,13 @@ class Replica:
             query = request.query
             self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
 
+    def _answer_early(self, early: EarlyAnswers) -> None:
+        for submit, results in early.take_due(self.raft.durable):
+            if self._awaited.pop(self._name(submit), None) is not None:
+                self._answer(submit, results)
+            else:  # A quorum was faster.
+                early.batch_applied(submit.origin, submit.sequence)
+
     def _take_proposed(self, effect: raft.Proposed) -> None:
         self._in_flight.append(effect.index)
 
@@ -374,11 +407,12 @@ class Replica:
 
     def _take_read_ready(self, effect: raft.ReadReady) -> None:
         ensure(self.raft.applied >= effect.index, "a read index is applied when its round ends", index=effect.index)
-        self._ready.extend(self._rounds.pop(effect.context, ()))
+        index, queries = self._rounds.pop(effect.context, (0, ()))
+        self._ready.extend((index, query) for query in queries)
         self.wants_turn = True
 
     def _take_read_refused(self, effect: raft.ReadRefused) -> None:
-        for query in self._rounds.pop(effect.context, ()):
+        for query in self._rounds.pop(effect.context, (0, ()))[1]:
             self._refuse(query)
 
     def _take_role(self, effect: raft.RoleChanged) -> None:
@@ -386,9 +420,17 @@ class Replica:
         if self.raft.is_leader():
             if self._led_term != self.raft.term:
                 self._led_term, self._left_behind = self.raft.term, set()
+                if self._early is not None:
+                    self._early.begin(self.raft.log.last_index)
             return
         # Whoever waits asks the next leader; what was proposed may yet be committed, and is then applied once.
         self._left_behind |= self._awaited.keys() - self._waiting_names()
+        if self._early is not None:
+            self._left_behind |= self._early.take_unapplied()
+            late = [query for index, query in self._ready if index > self.raft.applied]
+            self._ready = [(index, query) for index, query in self._ready if index <= self.raft.applied]
+            for query in late:
+                self._refuse(query)
         for request in self._awaited.values():
             self._refuse(request)
         for query in self._queries:
