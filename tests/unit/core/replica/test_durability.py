@@ -105,6 +105,7 @@ def test_what_was_acknowledged_is_gone_with_its_leader(colony: Colony, leader: M
     heir.take(write(ORIGIN, 3, b"SET b 1", below=3))
     colony.settle_between(2, 3)
     assert heir.taken_answers() == [Answer(1, ORIGIN, True, 3, [OK])]
+    assert heir.replica.read_local([b"GET", b"b"], 0) == b"1"
     colony.heartbeat(2)
     assert [value(machine) for machine in colony.machines.values()] == [b"kept"] * 3
 
