@@ -83,6 +83,7 @@ async def test_a_replica_that_hears_no_leader_says_that_it_grows_old(start_nodes
     await until_ready(*doors)
     async with NodeClient(doors[2].url) as client:
         await client.kv_set("k", b"v")
+        await until(lambda: client.kv_get("k", ConsistencyLevel.EVENTUAL), "the third node to have it")
         for door in doors[:2]:
             lives[door.id].kill()
         began = time.monotonic()
@@ -133,7 +134,7 @@ async def test_buckets_are_known_everywhere_and_outlive_their_nodes(start_nodes:
 
 
 async def test_what_the_leader_alone_acknowledged_is_lost_with_it_and_nothing_else(start_nodes: StartNodes) -> None:
-    """`durability = leader`, and the followers stopped: SET is acknowledged, INCR is not, and then nobody has either."""
+    """`durability = leader`, and the followers stopped: SET is acknowledged, INCR is not, and later nobody has them."""
     nodes = start_nodes(partitions=1)
     lives = nodes.start_all(durability="leader")
     doors = {door.id: door for door in (life.wait_serving() for life in lives.values())}

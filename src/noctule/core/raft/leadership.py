@@ -43,6 +43,7 @@ from noctule.core.raft.messages import (
 from noctule.core.raft.progress import Progress, ProgressState
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import Read, ReadRounds
+from noctule.core.raft.staleness import NEVER
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -480,6 +481,21 @@ class Leadership:
 
     def _is_alone(self) -> bool:
         return self._membership.vote_result({self._node.node_id: True}) is VoteResult.WON
+
+    def has_caught_up(self) -> bool:
+        """Whether everything that earlier leaders committed is committed here, too (as in `read`)."""
+        return self._node.commit >= self._first_index
+
+    def quorum_heard_at(self, now: Instant) -> Instant:
+        """When a majority, this node included, was last heard: until then it had elected nobody else."""
+        heard = {peer: progress.heard_at for peer, progress in self.progress.items()}
+        heard[self._node.node_id] = now
+        moments = [
+            sorted((heard.get(voter, NEVER) for voter in voters), reverse=True)[len(voters) // 2]
+            for voters in (self._membership.voters, self._membership.outgoing)
+            if voters
+        ]
+        return min(moments, default=NEVER)
 
     def _holds_lease(self) -> bool:
         """Whether a majority still keeps its promise to elect no other, by the slowest clock allowed (thesis 6.4.1)."""

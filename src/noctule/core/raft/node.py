@@ -134,8 +134,7 @@ class RaftNode:
         self._chance = chance
         self._votes: dict[int, bool] = {}
         self._leader_heard_at = Instant(float("-inf"))
-        self.caught_up_at = NEVER
-        """When this replica last heard a leader and had committed all that the leader had; see staleness.py."""
+        self._caught_up_at = NEVER
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
@@ -208,6 +207,13 @@ class RaftNode:
     def is_leader(self) -> bool:
         """Whether this replica leads, as far as it knows: only a ReadIndex round proves it."""
         return self.leadership is not None
+
+    def fresh_at(self, now: Instant) -> Instant:
+        """When this replica is last known to have had all that was committed; see staleness.py."""
+        leadership = self.leadership
+        if leadership is None or not leadership.has_caught_up():
+            return self._caught_up_at
+        return max(self._caught_up_at, leadership.quorum_heard_at(now))
 
     def get_leader(self) -> int:
         """The leader of the current term as far as known; 0 when none is."""
@@ -379,6 +385,7 @@ class RaftNode:
 
     def _handle_suspect(self, event: Suspect) -> None:
         if self.leadership is not None:
+            self._caught_up_at = self.fresh_at(self.now)  # What that peer said counts as of when it was said.
             self.leadership.forget(event.node)
         elif event.node == self.leader and self.role is Role.FOLLOWER:
             self._leader_heard_at = Instant(float("-inf"))
@@ -541,7 +548,7 @@ class RaftNode:
 
     def _note_leaders_commit(self, commit: int) -> None:
         if self.commit >= commit:
-            self.caught_up_at = self.now
+            self._caught_up_at = self.now
 
     def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
         """Append what is new; cut the log only at a real conflict: a short, late Append must not (paper 5.3)."""
@@ -658,6 +665,7 @@ class RaftNode:
             self.term, self.vote = term, 0
             self._hard_state_changed = True
         if self.leadership is not None:
+            self._caught_up_at = self.fresh_at(self.now)
             self.leadership.end()
             self.leadership = None
         if leader != self.leader:

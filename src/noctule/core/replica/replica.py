@@ -177,15 +177,9 @@ class Replica:
             for peer, progress in leadership.progress.items()
         }
 
-    def staleness_ms(self, now: Instant, leader_node_heard_at: Instant | None = None) -> int | None:
+    def staleness_ms(self, now: Instant, asleep_heard_at: Instant | None = None) -> int | None:
         """How old what `read_local` answers may be, in whole ms rounded up; None when unknown. See `staleness_s`."""
-        consensus = self.raft
-        age_s = staleness_s(
-            now,
-            is_leader=consensus.is_leader(),
-            caught_up_at=consensus.caught_up_at,
-            leader_node_heard_at=leader_node_heard_at,
-        )
+        age_s = staleness_s(now, fresh_at=self.raft.fresh_at(now), asleep_heard_at=asleep_heard_at)
         return None if age_s is None else ceil(age_s * 1_000)
 
     def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:

@@ -30,7 +30,7 @@ class Follower:
         self.node.handle(Received(1, message), Instant(at))
 
     def staleness_s(self, now: float) -> float | None:
-        return staleness_s(Instant(now), is_leader=False, caught_up_at=self.node.caught_up_at)
+        return staleness_s(Instant(now), fresh_at=self.node.fresh_at(Instant(now)))
 
 
 def test_unknown_until_the_leader_was_heard() -> None:
@@ -65,19 +65,15 @@ def test_words_of_a_leader_of_the_past_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_leader", "caught_up_at", "node_heard_at", "expected"),
+    ("fresh_at", "asleep_heard_at", "expected"),
     [
-        (True, NEVER, None, 0.0),
-        (False, NEVER, Instant(9.0), None),
-        (False, Instant(4.0), None, 6.0),
-        (False, Instant(4.0), Instant(9.0), 1.0),
-        (False, Instant(9.0), Instant(4.0), 1.0),
+        (NEVER, Instant(9.0), None),
+        (Instant(4.0), None, 6.0),
+        (Instant(4.0), Instant(9.0), 1.0),
+        (Instant(9.0), Instant(4.0), 1.0),
     ],
 )
-def test_while_a_group_sleeps_its_leader_s_node_speaks_for_it(
-    is_leader: bool, caught_up_at: Instant, node_heard_at: Instant | None, expected: float | None
+def test_while_a_group_sleeps_the_nodes_speak_for_it(
+    fresh_at: Instant, asleep_heard_at: Instant | None, expected: float | None
 ) -> None:
-    found = staleness_s(
-        Instant(10.0), is_leader=is_leader, caught_up_at=caught_up_at, leader_node_heard_at=node_heard_at
-    )
-    assert found == expected
+    assert staleness_s(Instant(10.0), fresh_at=fresh_at, asleep_heard_at=asleep_heard_at) == expected
