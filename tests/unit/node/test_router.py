@@ -809,3 +809,25 @@ def test_gathered_reads_leave_in_pieces_of_bounded_size(node: FakeDispatch, monk
             node.answer(query, *[None] * len(query.lines))
     assert asked == [3, 3, 3, 1]
     assert all(sink.replies == [None] for sink in sinks)
+
+
+# Buckets --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_declaration_goes_to_every_partition_under_this_cluster_s_site(node: FakeDispatch) -> None:
+    """Added by each replica for itself, two of them could take different ones."""
+    node.open_sessions()
+    (sink,) = node.submit(b"BUCKET.CREATE likes counter")
+    writes, _ = node.turn()
+    assert {write.group for write in writes} == set(SLOT_TABLE)
+    assert {line for write in writes for line in write.lines} == {b"BUCKET.CREATE likes counter noctule"}
+    for write in writes:
+        node.answer(write, OK)
+    assert sink.replies == [OK]
+
+
+def test_a_declaration_keeps_the_site_that_it_names(node: FakeDispatch) -> None:
+    node.open_sessions()
+    node.submit(b"BUCKET.CREATE likes counter east")
+    writes, _ = node.turn()
+    assert {line for write in writes for line in write.lines} == {b"BUCKET.CREATE likes counter east"}

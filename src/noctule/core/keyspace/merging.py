@@ -32,8 +32,8 @@ from noctule.core.keyspace.state import Bucket, State
 
 BUCKETS_MAX = 1_000
 """Every partition keeps every declaration, and every snapshot holds them."""
-STATE_BYTES_MAX = 1 << 20
-"""Of a counter or a set; each change reads and writes the whole of it."""
+STATE_BYTES_MAX = 256 << 10
+"""Of a counter or a set. Each change reads and writes the whole of it: 7,000 members cost 4 ms, joining them 18 ms."""
 
 NO_BUCKET = Failure(b"NOBUCKET the key is in no bucket of that kind; declare one by BUCKET.CREATE")
 IN_BUCKET = Failure(b"WRONGTYPE the key is in a bucket, whose values can only be changed so that they can be joined")
