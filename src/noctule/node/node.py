@@ -31,6 +31,7 @@ from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_fo
 from noctule.node.host import Host
 from noctule.node.peer_folders import PeerFolders
 from noctule.node.recovery import ReplicaSettings, preferred_leader, recover_or_return
+from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
 
 log = logging.getLogger("noctule.node")
@@ -56,6 +57,7 @@ class LocalNode:
         self.host = host
         self.store: Store = host.router
         self.meta: Store = host.router.meta
+        self.replication = ReplicationManager(self)
         self.transport = transport
         self.peer_port = 0
         self.draining = False
