@@ -1,4 +1,4 @@
-"""Consistency levels, durability and buckets on a cluster of processes."""
+"""ConsistencyLevel levels, durability and buckets on a cluster of processes."""
 
 import asyncio
 import contextlib

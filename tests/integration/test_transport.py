@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from noctule.adapters import transport as transport_module
+from noctule.adapters.peer_connections import refusal_of
 from noctule.adapters.transport import PeerTransport
 from noctule.base.errors import ConfigError
 from noctule.core.raft.messages import Heartbeat
@@ -83,7 +84,9 @@ class Node:
 
 
 def hello_of(node: int, **changes: object) -> Hello:
-    own = Hello(PROTOCOL_VERSION, "bats", "fingerprint", node, 1_000 + node, f"resp-{node}", f"http-{node}")
+    own = Hello(
+        PROTOCOL_VERSION, "bats", "fingerprint", node, 1_000 + node, f"resp-{node}", f"http-{node}", cluster_id="A"
+    )
     return msgspec.structs.replace(own, **changes)
 
 
@@ -106,12 +109,17 @@ async def nodes(*hellos: Hello, dial: bool = True) -> AsyncIterator[list[Node]]:
 
 async def listening(hello: Hello, port: int = 0) -> Node:
     ear = Ear()
-    transport = PeerTransport(hello, {}, ear, random.Random(hello.node_id))
+    transport = PeerTransport(hello, ear, random.Random(hello.node_id))
     return Node(hello.node_id, ear, transport, await transport.listen(HOST, port))
 
 
 def acquaint(node: Node, *others: Node) -> None:
-    node.transport.peers.update({other.id: (HOST, other.port) for other in others if other is not node})
+    learn(node, {other.id: other.port for other in others if other is not node})
+
+
+def learn(node: Node, ports: dict[int, int]) -> None:
+    """Have a node know further peers, by their ports."""
+    node.transport.set_peers({**node.transport.peers, **{other: (HOST, port) for other, port in ports.items()}})
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
@@ -264,7 +272,7 @@ def test_a_new_incarnation_tells_that_the_old_process_is_gone(run: Run) -> None:
 
     async def scenario() -> None:
         async with nodes(hello_of(1), dial=False) as (one,):
-            one.transport.peers[2] = (HOST, 1)
+            learn(one, {2: 1})
             async with caller(one.port) as (_, first), caller(one.port) as (_, second), caller(one.port) as (_, third):
                 first.write(encode_hello(hello_of(2, incarnation=7)) + encode_frame([(1, Heartbeat(1, 1, 1))]))
                 await wait_until(lambda: one.ear.frames)
@@ -287,7 +295,7 @@ def test_who_leaves_in_the_middle_of_a_handshake_leaves_no_socket_behind(run: Ru
 
     async def scenario() -> None:
         async with silent_server() as (port, seen), nodes(hello_of(1), dial=False) as (one,):
-            one.transport.peers[2] = (HOST, port)
+            learn(one, {2: port})
             one.transport.dial()
             await wait_until(lambda: seen and seen[0].received)
             assert transport_module.HANDSHAKE_TIMEOUT_S >= 1.0
@@ -312,6 +320,123 @@ def test_closing_ends_every_connection_and_task(run: Run) -> None:
     run(scenario())
 
 
+# Peers that are let in and taken out ----------------------------------------------------------------------------------
+
+
+def test_a_peer_that_is_let_in_while_running_is_found_by_both(run: Run) -> None:
+    """A node that joins dials before everyone has heard of it; it must not have to be started again."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), hello_of(2)) as group:
+            one, two = group
+            group.append(new := await listening(hello_of(3)))
+            acquaint(new, one, two)
+            new.transport.dial()
+            await wait_until(lambda: len(new.transport.refusals) == 2)
+            assert new.transport.refusals[1] == "node 3 is not a member of the cluster of node 1"
+            for node in (one, two):
+                acquaint(node, new)
+            await wait_until(lambda: all(node.transport.is_connected(3) for node in (one, two)))
+            await wait_until(lambda: new.transport.is_connected(1) and new.transport.is_connected(2))
+            assert new.transport.refusals == {}
+            one.transport.send(3, encode_frame([(1, Heartbeat(1, 2, 3))]))
+            new.transport.send(2, encode_frame([(1, Heartbeat(4, 5, 6))]))
+            await wait_until(lambda: new.ear.frames and two.ear.frames)
+
+    run(scenario())
+
+
+def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
+    """A removed node that is still heard goes on acknowledging what it no longer holds."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), hello_of(2), hello_of(3)) as (one, two, three):
+            await wait_until(lambda: all(len(node.ear.events) == 2 for node in (one, two, three)))
+            await wait_until(lambda: len(one.transport.accepted) == 2)
+            one.transport.set_peers({3: (HOST, three.port)})
+            assert not one.transport.is_connected(2)
+            assert not one.transport.send(2, encode_frame([]))
+            assert one.ear.events[2:] == []  # Whoever calls is not called back within its call.
+            await wait_until(lambda: one.ear.events[2:])
+            assert set(one.ear.events[2:]) == {("disconnected", 2)}
+            await wait_until(lambda: 1 in two.transport.refusals)
+            assert two.transport.refusals == {1: "node 2 is not a member of the cluster of node 1"}
+            assert not two.transport.is_connected(1)
+            assert one.transport.refusals == {}
+            assert one.transport.is_connected(3)
+            assert two.transport.is_connected(3)
+            names = {task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("dial")}
+            assert names == {"dial node 1", "dial node 2", "dial node 3"}  # Node 2 is dialled by node 3.
+
+    run(scenario())
+
+
+def test_a_peer_whose_address_changed_is_dialled_there(run: Run) -> None:
+    async def scenario() -> None:
+        async with nodes(hello_of(1), hello_of(2), dial=False) as group:
+            one, two = group
+            one.transport.dial()
+            await wait_until(lambda: one.transport.is_connected(2))
+            group.append(moved := await listening(hello_of(2, incarnation=9)))
+            acquaint(moved, one)
+            learn(one, {2: moved.port})
+            assert not one.transport.is_connected(2)
+            await wait_until(lambda: one.transport.is_connected(2))
+            await wait_until(lambda: not two.transport.accepted)
+            assert one.ear.events[0] == ("connected", 1_002)
+            assert one.ear.events[-1] == ("connected", 9)
+            assert set(one.ear.events[1:-1]) == {("disconnected", 2)}
+            one.transport.send(2, encode_frame([(1, Heartbeat(1, 2, 3))]))
+            await wait_until(lambda: moved.ear.frames)
+            assert two.ear.frames == []
+
+    run(scenario())
+
+
+def test_the_same_peers_once_more_change_nothing(run: Run) -> None:
+    """The map of the cluster is told again and again; connections must outlive that."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), hello_of(2)) as (one, two):
+            await wait_until(lambda: one.transport.is_connected(2) and two.transport.is_connected(1))
+            for _ in range(3):
+                one.transport.set_peers(dict(one.transport.peers))
+                await asyncio.sleep(0)
+            one.transport.send(2, encode_frame([(1, Heartbeat(1, 2, 3))]))
+            await wait_until(lambda: two.ear.frames)
+            assert (one.ear.events, two.ear.events) == ([("connected", 1_002)], [("connected", 1_001)])
+
+    run(scenario())
+
+
+def test_peers_that_were_taken_out_leave_no_task_and_no_socket_behind(run: Run) -> None:
+    async def scenario() -> None:
+        async with silent_server() as (port, seen), nodes(hello_of(1)) as (one,):
+            for node in range(2, 7):
+                one.transport.set_peers({node: (HOST, port)})
+                await wait_until(lambda: len(seen) == node - 1 and seen[-1].received)  # noqa: B023, used at once
+            one.transport.set_peers({})
+            await wait_until(lambda: all(each.is_lost for each in seen))
+            assert [task for task in asyncio.all_tasks() if task.get_name().startswith("dial")] == []
+
+    run(scenario())
+
+
+def test_what_a_stranger_is_told_is_logged_once(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A removed node dials for ever; its complaint filled the log."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), dial=False) as (one,):
+            for node in (8, 8, 9, 8, 9):
+                async with caller(one.port) as (reader, writer):
+                    writer.write(encode_hello(hello_of(node)))
+                    await is_closed(reader)
+            told = [record.__dict__["fields"]["peer"] for record in caplog.records if record.msg == "peer_refused"]
+            assert told == [8, 9]
+
+    run(scenario())
+
+
 # Those that must not talk ---------------------------------------------------------------------------------------------
 
 
@@ -320,6 +445,9 @@ def test_closing_ends_every_connection_and_task(run: Run) -> None:
     [
         pytest.param(hello_of(2, cluster="owls"), "is of cluster 'owls', node 1 of 'bats'", id="cluster"),
         pytest.param(hello_of(2, fingerprint="x"), "different cluster settings (voters, partitions)", id="settings"),
+        pytest.param(
+            hello_of(2, cluster_id="B"), "is of another cluster 'bats' than node 1: B, not A", id="cluster id"
+        ),
         pytest.param(hello_of(2, protocol=99), "speaks protocol 99, node 1 speaks 1", id="protocol"),
     ],
 )
@@ -341,9 +469,22 @@ def test_a_node_of_another_kind_is_refused_and_both_know_why(run: Run, other: He
     run(scenario())
 
 
+@pytest.mark.parametrize(
+    "changes", [pytest.param({"fingerprint": ""}, id="settings"), pytest.param({"cluster_id": ""}, id="cluster id")]
+)
+def test_what_one_of_two_does_not_know_does_not_part_them(run: Run, changes: dict[str, object]) -> None:
+    """A node that joined was given its settings, and one of an older release knows no id of its cluster."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), hello_of(2, **changes)) as (one, two):
+            await wait_until(lambda: one.transport.is_connected(2) and two.transport.is_connected(1))
+
+    run(scenario())
+
+
 def reason_from_the_other_side(one: Node, two: Node) -> str:
     """What the other one says of the same difference."""
-    return transport_module.refusal_of(two.transport.hello, one.transport.hello, None)
+    return refusal_of(two.transport.hello, one.transport.hello, None)
 
 
 def test_two_processes_of_one_id_are_told_so(run: Run) -> None:
@@ -363,7 +504,7 @@ def test_two_processes_of_one_id_are_told_so(run: Run) -> None:
 def test_a_stranger_is_refused(run: Run) -> None:
     async def scenario() -> None:
         async with nodes(hello_of(1), hello_of(9), dial=False) as (one, stranger):
-            del one.transport.peers[9]
+            one.transport.set_peers({})
             stranger.transport.dial()
             await wait_until(lambda: stranger.transport.refusals)
             assert stranger.transport.refusals == {1: "node 9 is not a member of the cluster of node 1"}
@@ -375,7 +516,7 @@ def test_a_stranger_is_refused(run: Run) -> None:
 def test_addresses_that_were_exchanged_are_noticed(run: Run) -> None:
     async def scenario() -> None:
         async with nodes(hello_of(1), hello_of(2), dial=False) as (one, two):
-            one.transport.peers[3] = (HOST, two.port)
+            learn(one, {3: two.port})
             one.transport.dial()
             await wait_until(lambda: 3 in one.transport.refusals and one.transport.is_connected(2))
             assert one.transport.refusals == {3: "node 2 answers at the address of node 3"}
@@ -446,7 +587,7 @@ def test_a_peer_that_does_not_answer_the_hello_is_dialled_again(run: Run, monkey
 
     async def scenario() -> None:
         async with silent_server() as (port, seen), nodes(hello_of(1), dial=False) as (one,):
-            one.transport.peers[2] = (HOST, port)
+            learn(one, {2: port})
             one.transport.dial()
             await wait_until(lambda: len(seen) >= 2 and seen[1].received)
             assert seen[0].is_lost
@@ -476,7 +617,7 @@ def test_what_a_stuck_peer_does_not_take_is_dropped_and_counted(run: Run, monkey
 
     async def scenario() -> None:
         async with silent_server(hello_of(3)) as (port, _), nodes(hello_of(1), hello_of(2), dial=False) as (one, two):
-            one.transport.peers[3] = (HOST, port)
+            learn(one, {3: port})
             one.transport.dial()
             await wait_until(lambda: one.transport.is_connected(3) and one.transport.is_connected(2))
             taken = 0

@@ -15,7 +15,6 @@ from noctule.core.raft.messages import (
     Entry,
     HardState,
     Heartbeat,
-    InstallSnapshot,
     VoteReply,
     VoteRequest,
 )
@@ -405,8 +404,7 @@ def test_7_a_snapshot_supersedes_a_log_that_conflicts() -> None:
     entries that conflict with the snapshot.”"""
     group = Group()
     group.start(2, log_of(1, 2, 2, 2, 2))
-    data = snapshot_of(b"a", b"b")
-    group.give(2, raft.Received(1, InstallSnapshot(3, 4, 3, 0, len(data), data)))
+    group.install(2, snapshot_of(b"a", b"b"), term=3, index=4, index_term=3)
     assert (group.state(2).snapshot, group.terms(2), group.applied[2]) == ((4, 3), [], [b"a", b"b"])
     assert (group.disk[2].mark, group.disk[2].entries) == ((4, 3), [])
 
@@ -416,8 +414,7 @@ def test_7_entries_after_a_snapshot_of_a_prefix_stay() -> None:
     retained.”"""
     group = Group()
     group.start(2, log_of(1, 1, 1, 1, 1))
-    data = snapshot_of(b"1@1", b"2@1", b"3@1")
-    group.give(2, raft.Received(1, InstallSnapshot(1, 3, 1, 0, len(data), data)))
+    group.install(2, snapshot_of(b"1@1", b"2@1", b"3@1"), term=1, index=3, index_term=1)
     assert (group.state(2).snapshot, group.terms(2)) == ((3, 1), [1, 1])
     assert group.disk[2].entries == [Entry(1, b"4@1"), Entry(1, b"5@1")]
 

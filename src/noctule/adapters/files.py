@@ -50,8 +50,19 @@ class FileSystem:
         """The whole file."""
         return path.read_bytes()
 
+    def size(self, descriptor: int) -> int:
+        """The bytes of an open file."""
+        return os.fstat(descriptor).st_size
+
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        """So many bytes of an open file from `offset` on; fewer at its end."""
+        data = os.pread(descriptor, size, offset)
+        while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+            data += more
+        return data
+
     def open(self, path: Path, *, create: bool = False) -> int:
-        """A descriptor for `write`; with `create` the file is made, or emptied if it is there."""
+        """A descriptor for `write` and `read_at`; with `create` the file is made, or emptied if it is there."""
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_TRUNC if create else 0)
         return os.open(path, flags, 0o600)
 

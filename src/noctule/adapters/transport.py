@@ -1,68 +1,29 @@
-"""Frames between nodes over TCP: one connection for each pair and direction.
+"""Frames between nodes over TCP, plain or in TLS: one connection for each pair and direction.
 
-Every node dials every other and sends on the connection it dialled; what it accepts it only reads. So neither side has
-to agree on whose connection survives when both dial at once. Both introduce themselves by a `Hello`; a peer of another
-cluster, protocol or settings is refused with a reason that both log.
+What is said on them and who may say it stands in peer_connections.py; here are the sockets.
 """
 
 import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable
-from typing import Protocol, cast
+import ssl
+from collections.abc import Callable, Coroutine
+from typing import cast
 
-from msgspec import structs
-
+from noctule.adapters.peer_connections import HANDSHAKE_TIMEOUT_S, SEND_BUFFER_BYTES_MAX, PeerConnections
+from noctule.adapters.tls import Tls, names_in
+from noctule.adapters.transport_port import Address, Receiver
 from noctule.base.errors import ConfigError, ProtocolError
-from noctule.core.wire.frames import (
-    Envelope,
-    FrameReader,
-    Hello,
-    decode_envelopes,
-    decode_hello,
-    encode_hello,
-)
+from noctule.core.wire.frames import FrameReader, Hello, decode_envelopes, decode_hello, encode_hello
 
 log = logging.getLogger("noctule.transport")
 
-SEND_BUFFER_BYTES_MAX = 64 * 1024 * 1024
-"""Bytes waiting for one peer; over it frames are dropped, which Raft and the router survive."""
-HANDSHAKE_TIMEOUT_S = 2.0
-RECONNECT_DELAY_S_MIN = 0.02
-RECONNECT_DELAY_S_MAX = 1.0
 UNACKNOWLEDGED_MS_MAX = 5_000
 """TCP_USER_TIMEOUT: a peer that vanished without a word is dialled anew after this."""
 
-
-class Receiver(Protocol):
-    """Whom the transport tells. All calls come in the event loop's thread."""
-
-    def frame_received(self, sender: int, envelopes: list[Envelope]) -> None:
-        """A frame came."""
-
-    def peer_connected(self, hello: Hello) -> None:
-        """Frames sent to this peer now leave; `hello` is what it said of itself."""
-
-    def peer_disconnected(self, node: int) -> None:
-        """A connection from or to this peer was closed: its process may be gone."""
-
-
-def refusal_of(own: Hello, other: Hello, expected: int | None) -> str:
-    """Why these two must not talk, in words for an operator; empty when they may."""
-    if other.refusal:
-        return other.refusal
-    if other.protocol != own.protocol:
-        return f"node {other.node_id} speaks protocol {other.protocol}, node {own.node_id} speaks {own.protocol}"
-    if other.cluster != own.cluster:
-        return f"node {other.node_id} is of cluster {other.cluster!r}, node {own.node_id} of {own.cluster!r}"
-    if other.fingerprint != own.fingerprint:
-        return f"nodes {own.node_id} and {other.node_id} have different cluster settings (voters, partitions)"
-    if expected is not None and other.node_id != expected:
-        return f"node {other.node_id} answers at the address of node {expected}"
-    if expected is None and other.node_id == own.node_id:
-        return f"two processes call themselves node {own.node_id}"
-    return ""
+TLS_RECORD = b"\x16\x03"
+"""How a TLS handshake begins. As the length of a frame it would be too large in any case."""
 
 
 class _Connection(asyncio.Protocol):
@@ -73,6 +34,8 @@ class _Connection(asyncio.Protocol):
         self._expected = expected
         """The node that was dialled; None on an accepted connection."""
         self._reader = FrameReader()
+        self._early = b""
+        """What came before `connection_made`, as after a handshake of TLS on an accepted connection."""
         self._transport: asyncio.Transport | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self.hello: Hello | None = None
@@ -83,14 +46,26 @@ class _Connection(asyncio.Protocol):
         stream = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         _set_options(stream)
         self._deadline = self._owner.loop.call_later(HANDSHAKE_TIMEOUT_S, stream.abort)
-        if self._expected is not None:
+        if reason := self._owner.certificate_refusal(stream):
+            self._owner.not_secret(self._expected, stream, reason)
+            stream.abort()
+        elif self._expected is not None:
             stream.write(encode_hello(self._owner.hello))
         else:
             self._owner.accepted.add(self)
+        if self._early:
+            self.data_received(b"")
 
     def data_received(self, data: bytes) -> None:
         """Frames to the receiver; a peer that breaks the protocol is cut off, which harms nobody else."""
+        if self._transport is None:
+            self._early += data
+            return
+        if self._early:
+            data, self._early = self._early + data, b""
         try:
+            if self.hello is None and data.startswith(TLS_RECORD) and not self._owner.is_secret:
+                raise ProtocolError("a peer speaks TLS, and this node has no tls_ca, tls_cert and tls_key")
             for body in self._reader.feed(data):
                 if self.hello is None:
                     self._introduced(decode_hello(body))
@@ -101,34 +76,25 @@ class _Connection(asyncio.Protocol):
             self.abort()
 
     def _introduced(self, hello: Hello) -> None:
-        owner = self._owner
-        refusal = refusal_of(owner.hello, hello, self._expected)
-        if not refusal and hello.node_id not in owner.peers:
-            refusal = f"node {hello.node_id} is not a member of the cluster of node {owner.hello.node_id}"
-        if not refusal:
-            refusal = owner.admit(hello)
         assert self._transport is not None
+        refusal = self._owner.introduced(self, hello, self._expected)
         if self._expected is None:
-            answer = owner.hello if not refusal else _refused(owner.hello, refusal)
-            self._transport.write(encode_hello(answer))
+            self._transport.write(encode_hello(self._owner.answer_to(refusal)))
         if refusal:
-            owner.refused(self._expected or hello.node_id, refusal)
             self._transport.close()
-            return
-        if self._deadline is not None:
+        elif self._deadline is not None:
             self._deadline.cancel()
-        self.hello = hello
-        owner.established(self, hello, dialled=self._expected is not None)
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """Tell the owner, once."""
         if self._deadline is not None:
             self._deadline.cancel()
-        self._owner.accepted.discard(self)
+        if isinstance(error, ssl.SSLError) and self.hello is None and self._transport is not None:
+            # A peer that does not like our certificate says so after its side of the handshake, in TLS 1.3.
+            self._owner.not_secret(self._expected, self._transport, _words_of(error))
         if not self.closed.done():
             self.closed.set_result(None)
-        if self.hello is not None:
-            self._owner.lost(self, self.hello.node_id)
+        self._owner.lost(self)
 
     def send(self, frame: bytes) -> bool:
         """Hand a frame to the kernel or the buffer; False when the buffer is full and it was dropped."""
@@ -144,131 +110,134 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
 
-class PeerTransport:
-    """This node's connections to all others."""
+class _Doorstep(asyncio.Protocol):
+    """An accepted connection before TLS. Each has a handshake of its own, so renewed files count from the next on."""
+
+    def __init__(self, owner: "PeerTransport", tls: Tls) -> None:
+        self._owner = owner
+        self._tls = tls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake; what the peer has sent already waits in the kernel meanwhile."""
+        stream = cast("asyncio.Transport", transport)
+        stream.pause_reading()
+        self._owner.begin(self._secure(stream), name="TLS of an accepted peer")
+
+    async def _secure(self, stream: asyncio.Transport) -> None:
+        loop = self._owner.loop
+        connection = _Connection(self._owner, None)
+        try:
+            context = self._tls.server_context()
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                secured = await loop.start_tls(stream, connection, context, server_side=True)
+        except (OSError, TimeoutError) as error:
+            self._owner.not_secret(None, stream, _words_of(error))
+            stream.abort()
+        except asyncio.CancelledError:
+            stream.abort()
+            raise
+        else:
+            if secured is not None and not secured.is_closing():
+                connection.connection_made(secured)
+
+
+class PeerTransport(PeerConnections):
+    """This node's connections to all others, who are told to it by `set_peers` and may come and go."""
 
     def __init__(
         self,
         hello: Hello,
-        peers: dict[int, tuple[str, int]],
         receiver: Receiver,
         chance: random.Random,
         admit: Callable[[Hello], str] = lambda _: "",
+        tls: Tls | None = None,
     ) -> None:
-        self.hello = hello
-        self.peers = peers
-        self.receiver = receiver
-        self.admit = admit
-        """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
-        self.loop = asyncio.get_running_loop()
-        self.accepted: set[_Connection] = set()
-        self.refusals: dict[int, str] = {}
-        """For each peer that must not talk to us: why."""
-        self._chance = chance
-        self._outgoing: dict[int, _Connection] = {}
-        self._incoming: dict[int, _Connection] = {}
-        self._incarnations: dict[int, int] = {}
+        super().__init__(hello, receiver, chance, admit)
+        self._tls = tls
         self._server: asyncio.Server | None = None
-        self._diallers: list[asyncio.Task[None]] = []
-        self.frames_dropped = 0
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     async def listen(self, host: str, port: int) -> int:
         """Accept peers; returns the port. Raises `ConfigError` when the port is in use."""
+        tls = self._tls
         try:
-            self._server = await self.loop.create_server(lambda: _Connection(self, None), host, port)
+            self._server = await self.loop.create_server(
+                lambda: _Connection(self, None) if tls is None else _Doorstep(self, tls), host, port
+            )
         except OSError as error:
             raise ConfigError(
                 f"cannot listen for peers on {host}:{port}: {error.strerror or error}; choose another --peer-port"
             ) from error
         return int(self._server.sockets[0].getsockname()[1])
 
-    def dial(self) -> None:
-        """Begin to dial every peer, and keep dialling whoever is away."""
-        self._diallers = [
-            self.loop.create_task(self._keep_dialling(node), name=f"dial node {node}") for node in self.peers
-        ]
-
-    def send(self, to: int, frame: bytes) -> bool:
-        """Send a frame; False when the peer is away or too far behind, and the frame is dropped."""
-        connection = self._outgoing.get(to)
-        if connection is not None and connection.send(frame):
-            return True
-        self.frames_dropped += 1
-        return False
-
-    def is_connected(self, node: int) -> bool:
-        """Whether frames to this peer leave."""
-        return node in self._outgoing
-
-    def disconnect(self) -> None:
-        """Leave for good: stop listening and dialling, close every connection."""
-        for task in self._diallers:
-            task.cancel()
+    def stop_listening(self) -> None:
+        """Accept nobody any more."""
         if self._server is not None:
             self._server.close()
-        for connection in [*self._outgoing.values(), *self.accepted]:
-            connection.abort()
+        for handshake in self._handshakes:
+            handshake.cancel()
+
+    async def dial_once(self, node: int, address: Address) -> bool:
+        """Connect, and return once the connection is closed: whether the peer was met."""
+        host, port = address
+        context = self._tls.client_context() if self._tls is not None else None
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                _, connection = await self.loop.create_connection(
+                    lambda: _Connection(self, node), host, port, ssl=context, server_hostname="" if context else None
+                )
+        except ssl.SSLError as error:
+            self.refused(node, f"no TLS with node {node}: {_words_of(error)}")
+            return False
+        except (OSError, TimeoutError):
+            return False
+        try:
+            await connection.closed
+        finally:
+            connection.abort()  # Leaving in the middle of a handshake must not leave a socket behind.
+        return connection.hello is not None
 
     async def close(self) -> None:
-        """`disconnect`, and wait for the diallers to end."""
-        self.disconnect()
-        await asyncio.gather(*self._diallers, return_exceptions=True)
+        """`disconnect`, and wait for diallers and handshakes to end."""
+        await super().close()
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     # Called by connections -------------------------------------------------------------------------------------------
 
-    def established(self, connection: _Connection, hello: Hello, *, dialled: bool) -> None:
-        """A connection has been introduced."""
-        node = hello.node_id
-        if self._incarnations.setdefault(node, hello.incarnation) != hello.incarnation:
-            # The process was replaced, and the old one's connection may not have been missed yet.
-            self._incarnations[node] = hello.incarnation
-            self.receiver.peer_disconnected(node)
-        if not dialled:
-            self._incoming[node] = connection
-            return
-        self._outgoing[node] = connection
-        self.refusals.pop(node, None)
-        log.info("peer_connected", extra={"fields": {"peer": node}})
-        self.receiver.peer_connected(hello)
+    @property
+    def is_secret(self) -> bool:
+        """Whether peers must speak TLS."""
+        return self._tls is not None
 
-    def lost(self, connection: _Connection, node: int) -> None:
-        """A connection that had been introduced is closed."""
-        for table in (self._outgoing, self._incoming):
-            if table.get(node) is connection:
-                del table[node]
-                log.info("peer_disconnected", extra={"fields": {"peer": node}})
-                self.receiver.peer_disconnected(node)
+    def begin(self, handshake: Coroutine[object, object, None], name: str) -> None:
+        """Run a handshake, which this transport ends when it leaves."""
+        task = self.loop.create_task(handshake, name=name)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
 
-    def refused(self, node: int, reason: str) -> None:
-        """A peer and this node must not talk."""
-        if self.refusals.get(node) != reason:
-            log.error("peer_refused", extra={"fields": {"peer": node, "reason": reason}})
-        if node in self.peers:  # Strangers may call themselves anything; what they were told is in the log.
-            self.refusals[node] = reason
+    def certificate_refusal(self, stream: asyncio.BaseTransport) -> str:
+        """Why the peer's certificate does not let it in; empty when it does, or none is asked for."""
+        if self._tls is None:
+            return ""
+        return self._tls.refusal_of(names_in(stream.get_extra_info("peercert")))
 
-    async def _keep_dialling(self, node: int) -> None:
-        host, port = self.peers[node]
-        delay = RECONNECT_DELAY_S_MIN
-        while True:
-            try:
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                    _, connection = await self.loop.create_connection(lambda: _Connection(self, node), host, port)
-            except (OSError, TimeoutError):
-                pass
-            else:
-                try:
-                    await connection.closed
-                finally:
-                    connection.abort()  # Leaving in the middle of a handshake must not leave a socket behind.
-                if connection.hello is not None:
-                    delay = RECONNECT_DELAY_S_MIN
-            # Jitter, so that two nodes which lost each other do not meet at the same instants for ever.
-            await asyncio.sleep(delay * self._chance.uniform(0.5, 1.0))
-            delay = min(delay * 2, RECONNECT_DELAY_S_MAX)
+    def not_secret(self, expected: int | None, stream: asyncio.BaseTransport, reason: str) -> None:
+        """Log that TLS failed with a peer that was dialled, or with whoever called."""
+        if expected is not None:
+            self.refused(expected, f"no TLS with node {expected}: {reason}")
+        else:
+            peer = stream.get_extra_info("peername")
+            self.secrecy_failed(str(peer[0]) if peer else "", reason)
 
 
-def _refused(own: Hello, reason: str) -> Hello:
-    return structs.replace(own, refusal=reason)
+def _words_of(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return str(error) or "it closed the connection"
 
 
 def _set_options(transport: asyncio.Transport) -> None:

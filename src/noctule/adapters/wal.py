@@ -14,6 +14,7 @@ from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
 from noctule.adapters.wal_format import (
     FRAME_PAYLOAD_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
+    Forgotten,
     Record,
     SegmentHeader,
     WalIdentity,
@@ -23,7 +24,7 @@ from noctule.adapters.wal_format import (
     segment_name,
 )
 from noctule.adapters.wal_groups import GroupFacts, RecoveredGroup
-from noctule.adapters.wal_recovery import Recovery, Segment, follow, recover
+from noctule.adapters.wal_recovery import Recovery, Segment, follow, forget, recover
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, StorageError
 
@@ -132,6 +133,10 @@ class Wal:
             if self._offset + needed > self._segments[-1].header.segment_bytes:
                 self._begin_segment(needed)
             for record in records:
+                if isinstance(record, Forgotten):
+                    forget(self._segments, self._groups, record)
+                    self._may_drop = True
+                    continue
                 facts = self._groups.get(record.group)
                 if facts is None:
                     facts = self._groups[record.group] = GroupFacts(record.group)

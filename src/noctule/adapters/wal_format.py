@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from noctule.base.errors import ConfigError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Rises when an older Noctule could not read the log any more."""
 
 SEGMENT_HEADER_BYTES = 64
@@ -83,11 +83,23 @@ class Summary(Struct, array_like=True, tag=4, frozen=True, gc=False, forbid_unkn
     last_index: int
 
 
-Record: TypeAlias = Entries | HardState | SnapshotMark
+class Forgotten(Struct, array_like=True, tag=5, frozen=True, gc=False, forbid_unknown_fields=True):
+    """This node has no replica of the group any more: nothing that the log said of it so far holds.
+
+    Records of the group that follow are those of another replica, which begins with nothing.
+    """
+
+    group: int
+
+
+Fact: TypeAlias = Entries | HardState | SnapshotMark
+"""What is said of a group."""
+
+Record: TypeAlias = Fact | Forgotten
 """What a caller may write."""
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[Entries | HardState | SnapshotMark | Summary]).decode
+_decode = msgspec.msgpack.Decoder(list[Entries | HardState | SnapshotMark | Summary | Forgotten]).decode
 _RECORD_BYTES_MAX = 34  # what MessagePack needs at most for a record without its entries
 _ENTRY_BYTES_MAX = 15  # and for an entry without its payload
 

@@ -6,7 +6,7 @@ and lives during recovery only. Both take the same records in the same order.
 
 from dataclasses import dataclass
 
-from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark, Summary
+from noctule.adapters.wal_format import Entries, Fact, HardState, SnapshotMark, Summary
 from noctule.base.ensure import ensure
 
 
@@ -41,7 +41,7 @@ class GroupFacts:
         self.last_index = 0
         """Of the entries ever kept. Stays when a mark with another term replaces the log, until entries follow."""
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Fact) -> None:
         """Follow one record. Raises `InternalError` on a gap, a second vote in a term, or a term that falls."""
         if isinstance(record, Entries):
             first = record.first_index
@@ -93,7 +93,7 @@ class GroupLog:
         self.facts.restore(summary)
         self.first_index = summary.last_index + 1
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Fact) -> None:
         """Follow one record; raises `InternalError` as `GroupFacts.take` does."""
         self.facts.take(record)
         if isinstance(record, Entries):

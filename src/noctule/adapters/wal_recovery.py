@@ -14,6 +14,8 @@ from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
 from noctule.adapters.wal_format import (
     SEGMENT_HEADER_BYTES,
     Entries,
+    Fact,
+    Forgotten,
     FrameHeader,
     Record,
     SegmentHeader,
@@ -41,7 +43,7 @@ class Segment:
     last_indexes: dict[int, int] = field(default_factory=dict)
 
 
-def follow(segments: Sequence[Segment], log: GroupFacts | GroupLog, record: Record) -> None:
+def follow(segments: Sequence[Segment], log: GroupFacts | GroupLog, record: Fact) -> None:
     """Take one record that stands in the newest segment, and keep each segment's `last_indexes` right.
 
     Raises `InternalError` as `GroupFacts.take` does.
@@ -56,6 +58,13 @@ def follow(segments: Sequence[Segment], log: GroupFacts | GroupLog, record: Reco
                     segment.last_indexes[group] = first_index - 1
         if record.entries:
             segments[-1].last_indexes[group] = first_index + len(record.entries) - 1
+
+
+def forget(segments: Sequence[Segment], groups: dict[int, GroupFacts] | dict[int, GroupLog], record: Forgotten) -> None:
+    """The group is no more, so no segment is kept for its sake. One that is not there is forgotten already."""
+    groups.pop(record.group, None)
+    for segment in segments:
+        segment.last_indexes.pop(record.group, None)
 
 
 class Recovery:
@@ -194,6 +203,9 @@ def _take_records(recovery: Recovery, path: Path, records: list[Record | Summary
     for record in records:
         if isinstance(record, Summary):
             raise _damaged(path, recovery.end, "there is a summary inside a segment")
+        if isinstance(record, Forgotten):
+            forget(recovery.segments, recovery.groups, record)
+            continue
         log = recovery.groups.get(record.group)
         if log is None:
             recovery.groups[record.group] = log = GroupLog(record.group)

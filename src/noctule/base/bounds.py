@@ -32,3 +32,12 @@ PARTITIONS_MAX = 16_384
 
 SCAN_COUNT_MAX = 10_000
 """The largest COUNT that SCAN honours in one call."""
+
+CONTROL_MESSAGE_BYTES_MAX = 4 * 1024 * 1024
+"""The largest request or answer between nodes over gRPC: a map of all partitions with room to spare."""
+
+CONTROL_CALLS_MAX = 256
+"""Calls that a node serves at once over gRPC, streams included; one more is told to try again."""
+
+SNAPSHOT_WINDOW_BYTES = 8 * 1024 * 1024
+"""Bytes of snapshots on their way to one node, waiting to be sent or to be acknowledged."""

@@ -20,6 +20,9 @@ Index = NewType("Index", int)
 Instant = NewType("Instant", float)
 """A point on one process' monotonic clock, in seconds. Never compared between processes."""
 
+END_OF_TIME = Instant(float("inf"))
+"""Later than every other instant: what is due then is never due."""
+
 WallMs = NewType("WallMs", int)
 """Milliseconds since 1970-01-01 UTC by the clock of whoever says so; may jump.
 

@@ -8,6 +8,12 @@ from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
+from noctule.core.meta.operations import Answer, Operation
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.picture import Plan
+from noctule.core.placement.risk import Risk
+from noctule.core.roster.loads import LoadBoard
+from noctule.node.watch import Watch
 
 
 class ReplySink(Protocol):
@@ -109,12 +115,52 @@ class NodePicture:
     """When a write is acknowledged: `quorum` or `leader`."""
 
 
+class Administration(Protocol):
+    """The door for whoever looks after a cluster; what each gives is told in administration.py."""
+
+    @property
+    def meta(self) -> MetaState:
+        """What *meta* says, as far as it is applied here; for reading only, until control goes back to the loop."""
+        ...
+
+    @property
+    def board(self) -> LoadBoard:
+        """What the leaders of all groups have told."""
+        ...
+
+    @property
+    def watch(self) -> Watch:
+        """Rung when either has changed."""
+        ...
+
+    def is_alive(self, node: int) -> bool:
+        """Whether this node's failure detector trusts that one."""
+        ...
+
+    def plan(self) -> Plan:
+        """Everything that would have to be moved for the cluster to be as it should."""
+        ...
+
+    def risk(self, node: int) -> Risk:
+        """What is lost, or hangs by a thread, when that node is taken out as it is."""
+        ...
+
+    async def operate(self, operation: Operation) -> Answer:
+        """Have *meta* do an operation. Raises `RequestError`, `UnavailableError`, or `OutcomeUnknownError`."""
+        ...
+
+
 class Node(Protocol):
     """One running node, for the HTTP server."""
 
     store: Store
     meta: Store
     """The same door onto the *meta* group, whose keys no client of the store can reach."""
+
+    @property
+    def cluster(self) -> Administration:
+        """The door for whoever looks after the cluster."""
+        ...
 
     def picture(self) -> NodePicture:
         """A fresh picture; costs microseconds for each group."""

@@ -15,7 +15,7 @@ import msgspec
 from noctule.base.bounds import PARTITIONS_MAX
 from noctule.base.errors import ConfigError
 from noctule.core.wire.frames import PROTOCOL_VERSION
-from noctule.node.settings import Setting, Voters, about, settings_of
+from noctule.node.settings import Labels, Setting, Voters, about, settings_of
 
 NODE_ID_MAX = 65_535
 WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]")
@@ -57,10 +57,53 @@ class ClusterConfig:
         metadata=about(
             "Into how many Raft groups the 16,384 slots are divided.",
             reason="Enough to spread leaders over a few nodes; each costs memory and a part of every batch.",
-            danger="Fixed when the cluster is first started.",
+            danger="Heeded when the cluster is first started; afterwards partitions split and merge.",
             low=1,
             high=PARTITIONS_MAX,
             flag="partitions",
+        ),
+    )
+    replication_factor: int = field(
+        default=3,
+        metadata=about(
+            "How many nodes hold a copy of each partition, as far as there are nodes.",
+            reason="Three copies bear the loss of one.",
+            danger="Heeded when the cluster is first started; later `noctule cluster set` changes it.",
+            low=1,
+            high=7,
+        ),
+    )
+    migrations_concurrent_max: int = field(
+        default=3,
+        metadata=about(
+            "How many partitions may be on their way to another node at a time.",
+            reason="Each takes a part of the disks and the network.",
+            danger="Heeded when the cluster is first started; later `noctule cluster set` changes it and the next two.",
+            low=1,
+            high=1_000,
+            flag="max_concurrent_migrations",
+        ),
+    )
+    migration_chunk_bytes: int = field(
+        default=1 << 20,
+        metadata=about(
+            "How much of a snapshot travels in one message.",
+            reason="Some milliseconds of a network.",
+            unit="bytes",
+            low=64 << 10,
+            high=8 << 20,
+            flag="migration_chunk_size",
+        ),
+    )
+    migration_timeout_s: float = field(
+        default=30.0,
+        metadata=about(
+            "A migration that gets no further for so long goes back.",
+            reason="Longer than any pause of a healthy node.",
+            unit="s",
+            low=1,
+            high=3_600,
+            flag="migration_timeout",
         ),
     )
     lease_ms: int = field(
@@ -91,10 +134,12 @@ class ClusterConfig:
     """Of the frames between nodes; belongs to the program and is no setting."""
 
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that differ when anything that must be equal differs.
+        """Sixteen hexadecimal digits that differ when anything that must be equal differs; empty on a node that joined.
 
         The addresses are left out: a node may reach a peer by another name than its neighbour does.
         """
+        if not self.voters:
+            return ""
         facts = [self.name, sorted(self.voters), self.partition_count, self.lease_ms, self.protocol]
         if self.durability != "quorum":  # An earlier release knows no other, and does not say so.
             facts.append(self.durability)
@@ -105,8 +150,6 @@ class ClusterConfig:
         found = _range_problems(self, CLUSTER_SETTINGS)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
             found.append(Problem("name", f"name {self.name!r} must be 1 to 64 letters, digits, dots, dashes, _"))
-        if not self.voters:
-            found.append(Problem("voters", "peers must name at least one node"))
         return found
 
 
@@ -163,6 +206,51 @@ class NodeConfig:
             unit="port",
             low=0,
             high=65_535,
+        ),
+    )
+    control_port: int = field(
+        default=7701,
+        metadata=about(
+            "Where nodes that join, and other nodes' calls, connect (gRPC); 0: the system chooses.",
+            reason="The first node of `noctule up`.",
+            unit="port",
+            low=0,
+            high=65_535,
+        ),
+    )
+    labels: Labels = field(
+        default_factory=dict,
+        metadata=about(
+            "Where the node is, as `zone=a,rack=r1,host=h7`: no two replicas of a partition are put into one host, "
+            "rack or zone while another has room. `host` is the advertised host when it is left out.",
+            reason="One machine needs none.",
+            danger="Two nodes on one machine with different hosts: its loss takes two replicas at once.",
+        ),
+    )
+    weight: float = field(
+        default=1.0,
+        metadata=about(
+            "The node's share of replicas beside the others'; 0 takes none.",
+            reason="Equal machines.",
+            low=0,
+            high=1_000,
+        ),
+    )
+    join: str = field(
+        default="",
+        metadata=about(
+            "Join the cluster of the node whose control port is at this `host:port`, with an id of its choice; "
+            "with a data folder that has joined it changes nothing.",
+            reason="Nodes that are named as peers from the first start need not join.",
+        ),
+    )
+    token: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            "What `noctule cluster token` of that cluster printed.",
+            reason="Nobody joins by accident.",
+            danger="Whoever has it can add a node that sees everything.",
         ),
     )
     advertise_host: str = field(
@@ -301,6 +389,7 @@ class NodeConfig:
             resp_port=0,
             http_port=0,
             peer_port=0,
+            control_port=0,
             snapshot_entries=20,
             segment_bytes_max=64 << 10,
             request_deadline_s=2.0,
@@ -310,13 +399,21 @@ class NodeConfig:
         """Everything that is wrong, the cluster's settings included; empty when a node can be started."""
         found = self.cluster.problems() + _range_problems(self, NODE_SETTINGS)
         voters = self.cluster.voters
+        if not voters and not self.join:
+            found.append(Problem("voters", "peers must name at least one node"))
+        if bool(self.join) != bool(self.token):
+            found.append(Problem("token", "join and token belong together: both are needed to join a cluster"))
+        if self.join and not self.peer_port:
+            found.append(
+                Problem("peer_port", "peer_port 0 cannot be told to the others before this node joins: name one")
+            )
         if voters and self.node_id not in voters:
             known = ", ".join(map(str, sorted(voters)))
             found.append(Problem("node_id", f"node_id {self.node_id} is none of the peers, which are {known}"))
-        ports = (self.resp_port, self.http_port, self.peer_port)
+        ports = (self.resp_port, self.http_port, self.peer_port, self.control_port)
         chosen = [port for port in ports if port]
         if len(set(chosen)) < len(chosen):
-            sentence = "resp_port {}, http_port {} and peer_port {} must differ".format(*ports)
+            sentence = "resp_port {}, http_port {}, peer_port {} and control_port {} must differ".format(*ports)
             found.append(Problem("http_port", sentence))
         if self.advertise_host in WILDCARD_HOSTS:
             sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"

@@ -72,7 +72,9 @@ def _build(values: Mapping[str, Any]) -> NodeConfig:
     own = {setting.field: values[setting.field] for setting in NODE_SETTINGS if setting.field in values}
     shared = {setting.field: values[setting.field] for setting in CLUSTER_SETTINGS if setting.field in values}
     alone = NodeConfig(cluster=ClusterConfig(), **own)
-    if "voters" not in shared:
+    if alone.join:
+        shared.setdefault("voters", {})
+    elif "voters" not in shared:
         shared["voters"] = {alone.node_id: f"{alone.advertise_host}:{alone.peer_port}"}
     elif "peer_port" not in own and alone.node_id in shared["voters"]:
         own["peer_port"] = int(shared["voters"][alone.node_id].rpartition(":")[2])

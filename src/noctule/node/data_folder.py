@@ -27,7 +27,7 @@ from noctule.node.config import NodeConfig
 
 log = logging.getLogger("noctule.node")
 
-FORMAT = 2
+FORMAT = 3
 
 OWNER_FILE = "node.json"
 PEERS_FILE = "peers.json"
@@ -62,11 +62,12 @@ class _Claim:
     node_id: int
     partition_count: int
     voters: list[int]
+    """Those of the first settings; none on a node that joined."""
 
 
 @dataclass(frozen=True)
 class Owner(_Claim):
-    """What `node.json` holds. All but the last two stay the same for as long as the folder is there."""
+    """What `node.json` holds. All but `directory` and `log_folder` stay the same for as long as the folder is there."""
 
     folder: int
     """Drawn when the folder was made. Peers remember it, and so notice when another takes its place."""
@@ -75,6 +76,8 @@ class Owner(_Claim):
     log_folder: str
     """Where the log of this directory is, from the data folder. Empty until the log is made, and nothing is promised
     before this is durable: so an empty one says that an empty log has lost nothing."""
+    lease_ms: int = 0
+    """Of a node that joined: what its cluster's settings said then."""
 
 
 class DataFolder:
@@ -183,7 +186,9 @@ def claim_data_folder(config: NodeConfig, chance: random.Random, files: FileSyst
     else:
         _check_empty(config, files)
         directory = _draw(chance) if config.rejoin else 0
-        owner = Owner(**asdict(_claim_of(config)), folder=_draw(chance), directory=directory, log_folder="")
+        lease_ms = 0 if config.cluster.voters else config.cluster.lease_ms
+        claim = asdict(_claim_of(config))
+        owner = Owner(**claim, folder=_draw(chance), directory=directory, log_folder="", lease_ms=lease_ms)
         write_json_atomically(config.data_dir / OWNER_FILE, owner, files)
     return DataFolder(config.data_dir, config.wal_dir, owner, files, chance)
 

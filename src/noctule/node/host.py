@@ -7,32 +7,41 @@ be asked.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from msgspec import structs
 
-from noctule.adapters.snapshots import SnapshotFiles
+from noctule.adapters.snapshots import SnapshotFiles, SnapshotWriter
 from noctule.adapters.transport import PeerTransport
-from noctule.adapters.wal_format import Record
+from noctule.adapters.wal_format import Forgotten, Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
 from noctule.base.errors import StorageError
 from noctule.base.ids import GroupId, Instant
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
+from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
-from noctule.core.replica.replica import Replica, join_snapshot, split_snapshot
+from noctule.core.replica.replica import Replica
+from noctule.core.roster import liveness
+from noctule.core.roster.liveness import Liveness
+from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
     Answered,
+    DigestTold,
     Envelope,
     Hello,
     encode_frame,
 )
 from noctule.node.recovery import records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
+from noctule.node.snapshot_shelf import SnapshotShelf
+from noctule.node.steward import Steward
 from noctule.node.switchboard import Switchboard
 
 log = logging.getLogger("noctule.node")
@@ -44,6 +53,8 @@ GATHER_PASSES = 2
 loses microseconds, a busy one makes 40% fewer frames and syncs (measured with 64 clients, one command at a time)."""
 TICK_S = 0.01
 """How often deadlines are looked at; elections and heartbeats are this exact."""
+WORK_S = 0.004
+"""How long a turn goes on with what replicas have put off. A slice that has begun is finished, a few ms more."""
 BALANCE_S = 1.0
 """How often leaders are moved to where they belong."""
 WAL_SEGMENTS_TARGET = 4
@@ -52,8 +63,12 @@ SNAPSHOTS_FOR_SPACE_MAX = 4
 """Groups asked at a time."""
 SETTLED_S = 3.0
 """A node must be connected for so long before leadership is given back to it."""
+CHUNKS_AT_A_TIME = 4
+"""Chunks of an own snapshot written in one go; in between the thread does what others wait for."""
 FRAME_BYTES_TARGET = 8 << 20
 """Messages for a peer are split into frames of about this size."""
+_HEARTBEAT = encode_frame([])
+"""Nothing to say but that this node is there."""
 
 
 class Host:
@@ -64,31 +79,40 @@ class Host:
         *,
         node_id: int,
         replicas: dict[GroupId, Replica],
-        preferred_leader: Callable[[GroupId], int],
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         snapshots: SnapshotFiles,
         clock: Clock,
     ) -> None:
         self.node_id = node_id
-        self.switchboard = Switchboard(node_id, replicas, self, router)
+        self.switchboard = Switchboard(node_id, replicas, self, router, partitions)
         self.router = self.switchboard.router
         self.carrier = Carrier(replicas, self.switchboard, self)
         self.failure = ""
         """Why this node no longer acknowledges anything; empty while all is well."""
         self.hellos: dict[int, Hello] = {}
         """What each peer last said of itself."""
-        self.heard_at: dict[int, Instant] = {}
+        self.digests: dict[GroupId, dict[int, DigestTold]] = {}
+        """Of each group led here that had one taken: what each replica told last."""
+        self.liveness = Liveness((), clock.now())
+        """Which of the other nodes seem alive."""
         self.elections_total = 0
         self.snapshots_total = 0
         self.batches_total = 0
         self.frames_total = 0
-        self._preferred_leader = preferred_leader
+        self._elected: list[tuple[GroupId, int]] = []
+        """The groups that this node was elected to lead in this turn, with their terms."""
+        self._not_admitted = {group for group, replica in replicas.items() if not replica.raft.is_admitted()}
         self._snapshots = snapshots
+        self._shelf = SnapshotShelf(snapshots)
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._wal: WalWriter
         self._transport: PeerTransport
+        self._steward: Steward
         self._records: list[Record] = []
+        self._forgotten: dict[int, list[GroupId]] = {}
+        """By the batch that makes it durable: whose snapshots are to be removed then."""
         self._batch_number = 0
         self._durable_number = 0
         self._turn_scheduled = False
@@ -98,11 +122,14 @@ class Host:
         self._balance_at = clock.now()
         self._balance_cursor = 0
         self._stopping = False
+        self._is_closed = False
+        """The disk takes nothing more, so no turn ends any more."""
 
-    def attach(self, wal: WalWriter, transport: PeerTransport) -> None:
-        """Give it its disk and its peers; both need to know the host first."""
+    def attach(self, wal: WalWriter, transport: PeerTransport, steward: Steward) -> None:
+        """Give it its disk, its peers and its steward; all need to know the host first."""
         self._wal = wal
         self._transport = transport
+        self._steward = steward
 
     def start(self) -> None:
         """Begin to keep time."""
@@ -115,19 +142,25 @@ class Host:
         if self._tick_timer is not None:
             self._tick_timer.cancel()
         self._snapshot_thread.shutdown(wait=True)
+        self._shelf.close()
+        self._is_closed = True
         await self._wal.close()
 
     async def _hand_over(self) -> None:
         """Give each group this node leads to a connected peer, so that nobody has to miss its leader first."""
         deadline = self._clock.now() + 1.0
         while self._clock.now() < deadline and not self.failure:
-            led = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
-            peers = [node for node in self._transport.peers if self._transport.is_connected(node)]
-            if not led or not peers:
+            heirs = {group: self._heirs(group) for group in self.carrier.leaders.led_by(self.node_id)}
+            if not any(heirs.values()):
                 return
-            for group in led:
-                self.take(group, raft.TransferLeadership(peers[group % len(peers)]))
+            for group, nodes in heirs.items():
+                if nodes:
+                    self.take(group, raft.TransferLeadership(nodes[group % len(nodes)]))
             await asyncio.sleep(TICK_S)  # Until the transfers are through or the deadline passes.
+
+    def _heirs(self, group: GroupId) -> list[int]:
+        voters = self.carrier.replicas[group].raft.log.membership.voters
+        return [node for node in voters if self._transport.is_connected(node)]
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -145,17 +178,36 @@ class Host:
 
     def _turn(self) -> None:
         self._turn_scheduled = False
+        if self._is_closed:
+            return
         if self.failure:
             self.router.tick()
             return
         try:
+            self._work()
             self.router.flush()
             self.carrier.end_turn(self._clock.now(), self._clock.wall_ms())
+            if self._records:
+                self.flush()  # Of replicas that came or went, which asked for nothing themselves.
         except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return
         for node, envelopes in self.switchboard.take_outgoing().items():
             self._send_frames(node, envelopes)
+        if self._elected:
+            elected, self._elected = self._elected, []
+            group, term = elected[0]
+            log.info("leader_elected", extra={"fields": {"group": group, "term": term, "groups": len(elected)}})
+
+    def _work(self) -> None:
+        """Spend a while on what the replicas have put off; what is left has another turn."""
+        if not self.carrier.has_work():
+            return
+        until = self._clock.now() + WORK_S
+        while self.carrier.has_work() and (now := self._clock.now()) < until:
+            self.carrier.work(now)
+        if self.carrier.has_work():
+            self.schedule_turn()
 
     def _send_frames(self, node: int, envelopes: list[Envelope]) -> None:
         frame = encode_frame(envelopes)
@@ -170,6 +222,7 @@ class Host:
             frame = encode_frame([_without_results(envelopes[0])])
         self._transport.send(node, frame)
         self.frames_total += 1
+        self._live(liveness.FrameSent(node))
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -177,6 +230,8 @@ class Host:
         """Hand an event to a replica, and end the turn soon."""
         if self.failure:
             return
+        if group not in self.carrier.replicas:
+            return  # Removed, and this was on its way.
         if isinstance(event, Submit) and self._wal.is_overloaded:
             self.switchboard.answer(group, Refuse(event.sender, event.origin, True, event.sequence))
         else:
@@ -186,27 +241,81 @@ class Host:
                 self._fail(error)
         self.schedule_turn()
 
+    def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
+        """Take a replica in; `records` are durable before anything that it promises."""
+        self._records.extend(records)
+        self.carrier.add(replica)
+        self.schedule_turn()
+
+    def remove_replica(self, group: GroupId) -> None:
+        """Forget a replica and what is on disk of it.
+
+        First the log: a snapshot of a group that the log does not know is removed at the next start, a log without its
+        snapshot would be taken for damage.
+        """
+        replica = self.carrier.replicas[group]
+        self.carrier.remove(group)
+        self.switchboard.replica_removed(group, replica)
+        self.digests.pop(group, None)
+        self._records.append(Forgotten(group))
+        self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
+        self.schedule_turn()
+
+    def _carry_on(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:  # as in _turn
+            self._fail(error)
+
     def is_connected(self, node: int) -> bool:
         """Whether frames to that node leave."""
         return self._transport.is_connected(node)
+
+    def is_trusted(self, node: int) -> bool:
+        """Whether the node is there and answers, as far as this one can tell."""
+        return self._transport.is_connected(node) and not self.liveness.suspects(node)
 
     def wall_ms(self) -> int:
         """The wall clock."""
         return self._clock.wall_ms()
 
+    def now(self) -> Instant:
+        """The clock of this process."""
+        return self._clock.now()
+
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
         self.elections_total += 1
-        log.info("leader_elected", extra={"fields": {"group": group, "term": term}})
+        self._elected.append((group, term))
+
+    def groups_not_admitted(self) -> list[GroupId]:
+        """The groups that do not count on this node as they did before, since it lost what it had on disk."""
+        return sorted(self._not_admitted & self.carrier.replicas.keys())
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
         if isinstance(change, raft.MembershipRefused):
             log.warning("membership_refused", extra={"fields": {"group": group, "reason": change.reason}})
-        elif change.committed:
+            return
+        is_admitted = self.carrier.replicas[group].raft.is_admitted()
+        (self._not_admitted.discard if is_admitted else self._not_admitted.add)(group)
+        if change.committed:
             now = change.membership
             fields = {"group": group, "voters": now.voters, "outgoing": now.outgoing, "learners": now.learners}
             log.info("membership_changed", extra={"fields": fields})
+
+    def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
+        """A replica of a group led here has digested its state, as of an index that all replicas share."""
+        if group in self.carrier.replicas:
+            self.digests.setdefault(group, {})[sender] = digest
+
+    def load_told(self, sender: int, report: LoadReport) -> None:
+        """A node tells what it leads."""
+        self._steward.board.take(sender, report, self._clock.now())
+
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """By the peers' frames, as all else."""
+        self.switchboard.put(to, group, message)
 
     # Time ------------------------------------------------------------------------------------------------------------
 
@@ -215,21 +324,26 @@ class Host:
             self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         now = self._clock.now()
         if not self.failure:
-            for group, replica in self.carrier.replicas.items():
-                if replica.next_deadline() <= now:
-                    self.take(group, raft.Tick())
+            self._carry_on(lambda: self._tick_groups(now))
+            self._carry_on(lambda: self._steward.tick(now))
             if now >= self._balance_at and not self._stopping:
                 self._balance_at = Instant(now + BALANCE_S)
                 self._balance(now)
                 self._free_segments()
         self.router.tick()
 
+    def _tick_groups(self, now: Instant) -> None:
+        if self.carrier.tick(now):
+            self.schedule_turn()
+        if now >= self.liveness.next_deadline():
+            self._live(liveness.Tick())
+
     def _balance(self, now: Instant) -> None:
         """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
-        groups = [group for group, replica in self.carrier.replicas.items() if replica.raft.is_leader()]
+        groups = self.carrier.leaders.led_by(self.node_id)
         for offset in range(len(groups)):
             group = groups[(self._balance_cursor + offset) % len(groups)]
-            target = self._preferred_leader(group)
+            target = self._steward.preferred_leader(group)
             since = self._connected_since.get(target)
             if target == self.node_id or since is None or now - since < SETTLED_S:
                 continue
@@ -262,6 +376,9 @@ class Host:
         self._durable_number = number
         if self.failure:
             return
+        while self._forgotten and (first := next(iter(self._forgotten))) <= number:
+            for group in self._forgotten.pop(first):
+                self._remove_snapshots(group)
         try:
             self.carrier.durable(number, self._clock.now())
         except Exception as error:  # as in _turn
@@ -275,9 +392,11 @@ class Host:
     # From peers ------------------------------------------------------------------------------------------------------
 
     def frame_received(self, sender: int, envelopes: list[Envelope]) -> None:
-        """A frame came; nothing is learnt from it once this node has failed."""
-        self.heard_at[sender] = self._clock.now()
-        if not self.failure:
+        """A frame came; nothing is learnt from it once this node has failed. An empty one is a heartbeat."""
+        if self.failure:
+            return
+        self._live(liveness.FrameHeard(sender))
+        if envelopes:
             self.switchboard.receive(sender, envelopes)
             self.schedule_turn()
 
@@ -285,13 +404,37 @@ class Host:
         """Frames to this peer leave now."""
         self.hellos[hello.node_id] = hello
         self._connected_since[hello.node_id] = self._clock.now()
+        self._steward.peer_connected(hello)
+        self._live(liveness.Connected(hello.node_id, hello.incarnation))
 
     def peer_disconnected(self, node: int) -> None:
         """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
         self._connected_since.pop(node, None)
-        for group in self.carrier.replicas:
-            self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self._live(liveness.Disconnected(node))
+        self.switchboard.peer_lost(node)
+
+    def peers_changed(self, nodes: Collection[int]) -> None:
+        """These are the other nodes from now on."""
+        self._live(liveness.PeersChanged(tuple(nodes)))
+
+    def _live(self, event: liveness.Event) -> None:
+        if self.failure:
+            return
+        now = self._clock.now()
+        for effect in self.liveness.handle(event, now):
+            node = effect.node
+            match effect:
+                case liveness.SendHeartbeat():
+                    if self._transport.is_connected(node):
+                        self._transport.send(node, _HEARTBEAT)
+                case liveness.Suspected():
+                    log.warning("peer_suspected", extra={"fields": {"peer": node}})
+                    self._carry_on(partial(self.carrier.suspect, node, now))
+                    self.schedule_turn()
+                case liveness.Trusted():
+                    log.info("peer_trusted", extra={"fields": {"peer": node}})
+                    self._carry_on(partial(self.carrier.trust, node, now))
+                    self.schedule_turn()
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
@@ -311,34 +454,72 @@ class Host:
         return self._batch_number
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
+        """In the snapshot thread, a few chunks at a time."""
+        writer: SnapshotWriter | None = None
+
+        def write_some() -> bool:
+            nonlocal writer
+            if writer is None:
+                writer = self._snapshots.begin(group, snapshot.index, snapshot.term)
+            try:
+                for _ in range(CHUNKS_AT_A_TIME):
+                    chunk = next(snapshot.chunks, None)
+                    if chunk is None:
+                        writer.finish()
+                        return True
+                    writer.append(chunk)
+            except BaseException:
+                writer.close()
+                raise
+            return False
+
+        def go_on(is_done: bool) -> None:
+            if is_done:
+                self._saved(group, raft.SnapshotSaved(snapshot.index, snapshot.term))
+            elif not self._stopping:
+                self._in_snapshot_thread(write_some, go_on)
+            elif writer is not None:
+                writer.close()
+
+        self._in_snapshot_thread(write_some, go_on)
+
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
         """In the snapshot thread."""
-        self._save(group, snapshot.index, snapshot.term, lambda: snapshot.chunks)
+        self._in_snapshot_thread(lambda: self._shelf.save_chunk(group, chunk), lambda event: self._saved(group, event))
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
-        """In the snapshot thread."""
-        self._save(group, snapshot.index, snapshot.term, lambda: split_snapshot(snapshot.data))
-
-    def _save(self, group: GroupId, index: int, term: int, chunks: Callable[[], object]) -> None:
-        def work() -> None:
-            self._snapshots.write(group, index, term, chunks())  # type: ignore[arg-type]
-
-        def done() -> None:
+    def _saved(self, group: GroupId, event: raft.ChunkSaved | raft.SnapshotSaved) -> None:
+        if isinstance(event, raft.SnapshotSaved):
             self.snapshots_total += 1
-            log.info("snapshot_saved", extra={"fields": {"group": group, "index": index}})
-            self.take(group, raft.SnapshotSaved(index, term))
+            log.info("snapshot_saved", extra={"fields": {"group": group, "index": event.index}})
+        self.take(group, event)
 
-        self._in_snapshot_thread(work, lambda _: done())
-
-    def load_snapshot(self, group: GroupId) -> None:
+    def drop_chunks(self, group: GroupId) -> None:
         """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.drop_chunks(group), lambda _: None)
 
-        def work() -> raft.SnapshotLoaded:
-            snapshot = self._snapshots.read(group)
-            if snapshot is None:
-                return raft.SnapshotLoaded(0, 0, None)
-            return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
+    def open_snapshot(self, group: GroupId) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.open(group), lambda event: self.take(group, event))
 
-        self._in_snapshot_thread(work, lambda loaded: self.take(group, loaded))
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.load_chunk(group, wanted), lambda event: self.take(group, event))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """In the snapshot thread."""
+        self._in_snapshot_thread(lambda: self._shelf.keep(group, kept.indexes), lambda _: None)
+
+    def _remove_snapshots(self, group: GroupId) -> None:
+        def work() -> None:
+            if group not in self.carrier.replicas:  # Else another replica of it has come, and these may be its own.
+                self._shelf.forget(group)
+                self._snapshots.remove_all(group)
+
+        self._in_snapshot_thread(work, lambda _: None)
+
+    def in_disk_thread(self, work: Callable[[], None]) -> None:
+        """Do something with the data folder that must not hold up the loop, after what waits already."""
+        self._in_snapshot_thread(work, lambda _: None)
 
     def _in_snapshot_thread(self, work: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
         def back(result: _Result | None, error: BaseException | None) -> None:
@@ -357,7 +538,8 @@ class Host:
             else:
                 self._loop.call_soon_threadsafe(back, result, None)
 
-        self._snapshot_thread.submit(run)
+        if not self._stopping:
+            self._snapshot_thread.submit(run)
 
 
 def _without_results(envelope: Envelope) -> Envelope:

@@ -17,10 +17,12 @@ from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import Partition
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import Membership
+from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.durability import Durability
@@ -39,6 +41,7 @@ class ReplicaSettings:
 
     node_id: int
     voters: tuple[int, ...]
+    """Who votes in the fixed groups until their logs say otherwise; nobody on a node that joined a cluster."""
     raft: RaftConfig
     policy: SnapshotPolicy
     first_timeout_s: float
@@ -49,9 +52,13 @@ class ReplicaSettings:
     """Under which the node came back after it had lost what it had promised; 0 if it never did."""
 
 
+FIRST_TERM = 1
+"""Of the entry that every replica of a new group begins with; nobody leads in it."""
+
+
 def preferred_leader(group: GroupId, voters: tuple[int, ...]) -> int:
-    """The voter that leads the group while all is well: groups take turns, so leaders are spread evenly."""
-    return voters[group % len(voters)]
+    """The voter that leads the group while nothing else is wished: groups take turns; 0 when nobody votes."""
+    return voters[group % len(voters)] if voters else 0
 
 
 def records_of(group: GroupId, persist: Persist) -> list[Record]:
@@ -66,6 +73,24 @@ def records_of(group: GroupId, persist: Persist) -> list[Record]:
     return records
 
 
+def make_replica(
+    partition: Partition, settings: ReplicaSettings, now: Instant, chance: random.Random
+) -> tuple[Replica, list[Record]]:
+    """A replica of a partition that has none here, and what must be in the log before anything else of it.
+
+    In a new group it begins as all of its first voters do: with entries that say who they are, as if they had been
+    agreed on. In one that has changed since, it knows nobody, and the group will tell it who belongs.
+    """
+    group, initial = GroupId(partition.id), partition.initial
+    log, hard_state = RaftLog(), HardState()
+    records: list[Record] = []
+    if initial:
+        entry = Entry(FIRST_TERM, encode_membership(Membership(voters=tuple(sorted(initial)))))
+        log, hard_state = RaftLog(entries=[entry]), HardState(FIRST_TERM)
+        records = [HardStateRecord(group, FIRST_TERM, 0, 0), Entries(group, 1, [entry])]
+    return _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0), records
+
+
 def recover_or_return(
     folder: DataFolder,
     identity: WalIdentity,
@@ -78,6 +103,8 @@ def recover_or_return(
     on_damage: Callable[[DamagedLogError, int], None],
 ) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
     """`recover_replicas` as the folder's directory, or as another one without what is damaged.
+
+    `groups` are the fixed ones, which every node has from its first start.
 
     The order of steps is what makes each of them safe to be the last before a crash: another directory is durable
     before anything is set aside, and the log is open before anything may be promised. `on_damage` is told of the damage
@@ -96,7 +123,7 @@ def recover_or_return(
         folder.change_directory()
         on_damage(damage, folder.directory)
     _set_log_aside(folder)
-    _set_snapshots_aside(folder, groups)
+    _set_snapshots_aside(folder)
     return _recover(folder, identity, groups, settings, segment_bytes_max, now, chance)
 
 
@@ -135,11 +162,11 @@ def _set_log_aside(folder: DataFolder) -> None:
     _set_aside(folder.log_path, [name for name in names if parse_segment_name(name) is not None], folder.files)
 
 
-def _set_snapshots_aside(folder: DataFolder, groups: Iterable[GroupId]) -> None:
+def _set_snapshots_aside(folder: DataFolder) -> None:
     """Those that are damaged: an intact one spares the leader from sending it, and promises nothing by itself."""
     snapshots = SnapshotFiles(folder.path / SNAPSHOTS, files=folder.files)
     damaged = []
-    for group in groups:
+    for group in sorted(snapshots.groups()):
         for index in reversed(snapshots.indexes(group)):
             try:
                 snapshots.read(group, index=index)
@@ -179,6 +206,8 @@ def recover_replicas(
 ) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
     """The node's log, its snapshot files, and a replica of each group with what they held; on `files`, else the disk.
 
+    Of the `groups`, the fixed ones, there is a replica in any case. In a log that has begun, a group that is not
+    mentioned has no replica here any more, or none that has promised anything: a snapshot of it is removed.
     Raises `DamagedLogError` when something is damaged: the node must then not take part with it. Raises `StorageError`
     when the disk fails, `ConfigError` when the directories belong to another cluster or node.
     """
@@ -186,12 +215,19 @@ def recover_replicas(
     wal, recovered = Wal.open(wal_directory, identity, segment_bytes_max=segment_bytes_max, files=files, chance=salts)
     try:
         snapshots = SnapshotFiles(directory / SNAPSHOTS, files=files)
+        fixed = list(groups)
+        with_snapshot = snapshots.groups()
+        if recovered:
+            for gone in with_snapshot - recovered.keys() - set(fixed):
+                snapshots.remove_all(gone)
+                with_snapshot.discard(gone)
         replicas: dict[GroupId, Replica] = {}
         marks: list[Record] = []
-        for group in groups:
-            found = snapshots.read(group)
+        for group in sorted({*fixed, *map(GroupId, with_snapshot), *map(GroupId, recovered)}):
+            found = snapshots.read(group) if group in with_snapshot else None
             snapshot = (found.index, found.term, found.chunks) if found is not None else None
-            replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance)
+            voters = settings.voters if group in fixed else ()
+            replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance, voters)
             replicas[group] = replica
             if mark is not None:
                 if replica.raft.term != (recovered[group].term if group in recovered else 0):
@@ -213,14 +249,15 @@ def meet(
     settings: ReplicaSettings,
     now: Instant,
     chance: random.Random,
+    voters: Sequence[int] = (),
 ) -> tuple[Replica, SnapshotMark | None]:
     """A replica from its log and its newest snapshot (index, term, chunks), and the mark that the log still lacks.
 
+    `voters` are those who vote until the snapshot, or the log behind it, says otherwise.
     The mark must be durable before the replica takes part. Raises `DamagedLogError` when log and snapshot do not
     meet, `StorageError` when the snapshot is none that this release can read.
     """
-    # The settings know the first voters only. What came later is in the snapshot, and in the log behind it.
-    membership = Membership(voters=tuple(sorted(settings.voters)))
+    membership = Membership(voters=tuple(sorted(voters)))
     covered = covered_term = 0
     if snapshot is not None:
         covered, covered_term, chunks = snapshot
@@ -245,27 +282,36 @@ def meet(
             # The snapshot's own term was heard of in the same turn and did not reach the disk. Nothing was promised
             # in it then, for a vote leaves only when it is durable.
             hard_state = HardState(covered_term)
-    is_preferred = preferred_leader(group, settings.voters) == settings.node_id
-    consensus = RaftNode(
-        node_id=settings.node_id,
-        config=settings.raft,
-        chance=random.Random(chance.getrandbits(64)),
-        now=now,
-        hard_state=hard_state,
-        log=log,
-        applied=covered,
-        directory=settings.directory,
-        first_timeout_s=settings.first_timeout_s if is_preferred else None,
-    )
-    replica = Replica(
-        group,
-        consensus,
-        settings.policy,
-        random.Random(chance.getrandbits(64)),
-        # What *meta* decides cannot be taken back.
-        settings.durability if group != META_GROUP else Durability.QUORUM,
-    )
+    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=covered)
     if snapshot is not None:
         replica.load_state(snapshot[2])
         replica.snapshot_restored(covered)
     return replica, mark
+
+
+def _replica(
+    group: GroupId,
+    settings: ReplicaSettings,
+    now: Instant,
+    chance: random.Random,
+    *,
+    hard_state: HardState,
+    log: RaftLog,
+    applied: int,
+) -> Replica:
+    is_preferred = preferred_leader(group, log.membership.voters) == settings.node_id
+    consensus = RaftNode(
+        node_id=settings.node_id,
+        config=settings.raft,
+        chance=chance,
+        now=now,
+        hard_state=hard_state,
+        log=log,
+        applied=applied,
+        directory=settings.directory,
+        first_timeout_s=settings.first_timeout_s if is_preferred else None,
+    )
+    keyspace = MetaState() if group == META_GROUP else None
+    # What *meta* decides cannot be taken back.
+    durability = settings.durability if group != META_GROUP else Durability.QUORUM
+    return Replica(group, consensus, settings.policy, chance, keyspace, durability)

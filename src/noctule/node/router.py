@@ -5,22 +5,29 @@ one query of reads; a lane opens a session before its first batch, and a batch k
 so it may be sent again to any leader and is still applied once (`core.replica.client_sessions`). Whoever waits too
 long is told whether anything may have happened: a batch takes effect only through the leader of a term that it was
 sent to, so it is sure not to once all of those have disclaimed it (`events.Refuse`).
+
+The map of partitions changes meanwhile. What a partition answers with `MOVED` did not happen and goes on to the
+partition that has the slot by the map; the order of a connection's commands on one key holds (`node.detours`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.keyspace.commands import CommandSpec, Scope, check_command
+from noctule.core.keyspace.commands import CommandSpec, Scope, check_command, find_command, unknown_command
 from noctule.core.keyspace.fan_out import fan_out
 from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.placement.slots import key_slot
+from noctule.core.keyspace.reply import MOVED, Failure, Reply
+from noctule.core.keyspace.within import slots_of, unwrapped
+from noctule.core.placement.partition_map import PartitionMap
+from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node.api import ReplySink, Store
 from noctule.node.conversation import Conversation
+from noctule.node.detours import Detours
+from noctule.node.lanes import Command, Flight, Gather, Lane
 
 COMMANDS_WAITING_MAX = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
@@ -33,11 +40,15 @@ ANSWER_TIMEOUT_S = 2.0
 """A request without an answer for so long is sent again: it, or its answer, was dropped on the way."""
 SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
 """A lane that has written nothing for so long opens another session, well before the group forgets this one."""
+LANE_IDLE_S_MAX = 600.0
+"""A lane that has been empty for so long, and has no session that would still be used, is forgotten."""
+GONE_S_MAX = 2.0
+"""What was sent to a partition before it was merged into another is awaited for so long; then its fate is unknown."""
+MOVED_RETRY_S = 0.05
+"""Between an answer that a slot is elsewhere and asking again where the map has it, unless the map changes."""
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")
 _NO_LEADER = Failure(b"CLUSTERDOWN no leader for this partition was found in time; nothing was applied")
-_NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN")
-_PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
 ANSWER_TOO_LARGE = Failure(
     b"TOOLARGE the answer is over the 64 MiB that go from node to node; the command was carried out"
 )
@@ -70,155 +81,36 @@ class Dispatch(Protocol):
         """See to it that `Router.flush` is called soon."""
 
 
-class _Command:
-    """One command on its way, and whom to tell."""
-
-    __slots__ = ("args", "conversation", "deadline", "lease", "logged", "sink")
-
-    def __init__(
-        self,
-        args: list[bytes],
-        sink: ReplySink,
-        conversation: Conversation | None,
-        *,
-        logged: bool,
-        lease: bool = False,
-    ) -> None:
-        self.args = args
-        self.lease = lease
-        """Of a read: whether the leader's lease will do."""
-        self.sink = sink
-        self.conversation = conversation
-        self.logged = logged
-        self.deadline = 0.0
-        """While it waits to be sent; once it is in a flight, that has its own."""
-
-    def finish(self, reply: Reply) -> None:
-        self.sink.deliver(reply)
-        if self.conversation is not None:
-            self.conversation.finished(logged=self.logged)
-
-
-class _Gather:
-    """The sink of a command that went to several partitions."""
-
-    __slots__ = ("_command", "_left", "_merge", "_replies")
-
-    def __init__(self, command: _Command, count: int, merge: Callable[[list[Reply]], Reply]) -> None:
-        self._command = command
-        self._left = count
-        self._merge = merge
-        self._replies: list[Reply] = [None] * count
-
-    def part(self, number: int) -> "_Part":
-        return _Part(self, number)
-
-    def deliver_part(self, number: int, reply: Reply) -> None:
-        self._replies[number] = reply
-        self._left -= 1
-        if not self._left:
-            self._command.finish(_PARTLY if self._is_partial() else self._merge(self._replies))
-
-    def _is_partial(self) -> bool:
-        """Whether a write says "nothing was applied" in some partitions and not in all."""
-        failures = [reply.text for reply in self._replies if isinstance(reply, Failure)]
-        undone = sum(text.startswith(_NOTHING_APPLIED) for text in failures)
-        return self._command.logged and 0 < undone < len(self._replies)
-
-
-class _Part:
-    __slots__ = ("_gather", "_number")
-
-    def __init__(self, gather: _Gather, number: int) -> None:
-        self._gather = gather
-        self._number = number
-
-    def deliver(self, reply: Reply) -> None:
-        self._gather.deliver_part(self._number, reply)
-
-
-class _Flight:
-    """A batch or a query that has a number and no answer yet."""
-
-    __slots__ = ("batch", "commands", "deadline", "number", "sent_at", "sent_to", "terms")
-
-    def __init__(self, number: int, commands: list[_Command], batch: bytes, deadline: float) -> None:
-        self.number = number
-        self.commands = commands
-        self.batch = batch
-        self.deadline = deadline
-        self.sent_to = 0
-        self.sent_at = 0.0
-        self.terms: set[int] = set()
-        """Those to whose leaders the batch was sent, and who have not disclaimed it; empty: it did not happen, and
-        does not unless it is sent again."""
-
-
-class _Lane:
-    """What this node's clients want of one group."""
-
-    __slots__ = (
-        "flights",
-        "group",
-        "has_session",
-        "next_number",
-        "next_sequence",
-        "open_reads",
-        "open_writes",
-        "origin",
-        "queries",
-        "reader",
-        "retry_at",
-        "session_used_at",
-    )
-
-    def __init__(self, group: GroupId, reader: int) -> None:
-        self.group = group
-        self.reader = reader
-        """By which answers to queries of this life of the node are known."""
-        self.session_used_at = 0.0
-        """When the newest batch, or the opening, was made: by the stamps the session is used later than this."""
-        self.leave_session()
-        self.next_number = 1
-        self.open_writes: list[_Command] = []
-        self.open_reads: list[_Command] = []
-        self.queries: dict[int, _Flight] = {}
-        self.retry_at: float | None = None
-
-    def leave_session(self, origin: int = 0) -> None:
-        """Without a session there is nothing but an opening on its way, and `origin` is what that was drawn."""
-        self.has_session = False
-        self.origin = origin
-        self.flights: dict[int, _Flight] = {}
-
-    def begin_session(self, origin: int) -> None:
-        self.has_session = True
-        self.origin = origin
-        self.next_sequence = 1
-
-
 class Router:
     """All lanes of one node; a `Store` for the keyspace, and `meta` for the *meta* group."""
 
     def __init__(
         self,
         *,
-        slot_table: Sequence[GroupId],
+        partitions: PartitionMap,
         dispatch: Dispatch,
         new_origin: Callable[[], int],
         now: Callable[[], Instant],
         request_deadline_s: float,
         site: bytes = b"noctule",
     ) -> None:
-        self._slot_table = slot_table
+        self._partitions = partitions
+        self._slot_table = list(partitions.slot_table)
+        """As of the last `map_changed`: the map changes in place, and what is on its way is to follow at once."""
         self._dispatch = dispatch
         self._new_origin = new_origin
         self._now = now
         self._deadline_s = request_deadline_s
         self._site = site
-        groups = [META_GROUP, *sorted(set(slot_table))]
-        self._lanes = {group: _Lane(group, new_origin()) for group in groups}
-        self._touched: dict[GroupId, _Lane] = {}
+        self._lanes: dict[GroupId, Lane] = {}
+        """Of the groups that were wanted lately."""
+        self._open: dict[GroupId, Lane] = {}
+        """Those in which something waits or is on its way, and some that were emptied since the last tick."""
+        self._touched: dict[GroupId, Lane] = {}
+        """Those with something to send at the end of this turn."""
+        self._detours = Detours()
+        self._detours_due: float | None = None
+        self._sweep_at = 0.0
         self._waiting = 0
         self._stopped: Failure | None = None
         self.commands_total = 0
@@ -254,7 +146,7 @@ class Router:
         conversation: Conversation | None = None,
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
-        command = _Command(args, sink, conversation, logged=logged, lease=lease)
+        command = Command(args, sink, conversation, logged=logged, lease=lease)
         if spec.scope is Scope.KEY and spec.last_key == spec.first_key:
             self._enter(self._slot_table[key_slot(args[spec.first_key])], command)
             return
@@ -266,9 +158,9 @@ class Router:
         if isinstance(spread, Failure):
             command.finish(spread)
             return
-        gather = _Gather(command, len(spread.parts), spread.merge)
+        gather = Gather(command, len(spread.parts), spread.merge)
         for number, (group, part) in enumerate(spread.parts):
-            self._enter(GroupId(group), _Command(part, gather.part(number), None, logged=logged, lease=lease))
+            self._enter(group, Command(part, gather.part(number), None, logged=logged, lease=lease))
 
     def _with_site(self, spec: CommandSpec, args: list[bytes]) -> list[bytes]:
         """Declaring a bucket names the site under which it changes here: known before it is logged, so that every
@@ -283,11 +175,11 @@ class Router:
             spread = fan_out(spec, args, self._slot_table)
             if isinstance(spread, Failure):
                 return False
-            parts, merge = [(GroupId(group), part) for group, part in spread.parts], spread.merge
+            parts, merge = spread.parts, spread.merge
         replies: list[Reply] = []
         for group, part in parts:
-            reply = self._dispatch.read_local(group, part)
-            if isinstance(reply, ReadOutcome):
+            reply = self._dispatch.read_local(group, part) if group else ReadOutcome.MUST_LOG
+            if isinstance(reply, ReadOutcome) or reply is MOVED:
                 return False
             replies.append(reply)
         sink.deliver(merge(replies) if merge is not None else replies[0])
@@ -298,41 +190,171 @@ class Router:
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        else:
-            self._enter(META_GROUP, _Command(args, sink, None, logged=spec.is_write))
+            return
+        command = Command(args, sink, None, logged=spec.is_write)
+        if self._accept(command):
+            self._place(META_GROUP, command)
+
+    def operate(self, args: list[bytes], sink: ReplySink) -> None:
+        """Have *meta* do an operation (`core.meta.operations`), which no client of the keyspace can ask for."""
+        command = Command(args, sink, None, logged=True)
+        if self._accept(command):
+            self._place(META_GROUP, command)
 
     def stop(self, reason: str) -> None:
         """Answer whatever waits and whatever comes at once, with the reason: this node can do nothing more for it."""
         self._stopped = Failure(
             f"CLUSTERDOWN this node has stopped ({reason}); nothing was applied, ask another node".encode()
         )
-        for lane in self._lanes.values():
+        for lane in list(self._open.values()):
             for flight in [*lane.flights.values(), *lane.queries.values()]:
                 self._give_up(flight.commands, _UNKNOWN if flight.terms else self._stopped)
             lane.flights.clear()
             lane.queries.clear()
             waiting, lane.open_writes, lane.open_reads = [*lane.open_writes, *lane.open_reads], [], []
             self._give_up(waiting, self._stopped)
+        self._give_up(self._detours.clear(), self._stopped)
 
-    def _enter(self, group: GroupId, command: _Command) -> None:
+    def _enter(self, group: GroupId, command: Command) -> None:
+        """A new command, which belongs to that group, or to none so far if it is 0."""
+        if not self._accept(command):
+            return
+        blocked = self._detours.blocked
+        if group and not (blocked and command.logged and not blocked.isdisjoint(slots_of(command.args))):
+            self._place(group, command)
+        else:
+            self._detours.add([command])
+
+    def _accept(self, command: Command) -> bool:
+        """Count it in; or answer it."""
         if self._stopped is not None:
             command.finish(self._stopped)
-            return
+            return False
         if self._waiting >= COMMANDS_WAITING_MAX:
             command.finish(_OVERLOADED)
-            return
+            return False
         self._waiting += 1
         self.commands_total += 1
+        command.number = self.commands_total
         command.deadline = self._now() + self._deadline_s
-        lane = self._lanes[group]
-        (lane.open_writes if command.logged else lane.open_reads).append(command)
-        self._touch(lane)
+        return True
 
-    def _touch(self, lane: _Lane) -> None:
+    def _place(self, group: GroupId, command: Command) -> None:
+        lane = self._lanes.get(group)
+        if lane is None:
+            lane = self._lanes[group] = Lane(group, self._new_origin())
+        (lane.open_writes if command.logged else lane.open_reads).append(command)
+        if group not in self._touched:
+            self._touch(lane)
+
+    def _touch(self, lane: Lane) -> None:
         """The lane has something to send at the end of this turn."""
         if not self._touched:
             self._dispatch.schedule_turn()
-        self._touched[lane.group] = lane
+        self._touched[lane.group] = self._open[lane.group] = lane
+
+    # The map ---------------------------------------------------------------------------------------------------------
+
+    def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
+        """Follow the map, in which these partitions have changed, come or gone.
+
+        What waits for a partition that has lost its slot goes to the one that has it; what may have been carried out
+        by the former is resolved first.
+        """
+        lost: dict[GroupId, set[int]] = {}
+        if self._slot_table != self._partitions.slot_table:
+            for slot, group in enumerate(self._partitions.slot_table):
+                before = self._slot_table[slot]
+                if before != group:
+                    lost.setdefault(before, set()).add(slot)
+                    self._slot_table[slot] = group
+        for group, slots in lost.items():
+            if group in self._lanes and group:
+                self._withdraw(self._lanes[group], slots)
+        for group in changed_groups:
+            lane = self._lanes.get(group)
+            if lane is not None and group not in self._partitions.partitions:
+                lane.gone_at = self._now()
+                self._empty(lane)
+        self._detours.hurry()
+        self._admit()
+
+    def _withdraw(self, lane: Lane, slots: set[int]) -> None:
+        """Take logged commands about these slots, which the lane's partition has lost, out of it."""
+        for flight in lane.flights.values():
+            if any(not slots.isdisjoint(slots_of(command.args)) for command in flight.commands):
+                self._detours.unsettle(flight)
+        self._detours.blocked |= slots  # Until `_admit` finds better.
+        self._detain_open(lane)
+
+    def _detain_open(self, lane: Lane) -> None:
+        """Have the open writes on blocked slots, and what stands behind those, wait for their turn."""
+        blocked, staying = self._detours.blocked, []
+        for command in lane.open_writes:
+            if blocked.isdisjoint(slots_of(command.args)):
+                staying.append(command)
+            else:
+                self._detours.add([command])
+        lane.open_writes = staying
+
+    def _empty(self, lane: Lane) -> None:
+        """Its partition is no more: only batches that may have been applied stay, for a late answer."""
+        reads = [command for query in lane.queries.values() for command in query.commands]
+        self._detours.add([*reads, *lane.open_reads, *lane.open_writes])
+        lane.queries.clear()
+        lane.open_reads, lane.open_writes = [], []
+        for number, flight in list(lane.flights.items()):
+            if not flight.terms or not flight.commands:
+                del lane.flights[number]
+                self._detours.settle(flight)
+                self._detours.add(flight.commands)
+
+    def _moved(self, lane: Lane, commands: list[Command], *, is_write: bool) -> None:
+        """A partition did not carry these out, since a slot of one of them is not its own."""
+        here = lane.group
+        is_news = all(self._slot_table[slot] == here for command in commands for slot in slots_of(command.args))
+        not_before = self._now() + MOVED_RETRY_S if is_news else 0.0
+        self._detours.add(commands, not_before)
+        if is_news and self._detours_due is None:
+            self._detours_due = not_before
+        if is_write:
+            # What was sent before this was known comes back as well, or was resolved before (`ClientSessions.apply`).
+            for flight in lane.flights.values():
+                if flight.commands:
+                    self._detours.unsettle(flight)
+            self._detain_open(lane)
+
+    def _admit(self) -> None:
+        """Send on what waits for nothing any more."""
+        failed = []
+        for command in self._detours.admit(self._now(), self._slot_table):
+            failure = self._send_on(command)
+            if failure is not None:
+                failed.append((command, failure))
+        # Not before all others are in their lanes: whoever is told may send more at once.
+        for command, failure in failed:
+            self._give_up([command], failure)
+
+    def _send_on(self, command: Command) -> Failure | None:
+        """To the lane where it belongs by the map now, or in parts to several; or why it cannot run any more."""
+        part = unwrapped(command.args)
+        first, last, args = part or (0, SLOT_COUNT - 1, command.args)
+        spec = find_command(args[0])
+        if spec is None:
+            return unknown_command(args)
+        spread = fan_out(spec, args, self._slot_table, first, last)
+        if isinstance(spread, Failure):
+            return spread
+        if spread.parts[0][1] == command.args:
+            self._place(spread.parts[0][0], command)
+        else:
+            gather = Gather(command, len(spread.parts), spread.merge)
+            self._waiting += len(spread.parts) - 1
+            for number, (group, args) in enumerate(spread.parts):
+                piece = Command(args, gather.part(number), None, logged=command.logged, lease=command.lease)
+                piece.number, piece.deadline = command.number, command.deadline
+                self._place(group, piece)
+        return None
 
     # Turns -----------------------------------------------------------------------------------------------------------
 
@@ -350,10 +372,10 @@ class Router:
                 commands, lane.open_reads = lane.open_reads[:end], lane.open_reads[end:]
                 self._send_reads(lane, commands, now)
 
-    def _flush_writes(self, lane: _Lane, now: float) -> None:
+    def _flush_writes(self, lane: Lane, now: float) -> None:
         if not lane.flights and not (lane.has_session and now - lane.session_used_at <= SESSION_IDLE_S_MAX):
             lane.leave_session(self._new_origin())
-            opening = _Flight(OPENING, [], encode_opening(lane.origin), now + self._deadline_s)
+            opening = Flight(OPENING, [], encode_opening(lane.origin), now + self._deadline_s)
             lane.flights[OPENING] = opening
             lane.session_used_at = now
             self._send(lane, opening, now, is_write=True)
@@ -361,13 +383,13 @@ class Router:
             lane.session_used_at = now
             self._send_writes(lane, now)
 
-    def _send_reads(self, lane: _Lane, commands: list[_Command], now: float) -> None:
-        flight = _Flight(lane.next_number, commands, b"", now + self._deadline_s)
+    def _send_reads(self, lane: Lane, commands: list[Command], now: float) -> None:
+        flight = Flight(lane.next_number, commands, b"", now + self._deadline_s)
         lane.next_number += 1
         lane.queries[flight.number] = flight
         self._send(lane, flight, now, is_write=False)
 
-    def _send_writes(self, lane: _Lane, now: float) -> None:
+    def _send_writes(self, lane: Lane, now: float) -> None:
         commands, lane.open_writes = lane.open_writes, []
         start = 0
         while start < len(commands):
@@ -378,11 +400,12 @@ class Router:
             lane.next_sequence += 1
             acknowledged_below = next(iter(lane.flights), sequence)
             batch = encode_batch(lane.origin, sequence, acknowledged_below, [command.args for command in taken])
-            flight = _Flight(sequence, taken, batch, now + self._deadline_s)
+            flight = Flight(sequence, taken, batch, now + self._deadline_s)
+            flight.acknowledged_below = acknowledged_below
             lane.flights[sequence] = flight
             self._send(lane, flight, now, is_write=True)
 
-    def _send(self, lane: _Lane, flight: _Flight, now: float, *, is_write: bool) -> None:
+    def _send(self, lane: Lane, flight: Flight, now: float, *, is_write: bool) -> None:
         leader, term = self._dispatch.leader_of(lane.group)
         sent = False
         # Noted before: this very node may refuse while the flight is handed over, and then it is to be sent again.
@@ -402,7 +425,7 @@ class Router:
             flight.sent_to = 0
             self._retry(lane, now)
 
-    def _retry(self, lane: _Lane, now: float) -> None:
+    def _retry(self, lane: Lane, now: float) -> None:
         if lane.retry_at is None:
             lane.retry_at = now + RETRY_DELAY_S
 
@@ -423,31 +446,47 @@ class Router:
             for commands in (flight.commands[:half], flight.commands[half:]):
                 self._send_reads(lane, commands, self._now())
             return
+        settled = is_write and self._detours.settle(flight)
         if is_write and number == OPENING:
             match results:
                 case [int(session)]:
                     lane.begin_session(session)
-        elif is_write and EXPIRED in results:
+        elif is_write and results and results[0] == EXPIRED:
             self._begin_again(lane)
-        for command, result in zip(flight.commands, results, strict=False):
+        commands = flight.commands
+        if is_write and results and results[-1] is MOVED:
+            # Before anybody is answered: that may bring commands which are to come after these.
+            done = next(at for at, result in enumerate(results) if result is MOVED)
+            self._moved(lane, commands[done:], is_write=True)
+            commands, settled = commands[:done], True
+        moved: list[Command] = []
+        for command, result in zip(commands, results, strict=False):
+            if result is MOVED:
+                moved.append(command)
+                continue
             self._waiting -= 1
             command.finish(result)
+        if moved:
+            self._moved(lane, moved, is_write=False)
+        if settled or moved:
+            self._admit()
 
-    def _lane(self, group: GroupId, origin: int, *, is_write: bool) -> _Lane | None:
+    def _lane(self, group: GroupId, origin: int, *, is_write: bool) -> Lane | None:
         """The lane that awaits this; None when it came too late, or for an earlier life of this node."""
         lane = self._lanes.get(group)
         if lane is None or (lane.origin if is_write else lane.reader) != origin:
             return None
         return lane
 
-    def _begin_again(self, lane: _Lane) -> None:
+    def _begin_again(self, lane: Lane) -> None:
         """The cluster forgot this session: what is on its way has an unknown fate, what comes next needs another."""
         flights = list(lane.flights.values())
         lane.leave_session()
         for flight in flights:
-            for command in flight.commands:
-                self._waiting -= 1
-                command.finish(_UNKNOWN)
+            self._detours.settle(flight)
+        for flight in flights:
+            self._give_up(flight.commands, _UNKNOWN)
+        self._admit()
 
     def refused(self, group: GroupId, origin: int, number: int, *, is_write: bool, disclaimed_term: int = 0) -> None:
         """Whoever was asked does not lead, or misses an earlier batch: send again, from there on and in order.
@@ -467,14 +506,14 @@ class Router:
 
     def leader_changed(self, group: GroupId) -> None:
         """Whoever leads now is asked at once."""
-        lane = self._lanes[group]
-        if lane.flights or lane.queries:
+        lane = self._open.get(group)
+        if lane is not None and (lane.flights or lane.queries):
             lane.retry_at = self._now()
 
     def peer_lost(self, node: int) -> None:
         """What was sent to that node may be lost with it, or may have been taken: only the former is made up for."""
         now = self._now()
-        for lane in self._lanes.values():
+        for lane in self._open.values():
             for flights in (lane.flights, lane.queries):
                 for flight in flights.values():
                     if flight.sent_to == node:
@@ -484,14 +523,35 @@ class Router:
     def tick(self) -> None:
         """Try again what is due, give up what is over its deadline."""
         now = self._now()
-        for lane in self._lanes.values():
-            if not (lane.flights or lane.queries or lane.open_writes or lane.open_reads):
+        for group, lane in list(self._open.items()):
+            if lane.is_empty:
                 lane.retry_at = None
+                lane.idle_since = now
+                del self._open[group]
                 continue
             self._expire(lane, now)
             self._resend(lane, now)
+        if self._detours:
+            self._hurry_detours(now)
+        if now >= self._sweep_at:
+            self._sweep_at = now + LANE_IDLE_S_MAX / 10
+            for lane in [lane for lane in self._lanes.values() if self._is_forgettable(lane, now)]:
+                del self._lanes[lane.group]
 
-    def _resend(self, lane: _Lane, now: float) -> None:
+    def _hurry_detours(self, now: float) -> None:
+        late = self._detours.expire(now)
+        self._give_up(late, _NO_LEADER)
+        if late or (self._detours_due is not None and now >= self._detours_due):
+            self._detours_due = None
+            self._admit()
+
+    def _is_forgettable(self, lane: Lane, now: float) -> bool:
+        if not lane.is_empty or lane.group in self._open:
+            return False
+        keeps_session = lane.has_session and now - lane.session_used_at <= SESSION_IDLE_S_MAX
+        return lane.gone_at is not None or (not keeps_session and now - lane.idle_since > LANE_IDLE_S_MAX)
+
+    def _resend(self, lane: Lane, now: float) -> None:
         overdue = now - ANSWER_TIMEOUT_S
         due = lane.retry_at is not None and now >= lane.retry_at
         if due:
@@ -503,7 +563,7 @@ class Router:
                     self._send(lane, flight, now, is_write=is_write)
                     self._dispatch.schedule_turn()
 
-    def _expire(self, lane: _Lane, now: float) -> None:
+    def _expire(self, lane: Lane, now: float) -> None:
         for number, query in list(lane.queries.items()):
             if query.deadline > now:
                 break
@@ -517,6 +577,12 @@ class Router:
                 self._give_up(commands, _NO_LEADER)
         if lane.open_reads and not lane.queries:
             self._touch(lane)  # They may have waited for a query that was given up, whose answer nobody awaits now.
+        if lane.gone_at is not None:
+            if now - lane.gone_at >= GONE_S_MAX:
+                self._empty(lane)
+                self._begin_again(lane)
+            return
+        settled = False
         for flight in lane.flights.values():
             if flight.deadline > now:
                 break
@@ -524,12 +590,15 @@ class Router:
                 # Its number must be filled, or all that follows would wait for it: by an empty batch. If the first one
                 # was applied after all, this one is its retry and changes nothing.
                 commands, flight.commands = flight.commands, []
+                settled = self._detours.settle(flight) or settled
                 self._give_up(commands, _UNKNOWN if flight.terms else _NO_LEADER)
-                flight.batch = encode_batch(lane.origin, flight.number, next(iter(lane.flights)), [])
+                flight.batch = encode_batch(lane.origin, flight.number, flight.acknowledged_below, [])
                 flight.sent_to = 0
                 self._retry(lane, now)
+        if settled:
+            self._admit()
 
-    def _give_up(self, commands: list[_Command], failure: Failure) -> None:
+    def _give_up(self, commands: list[Command], failure: Failure) -> None:
         for command in commands:
             self._waiting -= 1
             command.finish(failure)
@@ -540,7 +609,7 @@ class Router:
         return self._waiting
 
 
-def _end_of_batch(commands: list[_Command], start: int) -> int:
+def _end_of_batch(commands: list[Command], start: int) -> int:
     """Where the batch that begins at `start` ends, exclusive: at the target size, after one command at least."""
     size, end = 0, start
     while end < len(commands) and (size < BATCH_BYTES_TARGET or end == start):

@@ -14,8 +14,13 @@ from typing import Any, TypeAlias, get_type_hints
 Voters: TypeAlias = dict[int, str]
 """Node id to the ``host:port`` where its peers find it."""
 
+Labels: TypeAlias = dict[str, str]
+"""Name to value, of what a node says about where it is."""
+
 PEER_NODES_MAX = 99
 """More voters than anybody needs; a longer list is a mistake."""
+
+LABELS_MAX = 16
 
 _HOST = r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)"
 _TRUE = ("true", "yes", "on", "1")
@@ -108,6 +113,8 @@ def read_value(kind: Any, raw: object) -> Any:
     """
     if kind == Voters:
         return read_voters(raw)
+    if kind == Labels:
+        return read_labels(raw)
     if kind is bool:
         return _read_bool(raw)
     if kind is int:
@@ -146,6 +153,28 @@ def read_voters(raw: object) -> Voters:
             raise ValueError(f"names the address {address} twice")
         voters[number] = address
     return voters
+
+
+def read_labels(raw: object) -> Labels:
+    """Labels as ``zone=a,rack=r1``, or as a table. Raises ValueError with the rest of a sentence."""
+    pairs: list[tuple[object, object]]
+    if isinstance(raw, str):
+        pairs = [tuple(part.split("=", 1)) for part in raw.split(",") if part.count("=")]  # type: ignore[misc]
+        if len(pairs) != len(raw.split(",")):
+            raise ValueError("must be labels, as in zone=a,rack=r1")
+    elif isinstance(raw, dict):
+        pairs = list(raw.items())
+    else:
+        raise ValueError("must be labels, as in zone=a,rack=r1")
+    labels: Labels = {}
+    for name, value in pairs:
+        for text in (name, value):
+            if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,64}", text.strip()):
+                raise ValueError(f"has the label {name}={value}: 1 to 64 letters, digits and . _ : / - on either side")
+        labels[str(name).strip()] = str(value).strip()
+    if len(labels) > LABELS_MAX:
+        raise ValueError(f"names {len(labels)} labels, and {LABELS_MAX} is the most")
+    return labels
 
 
 def _read_peer(part: str) -> tuple[int | None, str]:

@@ -5,17 +5,30 @@ another node gathers here until whoever owns the sockets takes it at the end of 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Message
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
+from noctule.core.raft.messages import InstallSnapshot, Message
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
-from noctule.core.wire.frames import Answered, Envelope, Forward, ForwardQuery, PeerMessage, Refused
+from noctule.core.roster.loads import LoadReport
+from noctule.core.wire.frames import (
+    Answered,
+    DigestTold,
+    Envelope,
+    Forward,
+    ForwardQuery,
+    Leads,
+    PeerMessage,
+    Refused,
+    Where,
+)
+from noctule.node.leader_hints import LeaderHints
 from noctule.node.router import Router
 
 log = logging.getLogger("noctule.node")
@@ -38,15 +51,28 @@ class Surroundings(Protocol):
         """This node's wall clock."""
         ...
 
+    def now(self) -> Instant:
+        """The clock by which it waits."""
+        ...
+
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
 
+    def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
+        """A replica of a group that is led here, perhaps the leader's own, tells the digest of its state."""
+
+    def load_told(self, sender: int, report: LoadReport) -> None:
+        """A node tells what it leads."""
+
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """Send a chunk of a snapshot by whatever way is best for much data; `put` is one that always is there."""
+
 
 class Switchboard:
-    """One node's."""
+    """One node's. The replicas are those of the `Carrier`: some are added and removed while the node runs."""
 
     def __init__(
         self,
@@ -54,8 +80,12 @@ class Switchboard:
         replicas: dict[GroupId, Replica],
         surroundings: Surroundings,
         router: Callable[["Switchboard"], Router],
+        partitions: PartitionMap,
     ) -> None:
         self.router = router(self)
+        self.requests: dict[GroupId, int] = {}
+        """For each group how many commands its replica here has answered; whoever reads it may empty it."""
+        self._hints = LeaderHints(node_id, partitions, surroundings.is_connected, surroundings.now)
         self._outgoing: dict[int, list[Envelope]] = {}
         self._node_id = node_id
         self._replicas = replicas
@@ -66,28 +96,65 @@ class Switchboard:
         """The replicas are not to be asked any more: the router finds no leader, and no read is answered from here."""
         self._is_closed = True
 
+    def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
+        """Follow the map of partitions, in which these have changed, come or gone."""
+        self._hints.map_changed()
+        self.router.map_changed(changed_groups)
+
+    def replica_removed(self, group: GroupId, replica: Replica) -> None:
+        """A replica was taken out: whoever waits for it is to ask elsewhere."""
+        for refusal in replica.abandon():
+            self.answer(group, refusal)
+        self._surroundings.schedule_turn()
+
+    def peer_lost(self, node: int) -> None:
+        """The connection to a node is gone, and what was on its way with it."""
+        self._hints.peer_lost(node)
+        self.router.peer_lost(node)
+
     def take_outgoing(self) -> dict[int, list[Envelope]]:
         """What this turn has for each other node, in order; it is the caller's now."""
         outgoing, self._outgoing = self._outgoing, {}
         return outgoing
 
     def receive(self, sender: int, envelopes: list[Envelope]) -> None:
-        """Every message of a frame, in order; one for a group that is not here is ignored."""
+        """Every message of a frame, in order. For a group that is not here requests are refused, Raft's are ignored."""
         replicas, take, router = self._replicas, self._surroundings.take, self.router
         for number, message in envelopes:
             group = GroupId(number)
-            if group not in replicas:
-                continue
-            if isinstance(message, Forward):
+            if isinstance(message, Answered):
+                router.answered(group, message.origin, message.number, message.results, is_write=message.is_write)
+            elif isinstance(message, Refused):
+                self._hints.refused(group, sender, message.leader, message.term)
+                self._refused(group, message)
+            elif isinstance(message, Leads):
+                if self._hints.learn(group, message.leader, message.term):
+                    router.leader_changed(group)
+            elif isinstance(message, LoadReport):
+                self._surroundings.load_told(sender, message)
+            elif isinstance(message, DigestTold):
+                self._surroundings.digest_told(group, sender, message)
+            elif group not in replicas:
+                self._turn_away(sender, group, message)
+            elif isinstance(message, Forward):
                 take(group, Submit(sender, message.origin, message.sequence, message.batch, message.term))
             elif isinstance(message, ForwardQuery):
                 take(group, Query(sender, message.origin, message.number, message.commands, message.lease))
-            elif isinstance(message, Answered):
-                router.answered(group, message.origin, message.number, message.results, is_write=message.is_write)
-            elif isinstance(message, Refused):
-                self._refused(group, message)
+            elif isinstance(message, Where):
+                leader, term = self._known_here(group)
+                if leader:
+                    self.put(sender, group, Leads(leader, term))
+                    self._surroundings.schedule_turn()
             else:
                 take(group, raft.Received(sender, message))
+
+    def _turn_away(self, sender: int, group: GroupId, message: PeerMessage) -> None:
+        """A replica may have been here when the request was sent, so nothing is disclaimed."""
+        if isinstance(message, Forward):
+            self.put(sender, group, Refused(message.origin, True, message.sequence))
+        elif isinstance(message, ForwardQuery):
+            self.put(sender, group, Refused(message.origin, False, message.number))
+        self._surroundings.schedule_turn()
 
     def _refused(self, group: GroupId, refusal: Refuse | Refused) -> None:
         self.router.refused(
@@ -98,34 +165,40 @@ class Switchboard:
             disclaimed_term=refusal.disclaimed_term,
         )
 
-    def _put(self, to: int, group: GroupId, message: PeerMessage) -> None:
+    def put(self, to: int, group: GroupId, message: PeerMessage) -> None:
+        """Into this turn's frame for that node; may be lost."""
         self._outgoing.setdefault(to, []).append((group, message))
 
     # Peers of the Carrier --------------------------------------------------------------------------------------------
 
     def send(self, to: int, group: GroupId, message: Message) -> None:
-        """Into this turn's frame."""
-        self._put(to, group, message)
+        """Into this turn's frame, or the way of what is large."""
+        if type(message) is InstallSnapshot:
+            self._surroundings.send_bulk(to, group, message)
+        else:
+            self.put(to, group, message)
 
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
         """To the router here, or into the frame for the node whose router asked."""
         origin, number, is_write = answer.origin, answer.number, answer.is_write
+        if isinstance(answer, Answer):
+            self.requests[group] = self.requests.get(group, 0) + len(answer.results)
         if answer.to == self._node_id:
             if isinstance(answer, Answer):
                 self.router.answered(group, origin, number, answer.results, is_write=is_write)
             else:
                 self._refused(group, answer)
         elif isinstance(answer, Answer):
-            self._put(answer.to, group, Answered(origin, is_write, number, answer.results))
+            self.put(answer.to, group, Answered(origin, is_write, number, answer.results))
         else:
-            self._put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term))
+            leader, term = self._known_here(group)
+            self.put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term, leader, term))
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
-        log.debug(
-            "role_changed",
-            extra={"fields": {"group": group, "role": change.role, "term": change.term, "leader": change.leader}},
-        )
+        if log.isEnabledFor(logging.DEBUG):  # Thousands of groups may change at once.
+            fields = {"group": group, "role": change.role, "term": change.term, "leader": change.leader}
+            log.debug("role_changed", extra={"fields": fields})
         if change.leader:
             self.router.leader_changed(group)
         if change.leader == self._node_id:
@@ -135,16 +208,47 @@ class Switchboard:
         """To the surroundings."""
         self._surroundings.membership_changed(group, change)
 
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """To the leader, which compares."""
+        told, leader = DigestTold(digest.nonce, digest.index, digest.digest), self._replicas[group].raft.leader
+        if leader == self._node_id:
+            self._surroundings.digest_told(group, leader, told)
+        elif leader:
+            self.put(leader, group, told)
+
     # Dispatch of the Router ------------------------------------------------------------------------------------------
 
     def leader_of(self, group: GroupId) -> tuple[int, int]:
-        """As this node's replica knows; nobody once it is closed."""
-        consensus = self._replicas[group].raft
-        return 0 if self._is_closed else consensus.leader, consensus.term
+        """As this node's replica knows, or else as other nodes have told; nobody once it is closed."""
+        leader, term = self._known_here(group)
+        if leader or self._is_closed or self._is_voter(group):
+            return leader, term
+        hint = self._hints.get(group)
+        if hint[0]:
+            return hint
+        asked = self._hints.whom_to_ask(group)
+        if asked:
+            self.put(asked, group, Where())
+            self._surroundings.schedule_turn()
+        return 0, term
+
+    def _known_here(self, group: GroupId) -> tuple[int, int]:
+        """Leader and term as the replica here knows; 0 and 0 without one."""
+        replica = self._replicas.get(group)
+        if replica is None:
+            return 0, 0
+        return 0 if self._is_closed else replica.raft.leader, replica.raft.term
+
+    def _is_voter(self, group: GroupId) -> bool:
+        """Whether the replica here is sure to hear of a leader from the group itself."""
+        replica = self._replicas.get(group)
+        return replica is not None and self._node_id in replica.raft.log.membership.voters
 
     def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
         """Here or into the peer's frame."""
         if to == self._node_id:
+            if group not in self._replicas:
+                return False
             self._surroundings.take(group, Submit(to, origin, sequence, batch, term))
             return True
         return self._forward(to, group, Forward(origin, sequence, batch, term))
@@ -154,6 +258,8 @@ class Switchboard:
     ) -> bool:
         """Here or into the peer's frame."""
         if to == self._node_id:
+            if group not in self._replicas:
+                return False
             self._surroundings.take(group, Query(to, origin, number, commands, lease))
             return True
         return self._forward(to, group, ForwardQuery(origin, number, commands, lease))
@@ -161,13 +267,13 @@ class Switchboard:
     def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
         if not self._surroundings.is_connected(to):
             return False
-        self._put(to, group, message)
+        self.put(to, group, message)
         self._surroundings.schedule_turn()
         return True
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
-        """This node's own replica."""
-        if self._is_closed:
+        """This node's own replica, if there is one."""
+        if self._is_closed or group not in self._replicas:
             return ReadOutcome.MUST_LOG
         return self._replicas[group].read_local(command, self._surroundings.wall_ms())
 

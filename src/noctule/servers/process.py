@@ -17,10 +17,14 @@ import time
 import msgspec
 import uvloop
 
+from noctule.adapters.control_client import ControlClient
+from noctule.adapters.control_server import ControlServer
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.errors import ConfigError
 from noctule.node.config import NodeConfig
-from noctule.node.node import LocalNode
+from noctule.node.control import NodeControl
+from noctule.node.joining import join_cluster
+from noctule.node.node import LocalNode, facts_of
 from noctule.servers.http_server import HttpServer
 from noctule.servers.resp_server import RespServer
 
@@ -46,6 +50,20 @@ def run_node(config: NodeConfig, version: str) -> int:
     return uvloop.run(_serve(config, version))
 
 
+async def _let_in(config: NodeConfig, version: str) -> NodeConfig:
+    """The settings with the id that the node has in its cluster, which it joins now if it is to."""
+    client = ControlClient()
+    try:
+        return await join_cluster(config, facts_of(config, version), client.join)
+    finally:
+        await client.close()
+
+
+def _retire(reason: str, stopped: asyncio.Event) -> None:
+    log.warning("node_retired", extra={"fields": {"reason": reason}})
+    stopped.set()
+
+
 def die_with_parent() -> None:
     """Have the kernel end this process when its parent ends, however that ends (prctl(2), PR_SET_PDEATHSIG)."""
     parent = os.getppid()
@@ -60,6 +78,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     async with contextlib.AsyncExitStack() as stack:
+        config = await _let_in(config, version)
         node = await LocalNode.open(config, SystemClock(), version)
         stack.push_async_callback(node.stop)
         resp = RespServer(node.store, node.picture, config.host, config.resp_port, staleness_ms=node.staleness_ms)
@@ -71,7 +90,12 @@ async def _serve(config: NodeConfig, version: str) -> int:
         stack.push_async_callback(http.stop, DRAIN_S)
         shown = config.advertise_host
         addresses = {"resp": f"{shown}:{resp.port}", "http": f"{shown}:{http.port}"}
-        node.join(addresses["resp"], addresses["http"])
+        control = ControlServer(NodeControl(node))
+        control_port = await control.start(config.host, config.control_port)
+        stack.push_async_callback(control.stop)
+        addresses["control"] = f"{shown}:{control_port}"
+        node.premises.retired = lambda reason: _retire(reason, stopped)
+        node.join(addresses["resp"], addresses["http"], addresses["control"])
         facts = {
             "id": config.node_id,
             "pid": os.getpid(),

@@ -133,10 +133,10 @@ def test_a_segment_header_comes_back() -> None:
 
 
 def test_a_header_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noctule.adapters.wal_format.FORMAT_VERSION", 2)
+    monkeypatch.setattr("noctule.adapters.wal_format.FORMAT_VERSION", 3)
     data = SegmentHeader(bytes(8), 3, SALT, 17, 4096).encode()
     monkeypatch.undo()
-    with pytest.raises(ConfigError, match="here has log format 2, this Noctule reads 1"):
+    with pytest.raises(ConfigError, match="here has log format 3, this Noctule reads 2"):
         decode_segment_header(data, "here")
 
 

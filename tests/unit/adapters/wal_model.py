@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import Entries, Forgotten, HardState, Record, SnapshotMark, WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
 
 IDENTITY = WalIdentity(cluster="bats", node_id=1)
@@ -31,6 +31,9 @@ class Model:
 
     def write(self, records: list[Record]) -> None:
         for record in records:
+            if isinstance(record, Forgotten):
+                self.groups.pop(record.group, None)
+                continue
             group = self.groups.setdefault(record.group, ModelGroup())
             match record:
                 case Entries(first_index=first, entries=entries):
@@ -69,7 +72,9 @@ def make_batch(model: Model, chance: random.Random, copied: bytes) -> list[Recor
         first = group.last_index + 1
         dice = chance.random()
         record: Record
-        if dice < 0.15:
+        if dice < 0.03:
+            record = Forgotten(number)
+        elif dice < 0.15:
             record = HardState(number, group.term + 1, chance.randint(0, 3), chance.randint(0, first))
         elif dice < 0.3 and first > 1:
             index = chance.randint(group.snapshot_index, group.last_index)

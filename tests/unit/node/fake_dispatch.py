@@ -8,12 +8,13 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.core.placement.slots import key_slot, partition_table
+from noctule.core.placement.partition_map import PartitionMap, even_map
+from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.node.router import Router
 
 PARTITIONS = 4
-SLOT_TABLE = partition_table(PARTITIONS)
+SLOT_TABLE = even_map(PARTITIONS).slot_table
 DEADLINE_S = 10.0
 FIRST_DRAWN = 100
 
@@ -61,7 +62,7 @@ class Sink:
 class FakeDispatch:
     """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, *, deadline_s: float = DEADLINE_S, partitions: PartitionMap | None = None) -> None:
         self.now = Instant(0.0)
         self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
         self.away: set[int] = set()
@@ -82,8 +83,9 @@ class FakeDispatch:
         self.turns_wanted = 0
         self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
         self._sessions = iter(range(1, FIRST_DRAWN))
+        self.partitions = partitions or even_map(PARTITIONS)
         self.router = Router(
-            slot_table=SLOT_TABLE,
+            partitions=self.partitions,
             dispatch=self,
             new_origin=lambda: next(self._drawn),
             now=lambda: self.now,
@@ -91,6 +93,8 @@ class FakeDispatch:
         )
 
     def leader_of(self, group: GroupId) -> tuple[int, int]:
+        if group not in self._led_by:
+            self.lead(group, 1, 1)
         leader = self.leaders[group]
         if leader and leader != self._led_by[group]:
             self.lead(group, leader, self.terms[group] + 1)

@@ -33,7 +33,7 @@ def test_the_first_start_makes_the_folders_and_writes_whose_they_are(config: Nod
     folder = claim(config)
     assert config.wal_dir.is_dir()
     assert json.loads((config.data_dir / "node.json").read_bytes()) == {
-        "format": 2,
+        "format": 3,
         "cluster": "bats",
         "node_id": 1,
         "partition_count": 4,
@@ -41,6 +41,7 @@ def test_the_first_start_makes_the_folders_and_writes_whose_they_are(config: Nod
         "folder": folder.owner.folder,
         "directory": 0,
         "log_folder": "",
+        "lease_ms": 0,
     }
 
 
@@ -112,8 +113,8 @@ def test_a_newer_format_is_refused(config: NodeConfig) -> None:
     """An older program would read it as damaged, or worse, as whole."""
     claim(config)
     path = config.data_dir / "node.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"format": 2', '"format": 3'), encoding="utf-8")
-    with pytest.raises(ConfigError, match="has data format 3, not 2"):
+    path.write_text(path.read_text(encoding="utf-8").replace('"format": 3', '"format": 4'), encoding="utf-8")
+    with pytest.raises(ConfigError, match="has data format 4, not 3"):
         claim(config)
 
 
@@ -131,7 +132,7 @@ def test_a_folder_of_the_first_format_is_refused_by_its_number(config: NodeConfi
     config.data_dir.mkdir(parents=True)
     old = {"format": 1, "cluster": "bats", "node_id": 1, "partition_count": 4, "voters": [1, 2]}
     (config.data_dir / "node.json").write_text(json.dumps(old), encoding="utf-8")
-    with pytest.raises(ConfigError, match="has data format 1, not 2"):
+    with pytest.raises(ConfigError, match="has data format 1, not 3"):
         claim(config)
 
 

@@ -12,6 +12,7 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import Batch
@@ -61,7 +62,7 @@ class Scene:
         self.sent: set[int] = set()
         """The increments that left."""
         self.router = Router(
-            slot_table=[GROUP] * 16_384,
+            partitions=even_map(1),
             dispatch=self,
             new_origin=lambda: self.chance.getrandbits(62),
             now=lambda: self.now,

@@ -54,7 +54,7 @@ def recovered(first: int, *terms: int, term: int = 5, vote: int = 0, mark: tuple
 def met(
     log: RecoveredGroup | None, snapshot: tuple[int, int, list[bytes]] | None
 ) -> tuple[Replica, SnapshotMark | None]:
-    replica, mark = meet(GROUP, log, snapshot, SETTINGS, NOW, random.Random(1))
+    replica, mark = meet(GROUP, log, snapshot, SETTINGS, NOW, random.Random(1), SETTINGS.voters)
     replica.check()
     return replica, mark
 
@@ -99,7 +99,7 @@ def test_a_snapshot_inside_the_log_is_applied_and_what_follows_is_applied_once()
     assert value(replica) == b"3"
     commit(replica, 4)
     assert value(replica) == b"4"
-    assert replica.sessions.dump()[1][0][2] == 5  # Four batches, none of them twice.
+    assert replica.sessions.picture().remembered[0][2] == 5  # Four batches, none of them twice.
 
 
 def test_a_snapshot_at_the_log_s_end_leaves_nothing_to_apply() -> None:
@@ -257,7 +257,7 @@ def test_leaders_are_spread_evenly_and_the_preferred_one_waits_least() -> None:
     leaders = [preferred_leader(GroupId(group), (1, 2, 3)) for group in range(9)]
     assert {leader: leaders.count(leader) for leader in leaders} == {1: 3, 2: 3, 3: 3}
     for group in range(9):
-        replica, _ = meet(GroupId(group), None, None, SETTINGS, NOW, random.Random(group))
+        replica, _ = meet(GroupId(group), None, None, SETTINGS, NOW, random.Random(group), SETTINGS.voters)
         is_first = leaders[group] == SETTINGS.node_id
         assert (replica.next_deadline() == NOW + SETTINGS.first_timeout_s) == is_first
         assert replica.next_deadline() - NOW >= (0.25 if is_first else RaftConfig().election_timeout_s_min)

@@ -80,7 +80,7 @@ def entry(number: int) -> bytes:
 
 def snapshot_at(number: int) -> list[bytes]:
     """The state after the entries 1…number, in chunks."""
-    replica, _ = meet(GROUP, None, None, SETTINGS, NOW, random.Random(1))
+    replica, _ = meet(GROUP, None, None, SETTINGS, NOW, random.Random(1), SETTINGS.voters)
     entries = [Entry(5, entry(index)) for index in range(1, number + 1)]
     replica.handle(raft.Received(1, Append(5, 0, 0, number, entries)), NOW)
     (snapshot,) = replica.handle(WriteSnapshotNow(), NOW)

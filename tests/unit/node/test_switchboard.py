@@ -7,10 +7,11 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
 from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Refused
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
@@ -29,15 +30,17 @@ class Node:
         self.taken: list[tuple[GroupId, Event]] = []
         self.elections: list[tuple[GroupId, int]] = []
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
+        self.digests: list[tuple[GroupId, DigestReady]] = []
         self.connected = {2}
         self.turns_wanted = 0
         self.colony = Colony(3, groups=(META_GROUP, GROUP))
-        self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router)
+        self.partitions = even_map(1, (1, 2, 3))
+        self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router, self.partitions)
         self.router = self.switchboard.router
 
     def _router(self, switchboard: Switchboard) -> Router:
         return Router(
-            slot_table=[GROUP] * 16_384,
+            partitions=self.partitions,
             dispatch=switchboard,
             new_origin=lambda: ORIGIN,
             now=lambda: Instant(0.0),
@@ -56,11 +59,17 @@ class Node:
     def wall_ms(self) -> int:
         return 1_000
 
+    def now(self) -> Instant:
+        return Instant(0.0)
+
     def elected(self, group: GroupId, term: int) -> None:
         self.elections.append((group, term))
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        self.digests.append((group, digest))
 
 
 def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> None:

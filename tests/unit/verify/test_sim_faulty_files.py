@@ -160,6 +160,7 @@ def test_only_what_may_be_lost_is_remembered() -> None:
         files.sync_data(descriptor)
         files.settle(DIRECTORY)
     assert list(files.operations(DIRECTORY)) == []
+    files.close(descriptor)
     for number in range(100):
         files.rename(FILE, DIRECTORY / str(number))
         files.close(files.open(FILE, create=True))

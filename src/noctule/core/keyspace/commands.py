@@ -246,7 +246,24 @@ _ON_ALL_PARTITIONS: tuple[_Row, ...] = (
 )
 
 _FOR_LEADERS: tuple[_Row, ...] = (
+    ("NOCTULE.DIGEST", 2, _WRITE, _NO_KEYS, keys.digest, "Has every replica digest its state at this entry."),
     ("NOCTULE.PURGE", -2, _WRITE, _MANY, keys.purge, "Removes those of the keys that have expired."),
+    (
+        "NOCTULE.READWITHIN",
+        -4,
+        _READ,
+        _NO_KEYS,
+        scan.read_within,
+        "KEYS, DBSIZE or SCAN over some slots only; BUCKET.LIST.",
+    ),
+    (
+        "NOCTULE.WRITEWITHIN",
+        -4,
+        _WRITE,
+        _NO_KEYS,
+        scan.write_within,
+        "FLUSHALL or FLUSHDB of some slots only; BUCKET.CREATE.",
+    ),
 )
 
 _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (

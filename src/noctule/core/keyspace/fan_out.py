@@ -1,7 +1,8 @@
 """Commands over several partitions: which partition gets what, and one reply out of the replies. Pure.
 
-Each part is an ordinary command of its own partition. A command over several partitions is atomic in each of them
-and not across; those that promise more (MSETNX, RENAME, COPY) are refused as in Redis Cluster.
+Each part is a command of its own partition; of one on all keys, it says which slots it is about. A command over
+several partitions is atomic in each of them and not across; those that promise more (MSETNX, RENAME, COPY) are
+refused as in Redis Cluster.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from noctule.core.keyspace.commands import CommandSpec, Scope
 from noctule.core.keyspace.failures import CROSS_SLOT, INVALID_CURSOR, wrong_arity
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.scan import POSITION_BITS, parse_cursor
+from noctule.core.keyspace.within import within
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 _Merge = Callable[[list[Reply]], Reply]
@@ -21,7 +23,7 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, slots=True)
 class FanOut:
-    """What to run where; each partition occurs once."""
+    """What to run where; each partition occurs once, and 0 where slots belong to none."""
 
     parts: list[tuple[GroupId, list[bytes]]]
     merge_replies: _Merge
@@ -44,8 +46,16 @@ def partition_of(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[
     return group
 
 
-def fan_out(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
+def fan_out(
+    spec: CommandSpec,
+    args: Sequence[bytes],
+    slot_table: Sequence[GroupId],
+    first: int = 0,
+    last: int = SLOT_COUNT - 1,
+) -> FanOut | Failure:
     """The parts of a command in scope SPLIT or ALL (KEY: its one part), and how to merge their replies.
+
+    In scope ALL it is about the slots from `first` to `last`, and so is each part about some of them (`within`).
 
     `slot_table` names the partition of each slot (`placement.slots.partition_table`). The command has passed
     `check_command`.
@@ -56,9 +66,19 @@ def fan_out(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[Group
     if spec.scope is Scope.SPLIT:
         return _split(spec, args, slot_table)
     if spec.name == b"SCAN":
-        return _scan(args, slot_table)
-    parts = [(group, list(args)) for group in dict.fromkeys(slot_table)]
+        return _scan(spec, args, slot_table, first, last)
+    parts = []
+    while first <= last:
+        end = _end_of_run(slot_table, first, last)
+        parts.append((slot_table[first], within(spec, first, end, args)))
+        first = end + 1
     return FanOut(parts, _MERGES[spec.name])
+
+
+def _end_of_run(slot_table: Sequence[GroupId], first: int, last: int) -> int:
+    """The last slot, up to `last`, that the partition of slot `first` has."""
+    group = slot_table[first]
+    return next((slot for slot in range(first, last) if slot_table[slot + 1] != group), last)
 
 
 def _split(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
@@ -80,22 +100,24 @@ def _split(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupI
     return FanOut(list(parts.items()), merge)
 
 
-def _scan(args: Sequence[bytes], slot_table: Sequence[GroupId]) -> FanOut | Failure:
+def _scan(
+    spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId], first: int, last: int
+) -> FanOut | Failure:
     """One partition, named by the slot in the cursor; at its end the cursor moves on to the next one's first slot."""
     cursor = parse_cursor(args[1])
     if cursor is None:
         return INVALID_CURSOR
-    slot = min(cursor >> POSITION_BITS, SLOT_COUNT - 1)
-    group = slot_table[slot]
+    slot = min(max(cursor >> POSITION_BITS, first), last)
+    end = _end_of_run(slot_table, slot, last)
+    following = end + 1 if end + 1 < SLOT_COUNT else 0
 
     def merge(replies: list[Reply]) -> Reply:
         match replies:
             case [[b"0", found]]:
-                following = next((after for after in range(slot, SLOT_COUNT) if slot_table[after] != group), 0)
                 return [b"%d" % (following << POSITION_BITS), found]
         return replies[0]
 
-    return FanOut([(group, list(args))], merge)
+    return FanOut([(slot_table[slot], within(spec, slot, end, args))], merge)
 
 
 def _only(replies: list[Reply]) -> Reply:

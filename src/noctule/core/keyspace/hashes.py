@@ -36,7 +36,7 @@ def hset(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
         new = dict(zip(args[2::2], args[3::2], strict=True))
         state.put(args[1], new)
         return len(new)
-    return sum(state.put_field(fields, args[position], args[position + 1]) for position in range(2, len(args), 2))
+    return state.put_fields(args[1], fields, zip(args[2::2], args[3::2], strict=True))
 
 
 def hmset(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -73,13 +73,7 @@ def hdel(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     fields = _fields(state, args[1])
     if isinstance(fields, Failure):
         return fields
-    removed = 0
-    for field in args[2:]:
-        if field in fields and len(fields) == 1:
-            state.remove(args[1])
-            return removed + 1
-        removed += state.remove_field(fields, field)
-    return removed
+    return state.remove_fields(args[1], fields, args[2:]) if fields else 0
 
 
 def hgetall(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
@@ -172,6 +166,6 @@ def _put(state: State, key: bytes, field: bytes, text: bytes) -> None:
     """Set one field of a hash that is present or not there yet."""
     fields = state.get(key)
     if isinstance(fields, dict):
-        state.put_field(fields, field, text)
+        state.put_fields(key, fields, ((field, text),))
     else:
         state.put(key, {field: text})

@@ -137,6 +137,11 @@ def purge(_state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
     return OK
 
 
+def digest(_state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
+    """NOCTULE.DIGEST nonce: the replica that applies it digests the state as of this command; no data changes."""
+    return OK
+
+
 def _expire(state: State, args: Sequence[bytes], unit_ms: int, base_ms: int, now_ms: int) -> Reply:
     condition = _expire_condition(args[3:])
     if isinstance(condition, Failure):

@@ -11,13 +11,13 @@ instead. So a key that one reader has seen expired can never come back after a f
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, Self
 
 from noctule.core.keyspace.commands import CommandSpec, find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.merging import MERGING, bucket_problem
 from noctule.core.keyspace.reply import Reply
-from noctule.core.keyspace.snapshot import KeyspacePicture, load_chunks
+from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
 from noctule.core.keyspace.state import State
 
 
@@ -73,19 +73,25 @@ class Keyspace(State):
         return spec.handler(self, args, now_ms)
 
     def picture(self) -> KeyspacePicture:
-        """The data as it is now, untouched by later writes; costs a dict entry for each key and field."""
-        slots = {
-            slot: {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
-            for slot, values in self.slots.items()
-        }
-        return KeyspacePicture(slots, self.deadlines.copy(), self.buckets)
+        """The data as it is now, untouched by later writes; costs the number of slots, not of keys."""
+        return KeyspacePicture(*self.share(), self.buckets)
 
     @classmethod
-    def load(cls, chunks: Iterable[bytes]) -> "Keyspace":
+    def load(cls, chunks: Iterable[bytes]) -> Self:
         """The keyspace that a picture's chunks tell of; `StorageError` when they are not whole and in order."""
         keyspace = cls()
-        load_chunks(keyspace, chunks)
+        loading = Loading(keyspace)
+        for chunk in chunks:
+            loading.take(chunk)
+        loading.finish()
+        keyspace.loaded()
         return keyspace
+
+    def loaded(self) -> None:
+        """All keys have been put there by loading: make anew what a kind of keyspace keeps beside them.
+
+        Raises `StorageError` when they cannot be those of such a keyspace.
+        """
 
     def digest(self) -> bytes:
         """16 bytes that are equal for equal data, however it came about. Costs every key."""

@@ -43,7 +43,17 @@ class Failure:
         return f"Failure({self.text!r})"
 
 
+class Moved(Failure):
+    """Not for clients: a slot of the command is not, or no longer, in the partition that was asked; nothing happened.
+
+    There is one instance, `MOVED`, also of what came over the wire; the router asks again by the map.
+    """
+
+    __slots__ = ()
+
+
 Reply: TypeAlias = int | float | bytes | Status | Failure | list["Reply"] | dict[bytes, "Reply"] | None
 """bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
 
 OK = Status(b"OK")
+MOVED = Moved(b"CLUSTERDOWN another partition has this slot now; nothing was applied")

@@ -14,6 +14,7 @@ from noctule.base.bounds import SCAN_COUNT_MAX
 from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
+from noctule.core.keyspace.merging import bucket_create, bucket_list
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
@@ -40,10 +41,7 @@ class ScanOptions:
 
 def keys(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """KEYS pattern, sorted."""
-    matches = _matcher(args[1])
-    if isinstance(matches, Failure):
-        return matches
-    return [*sorted(filter(matches, state.live_keys(now_ms)))]
+    return _keys(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
 def dbsize(state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
@@ -51,16 +49,55 @@ def dbsize(state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
     return state.key_count
 
 
-def flush(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+def flush(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """FLUSHALL and FLUSHDB [ASYNC|SYNC]; there is one database."""
-    if len(args) > 2 or (len(args) == 2 and args[1].upper() not in (b"ASYNC", b"SYNC")):
-        return SYNTAX
-    state.clear()
-    return OK
+    return _flush(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
 def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type] over this partition; cursor 0 after its last key.
+    """SCAN cursor [MATCH pattern] [COUNT count] [TYPE type] over this partition; cursor 0 after its last key."""
+    return _scan(state, args, now_ms, 0, SLOT_COUNT - 1)
+
+
+def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE or SCAN as if there were these slots only; BUCKET.LIST."""
+    return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]))
+
+
+def write_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """NOCTULE.WRITEWITHIN first last command…: FLUSHALL or FLUSHDB as if there were these slots only.
+
+    BUCKET.CREATE is about the partition that has them, and so once for each part of it.
+    """
+    if args[3].upper() == b"BUCKET.CREATE":
+        return bucket_create(state, args[3:], now_ms)
+    return _flush(state, args[3:], now_ms, int(args[1]), int(args[2]))
+
+
+def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
+    matches = _matcher(args[1])
+    if isinstance(matches, Failure):
+        return matches
+    return [*sorted(filter(matches, state.live_keys(now_ms, first, last)))]
+
+
+def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int) -> Reply:
+    return bucket_list(state, args, now_ms)
+
+
+def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
+    return sum(len(values) for slot, values in state.slots.items() if first <= slot <= last)
+
+
+def _flush(state: State, args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
+    if len(args) > 2 or (len(args) == 2 and args[1].upper() not in (b"ASYNC", b"SYNC")):
+        return SYNTAX
+    state.clear_slots(first, last)
+    return OK
+
+
+def _scan(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
+    """Cursor 0 after the last key of the slots from `first` to `last`.
 
     Looks at no more than COUNT keys (and those that share the last one's position), SCAN_COUNT_MAX at most.
     """
@@ -70,7 +107,7 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     options = _parse_options(args, 2, knows_type=True)
     if isinstance(options, Failure):
         return options
-    found, after = _collect(state, cursor, options.count)
+    found, after = _collect(state, max(cursor, first << POSITION_BITS), last, options.count)
     deadlines = state.deadlines
     live: list[Reply] = [
         key
@@ -113,12 +150,12 @@ def parse_cursor(text: bytes) -> int | None:
     return cursor if cursor < 2**64 else None
 
 
-def _collect(state: State, cursor: int, count: int) -> tuple[list[bytes], int]:
-    """The next keys from the cursor on, and the cursor after them; 0 after the last key of the partition."""
+def _collect(state: State, cursor: int, last: int, count: int) -> tuple[list[bytes], int]:
+    """The next keys from the cursor on, and the cursor after them; 0 after the last key of slot `last`."""
     found: list[bytes] = []
     first = cursor >> POSITION_BITS
     position = cursor & (2**POSITION_BITS - 1)
-    for slot in range(first, SLOT_COUNT):
+    for slot in range(first, last + 1):
         values = state.slots.get(slot, _NOTHING)
         if not values:
             continue
@@ -172,3 +209,11 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool] | Failure:
     if len(pattern) > PATTERN_BYTES_MAX:
         return Failure(b"ERR pattern exceeds PATTERN_BYTES_MAX (%d bytes)" % PATTERN_BYTES_MAX)
     return glob_matcher(pattern)
+
+
+_READS: dict[bytes, Callable[[State, Sequence[bytes], int, int, int], Reply]] = {
+    b"BUCKET.LIST": _buckets,
+    b"KEYS": _keys,
+    b"DBSIZE": _dbsize,
+    b"SCAN": _scan,
+}

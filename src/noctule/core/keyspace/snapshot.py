@@ -2,18 +2,19 @@
 
 Each chunk is MessagePack: the format's version, the chunk's number from 0, whether it is the last, and records of
 key, value and deadline (None without one). The first one also holds the declared buckets, if there are any. A hash
-that is larger than a chunk goes on in the next record under the same key. Keys stand in the order of their slots, then
-of their bytes, and fields in the order of their bytes, so that equal data makes equal chunks. The chunks' integrity is
-the storage's to check; here nonsense is refused.
+that is larger than a chunk goes on at the beginning of the next one under the same key. Keys stand in the order of
+their slots, then of their bytes, and fields in the order of their bytes, so that equal data makes equal chunks. The
+chunks' integrity is the storage's to check; here nonsense is refused.
 """
 
 from collections.abc import Iterable, Iterator
+from heapq import merge
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from noctule.base.errors import StorageError
-from noctule.core.keyspace.crdt import CrdtValue
-from noctule.core.keyspace.state import Bucket, State, Value
+from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
 
 FORMAT = 1
 FORMAT_WITH_BUCKETS = 2
@@ -21,6 +22,10 @@ FORMAT_WITH_BUCKETS = 2
 CHUNK_BYTES_TARGET = 256 * 1024
 
 _RECORD_COST_BYTES = 16
+_SORTED_AT_ONCE = 8_192
+
+Record: TypeAlias = tuple[bytes, Value, int | None]
+"""A key, its value or a part of its hash, and its deadline."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -29,7 +34,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
     format: int
     number: int
     is_last: bool
-    records: list[tuple[bytes, Value, int | None]]
+    records: list[Record]
 
 
 class FirstChunk(Chunk, frozen=True, array_like=True, gc=False):
@@ -42,25 +47,33 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(FirstChunk)
 
 
+class DeadlinesView(Protocol):
+    """Where a picture finds deadlines."""
+
+    def get(self, key: bytes, /) -> int | None:
+        """The key's deadline, if it has one."""
+
+
 class KeyspacePicture:
-    """The data at one moment."""
+    """The data at one moment. Another thread may read it while the state it was taken of is written."""
 
     __slots__ = ("_buckets", "_deadlines", "_slots")
 
     def __init__(
-        self, slots: dict[int, dict[bytes, Value]], deadlines: dict[bytes, int], buckets: dict[bytes, Bucket]
+        self, slots: dict[int, dict[bytes, Value]], deadlines: DeadlinesView, buckets: dict[bytes, Bucket]
     ) -> None:
         self._buckets = buckets
         self._slots = slots
         self._deadlines = deadlines
 
     def chunks(self, bytes_target: int = CHUNK_BYTES_TARGET) -> Iterator[bytes]:
-        """The chunks in order, at least one; each is full at `bytes_target` and exceeds it by one value at most."""
+        """The chunks in order, at least one; each is full at `bytes_target` and exceeds it by one value at most.
+
+        Each is made when it is asked for, in a few milliseconds, whatever the number of keys.
+        """
         number = size = 0
-        records: list[tuple[bytes, Value, int | None]] = []
-        for record in self._records(bytes_target):
-            key, value, _ = record
-            record_size = _RECORD_COST_BYTES + len(key) + _encoded_bytes(value)
+        records: list[Record] = []
+        for record, record_size in self._records(bytes_target):
             if records and size + record_size > bytes_target:
                 yield self._chunk(number, False, records)
                 number += 1
@@ -69,76 +82,88 @@ class KeyspacePicture:
             size += record_size
         yield self._chunk(number, True, records)
 
-    def _chunk(self, number: int, is_last: bool, records: list[tuple[bytes, Value, int | None]]) -> bytes:
+    def _chunk(self, number: int, is_last: bool, records: list[Record]) -> bytes:
         if number or not self._buckets:
             return _encoder.encode(Chunk(FORMAT, number, is_last, records))
         buckets = dict(sorted(self._buckets.items()))
         return _encoder.encode(FirstChunk(FORMAT_WITH_BUCKETS, number, is_last, records, buckets))
 
-    def _records(self, bytes_target: int) -> Iterator[tuple[bytes, Value, int | None]]:
+    def _records(self, bytes_target: int) -> Iterator[tuple[Record, int]]:
+        """With the size of each, about."""
+        deadline_of = self._deadlines.get
         for slot in sorted(self._slots):
             values = self._slots[slot]
-            for key in sorted(values):
-                value, deadline = values[key], self._deadlines.get(key)
+            for key in _in_order(values):
+                value, deadline = values[key], deadline_of(key)
                 if isinstance(value, dict):
-                    for part in _parts(value, bytes_target):
-                        yield key, part, deadline
+                    for part, size in _parts(value, bytes_target):
+                        yield (key, part, deadline), _RECORD_COST_BYTES + len(key) + size
                 else:
-                    yield key, value, deadline
+                    yield (key, value, deadline), _RECORD_COST_BYTES + len(key) + value_bytes(value)
 
 
-def load_chunks(state: State, chunks: Iterable[bytes]) -> None:
-    """Fill an empty state; raises `StorageError` when the chunks are not one snapshot, whole and in order."""
-    expected = 0
-    is_complete = False
-    last_key: bytes | None = None
-    for data in chunks:
+class Loading:
+    """Fills an empty state from a snapshot's chunks, one at a time; after an error the state is of no use."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._expected = 0
+        self._is_complete = False
+        self._last_key: bytes | None = None
+
+    def take(self, data: bytes) -> None:
+        """The next chunk; raises `StorageError` when it is not that."""
         try:
             chunk = _decoder.decode(data)
         except msgspec.DecodeError as error:
-            raise StorageError(f"snapshot chunk {expected} cannot be read: {error}") from error
+            raise StorageError(f"snapshot chunk {self._expected} cannot be read: {error}") from error
         if chunk.format not in (FORMAT, FORMAT_WITH_BUCKETS):
             raise StorageError(f"snapshot has format {chunk.format}, this version reads up to {FORMAT_WITH_BUCKETS}")
-        if is_complete or chunk.number != expected:
-            raise StorageError(f"snapshot chunk {chunk.number} stands where chunk {expected} is expected")
+        if self._is_complete or chunk.number != self._expected:
+            raise StorageError(f"snapshot chunk {chunk.number} stands where chunk {self._expected} is expected")
         for name, bucket in chunk.buckets.items():
-            state.declare_bucket(name, bucket)
-        for key, value, deadline in chunk.records:
-            _load_record(state, key, value, deadline, is_continued=key == last_key)
-            last_key = key
-        expected += 1
-        is_complete = chunk.is_last
-    if not is_complete:
-        raise StorageError(f"snapshot ends after {expected} chunks, and the last is not among them")
+            self._state.declare_bucket(name, bucket)
+        records = chunk.records
+        if records and records[0][0] == self._last_key:
+            records = self._continue_hash(records)
+        if not self._state.put_new(records):
+            raise StorageError("snapshot holds a key twice, or a hash without fields")
+        self._last_key = chunk.records[-1][0] if chunk.records else None
+        self._expected += 1
+        self._is_complete = chunk.is_last
+
+    def finish(self) -> None:
+        """Raises `StorageError` unless the last chunk was taken."""
+        if not self._is_complete:
+            raise StorageError(f"snapshot ends after {self._expected} chunks, and the last is not among them")
+
+    def _continue_hash(self, records: list[Record]) -> list[Record]:
+        """A hash that did not fit goes on at the beginning of the next chunk; returns what follows."""
+        key, value, _ = records[0]
+        held = self._state.get(key)
+        if not isinstance(value, dict) or not value or not isinstance(held, dict):
+            raise StorageError("snapshot holds a key twice, or a hash without fields")
+        self._state.put_fields(key, held, value.items())
+        return records[1:]
 
 
-def _load_record(state: State, key: bytes, value: Value, deadline: int | None, *, is_continued: bool) -> None:
-    held = state.get(key)
-    if held is None and (value or not isinstance(value, dict)):
-        state.replace(key, value, deadline)
-    elif is_continued and isinstance(held, dict) and isinstance(value, dict) and value:
-        for field, text in value.items():
-            state.put_field(held, field, text)
-    else:
-        raise StorageError("snapshot holds a key twice, or a hash without fields")
+def _in_order(names: Iterable[bytes]) -> Iterable[bytes]:
+    """Sorted, in pieces: to sort very many at once would hold the interpreter, and with it the loop, for too long."""
+    unsorted = list(names)
+    if len(unsorted) <= _SORTED_AT_ONCE:
+        return sorted(unsorted)
+    starts = range(0, len(unsorted), _SORTED_AT_ONCE)
+    return merge(*[sorted(unsorted[start : start + _SORTED_AT_ONCE]) for start in starts])
 
 
-def _parts(fields: dict[bytes, bytes], bytes_target: int) -> Iterator[dict[bytes, bytes]]:
-    """The fields in order, cut where a part is full."""
+def _parts(fields: dict[bytes, bytes], bytes_target: int) -> Iterator[tuple[dict[bytes, bytes], int]]:
+    """The fields in order, cut where a part is full; with the size of each, about."""
     part: dict[bytes, bytes] = {}
     size = 0
-    for field in sorted(fields):
+    for field in _in_order(fields):
         if part and size >= bytes_target:
-            yield part
+            yield part, size
             part, size = {}, 0
         part[field] = fields[field]
         size += _RECORD_COST_BYTES + len(field) + len(fields[field])
-    yield part
-
-
-def _encoded_bytes(value: Value) -> int:
-    if isinstance(value, bytes):
-        return len(value)
-    if isinstance(value, CrdtValue):
-        return _RECORD_COST_BYTES + len(value.data)
-    return sum(map(len, value)) + sum(map(len, value.values())) + _RECORD_COST_BYTES * len(value)
+    yield part, size

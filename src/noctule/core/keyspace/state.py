@@ -3,19 +3,24 @@
 Every change of the data goes through the methods here, so that the counts, the deadline heap and the cached scan
 orders stay true. Nothing here knows what has expired: `Keyspace` removes a command's expired keys before its
 handler runs, so that a handler only ever meets keys that live. Read keyspace.py next.
+
+Who wants the data of one moment shares it (`share`), which costs the number of slots and not of keys: a slot's dict is
+copied at the first write to it afterwards, a hash likewise, and what a deadline was before it changed is noted for
+whoever still looks at it. So no pause depends on more than the keys of one slot or the fields of one hash.
 """
 
-from binascii import crc32
+from binascii import crc32, crc_hqx
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TypeAlias
+from weakref import ref
 
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
-from noctule.core.placement.slots import key_slot
+from noctule.core.placement.slots import SLOT_COUNT, SLOT_MASK, key_slot
 
 Value: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue
 """A string, a hash of fields that is never empty, or a value that can be joined."""
@@ -47,10 +52,43 @@ ORDERS_MAX = 8
 """Slots whose scan order is kept at one time."""
 
 
+class DeadlinesThen:
+    """The deadlines of one moment, for as long as somebody holds this; may be read by another thread."""
+
+    __slots__ = ("__weakref__", "_before", "_now")
+
+    def __init__(self, now: dict[bytes, int]) -> None:
+        self._now = now
+        self._before: dict[bytes, int | None] = {}
+        """What those were that have changed since."""
+
+    def get(self, key: bytes) -> int | None:
+        """The deadline that the key had."""
+        # In this order: `note` comes before the change, so whoever sees the change here finds the note after it.
+        now = self._now.get(key)
+        return self._before.get(key, now)
+
+    def note(self, key: bytes, deadline: int | None) -> None:
+        """The key's deadline is about to change; this is what it is."""
+        self._before.setdefault(key, deadline)
+
+
 class State:
     """The data of one partition. `slots` and `deadlines` are for reading; only methods change them."""
 
-    __slots__ = ("_heap", "_orders", "buckets", "bytes_used", "deadlines", "key_count", "slots")
+    __slots__ = (
+        "_heap",
+        "_is_shared",
+        "_lookers",
+        "_orders",
+        "_own_hashes",
+        "_shared_slots",
+        "buckets",
+        "bytes_used",
+        "deadlines",
+        "key_count",
+        "slots",
+    )
 
     def __init__(self) -> None:
         self.slots: dict[int, dict[bytes, Value]] = {}
@@ -64,9 +102,60 @@ class State:
         """An estimate of the memory held, a function of the data alone; within a quarter of what tracemalloc finds."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
+        self._is_shared = False
+        """Whether the data was ever shared; else every hash is this state's own."""
+        self._shared_slots: set[int] = set()
+        """Those whose dict was not written since it was shared."""
+        self._own_hashes: set[bytes] = set()
+        """Keys of hashes that nobody else has seen since the data was last shared."""
+        self._lookers: list[ref[DeadlinesThen]] = []
+        """Whoever may still look at deadlines as they were; the dead ones are found at the next sharing."""
+
+    def share(self) -> tuple[dict[int, dict[bytes, Value]], DeadlinesThen]:
+        """The slots and deadlines of this moment, to be read only, untouched by what is written later.
+
+        May be read by another thread, a slot at a time. Costs the number of slots.
+        """
+        self._is_shared = True
+        self._shared_slots.update(self.slots)
+        self._own_hashes = set()
+        then = DeadlinesThen(self.deadlines)
+        self._lookers = [looker for looker in self._lookers if looker() is not None]
+        self._lookers.append(ref(then))
+        return self.slots.copy(), then
+
+    def put_new(self, records: Iterable[tuple[bytes, Value, int | None]]) -> bool:
+        """Put keys that are not there yet, each with its deadline or None, as fast as may be.
+
+        False when one was there already, or a hash is empty: the state is of no use then.
+        """
+        slots, deadlines = self.slots, self.deadlines
+        count = size = 0
+        for key, value, deadline in records:
+            slot = crc_hqx(key, 0) & SLOT_MASK if b"{" not in key else key_slot(key)
+            values = slots.get(slot)
+            if values is None:
+                values = slots[slot] = {}
+            elif key in values:
+                return False
+            if isinstance(value, bytes):
+                size += len(key) + len(value)
+            elif isinstance(value, CrdtValue) or value:
+                size += len(key) + value_bytes(value)
+            else:
+                return False
+            values[key] = value
+            count += 1
+            if deadline is not None:
+                deadlines[key] = deadline
+                heappush(self._heap, (deadline, key))
+                size += DEADLINE_COST_BYTES
+        self.key_count += count
+        self.bytes_used += KEY_COST_BYTES * count + size
+        return True
 
     def get(self, key: bytes) -> Value | None:
-        """The value, or None. A hash is the state's own: change it by `put_field` and `remove_field` only."""
+        """The value, or None. A hash is for reading: change it by `put_fields` and `remove_fields` only."""
         values = self.slots.get(key_slot(key))
         return None if values is None else values.get(key)
 
@@ -76,6 +165,8 @@ class State:
         values = self.slots.get(slot)
         if values is None:
             values = self.slots[slot] = {}
+        elif slot in self._shared_slots:
+            values = self._own_slot(slot)
         old = values.get(key)
         size = len(value) if isinstance(value, bytes) else value_bytes(value)
         if old is None:
@@ -85,6 +176,8 @@ class State:
                 insort(self._orders[slot], (crc32(key), key))
         else:
             self.bytes_used += size - value_bytes(old)
+            if self._own_hashes:
+                self._own_hashes.discard(key)
         values[key] = value
 
     def replace(self, key: bytes, value: Value, deadline: int | None) -> None:
@@ -99,11 +192,14 @@ class State:
         """Remove the key with its deadline; whether it was there."""
         slot = key_slot(key)
         values = self.slots.get(slot)
-        old = None if values is None else values.pop(key, None)
-        if values is None or old is None:
+        if values is None or key not in values:
             return False
+        if slot in self._shared_slots:
+            values = self._own_slot(slot)
+        old = values.pop(key)
         if not values:
             del self.slots[slot]
+        self._own_hashes.discard(key)
         self.key_count -= 1
         self.bytes_used -= KEY_COST_BYTES + len(key) + value_bytes(old)
         if key in self.deadlines:
@@ -113,23 +209,50 @@ class State:
             del order[bisect_left(order, (crc32(key), key))]
         return True
 
-    def put_field(self, fields: dict[bytes, bytes], field: bytes, value: bytes) -> bool:
-        """Set a field of a hash that is in the state; whether the field is new."""
-        old = fields.get(field)
-        fields[field] = value
-        if old is None:
-            self.bytes_used += FIELD_COST_BYTES + len(field) + len(value)
-            return True
-        self.bytes_used += len(value) - len(old)
-        return False
+    def put_fields(self, key: bytes, held: dict[bytes, bytes], fields: Iterable[tuple[bytes, bytes]]) -> int:
+        """Set fields of the hash at `key`, which is `held`; how many of them are new. It may be another dict then."""
+        if self._is_shared and key not in self._own_hashes:
+            held = self._own_hash(key, held)
+        count = len(held)
+        added = 0
+        for field, value in fields:
+            old = held.get(field)
+            held[field] = value
+            if old is None:
+                added += FIELD_COST_BYTES + len(field) + len(value)
+            else:
+                added += len(value) - len(old)
+        self.bytes_used += added
+        return len(held) - count
 
-    def remove_field(self, fields: dict[bytes, bytes], field: bytes) -> bool:
-        """Remove a field of a hash that is in the state; whether it was there. Who takes the last removes the key."""
-        old = fields.pop(field, None)
-        if old is None:
-            return False
-        self.bytes_used -= FIELD_COST_BYTES + len(field) + len(old)
-        return True
+    def remove_fields(self, key: bytes, held: dict[bytes, bytes], names: Iterable[bytes]) -> int:
+        """Remove fields of the hash at `key`, which is `held`, and the key with the last; how many were there."""
+        if self._is_shared and key not in self._own_hashes:
+            held = self._own_hash(key, held)
+        count = len(held)
+        for name in names:
+            old = held.pop(name, None)
+            if old is not None:
+                self.bytes_used -= FIELD_COST_BYTES + len(name) + len(old)
+        removed = count - len(held)
+        if not held:
+            self.remove(key)
+        return removed
+
+    def _own_slot(self, slot: int) -> dict[bytes, Value]:
+        """The dict of a shared slot, from now on this state's own."""
+        values = self.slots[slot] = self.slots[slot].copy()
+        self._shared_slots.remove(slot)
+        return values
+
+    def _own_hash(self, key: bytes, held: dict[bytes, bytes]) -> dict[bytes, bytes]:
+        """The hash at a key, from now on this state's own."""
+        slot = key_slot(key)
+        values = self._own_slot(slot) if slot in self._shared_slots else self.slots[slot]
+        own = held.copy()
+        values[key] = own
+        self._own_hashes.add(key)
+        return own
 
     def set_deadline(self, key: bytes, deadline: int) -> None:
         """Let a key that is present expire at this unix time in ms."""
@@ -138,14 +261,20 @@ class State:
             return
         if old is None:
             self.bytes_used += DEADLINE_COST_BYTES
+        if self._lookers:
+            self._note_deadline(key, old)
         self.deadlines[key] = deadline
         heappush(self._heap, (deadline, key))
         self._compact_heap()
 
     def clear_deadline(self, key: bytes) -> bool:
         """Let the key live on; whether it had a deadline."""
-        if self.deadlines.pop(key, None) is None:
+        old = self.deadlines.get(key)
+        if old is None:
             return False
+        if self._lookers:
+            self._note_deadline(key, old)
+        del self.deadlines[key]
         self.bytes_used -= DEADLINE_COST_BYTES
         self._compact_heap()
         return True
@@ -163,15 +292,35 @@ class State:
         self.bytes_used = 0
         self._heap = []
         self._orders = {}
+        self._shared_slots = set()
+        self._own_hashes = set()
+        self._lookers = []
 
-    def live_keys(self, now_ms: int) -> Iterator[bytes]:
-        """Every key that has not expired, in no particular order."""
+    def clear_slots(self, first: int, last: int) -> None:
+        """Remove what is in these slots, both inclusive; costs every key of theirs unless that is everything."""
+        cleared = [slot for slot in self.slots if first <= slot <= last]
+        if len(cleared) == len(self.slots):
+            self.clear()
+            return
+        for slot in cleared:
+            for key in list(self.slots[slot]):
+                self.remove(key)
+
+    def live_keys(self, now_ms: int, first: int = 0, last: int = SLOT_COUNT - 1) -> Iterator[bytes]:
+        """Every key of these slots (both inclusive) that has not expired, in no particular order."""
         deadlines = self.deadlines
-        for values in self.slots.values():
+        for slot, values in self.slots.items():
+            if not first <= slot <= last:
+                continue
             for key in values:
                 deadline = deadlines.get(key)
                 if deadline is None or deadline > now_ms:
                     yield key
+
+    @property
+    def first_deadline_ms(self) -> int | None:
+        """No key that is there expires before this; None when none ever does. May be that of a key which is gone."""
+        return self._heap[0][0] if self._heap else None
 
     def expired_keys(self, now_ms: int, limit: int) -> list[bytes]:
         """At most `limit` keys whose deadline has passed, the longest expired first; changes no data.
@@ -222,6 +371,12 @@ class State:
         ensure(len(self._heap) <= 2 * len(awaited) + HEAP_SLACK, "the heap is bounded", entries=len(self._heap))
         for slot, order in self._orders.items():
             ensure(order == scan_order(self.slots.get(slot, {})), "a kept scan order is true", slot=slot)
+
+    def _note_deadline(self, key: bytes, deadline: int | None) -> None:
+        for looker in self._lookers:
+            then = looker()
+            if then is not None:
+                then.note(key, deadline)
 
     def _compact_heap(self) -> None:
         if len(self._heap) > 2 * len(self.deadlines) + HEAP_SLACK:

@@ -11,12 +11,16 @@ from typing import TypeAlias
 import msgspec
 from msgspec import Struct
 
-from noctule.base.errors import StorageError
+from noctule.base.errors import RequestError, StorageError
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import Stage
 from noctule.core.roster.members import Member, MemberState
 
 COMMAND = b"NOCTULE.META"
+
+Answer: TypeAlias = int | str | None
+"""What an operation answers: the id that was given, the cluster's, or None where there is nothing to tell."""
 
 
 class _Operation(Struct, frozen=True, tag_field="op", omit_defaults=True):
@@ -31,6 +35,7 @@ class Form(_Operation, tag="form", frozen=True):
 
     cluster_id: str
     members: list[Member]
+    """With their ids."""
     replicas: list[tuple[int, ...]]
     replication_factor: int
     settings: dict[str, int | float | str | bool] = {}
@@ -139,11 +144,15 @@ class BeginMerge(_Operation, tag="begin_merge", frozen=True):
 
 
 class AdvanceMerge(_Operation, tag="advance_merge", frozen=True):
-    """FENCE → COPY → DONE, or back from FENCE or COPY to ABORTED; with DONE the map has one partition less."""
+    """FENCE → COPY → DONE, or back from FENCE or COPY to ABORTED; with DONE the map has one partition less.
+
+    ABORTED from COPY only by who knows that the left one will never take the copy in.
+    """
 
     id: int
     stage: MergeStage
     to: MergeStage
+    note: str = ""
 
 
 class PreferLeader(_Operation, tag="prefer_leader", frozen=True):
@@ -193,3 +202,25 @@ def decode_operation(data: bytes) -> Operation:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise StorageError(f"an operation of meta cannot be read: {error}") from error
+
+
+REFUSED = b"REFUSED "
+"""What the text of a refusal begins with."""
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The reply of an operation that was applied."""
+    return _encoder.encode(answer)
+
+
+def decode_answer(reply: Reply) -> Answer:
+    """What an operation answered. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+    if isinstance(reply, Failure):
+        raise RequestError(reply.text.removeprefix(REFUSED).decode(errors="replace"))
+    try:
+        return _answer_decoder.decode(reply if isinstance(reply, bytes) else b"")
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"an answer of meta cannot be read: {error}") from error
+
+
+_answer_decoder = msgspec.msgpack.Decoder(Answer)

@@ -30,6 +30,8 @@ MERGE_NEXT: dict[MergeStage, tuple[MergeStage, ...]] = {
     MergeStage.ABORTED: (),
 }
 
+MERGE_ENDED = (MergeStage.DONE, MergeStage.ABORTED)
+
 
 class Merge(Struct, frozen=True):
     """One merge on its way."""
@@ -39,5 +41,7 @@ class Merge(Struct, frozen=True):
     right: int
     stage: MergeStage
     reason: str = ""
+    note: str = ""
+    """Why it was given up, in words for an operator."""
     begun_ms: int = 0
     ended_ms: int = 0

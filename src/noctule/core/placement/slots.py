@@ -8,6 +8,7 @@ from binascii import crc_hqx
 from noctule.base.ids import GroupId
 
 SLOT_COUNT = 16_384
+SLOT_MASK = SLOT_COUNT - 1
 
 
 def key_slot(key: bytes) -> int:
@@ -17,7 +18,7 @@ def key_slot(key: bytes) -> int:
         end = key.find(b"}", start + 1)
         if end > start + 1:
             key = key[start + 1 : end]
-    return crc_hqx(key, 0) & 16_383
+    return crc_hqx(key, 0) & SLOT_MASK
 
 
 def slot_range(group: GroupId, partition_count: int) -> tuple[int, int]:

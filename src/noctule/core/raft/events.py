@@ -27,6 +27,13 @@ class Tick(Struct, frozen=True, gc=False):
     """Time has passed; due when `next_deadline()` is reached, harmless at any other time."""
 
 
+class ApplyMore(Struct, frozen=True, gc=False):
+    """The state has time for more: hand out the next entries of a commit that was too long to be handed out at once.
+
+    Due in a later turn whenever `applied` is behind `commit`.
+    """
+
+
 class Propose(Struct, frozen=True, gc=False):
     """Append `data` to the log; answered by `Proposed` or `ProposalRefused` among the effects."""
 
@@ -76,7 +83,15 @@ class Persisted(Struct, frozen=True, gc=False):
 
 
 class Suspect(Struct, frozen=True, gc=False):
-    """The process of `node` seems gone, its connection closed: if it leads, do not wait for the whole timeout."""
+    """The process of `node` seems gone: if it leads, do not wait for the whole timeout, only `wait_s` and a draw."""
+
+    node: int
+    wait_s: float = 0.0
+    """Set apart for who should campaign first, and for groups that lost their leader at the same moment."""
+
+
+class Trust(Struct, frozen=True, gc=False):
+    """The process of `node` is there, for the first time, again, or after all: what it missed may be sent to it."""
 
     node: int
 
@@ -96,26 +111,50 @@ class SnapshotSaved(Struct, frozen=True, gc=False):
     """Whether some entries stay in the log for followers just behind; else all that is covered goes."""
 
 
-class SnapshotLoaded(Struct, frozen=True, gc=False):
-    """The bytes that `LoadSnapshot` asked for; None when there is none yet."""
+class SnapshotOpened(Struct, frozen=True, gc=False):
+    """The newest durable snapshot, which `OpenSnapshot` asked for: how many chunks it has, and the bytes in them.
+
+    Index 0: there is none yet.
+    """
 
     index: int
     term: int
+    count: int
+    bytes_total: int
+
+
+class ChunkLoaded(Struct, frozen=True, gc=False):
+    """The chunk that `LoadChunk` asked for; None when that snapshot is not open (any more)."""
+
+    index: int
+    number: int
     data: bytes | None
+
+
+class ChunkSaved(Struct, frozen=True, gc=False):
+    """The chunk of a `SaveChunk` is in the file, not durable yet; the last one's is told by `SnapshotSaved` instead."""
+
+    index: int
+    term: int
+    number: int
 
 
 Event: TypeAlias = (
     Received
     | Tick
+    | ApplyMore
     | Propose
     | ChangeMembership
     | LeaveJoint
     | ReadIndex
     | Persisted
     | Suspect
+    | Trust
     | TransferLeadership
     | SnapshotSaved
-    | SnapshotLoaded
+    | SnapshotOpened
+    | ChunkLoaded
+    | ChunkSaved
 )
 
 # Effects --------------------------------------------------------------------------------------------------------------
@@ -146,7 +185,7 @@ class Persist(Struct, frozen=True, gc=False):
 
 
 class Commit(Struct, frozen=True, gc=False):
-    """Entries from `first_index` on are committed: apply each once, in order."""
+    """Entries from `first_index` on are committed: apply each once, in order. More may follow after `ApplyMore`."""
 
     first_index: int
     entries: list[Entry]
@@ -202,24 +241,50 @@ class RoleChanged(Struct, frozen=True, gc=False):
     leader: int
 
 
-class LoadSnapshot(Struct, frozen=True, gc=False):
-    """A follower lags behind the log's begin: hand in the newest durable snapshot by `SnapshotLoaded`."""
+class OpenSnapshot(Struct, frozen=True, gc=False):
+    """A follower lags behind the log's begin: open the newest durable snapshot, and tell by `SnapshotOpened`.
+
+    It is kept, whatever newer ones come, until `KeepSnapshots` does not name it.
+    """
 
 
-class SaveSnapshot(Struct, frozen=True, gc=False):
-    """A whole snapshot has come: make it durable, then tell `SnapshotSaved`."""
+class LoadChunk(Struct, frozen=True, gc=False):
+    """Read a chunk of an open snapshot and hand it in by `ChunkLoaded`."""
+
+    index: int
+    number: int
+
+
+class KeepSnapshots(Struct, frozen=True, gc=False):
+    """Of the snapshots that are open only those at these indexes are still being sent."""
+
+    indexes: tuple[int, ...]
+
+
+class SaveChunk(Struct, frozen=True, gc=False):
+    """The next of `count` chunks of a snapshot has come: add it to the file, and to the state that is to be restored.
+
+    Number 0 begins another file, in place of one that was never finished. The last one makes it durable: then
+    `SnapshotSaved` is told, and for the others `ChunkSaved`.
+    """
 
     index: int
     term: int
+    number: int
+    count: int
     data: bytes
+
+
+class DropChunks(Struct, frozen=True, gc=False):
+    """What has come of a snapshot is of no use: forget it."""
 
 
 class Restore(Struct, frozen=True, gc=False):
-    """Replace the whole state by this snapshot; the next `Commit` begins after `index`."""
+    """Let the state that the saved chunks tell of take the place of the present one; the next `Commit` begins after
+    `index`."""
 
     index: int
     term: int
-    data: bytes
 
 
 Effect: TypeAlias = (
@@ -233,7 +298,10 @@ Effect: TypeAlias = (
     | ReadReady
     | ReadRefused
     | RoleChanged
-    | LoadSnapshot
-    | SaveSnapshot
+    | OpenSnapshot
+    | LoadChunk
+    | KeepSnapshots
+    | SaveChunk
+    | DropChunks
     | Restore
 )

@@ -4,19 +4,22 @@ A `Leadership` lives as long as one term of one leader; `RaftNode` owns it. It c
 index through the node alone.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
-from noctule.base.ids import Instant
+from noctule.base.ids import END_OF_TIME, Instant
 from noctule.core.raft.events import (
     ChangeMembership,
-    LoadSnapshot,
+    ChunkLoaded,
+    KeepSnapshots,
+    LoadChunk,
     MembershipRefused,
+    OpenSnapshot,
     Proposed,
-    ReadReady,
     ReadRefused,
-    SnapshotLoaded,
+    SnapshotOpened,
     Transition,
 )
 from noctule.core.raft.membership import (
@@ -37,19 +40,19 @@ from noctule.core.raft.messages import (
     HeartbeatReply,
     InstallSnapshot,
     InstallSnapshotReply,
+    Message,
     ReadReply,
     TimeoutNow,
+    VoteRequest,
 )
+from noctule.core.raft.outgoing_snapshot import OutgoingSnapshot
 from noctule.core.raft.progress import Progress, ProgressState
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import Read, ReadRounds
-from noctule.core.raft.staleness import NEVER
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
 
-_CHUNK_RESEND_S = 1.0
-"""A snapshot chunk without an answer for so long is sent again."""
 _CAUGHT_UP_ENTRIES = 100
 """A returning voter that misses no more than so many committed entries has caught up (thesis 4.2.1)."""
 
@@ -61,6 +64,26 @@ class Leadership:
     it would ask for votes for ever. One that does not answer is forgotten, once the change is committed.
     """
 
+    __slots__ = (
+        "_dismissed",
+        "_first_index",
+        "_has_told_to_campaign",
+        "_heartbeat_at",
+        "_is_settled",
+        "_membership",
+        "_node",
+        "_opened",
+        "_quorum_check_at",
+        "_reads_before_noop",
+        "_repair_at",
+        "_rounds",
+        "_stirred_at",
+        "_transfer_deadline",
+        "_transfer_target",
+        "is_quiet",
+        "progress",
+    )
+
     def __init__(self, node: "RaftNode") -> None:
         self._node = node
         self.progress: dict[int, Progress] = {}
@@ -70,6 +93,10 @@ class Leadership:
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
+        self.is_quiet = False
+        """Whether everyone was told to sleep. It holds no lease then, and steps down by nothing that is not said."""
+        self._stirred_at = node.now
+        """When something was last to be done that is more than a heartbeat."""
         self._rounds = ReadRounds()
         self._reads_before_noop: list[tuple[int, int]] = []
         """(context, who asked)."""
@@ -80,8 +107,10 @@ class Leadership:
         self._membership = Membership()
         self._is_settled = False
         """Whether what follows from the membership's being committed is done."""
-        self._dismissed: set[int] = set()
+        self._dismissed: frozenset[int] = frozenset()
         """Those whom a committed change took out, and who are not known to know it."""
+        self._opened: set[int] = set()
+        """The indexes of snapshots that the disk keeps for this leader."""
         self._follow_membership()
 
     def begin(self) -> None:
@@ -93,14 +122,22 @@ class Leadership:
 
     def end(self) -> None:
         """Leadership is lost: reads on their way are refused. They changed nothing, so all may be tried again."""
+        if self._opened:
+            self._node.emit(KeepSnapshots(()))
         waiting = [*self._reads_before_noop, *((read.context, read.asker) for read in self._rounds.waiting())]
         for context, asker in waiting:
             if asker == self._node.node_id:  # The others notice the change of leader themselves.
                 self._node.emit(ReadRefused(context, 0))
 
     def next_deadline(self) -> Instant:
-        """When the next heartbeat, repair or quorum check is due."""
-        return min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
+        """When the next heartbeat, repair, quorum check or chunk of a snapshot is due; never while it is quiet."""
+        if self.is_quiet:
+            return END_OF_TIME
+        deadline = min(self._heartbeat_at, self._repair_at, self._quorum_check_at)
+        rate = self._node.snapshot_bytes_per_s
+        if rate:
+            deadline = min([deadline, *(each.next_deadline(rate) for _, _, each in self._outgoing())])
+        return deadline
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
@@ -113,6 +150,8 @@ class Leadership:
     def tick(self) -> None:
         """Heartbeat, repair, quorum check and transfer deadline, each when due."""
         now = self._node.now
+        if self.is_quiet:
+            return
         if now >= self._quorum_check_at:
             if not self.has_quorum():
                 self._node.step_down()
@@ -126,17 +165,106 @@ class Leadership:
         if self._transfer_target and now >= self._transfer_deadline:
             self._transfer_target = 0
         if now >= self._heartbeat_at:
+            if self._may_rest():
+                self._fall_quiet()
+                return
             self._heartbeat()
         if now >= self._repair_at:
             self._repair_at = Instant(now + self._node.config.heartbeat_s)
             self._repair()
             self._resend_chunks()
+            self._close_snapshots()
+        if self._node.snapshot_bytes_per_s:
+            for _, _, outgoing in self._outgoing():
+                self._load_chunks(outgoing)
 
     def has_quorum(self) -> bool:
         """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2)."""
-        heard = {peer: progress.heard for peer, progress in self.progress.items()}
-        heard[self._node.node_id] = True
-        return self._membership.vote_result(heard) is VoteResult.WON
+        return self._is_quorum([peer for peer, progress in self.progress.items() if progress.heard])
+
+    def _is_quorum(self, peers: Iterable[int]) -> bool:
+        """Whether these and this node are a majority."""
+        return self._membership.vote_result(dict.fromkeys([*peers, self._node.node_id], True)) is VoteResult.WON
+
+    # Quiet -----------------------------------------------------------------------------------------------------------
+
+    def _may_rest(self) -> bool:
+        """Whether nothing is left to be done for anyone who lives, and those who live could go on by themselves."""
+        node, membership = self._node, self._membership
+        quiet_after_s, last = node.config.quiet_after_s, node.log.last_index
+        if not quiet_after_s or node.now < self._stirred_at + quiet_after_s or node.commit < last:
+            return False
+        if self._transfer_target or self._dismissed or self._rounds.waiting() or membership.is_joint():
+            return False
+        living = {peer: progress for peer, progress in self.progress.items() if not progress.is_away}
+        if any(progress.match < last or peer in membership.returning for peer, progress in living.items()):
+            return False
+        return node.durable == last and self._is_quorum(living.keys())
+
+    def _fall_quiet(self) -> None:
+        """Tell everyone who lives to sleep, and do so. Who does not hear it asks for votes, and `stir` sees to that."""
+        node = self._node
+        self.is_quiet = True
+        self._rounds.drop_lease()
+        for peer, progress in self.progress.items():
+            if not progress.is_away:
+                node.send(peer, Heartbeat(node.term, node.commit, self._rounds.newest, True))
+
+    def wake(self) -> None:
+        """Something is to be done. Whoever else leads by now will say so to the next heartbeat."""
+        node = self._node
+        self._stirred_at = node.now
+        if not self.is_quiet:
+            return
+        self.is_quiet = False
+        self._heartbeat_at = node.now
+        self._repair_at = Instant(node.now + node.config.heartbeat_s)
+        self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
+        for progress in self.progress.values():
+            progress.heard = False
+            if not progress.is_away:
+                progress.heard_at = node.now  # Its node was, or it would be suspected.
+
+    def stir(self, peer: int, message: Message) -> None:
+        """A message came while quiet: a member that asks for votes, or seemed gone, does not have what it should.
+
+        Other answers are late, and no reason to wake: thousands of groups would, whenever the machine is busy.
+        """
+        progress = self.progress.get(peer)
+        if progress is not None and (progress.is_away or isinstance(message, VoteRequest)):
+            self.wake()
+            progress.hear(self._node.now)
+            self._call_on(peer, progress)
+
+    def suspect(self, peer: int) -> None:
+        """The member's process seems gone; when it is back, ask anew what it has instead of trusting what it had."""
+        if peer not in self.progress:
+            return
+        heard = self.progress[peer].heard
+        self.progress[peer] = progress = Progress(self._node.log.last_index + 1)
+        progress.heard = heard
+        progress.probe_sent = progress.is_away = True
+        if self.is_quiet and not self._is_quorum([each for each, other in self.progress.items() if not other.is_away]):
+            self.wake()
+
+    def trust(self, peer: int) -> None:
+        """The member's process is there: bring it up to date, should it lack anything."""
+        progress = self.progress.get(peer)
+        if progress is None:
+            return
+        progress.is_away = False
+        if progress.match < self._node.log.last_index:
+            self.wake()
+            self._call_on(peer, progress)
+
+    def _call_on(self, peer: int, progress: Progress) -> None:
+        """Have a member follow that may not know whom, and say what it has."""
+        node = self._node
+        node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._rounds.newest))
+        progress.probe_sent = False
+        self._send_entries(peer, progress)
+
+    # Heartbeats ------------------------------------------------------------------------------------------------------
 
     def _heartbeat(self) -> None:
         node = self._node
@@ -176,7 +304,7 @@ class Leadership:
             previous_term = log.term_at(progress.next - 1)
             if previous_term is None:
                 progress.become_snapshot()
-                node.emit(LoadSnapshot())
+                node.emit(OpenSnapshot())
                 return
             entries = log.between(progress.next, log.last_index, node.config.append_bytes_max)
             node.send(peer, Append(node.term, progress.next - 1, previous_term, node.commit, entries))
@@ -203,7 +331,7 @@ class Leadership:
             progress.state is ProgressState.SNAPSHOT and progress.match >= self._node.log.snapshot_index
         ):
             progress.become_replicate()
-        elif progress.snapshot is not None and progress.match >= progress.snapshot[0]:
+        elif progress.snapshot is not None and progress.match >= progress.snapshot.index:
             progress.become_probe()  # It has that snapshot, and meanwhile the log begins behind it: the next one.
         if news and progress.match > self._node.commit:
             self.maybe_commit()
@@ -245,6 +373,7 @@ class Leadership:
 
     def change_membership(self, event: ChangeMembership) -> None:
         """Append the membership that these changes lead to; `Proposed` or `MembershipRefused` tells."""
+        self.wake()
         try:
             if event.transition is Transition.SIMPLE:
                 after = change_simply(self._membership, event.changes)
@@ -311,7 +440,7 @@ class Leadership:
         """Another membership is in force, so it decides from now on who is sent to, and who counts (thesis 4.1)."""
         self._follow_membership()
         self._is_settled = False
-        self._dismissed = set()
+        self._dismissed = frozenset()
         # Two changes further on, a majority might know nothing of what was promised before the first.
         self._rounds.drop_lease()
         self._confirm_rounds()  # Fewer may be needed now, perhaps nobody who would still answer.
@@ -333,7 +462,7 @@ class Leadership:
                 self._append_membership(leave_joint(membership))
             return
         node = self._node
-        self._dismissed = self.progress.keys() - set(membership.members())
+        self._dismissed = frozenset(self.progress.keys() - set(membership.members()))
         for peer in sorted(self._dismissed):
             self._tell_dismissed(peer)
         if node.node_id not in membership.voters:
@@ -354,7 +483,7 @@ class Leadership:
 
     def _forget_dismissed(self, peer: int) -> None:
         del self.progress[peer]
-        self._dismissed.remove(peer)
+        self._dismissed -= {peer}
 
     def _counts(self, peer: int, directory: int) -> bool:
         """Whether the peer's word counts: it is a member, and speaks for the directory that the group knows.
@@ -406,62 +535,84 @@ class Leadership:
             return
         node.send(peer, Append(node.term, progress.next - 1, previous_term, node.commit, []))
 
-    def forget(self, peer: int) -> None:
-        """The follower's process is gone: when it is back, ask anew what it has instead of trusting what it had."""
-        if peer in self.progress:
-            heard = self.progress[peer].heard
-            self.progress[peer] = progress = Progress(self._node.log.last_index + 1)
-            progress.heard = heard
-            progress.probe_sent = True
-
     # Snapshots -------------------------------------------------------------------------------------------------------
 
-    def snapshot_loaded(self, event: SnapshotLoaded) -> None:
+    def snapshot_opened(self, event: SnapshotOpened) -> None:
         """The newest snapshot is at hand: begin to send it to whoever waits for one."""
-        for peer, progress in self.progress.items():
+        node = self._node
+        if event.index:
+            self._opened.add(event.index)
+        for progress in self.progress.values():
             if progress.state is not ProgressState.SNAPSHOT or progress.snapshot is not None:
                 continue
-            if event.data is None or event.index < self._node.log.snapshot_index:
+            if not event.index or event.index < node.log.snapshot_index:
                 progress.become_probe()  # Asks again, should entries still not do.
                 progress.probe_sent = True
                 continue
-            progress.snapshot = (event.index, event.term, event.data)
-            self._send_chunk(peer, progress)
+            progress.snapshot = OutgoingSnapshot(event.index, event.term, event.count, event.bytes_total, node.now)
+            self._load_chunks(progress.snapshot)
 
-    def _send_chunk(self, peer: int, progress: Progress) -> None:
+    def chunk_loaded(self, event: ChunkLoaded) -> None:
+        """A chunk is at hand: send it to those for whom it was asked."""
         node = self._node
-        if progress.snapshot is None:
-            return
-        index, term, data = progress.snapshot
-        offset = progress.snapshot_offset
-        chunk = data[offset : offset + node.config.chunk_bytes_max]
-        progress.chunk_sent_at = node.now
-        node.send(peer, InstallSnapshot(node.term, index, term, offset, len(data), chunk))
+        for peer, progress, outgoing in self._outgoing():
+            if outgoing.index != event.index:
+                continue
+            if event.data is None:
+                progress.become_probe()
+                progress.probe_sent = True
+            elif outgoing.loaded(event.number, len(event.data), node.now, node.snapshot_bytes_per_s):
+                self._send_chunk(peer, outgoing, event.number, event.data)
+                self._load_chunks(outgoing)
 
     def snapshot_reply(self, peer: int, message: InstallSnapshotReply) -> None:
-        """A chunk came; send the one the follower wants next."""
+        """Chunks came; send those that the follower lacks next."""
         if not self._counts(peer, message.directory):
             return
         progress = self.progress[peer]
         progress.hear(self._node.now)
-        if progress.snapshot is None or progress.snapshot[0] != message.index:
-            return
-        if message.offset != progress.snapshot_offset and message.offset <= len(progress.snapshot[2]):
-            progress.snapshot_offset = message.offset
-            if message.offset < len(progress.snapshot[2]):
-                self._send_chunk(peer, progress)
+        if progress.snapshot is not None and progress.snapshot.index == message.index:
+            progress.snapshot.acknowledge(message.number, self._node.now)
+            self._load_chunks(progress.snapshot)
+
+    def oldest_in_transfer(self) -> int | None:
+        """The oldest index whose snapshot is on its way to somebody, who will need the entries behind it."""
+        return min((outgoing.index for _, _, outgoing in self._outgoing()), default=None)
+
+    def _outgoing(self) -> list[tuple[int, Progress, OutgoingSnapshot]]:
+        return [
+            (peer, progress, progress.snapshot)
+            for peer, progress in self.progress.items()
+            if progress.snapshot is not None
+        ]
+
+    def _load_chunks(self, outgoing: OutgoingSnapshot) -> None:
+        node = self._node
+        while (number := outgoing.next_chunk(node.now, node.snapshot_bytes_per_s)) is not None:
+            node.emit(LoadChunk(outgoing.index, number))
+
+    def _send_chunk(self, peer: int, outgoing: OutgoingSnapshot, number: int, data: bytes) -> None:
+        place = (outgoing.index, outgoing.term, number, outgoing.count)
+        self._node.send(peer, InstallSnapshot(self._node.term, *place, data, outgoing.bytes_total))
 
     def _resend_chunks(self) -> None:
-        for peer, progress in self.progress.items():
-            if progress.snapshot is not None and self._node.now >= progress.chunk_sent_at + _CHUNK_RESEND_S:
-                # At the end this is an empty chunk, which asks whether the snapshot is installed by now.
-                self._send_chunk(peer, progress)
+        for peer, _, outgoing in self._outgoing():
+            if outgoing.is_stalled(self._node.now) and outgoing.taken == outgoing.count:
+                self._send_chunk(peer, outgoing, outgoing.count, b"")
+            self._load_chunks(outgoing)
+
+    def _close_snapshots(self) -> None:
+        in_use = {outgoing.index for _, _, outgoing in self._outgoing()}
+        if self._opened - in_use:
+            self._opened &= in_use
+            self._node.emit(KeepSnapshots(tuple(sorted(self._opened))))
 
     # Reads -----------------------------------------------------------------------------------------------------------
 
     def read(self, context: int, asker: int, *, lease: bool = False) -> None:
         """Note the commit index for a read and have a majority confirm that this node still leads (thesis 6.4)."""
         node = self._node
+        self.wake()
         if node.commit < self._first_index:
             # Until an entry of this term is committed, the commit index may lag behind what an earlier leader
             # acknowledged (etcd-io/etcd#7331).
@@ -475,7 +626,7 @@ class Leadership:
     def _answer_read(self, read: Read) -> None:
         node = self._node
         if read.asker == node.node_id:
-            node.emit(ReadReady(read.context, read.index))
+            node.read_confirmed(read.context, read.index)
         else:
             node.send(read.asker, ReadReply(node.term, read.context, read.index))
 
@@ -484,18 +635,13 @@ class Leadership:
 
     def has_caught_up(self) -> bool:
         """Whether everything that earlier leaders committed is committed here, too (as in `read`)."""
-        return self._node.commit >= self._first_index
+        return self._node.applied >= self._first_index
 
     def quorum_heard_at(self, now: Instant) -> Instant:
         """When a majority, this node included, was last heard: until then it had elected nobody else."""
         heard = {peer: progress.heard_at for peer, progress in self.progress.items()}
         heard[self._node.node_id] = now
-        moments = [
-            sorted((heard.get(voter, NEVER) for voter in voters), reverse=True)[len(voters) // 2]
-            for voters in (self._membership.voters, self._membership.outgoing)
-            if voters
-        ]
-        return min(moments, default=NEVER)
+        return self._membership.quorum_moment(heard)
 
     def _holds_lease(self) -> bool:
         """Whether a majority still keeps its promise to elect no other, by the slowest clock allowed (thesis 6.4.1)."""
@@ -530,6 +676,7 @@ class Leadership:
         """Stop taking proposals, bring the target up to date, then have it campaign at once (thesis 3.10)."""
         if self._transfer_target or target not in self._membership.voters or target not in self.progress:
             return
+        self.wake()
         self._transfer_target = target
         self._transfer_deadline = Instant(self._node.now + self._node.config.election_timeout_s_min)
         self._maybe_finish_transfer(target, self.progress[target])

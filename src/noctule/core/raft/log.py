@@ -93,10 +93,10 @@ class RaftLog:
                 return membership
         return self._memberships[0][1]
 
-    def committed_membership(self, applied: int) -> Membership:
-        """The newest one that is known to be committed: applied, or followed by another, which had to wait for that."""
+    def committed_membership(self, commit: int) -> Membership:
+        """The newest one that is known to be committed: by that, or as another followed, which had to wait for it."""
         index, newest = self._memberships[-1]
-        return newest if index <= applied or len(self._memberships) == 1 else self._memberships[-2][1]
+        return newest if index <= commit or len(self._memberships) == 1 else self._memberships[-2][1]
 
     def memberships_between(self, first: int, last: int) -> list[tuple[int, Membership]]:
         """Those whose entries stand at `first`…`last`, both inclusive, with their indexes."""

@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError, StorageError
+from noctule.base.ids import Instant
 from noctule.core.raft.quorum import VoteResult, committed_index, vote_result
+from noctule.core.raft.staleness import NEVER
 
 MARK = b"\xc1"
 """What the data of an entry that holds a membership begins with: the one byte that no MessagePack value begins with, so
@@ -70,6 +72,15 @@ class Membership(Struct, array_like=True, frozen=True, gc=False):
         if self.outgoing:
             index = min(index, committed_index([matched.get(voter, 0) for voter in self.outgoing]))
         return index
+
+    def quorum_moment(self, moments: Mapping[int, Instant]) -> Instant:
+        """The latest moment that a majority reaches, of each half; a voter that is not in `moments` reaches none."""
+        halves = [
+            sorted((moments.get(voter, NEVER) for voter in voters), reverse=True)[len(voters) // 2]
+            for voters in (self.voters, self.outgoing)
+            if voters
+        ]
+        return min(halves, default=NEVER)
 
     def vote_result(self, votes: Mapping[int, bool]) -> VoteResult:
         """Won when both halves are won, lost when one is lost."""
@@ -194,7 +205,7 @@ _decoder = msgspec.msgpack.Decoder(Membership)
 
 
 def encode_membership(membership: Membership) -> bytes:
-    """The data of an entry that holds it; the same bytes stand at the beginning of a snapshot."""
+    """The data of an entry that holds it; the same bytes are a snapshot's first chunk."""
     return MARK + _encoder.encode(membership)
 
 
@@ -206,19 +217,3 @@ def decode_membership(data: bytes) -> Membership:
     except msgspec.MsgspecError as error:
         raise StorageError(f"a membership cannot be read: {error}") from error
     raise StorageError("there is no membership where one must stand")
-
-
-def begin_snapshot(membership: Membership) -> bytes:
-    """What stands before a group's state in a snapshot: the membership, after its length in 4 bytes."""
-    data = encode_membership(membership)
-    return len(data).to_bytes(4, "big") + data
-
-
-def membership_in_snapshot(data: bytes | bytearray) -> Membership:
-    """The membership that a snapshot's data begins with. Raises `StorageError` when none does."""
-    return decode_membership(bytes(data[4 : 4 + int.from_bytes(data[:4], "big")]))
-
-
-def state_in_snapshot(data: bytes) -> bytes:
-    """What follows the membership."""
-    return data[4 + int.from_bytes(data[:4], "big") :]

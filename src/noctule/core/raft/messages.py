@@ -61,6 +61,9 @@ class Heartbeat(Struct, array_like=True, tag=3, frozen=True, gc=False):
     term: int
     commit: int
     round: int
+    quiet: bool = False
+    """The last one until something happens: a follower whose log ends at `commit` in this term sleeps, and does not
+    answer. An older peer keeps its timer, and wakes the leader when it runs out."""
 
 
 class HeartbeatReply(Struct, array_like=True, tag=4, frozen=True, gc=False):
@@ -91,25 +94,27 @@ class VoteReply(Struct, array_like=True, tag=6, frozen=True, gc=False):
 
 
 class InstallSnapshot(Struct, array_like=True, tag=7, frozen=True, gc=False):
-    """InstallSnapshot RPC (figure 13): bytes of the snapshot that covers the log up to `index`, from `offset` on.
+    """InstallSnapshot RPC (figure 13): a chunk of the snapshot that covers the log up to `index`.
 
-    The snapshot begins with the membership as of `index` (`membership.begin_snapshot`).
+    It has `count` chunks, with `bytes_total` in them; the first one, number 0, is the membership as of `index`. Number
+    `count`, without data, asks whether the snapshot is installed by now.
     """
 
     term: int
     index: int
     index_term: int
-    offset: int
-    total: int
+    number: int
+    count: int
     data: bytes
+    bytes_total: int = 0
 
 
 class InstallSnapshotReply(Struct, array_like=True, tag=8, frozen=True, gc=False):
-    """The next byte the follower wants of the snapshot at `index`; `offset == total` means all came, not yet saved."""
+    """So many chunks of the snapshot at `index`, from the first on, are in the follower's file, not yet durable."""
 
     term: int
     index: int
-    offset: int
+    number: int
     directory: int = 0
 
 

@@ -6,19 +6,24 @@ paper (Ongaro and Ousterhout, extended version) and Ongaro's thesis.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from noctule.base.ensure import ensure
-from noctule.base.ids import Instant
+from noctule.base.ids import END_OF_TIME, Instant
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import (
+    ApplyMore,
     ChangeMembership,
+    ChunkLoaded,
+    ChunkSaved,
     Commit,
+    DropChunks,
     Effect,
     Event,
+    KeepSnapshots,
     LeaveJoint,
     MembershipChanged,
     MembershipRefused,
@@ -33,18 +38,19 @@ from noctule.core.raft.events import (
     Received,
     Restore,
     RoleChanged,
-    SaveSnapshot,
+    SaveChunk,
     Send,
-    SnapshotLoaded,
+    SnapshotOpened,
     SnapshotSaved,
     Suspect,
     Tick,
     TransferLeadership,
+    Trust,
 )
 from noctule.core.raft.incoming_snapshot import IncomingSnapshot
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import MARK, Membership, membership_in_snapshot
+from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.messages import (
     Append,
     AppendReply,
@@ -61,9 +67,13 @@ from noctule.core.raft.messages import (
     VoteReply,
     VoteRequest,
 )
+from noctule.core.raft.outgoing_snapshot import SnapshotProgress
 from noctule.core.raft.quorum import VoteResult
-from noctule.core.raft.reads import FollowerReads
+from noctule.core.raft.reads import WaitingReads
 from noctule.core.raft.staleness import NEVER
+
+_SNAPSHOT_IDLE_S = 60.0
+"""What has come of a snapshot is kept for so long without any more of it."""
 
 
 class Role(StrEnum):
@@ -94,6 +104,8 @@ class RaftPicture:
     membership_index: int
     match: dict[int, int]
     """On the leader: for each other member the last index known to match."""
+    snapshots: dict[int, SnapshotProgress]
+    """On the leader: for each other member that is being sent a snapshot, how far that is."""
 
 
 class RaftNode:
@@ -104,6 +116,38 @@ class RaftNode:
     it had promised: it has no vote until the group has readmitted it. `first_timeout_s`, when given, is the first
     election wait: whoever should lead first waits least.
     """
+
+    __slots__ = (
+        "_after",
+        "_caught_up_at",
+        "_chance",
+        "_effects",
+        "_election_deadline",
+        "_hard_state_changed",
+        "_incoming",
+        "_leader_heard_at",
+        "_leader_is_suspected",
+        "_new_entries",
+        "_new_first",
+        "_persists_in_flight",
+        "_promised_until",
+        "_reads",
+        "_votes",
+        "applied",
+        "commit",
+        "config",
+        "directory",
+        "durable",
+        "leader",
+        "leadership",
+        "log",
+        "node_id",
+        "now",
+        "role",
+        "snapshot_bytes_per_s",
+        "term",
+        "vote",
+    )
 
     def __init__(
         self,
@@ -128,7 +172,8 @@ class RaftNode:
         self.leader = 0
         self.commit = max(applied, self.log.snapshot_index)
         self.applied = self.commit
-        """Handed out for applying; the state machine is in step at the end of each turn."""
+        """Handed out for applying; the state is in step once the effects are carried out. After a long commit it is
+        behind `commit` until enough `ApplyMore` came."""
         self.durable = self.log.last_index
         self.leadership: Leadership | None = None
         self._chance = chance
@@ -138,8 +183,12 @@ class RaftNode:
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
-        self._reads = FollowerReads()
+        self._leader_is_suspected = False
+        """Then nothing that it said before may put this replica to sleep."""
+        self._reads = WaitingReads()
         self._incoming: IncomingSnapshot | None = None
+        self.snapshot_bytes_per_s: float = config.snapshot_bytes_per_s
+        """How fast this replica sends a snapshot to each follower while it leads; 0 is as fast as it goes."""
         self._persists_in_flight = 0
         self.now = now
         # What one call of handle() gathers.
@@ -202,6 +251,11 @@ class RaftNode:
             membership=self.log.membership,
             membership_index=self.log.membership_index,
             match=match,
+            snapshots={
+                peer: progress.snapshot.describe()
+                for peer, progress in (self.leadership.progress.items() if self.leadership else ())
+                if progress.snapshot is not None
+            },
         )
 
     def is_leader(self) -> bool:
@@ -214,6 +268,24 @@ class RaftNode:
         if leadership is None or not leadership.has_caught_up():
             return self._caught_up_at
         return max(self._caught_up_at, leadership.quorum_heard_at(now))
+
+    def nodes_heard_at(self, heard_at: Mapping[int, Instant | None]) -> Instant:
+        """For a group that sleeps: when those nodes were last heard on whose word this replica relies."""
+        if self.leadership is None:
+            return heard_at.get(self.leader) or NEVER
+        return self.log.membership.quorum_moment({node: at for node, at in heard_at.items() if at is not None})
+
+    def is_quiet(self) -> bool:
+        """Whether it sleeps: it says nothing and its deadline never comes, until something happens."""
+        if self.leadership is not None:
+            return self.leadership.is_quiet
+        return self._election_deadline == END_OF_TIME
+
+    def is_admitted(self) -> bool:
+        """Whether the group counts on this replica as it did before: it is known by its directory, and is no learner
+        that is yet to be made a voter again."""
+        membership = self.log.committed_membership(self.applied)
+        return self._may_vote() and self.node_id not in membership.returning
 
     def get_leader(self) -> int:
         """The leader of the current term as far as known; 0 when none is."""
@@ -239,26 +311,44 @@ class RaftNode:
 
     def append_own(self, data: bytes) -> int:
         """Append an entry of the current term as the leader; returns its index."""
+        if self.leadership is not None:
+            self.leadership.wake()
         entry = Entry(self.term, data)
         self.log.append((entry,))
         self._store(self.log.last_index, [entry])
         return self.log.last_index
 
     def advance_commit(self, index: int) -> None:
-        """Take entries up to `index` as committed and hand them out."""
+        """Take entries up to `index` as committed and hand them out, as many as may be at a time."""
         if index <= self.commit:
             return
         if index > self.log.last_index:
             ensure(False, "commit is within the log", index=index, last=self.log.last_index)
+        is_behind = self.applied < self.commit
         self.commit = index
-        entries = self.log.between(self.applied + 1, index)
-        self._effects.append(Commit(self.applied + 1, entries))
-        before, self.applied = self.applied, index
+        if self._incoming is not None and index >= self._incoming.index:
+            self._drop_incoming()
+        if not is_behind:  # Else these wait for their turn, as those before them do.
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        before = self.applied
+        last = min(self.commit, before + self.config.apply_entries_max)
+        entries = self.log.between(before + 1, last, self.config.apply_bytes_max)
+        self._effects.append(Commit(before + 1, entries))
+        self.applied = before + len(entries)
         if before < self.log.membership_index:
-            for at, membership in self.log.memberships_between(before + 1, index):
+            for at, membership in self.log.memberships_between(before + 1, self.applied):
                 self.emit(MembershipChanged(at, membership, True))
         if self._reads:
             self._release_reads()
+
+    def read_confirmed(self, context: int, index: int) -> None:
+        """An own read is linearizable once `index` is applied, which usually it is."""
+        if self.applied >= index:
+            self.emit(ReadReady(context, index))
+        else:
+            self._reads.confirmed(context, index)
 
     def _release_reads(self) -> None:
         for context, index in self._reads.take_ready(self.applied):
@@ -320,12 +410,18 @@ class RaftNode:
             return
         if self._reads:
             self._refuse_reads(self.now)
+        if self._incoming is not None and self.now >= self._incoming.heard_at + _SNAPSHOT_IDLE_S:
+            self._drop_incoming()
         if self.now < self._election_deadline:
             return
         if self._may_campaign():
             self._become_pre_candidate()
         else:
             self._wait_for_leader()
+
+    def _handle_apply_more(self, _event: ApplyMore) -> None:
+        if self.applied < self.commit:
+            self._hand_out()
 
     def _handle_propose(self, event: Propose) -> None:
         self.propose(event.data)
@@ -386,12 +482,19 @@ class RaftNode:
     def _handle_suspect(self, event: Suspect) -> None:
         if self.leadership is not None:
             self._caught_up_at = self.fresh_at(self.now)  # What that peer said counts as of when it was said.
-            self.leadership.forget(event.node)
+            self.leadership.suspect(event.node)
         elif event.node == self.leader and self.role is Role.FOLLOWER:
+            self._leader_is_suspected = True
             self._leader_heard_at = Instant(float("-inf"))
-            wait = Instant(self.now + self._chance.uniform(0, self.config.suspicion_s_max))
+            wait = Instant(self.now + event.wait_s + self._chance.uniform(0, self.config.suspicion_s_max))
             # A promise holds whatever is suspected: the leader may be alive behind a closed connection, and read.
             self._election_deadline = min(self._election_deadline, max(wait, self._promised_until))
+
+    def _handle_trust(self, event: Trust) -> None:
+        if self.leadership is not None:
+            self.leadership.trust(event.node)
+        elif event.node == self.leader:
+            self._leader_is_suspected = False  # Whether it still leads, the election that was begun finds out.
 
     def _handle_transfer(self, event: TransferLeadership) -> None:
         if self.leadership is not None:
@@ -399,7 +502,11 @@ class RaftNode:
 
     def _handle_snapshot_saved(self, event: SnapshotSaved) -> None:
         incoming = self._incoming
-        if incoming is not None and incoming.saving and (incoming.index, incoming.term) == (event.index, event.term):
+        if (
+            incoming is not None
+            and incoming.is_complete
+            and (incoming.index, incoming.term) == (event.index, event.term)
+        ):
             self._incoming = None
             self._install(incoming)
         elif self.log.snapshot_index < event.index <= self.applied:
@@ -411,7 +518,11 @@ class RaftNode:
     def _oldest_worth_keeping(self, index: int) -> int:
         """Up to where the log may go, once a snapshot covers `index`: some entries stay for followers just behind."""
         config = self.config
-        oldest = max(self.log.snapshot_index, index - config.retained_entries)
+        oldest = index - config.retained_entries
+        in_transfer = self.leadership.oldest_in_transfer() if self.leadership is not None else None
+        if in_transfer is not None:
+            oldest = min(oldest, in_transfer)
+        oldest = max(oldest, self.log.snapshot_index)
         bytes_kept = 0
         for offset, entry in enumerate(reversed(self.log.between(oldest + 1, index))):
             bytes_kept += len(entry.data)
@@ -419,9 +530,33 @@ class RaftNode:
                 return index - offset
         return oldest
 
-    def _handle_snapshot_loaded(self, event: SnapshotLoaded) -> None:
+    def _handle_snapshot_opened(self, event: SnapshotOpened) -> None:
         if self.leadership is not None:
-            self.leadership.snapshot_loaded(event)
+            self.leadership.snapshot_opened(event)
+        else:
+            self.emit(KeepSnapshots(()))
+
+    def _handle_chunk_loaded(self, event: ChunkLoaded) -> None:
+        if self.leadership is not None:
+            self.leadership.chunk_loaded(event)
+
+    def _handle_chunk_saved(self, event: ChunkSaved) -> None:
+        incoming = self._incoming
+        if incoming is None or (incoming.index, incoming.term) != (event.index, event.term):
+            return
+        # Of an earlier try at the same snapshot no more counts than has come in this one.
+        incoming.saved = max(incoming.saved, min(event.number + 1, incoming.taken))
+        if self.leader not in (0, self.node_id):
+            self._tell_saved(self.leader, incoming.index, incoming.saved)
+
+    def _tell_saved(self, leader: int, index: int, count: int) -> None:
+        self.send(leader, InstallSnapshotReply(self.term, index, count, self.directory))
+
+    def _drop_incoming(self) -> None:
+        """Forget what has come of a snapshot; one that is complete is told by the disk, and then looked at."""
+        if self._incoming is not None and not self._incoming.is_complete:
+            self._incoming = None
+            self.emit(DropChunks())
 
     # Messages --------------------------------------------------------------------------------------------------------
 
@@ -431,6 +566,8 @@ class RaftNode:
         From whomever: a leader or candidate may be of a membership that has not come here yet (thesis 4.1).
         """
         term = message.term
+        if self.is_quiet():
+            self._stir(sender, message)
         if term > self.term and not self._is_about_a_future_term(message):
             if isinstance(message, VoteRequest) and self._hears_a_leader() and not message.transfer:
                 # Thesis 4.2.3: a voter that hears its leader does not let itself be disturbed.
@@ -441,6 +578,16 @@ class RaftNode:
             self._answer_from_the_past(sender, message)
             return
         _STEPS[type(message)](self, sender, message)
+
+    def _stir(self, sender: int, message: Message) -> None:
+        """A message came in the middle of sleep; what the leader sends needs nothing more than to be taken in."""
+        if self.leadership is not None:
+            self.leadership.stir(sender, message)
+        elif isinstance(message, VoteRequest):
+            # Somebody misses the leader. Give it time to say that it is there, unless it is the one who asks.
+            has_given_up = sender == self.leader and message.term > self.term
+            self._leader_heard_at = Instant(float("-inf")) if has_given_up else self.now
+            self._wait_for_leader()
 
     def _is_about_a_future_term(self, message: Message) -> bool:
         # A pre-vote asks about a term that nobody is in yet, and a granted one repeats it.
@@ -468,7 +615,7 @@ class RaftNode:
         Not by what is merely in the log: only once the group has committed that the lost directory does not count may
         this one take its place.
         """
-        return self.log.committed_membership(self.applied).directory_of(self.node_id) == self.directory
+        return self.log.committed_membership(self.commit).directory_of(self.node_id) == self.directory
 
     def _may_campaign(self) -> bool:
         """Whether this node has a voice, or had one until a change that may not be committed.
@@ -476,7 +623,7 @@ class RaftNode:
         Thesis 4.2.2: until then nobody else may have a log that is long enough to win (redpanda-data/redpanda#3055). It
         does not count its own vote.
         """
-        memberships = (self.log.membership, self.log.committed_membership(self.applied))
+        memberships = (self.log.membership, self.log.committed_membership(self.commit))
         return any(each.is_voter(self.node_id) for each in memberships) and self._may_vote()
 
     def _step_vote_request(self, sender: int, message: VoteRequest) -> None:
@@ -547,7 +694,7 @@ class RaftNode:
         self._note_leaders_commit(message.commit)
 
     def _note_leaders_commit(self, commit: int) -> None:
-        if self.commit >= commit:
+        if self.applied >= commit:
             self._caught_up_at = self.now
 
     def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
@@ -580,6 +727,10 @@ class RaftNode:
         self._follow(sender)
         self.advance_commit(min(message.commit, self.log.last_index))
         self._note_leaders_commit(message.commit)
+        ends_alike = (self.log.last_term, self.log.last_index) == (message.term, message.commit)
+        if message.quiet and ends_alike and not self._leader_is_suspected:
+            self._election_deadline = END_OF_TIME
+            return
         # Sent at once: it says what is so now and promises nothing for after a crash.
         self.send(sender, HeartbeatReply(self.term, message.round, self.directory))
 
@@ -594,19 +745,28 @@ class RaftNode:
             return
         incoming = self._incoming
         if incoming is None or (incoming.index, incoming.term) != (message.index, message.index_term):
-            if incoming is not None and incoming.saving:
+            if incoming is not None and incoming.is_complete:
                 return  # One at a time; the leader asks again.
-            if message.total > self.config.snapshot_bytes_max:
+            if message.bytes_total > self.config.snapshot_bytes_max:
                 return
-            incoming = self._incoming = IncomingSnapshot(message.index, message.index_term, message.total)
-        if incoming.take(message.offset, message.data):
-            membership_in_snapshot(incoming.data)  # One without it must not reach the disk (moby/swarmkit#238).
-            self.emit(SaveSnapshot(incoming.index, incoming.term, bytes(incoming.data)))
-        self.send(sender, InstallSnapshotReply(self.term, incoming.index, len(incoming.data), self.directory))
+            if message.number != 0:
+                self._tell_saved(sender, message.index, 0)
+                return
+            # First of all: one without it must not reach the disk (moby/swarmkit#238).
+            membership = decode_membership(message.data)
+            place = (message.index, message.index_term, message.count)
+            incoming = self._incoming = IncomingSnapshot(*place, membership, self.now)
+        incoming.heard_at = self.now
+        if message.number == incoming.taken < incoming.count:
+            incoming.taken += 1
+            self.emit(SaveChunk(incoming.index, incoming.term, message.number, incoming.count, message.data))
+        else:
+            self._tell_saved(sender, incoming.index, incoming.saved)
 
     def _install(self, incoming: IncomingSnapshot) -> None:
         """A received snapshot is durable: let it take the place of log and state (figure 13, steps 6 to 8)."""
         if incoming.index <= self.commit:
+            self.emit(DropChunks())
             return
         keeps_tail = self.log.term_at(incoming.index) == incoming.term
         memberships = self.log.memberships_between(self.applied + 1, incoming.index)
@@ -614,11 +774,11 @@ class RaftNode:
             self.log.compact(incoming.index)
             self.durable = max(self.durable, incoming.index)
         else:
-            self.log.reset(incoming.index, incoming.term, membership_in_snapshot(incoming.data))
+            self.log.reset(incoming.index, incoming.term, incoming.membership)
             memberships = [(incoming.index, self.log.membership)]
             self.durable = incoming.index
         self.commit = self.applied = incoming.index
-        self.emit(Restore(incoming.index, incoming.term, bytes(incoming.data)))
+        self.emit(Restore(incoming.index, incoming.term))
         for at, membership in memberships:
             self.emit(MembershipChanged(at, membership, True))
         if self.leader not in (0, self.node_id):
@@ -669,7 +829,7 @@ class RaftNode:
             self.leadership.end()
             self.leadership = None
         if leader != self.leader:
-            self._incoming = self._incoming if self._incoming is not None and self._incoming.saving else None
+            self._drop_incoming()
         self._set_role(Role.FOLLOWER, leader)
         self._wait_for_leader()
 
@@ -715,11 +875,14 @@ class RaftNode:
 
     def _become_leader(self) -> None:
         ensure(self.role is Role.CANDIDATE, "only a candidate becomes leader", role=self.role)
+        self._drop_incoming()
         self.leadership = Leadership(self)
         self._set_role(Role.LEADER, self.node_id)
         self.leadership.begin()
 
     def _set_role(self, role: Role, leader: int) -> None:
+        if leader != self.leader:
+            self._leader_is_suspected = False
         self.role, self.leader = role, leader
         self.emit(RoleChanged(role, self.term, leader))
         if self._reads:
@@ -729,15 +892,19 @@ class RaftNode:
 _HANDLERS: dict[type, Callable[[RaftNode, Any], None]] = {
     Received: RaftNode._handle_received,
     Tick: RaftNode._handle_tick,
+    ApplyMore: RaftNode._handle_apply_more,
     Propose: RaftNode._handle_propose,
     ChangeMembership: RaftNode._handle_change_membership,
     LeaveJoint: RaftNode._handle_leave_joint,
     ReadIndex: RaftNode._handle_read_index,
     Persisted: RaftNode._handle_persisted,
     Suspect: RaftNode._handle_suspect,
+    Trust: RaftNode._handle_trust,
     TransferLeadership: RaftNode._handle_transfer,
     SnapshotSaved: RaftNode._handle_snapshot_saved,
-    SnapshotLoaded: RaftNode._handle_snapshot_loaded,
+    SnapshotOpened: RaftNode._handle_snapshot_opened,
+    ChunkLoaded: RaftNode._handle_chunk_loaded,
+    ChunkSaved: RaftNode._handle_chunk_saved,
 }
 
 _STEPS: dict[type, Callable[[RaftNode, int, Any], None]] = {

@@ -5,10 +5,10 @@ part is not known; REPLICATE sends ahead, a few messages at a time; SNAPSHOT sen
 the follower needs are compacted away.
 """
 
-from collections import deque
 from enum import StrEnum
 
 from noctule.base.ids import Instant
+from noctule.core.raft.outgoing_snapshot import OutgoingSnapshot
 
 
 class ProgressState(StrEnum):
@@ -23,10 +23,10 @@ class Progress:
     """Always ``0 <= match < next``. The leader creates one for each other voter when it begins its term."""
 
     __slots__ = (
-        "chunk_sent_at",
         "heard",
         "heard_at",
         "in_flight",
+        "is_away",
         "match",
         "match_before",
         "next",
@@ -34,7 +34,6 @@ class Progress:
         "responsive",
         "round",
         "snapshot",
-        "snapshot_offset",
         "state",
     )
 
@@ -44,7 +43,7 @@ class Progress:
         self.state = ProgressState.PROBE
         self.probe_sent = False
         """In PROBE: a message is out; the next goes after its answer or a heartbeat's."""
-        self.in_flight: deque[int] = deque()
+        self.in_flight: list[int] = []
         """In REPLICATE: the last index of each message that is not answered yet."""
         self.match_before = 0
         """What matched at the last heartbeat."""
@@ -54,16 +53,17 @@ class Progress:
         """Whether the follower said anything since the last quorum check."""
         self.heard_at = Instant(float("-inf"))
         """When it last said anything in this term."""
+        self.is_away = False
+        """Whether its process seems gone: a group does not stay awake for it."""
         self.round = 0
         """The newest read round it confirmed."""
-        self.snapshot: tuple[int, int, bytes] | None = None
-        """In SNAPSHOT: (index, term, data) on its way; None while it is being loaded."""
-        self.snapshot_offset = 0
-        self.chunk_sent_at = 0.0
+        self.snapshot: OutgoingSnapshot | None = None
+        """In SNAPSHOT: what is on its way; None while it is being opened."""
 
     def hear(self, now: Instant) -> None:
         """It said something."""
         self.heard, self.heard_at = True, now
+        self.is_away = False
 
     def become_probe(self) -> None:
         """Find the place again, from what is known to match."""
@@ -84,12 +84,11 @@ class Progress:
         self.probe_sent = False
         self.in_flight.clear()
         self.snapshot = None
-        self.snapshot_offset = 0
 
     def acknowledge(self, index: int) -> bool:
         """Take note that the follower has everything up to `index`; False when that is no news."""
         while self.in_flight and self.in_flight[0] <= index:
-            self.in_flight.popleft()
+            del self.in_flight[0]
         self.probe_sent = False
         self.next = max(self.next, index + 1)
         if index <= self.match:

@@ -1,4 +1,4 @@
-"""Reads without the log: the rounds and the lease of a leader, and what a follower has asked its leader.
+"""Reads without the log: the rounds and the lease of a leader, and what waits for the leader's answer or the state.
 
 Plain bookkeeping: who sends and answers is `leadership.py` and `node.py`. Source: thesis 6.4 and 6.4.1, ADR 0015.
 """
@@ -21,6 +21,14 @@ class Read(Struct, frozen=True, gc=False):
 class ReadRounds:
     """A leader's. Every heartbeat carries `newest`; a round that a majority answered proves that this node still led
     when the round began, and so does any later one."""
+
+    __slots__ = (
+        "_lease_asked_at",
+        "_lease_round",
+        "_lease_until",
+        "_reads",
+        "newest",
+    )
 
     def __init__(self) -> None:
         self.newest = 0
@@ -73,8 +81,10 @@ class ReadRounds:
         return [read for _, read in self._reads]
 
 
-class FollowerReads:
-    """Reads that wait on a follower: first for the leader's answer, then until so far is applied."""
+class WaitingReads:
+    """Reads that wait on a replica: on a follower first for the leader's answer, then until so far is applied."""
+
+    __slots__ = ("_reads",)
 
     def __init__(self) -> None:
         self._reads: dict[int, tuple[Instant, int | None]] = {}
@@ -90,6 +100,10 @@ class FollowerReads:
     def ask(self, context: int, until: Instant) -> None:
         """The leader is asked now."""
         self._reads[context] = (until, None)
+
+    def confirmed(self, context: int, index: int) -> None:
+        """This replica leads and was confirmed: nothing but the state is waited for, however long that takes."""
+        self._reads[context] = (Instant(float("inf")), index)
 
     def answered(self, context: int, index: int) -> None:
         """The leader answered; an answer that nobody waits for is no news."""

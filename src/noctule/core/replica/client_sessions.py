@@ -7,13 +7,13 @@ replicated state, so every replica decides alike and a new leader answers a retr
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.wire.values import decode_values, encode_values
 
@@ -25,9 +25,8 @@ router, if it still lives, is told `EXPIRED`."""
 
 EXPIRED = Failure(b"UNKNOWN the cluster forgot this client's session; the command may or may not have been applied")
 
-Dump: TypeAlias = tuple[int, list[tuple[int, int, int, dict[int, bytes]]]]
-"""How many sessions were ever opened, and of each that is remembered, the longest unused first: origin, stamp of the
-last use, next sequence, encoded results by sequence."""
+DumpedSession: TypeAlias = tuple[int, int, int, dict[int, bytes]]
+"""Origin, stamp of the last use, next sequence, and encoded results by sequence."""
 
 
 class Verdict(Enum):
@@ -35,6 +34,22 @@ class Verdict(Enum):
 
     OUT_OF_ORDER = "out of order"
     """An earlier batch is missing: nothing happened, send again from there."""
+
+
+class SessionsPicture(NamedTuple):
+    """The sessions at one moment: how many were ever opened, and those that are remembered, the longest unused first.
+
+    Results are never changed once they are kept, so they are shared and encoded when somebody asks.
+    """
+
+    opened: int
+    remembered: list[tuple[int, int, int, dict[int, list[Reply]]]]
+
+    def dump(self) -> Iterator[DumpedSession]:
+        """Each as plain values, in an order that is part of the state."""
+        for origin, used_ms, next_sequence, results in self.remembered:
+            kept = {number: encode_values(values) for number, values in results.items()}
+            yield origin, used_ms, next_sequence, kept
 
 
 class _Session:
@@ -49,6 +64,11 @@ class _Session:
 class ClientSessions:
     """The sessions of one group."""
 
+    __slots__ = (
+        "_opened",
+        "_sessions",
+    )
+
     def __init__(self) -> None:
         self._opened = 0
         """Sessions ever opened, which is also the newest one's origin."""
@@ -60,6 +80,9 @@ class ClientSessions:
 
         An opening gives the new session's origin. A batch of a forgotten session, or of one that never was, changes
         nothing and gives `EXPIRED`. `stamp_ms` is that of the entry and must not fall from call to call.
+
+        A batch stops at its first `MOVED`, and so does every later one that was sent before the router knew: it has
+        them all carried out elsewhere, in order, and what was behind on the same key must not be done before.
         """
         sessions = self._sessions
         self._forget_unused(stamp_ms)
@@ -77,10 +100,17 @@ class ClientSessions:
             return Verdict.OUT_OF_ORDER
         if batch.sequence < session.next_sequence:
             return session.results.get(batch.sequence, [])
-        results = [execute(command) for command in batch.commands]
         kept = session.results
         for sequence in [sequence for sequence in kept if sequence < batch.acknowledged_below]:
             del kept[sequence]
+        results: list[Reply] = []
+        if not any(earlier and earlier[-1] is MOVED for earlier in kept.values()):
+            for command in batch.commands:
+                result = execute(command)
+                if result is MOVED:
+                    break
+                results.append(result)
+        results += [MOVED] * (len(batch.commands) - len(results))
         kept[batch.sequence] = results
         session.next_sequence += 1
         return results
@@ -114,28 +144,25 @@ class ClientSessions:
         session = self._sessions.get(origin)
         return session is not None and session.next_sequence <= sequence
 
-    def dump(self) -> Dump:
-        """Plain values for a snapshot, in an order that is part of the state."""
-        return self._opened, [
-            (
-                origin,
-                session.used_ms,
-                session.next_sequence,
-                {number: encode_values(kept) for number, kept in session.results.items()},
-            )
+    def picture(self) -> SessionsPicture:
+        """The sessions as they are now, untouched by what is applied later."""
+        remembered = [
+            (origin, session.used_ms, session.next_sequence, session.results.copy())
             for origin, session in self._sessions.items()
         ]
+        return SessionsPicture(self._opened, remembered)
 
-    @classmethod
-    def load(cls, dumped: Dump) -> "ClientSessions":
-        """The inverse of `dump`. Raises `ValueError` or `msgspec.MsgspecError` when results cannot be read."""
-        sessions = cls()
-        sessions._opened, remembered = dumped
-        for origin, used_ms, next_sequence, results in remembered:
+    def restore(self, opened: int, dumped: Iterable[DumpedSession]) -> None:
+        """Add dumped sessions behind those that are here already; `opened` are all that ever were.
+
+        Raises `ValueError` or `msgspec.MsgspecError` when results cannot be read.
+        """
+        self._opened = opened
+        for origin, used_ms, next_sequence, results in dumped:
             values = {number: decode_values(kept) for number, kept in results.items()}
-            sessions._sessions[origin] = _Session(used_ms, next_sequence, values)
-        return sessions
+            self._sessions[origin] = _Session(used_ms, next_sequence, values)
 
     def digest_input(self) -> bytes:
         """The same bytes on every replica with the same sessions."""
-        return msgspec.msgpack.encode(self.dump())
+        picture = self.picture()
+        return msgspec.msgpack.encode((picture.opened, list(picture.dump())))

@@ -43,7 +43,20 @@ class WriteSnapshotNow(Struct, frozen=True, gc=False):
     """Write a snapshot though the policy does not ask for one, and keep no log behind it: the WAL needs the space."""
 
 
-Event: TypeAlias = WriteSnapshotNow | Submit | Query | EndOfTurn | raft.Event
+class Work(Struct, frozen=True, gc=False):
+    """There is time between two turns: do a slice, of a few milliseconds at most, of what the replica has put off."""
+
+
+class TakeDigest(Struct, frozen=True, gc=False):
+    """Have every replica digest the state at one and the same index; each tells by `DigestReady` with this nonce.
+
+    Nothing happens unless this replica leads. A replica that goes over that index by a snapshot tells nothing.
+    """
+
+    nonce: bytes
+
+
+Event: TypeAlias = WriteSnapshotNow | Work | TakeDigest | Submit | Query | EndOfTurn | raft.Event
 
 # Effects --------------------------------------------------------------------------------------------------------------
 
@@ -79,15 +92,27 @@ class WriteSnapshot(Struct, frozen=True, gc=False):
     chunks: Iterator[bytes]
 
 
+class DigestReady(Struct, frozen=True, gc=False):
+    """The digest that `TakeDigest` asked for, of the state at `index`: equal for equal states."""
+
+    nonce: bytes
+    index: int
+    digest: bytes
+
+
 Effect: TypeAlias = (
     Answer
     | Refuse
+    | DigestReady
     | WriteSnapshot
     | raft.Send
     | raft.Persist
     | raft.RoleChanged
     | raft.MembershipChanged
     | raft.MembershipRefused
-    | raft.LoadSnapshot
-    | raft.SaveSnapshot
+    | raft.OpenSnapshot
+    | raft.LoadChunk
+    | raft.KeepSnapshots
+    | raft.SaveChunk
+    | raft.DropChunks
 )

@@ -13,20 +13,19 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
-from noctule.base.errors import StorageError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import END_OF_TIME, GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
-from noctule.core.raft.membership import MARK, Membership, decode_membership, encode_membership
+from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
 from noctule.core.raft.staleness import staleness_s
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
-from noctule.core.replica.client_sessions import ClientSessions, Dump, Verdict
+from noctule.core.replica.client_sessions import ClientSessions, Verdict
+from noctule.core.replica.digests import DIGEST, DIGEST_CHUNK_BYTES, Digests
 from noctule.core.replica.durability import ENTRIES_IN_FLIGHT_MAX as EARLY_ENTRIES_IN_FLIGHT_MAX
 from noctule.core.replica.durability import Durability, EarlyAnswers
 from noctule.core.replica.events import (
@@ -37,10 +36,13 @@ from noctule.core.replica.events import (
     Query,
     Refuse,
     Submit,
+    TakeDigest,
+    Work,
     WriteSnapshot,
     WriteSnapshotNow,
 )
 from noctule.core.replica.lag import Lag, lag_behind
+from noctule.core.replica.state_chunks import StagedState, state_chunks
 
 ENTRY_BYTES_TARGET = 1 << 20
 """Batches are gathered into one entry up to about this size."""
@@ -85,17 +87,51 @@ class _LoggedQuery(Struct, frozen=True, gc=False):
 class Replica:
     """One copy of one group on one node."""
 
+    __slots__ = (
+        "_awaited",
+        "_digests",
+        "_early",
+        "_effects",
+        "_in_flight",
+        "_led_term",
+        "_left_behind",
+        "_own_origin",
+        "_own_sequence",
+        "_policy",
+        "_proposed_stamp_ms",
+        "_purge_at",
+        "_purge_at_ms",
+        "_queries",
+        "_ready",
+        "_rounds",
+        "_snapshot_for_space",
+        "_snapshot_in_progress",
+        "_snapshot_index",
+        "_staged",
+        "_waiting",
+        "_waiting_bytes",
+        "_wall_ms",
+        "group",
+        "has_work",
+        "keyspace",
+        "raft",
+        "sessions",
+        "stamp_ms",
+        "wants_turn",
+    )
+
     def __init__(
         self,
         group: GroupId,
         consensus: RaftNode,
         policy: SnapshotPolicy,
         chance: random.Random,
+        keyspace: Keyspace | None = None,
         durability: Durability = Durability.QUORUM,
     ) -> None:
         self.group = group
         self.raft = consensus
-        self.keyspace = Keyspace()
+        self.keyspace = Keyspace() if keyspace is None else keyspace
         self.sessions = ClientSessions()
         self.stamp_ms = 0
         """The stamp of the newest entry applied."""
@@ -108,7 +144,7 @@ class Replica:
         """By (origin, sequence) of what waits or was proposed: whom to answer when it is applied."""
         self._led_term = 0
         """The newest term that this replica has led in this life; 0 before it led any."""
-        self._left_behind: set[tuple[int, int]] = set()
+        self._left_behind: frozenset[tuple[int, int]] = frozenset()
         """(origin, sequence) of what was proposed in that term and not applied when the leadership was lost."""
         self._queries: list[Query] = []
         self._rounds: dict[int, tuple[int, list[Query]]] = {}
@@ -120,11 +156,19 @@ class Replica:
         """For commands that this replica logs itself; begins at random, since an earlier life may have logged some."""
         self._own_origin = -consensus.node_id
         self._purge_at_ms = 0
+        """By the wall clock, not before this."""
+        self._purge_at = END_OF_TIME
+        """While this replica leads: when the first key expires, which nobody else may be awake to notice."""
         self._snapshot_index = consensus.log.snapshot_index
+        self._staged: StagedState | None = None
+        """What has come of a snapshot, until it is complete and durable and takes the place of the state."""
         self._snapshot_in_progress = False
         self._snapshot_for_space = False
         self._wall_ms = 0
         self._effects: list[Effect] = []
+        self._digests = Digests()
+        self.has_work = False
+        """Whether something is put off until there is time between the turns (`Work`)."""
         self.wants_turn = False
         """Whether the end of this turn has anything to do here; most messages of a busy group leave nothing to it."""
 
@@ -143,12 +187,15 @@ class Replica:
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
             if self._early is not None and type(event) is raft.Persisted:
                 self._answer_early(self._early)
+        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
         return effects
 
     def next_deadline(self) -> Instant:
-        """When Raft's next `Tick` is due; purging rides on it."""
-        return self.raft.next_deadline()
+        """When the next `Tick` is due, Raft's or the one that purging rides on."""
+        if self._purge_at is END_OF_TIME or not self.raft.is_leader():
+            return self.raft.next_deadline()
+        return min(self.raft.next_deadline(), self._purge_at)
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
@@ -186,6 +233,25 @@ class Replica:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
         return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
 
+    def abandon(self) -> list[Refuse]:
+        """Refuse whatever waits here: this replica is about to be removed and answers nothing any more.
+
+        What it had proposed may yet be applied by others, so nothing is disclaimed.
+        """
+        queries = [*self._queries, *(query for _, query in self._ready)]
+        queries += [query for _, waiting in self._rounds.values() for query in waiting]
+        for request in [*self._awaited.values(), *queries]:
+            self._refuse(request)
+        self._waiting, self._waiting_bytes, self._queries, self._ready = [], 0, [], []
+        self._awaited.clear()
+        self._rounds.clear()
+        effects, self._effects = self._effects, []
+        return [
+            Refuse(effect.to, effect.origin, effect.is_write, effect.number)
+            for effect in effects
+            if isinstance(effect, Refuse)
+        ]
+
     # Events of its own -----------------------------------------------------------------------------------------------
 
     def _submit(self, event: Submit, _now: Instant) -> None:
@@ -219,11 +285,23 @@ class Replica:
         if self.raft.is_leader():
             if event.wall_ms >= self._purge_at_ms:
                 self._purge()
+            self._purge_at = self._next_purge(now)
             if self._waiting:
                 self._propose(now)
         if self._queries and len(self._rounds) < ROUNDS_IN_FLIGHT_MAX:
             self._begin_read_round(now)
         self._maybe_snapshot()
+
+    def _work(self, _event: Work, now: Instant) -> None:
+        if self.raft.applied < self.raft.commit:
+            self._take(self.raft.handle(raft.ApplyMore(), now))
+        else:
+            self._effects.extend(self._digests.work())
+
+    def _take_digest(self, event: TakeDigest, _now: Instant) -> None:
+        if self.raft.is_leader():
+            self.wants_turn = True
+            self._log_query(None, [[DIGEST, event.nonce]])
 
     def _snapshot_now(self, _event: WriteSnapshotNow, _now: Instant) -> None:
         is_behind = self.raft.applied > self.raft.log.snapshot_index
@@ -313,6 +391,12 @@ class Replica:
         if keys:
             self._log_query(None, [[b"NOCTULE.PURGE", *keys]])
 
+    def _next_purge(self, now: Instant) -> Instant:
+        first_ms = self.keyspace.first_deadline_ms
+        if first_ms is None:
+            return END_OF_TIME
+        return Instant(now + max(first_ms - self._wall_ms, PURGE_INTERVAL_MS) / 1000)
+
     def _next_own(self) -> int:
         self._own_sequence += 1
         return self._own_sequence
@@ -349,9 +433,9 @@ class Replica:
                 taken(self, effect)
 
     def _take_commit(self, effect: raft.Commit) -> None:
-        for entry in effect.entries:
+        for index, entry in enumerate(effect.entries, effect.first_index):
             if entry.data and entry.data[:1] != MARK:
-                self._apply(entry.data)
+                self._apply(index, entry.data)
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]
@@ -362,7 +446,7 @@ class Replica:
         if self._waiting or is_long or self._ready:
             self.wants_turn = True
 
-    def _apply(self, data: bytes) -> None:
+    def _apply(self, index: int, data: bytes) -> None:
         body = decode_entry(data)
         stamp = self.stamp_ms = max(self.stamp_ms, body.stamp_ms)
         execute = self.keyspace.execute
@@ -370,6 +454,8 @@ class Replica:
             request = self._awaited.pop((batch.origin, batch.sequence), None)
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command, stamp) for command in batch.commands]
+                if batch.commands[0][0] == DIGEST:
+                    self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
                 results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
             if request is not None:
@@ -413,7 +499,7 @@ class Replica:
         self._effects.append(effect)
         if self.raft.is_leader():
             if self._led_term != self.raft.term:
-                self._led_term, self._left_behind = self.raft.term, set()
+                self._led_term, self._left_behind = self.raft.term, frozenset()
                 if self._early is not None:
                     self._early.begin(self.raft.log.last_index)
             return
@@ -452,49 +538,45 @@ class Replica:
         ensure(term is not None, "the newest applied entry is in the log", applied=applied)
         self._snapshot_in_progress = True
         self._snapshot_index = applied
-        self._effects.append(WriteSnapshot(applied, term or 0, self._chunks()))
+        chunks = self._chunks(applied, self.raft.config.chunk_bytes_max)
+        self._effects.append(WriteSnapshot(applied, term or 0, chunks))
 
-    def _chunks(self) -> Iterator[bytes]:
-        """The state as it is now, whatever is applied while the iterator is read."""
+    def _chunks(self, index: int, bytes_target: int) -> Iterator[bytes]:
+        """The state as it is now, which is that of `index`, whatever is applied while the iterator is read."""
         # As applied, not as in force: what is in force may yet be taken back (canonical/raft#250).
-        membership = encode_membership(self.raft.log.membership_at(self.raft.applied))
-        header = msgspec.msgpack.encode((self.stamp_ms, self.sessions.dump()))
-        picture = self.keyspace.picture()
-
-        def chunks() -> Iterator[bytes]:
-            yield membership
-            yield header
-            yield from picture.chunks()
-
-        return chunks()
+        membership = self.raft.log.membership_at(index)
+        return state_chunks(membership, self.stamp_ms, self.sessions.picture(), self.keyspace.picture(), bytes_target)
 
     def load_state(self, chunks: Iterable[bytes]) -> None:
         """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
-        source = iter(chunks)
-        decode_membership(next(source, b""))  # It is Raft's, but must be there.
-        try:
-            stamp_ms, dumped = _header_decoder.decode(next(source, b""))
-            sessions = ClientSessions.load(dumped)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise StorageError(f"the snapshot of group {self.group} cannot be read: {error}") from error
-        keyspace = Keyspace.load(source)
-        self.keyspace, self.sessions, self.stamp_ms = keyspace, sessions, stamp_ms
+        self._become(StagedState.of(chunks, type(self.keyspace)))
+
+    def _become(self, staged: StagedState) -> None:
+        self.keyspace, self.sessions, self.stamp_ms = staged.keyspace, staged.sessions, staged.stamp_ms
 
     def snapshot_restored(self, index: int) -> None:
         """The state just loaded is that of `index`: the next snapshot is due as many entries later."""
         self._snapshot_index = index
 
+    def _take_chunk(self, effect: raft.SaveChunk) -> None:
+        if effect.number == 0:
+            self._staged = StagedState(type(self.keyspace))
+        ensure(self._staged is not None, "a snapshot that is received begins with its first chunk")
+        assert self._staged is not None
+        self._staged.take(effect.data)
+        self._effects.append(effect)
+
+    def _take_drop(self, effect: raft.DropChunks) -> None:
+        self._staged = None
+        self._effects.append(effect)
+
     def _take_restore(self, effect: raft.Restore) -> None:
-        self.load_state(split_snapshot(effect.data))
+        ensure(self._staged is not None, "what is restored has come", index=effect.index)
+        assert self._staged is not None
+        staged, self._staged = self._staged, None
+        staged.finish()
+        self._become(staged)
         self.snapshot_restored(effect.index)
-
-
-def join_snapshot(chunks: Iterable[bytes]) -> bytes:
-    """A snapshot's chunks as one piece of bytes, each after its length, for sending.
-
-    The first one is the membership, so it begins as `membership.begin_snapshot` says.
-    """
-    return b"".join(len(chunk).to_bytes(4, "big") + chunk for chunk in chunks)
 
 
 def membership_of(chunks: Sequence[bytes]) -> Membership:
@@ -502,23 +584,11 @@ def membership_of(chunks: Sequence[bytes]) -> Membership:
     return decode_membership(chunks[0] if chunks else b"")
 
 
-def split_snapshot(data: bytes) -> Iterator[bytes]:
-    """The inverse of `join_snapshot`. Raises `StorageError` when the lengths do not add up."""
-    offset = 0
-    while offset < len(data):
-        length = int.from_bytes(data[offset : offset + 4], "big")
-        offset += 4
-        if offset + length > len(data):
-            raise StorageError("a received snapshot is cut short")
-        yield data[offset : offset + length]
-        offset += length
-
-
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, Dump])
-
 _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
     Submit: Replica._submit,
     Query: Replica._query,
+    Work: Replica._work,
+    TakeDigest: Replica._take_digest,
     EndOfTurn: Replica._end_of_turn,
     WriteSnapshotNow: Replica._snapshot_now,
 }
@@ -530,5 +600,7 @@ _TAKERS: dict[type, Callable[[Replica, Any], None]] = {
     raft.ReadReady: Replica._take_read_ready,
     raft.ReadRefused: Replica._take_read_refused,
     raft.RoleChanged: Replica._take_role,
+    raft.SaveChunk: Replica._take_chunk,
+    raft.DropChunks: Replica._take_drop,
     raft.Restore: Replica._take_restore,
 }

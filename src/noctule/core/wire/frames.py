@@ -14,9 +14,11 @@ from msgspec import Struct
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.errors import ProtocolError
 from noctule.core.raft.messages import Message
+from noctule.core.roster.loads import LoadReport
+from noctule.core.roster.members import Member
 from noctule.core.wire.values import encode_hook, extension_hook
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 HEADER_BYTES = 8
 
 
@@ -26,7 +28,7 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     protocol: int
     cluster: str
     fingerprint: str
-    """Of the settings that must be equal everywhere."""
+    """Of the settings that must be equal everywhere; empty from a node that was given them when it joined."""
     node_id: int
     incarnation: int
     """A number drawn at each start of the process."""
@@ -37,6 +39,29 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     """Drawn when the node's data folder was made; 0 from a release that drew none."""
     directory: int = 0
     """Under which the node came back after it had lost what it had on disk (ADR 0013); 0 if it never did."""
+    cluster_id: str = ""
+    """Drawn when the cluster was made, so that two of one name are told apart; empty while the node knows none."""
+    control: str = ""
+    """host:port of its gRPC service; empty when it has none."""
+    labels: dict[str, str] = {}
+    """These four as the roster keeps them."""
+    weight: float = 1.0
+    version: str = ""
+    features: tuple[str, ...] = ()
+
+    def member(self, peer: str) -> Member:
+        """What the node says of itself, as the roster keeps it; `peer` is where others find it."""
+        return Member(
+            id=self.node_id,
+            peer=peer,
+            control=self.control,
+            http=self.http,
+            resp=self.resp,
+            labels=self.labels,
+            weight=self.weight,
+            version=self.version,
+            features=self.features,
+        )
 
 
 class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):
@@ -78,9 +103,32 @@ class Refused(Struct, array_like=True, tag=23, frozen=True, gc=False):
     is_write: bool
     number: int
     disclaimed_term: int = 0
+    leader: int = 0
+    """Who leads as far as the refuser's own replica knows; 0: nobody, or it has none."""
+    term: int = 0
+    """In which term."""
 
 
-PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused
+class Where(Struct, array_like=True, tag=24, frozen=True, gc=False):
+    """Who leads this group? Asked of a node that holds a replica by one that does not; not answered when unknown."""
+
+
+class Leads(Struct, array_like=True, tag=25, frozen=True, gc=False):
+    """This node leads the group in this term, as far as the sender's replica knows."""
+
+    leader: int
+    term: int
+
+
+class DigestTold(Struct, array_like=True, tag=26, frozen=True, gc=False):
+    """The digest of the sender's state at this index of the group; told to the group's leader, who asked for it."""
+
+    nonce: bytes
+    index: int
+    digest: bytes
+
+
+PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused | Where | Leads | DigestTold | LoadReport
 Envelope: TypeAlias = tuple[int, PeerMessage]
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

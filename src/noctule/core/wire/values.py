@@ -1,19 +1,22 @@
-"""Replies as MessagePack: Python's own values as they are, `Status` and `Failure` as extension types 1 and 2."""
+"""Replies as MessagePack: Python's values as such, `Status`, `Failure` and `MOVED` as extension types 1, 2 and 3."""
 
 from typing import Any, cast
 
 import msgspec
 
-from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+from noctule.core.keyspace.reply import MOVED, OK, Failure, Moved, Reply, Status
 
 _STATUS = 1
 _FAILURE = 2
+_MOVED = 3
 
 
 def encode_hook(value: Any) -> msgspec.msgpack.Ext:
     """For an Encoder that meets replies."""
     if isinstance(value, Status):
         return msgspec.msgpack.Ext(_STATUS, value.text)
+    if isinstance(value, Moved):
+        return msgspec.msgpack.Ext(_MOVED, b"")
     if isinstance(value, Failure):
         return msgspec.msgpack.Ext(_FAILURE, value.text)
     raise NotImplementedError(f"{type(value).__name__} is not a reply")
@@ -26,6 +29,8 @@ def extension_hook(code: int, data: memoryview) -> Status | Failure:
         return OK if text == b"OK" else Status(text)
     if code == _FAILURE:
         return Failure(text)
+    if code == _MOVED:
+        return MOVED
     raise ValueError(f"extension type {code} is not a reply")
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 from noctule.base.ids import GroupId
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import (
     AppendReply,
+    Heartbeat,
     InstallSnapshot,
     Message,
     TimeoutNow,
@@ -19,7 +21,7 @@ from noctule.core.raft.messages import (
     VoteRequest,
 )
 from noctule.core.raft.node import Role
-from noctule.core.replica.events import Answer, Refuse
+from noctule.core.replica.events import Answer, DigestReady, Refuse
 from noctule.core.replica.replica import Replica
 from noctule.node.router import Router
 from noctule.node.switchboard import Surroundings, Switchboard
@@ -29,6 +31,7 @@ RARE = (
     "append refused",
     "elected",
     "elected by transfer",
+    "group went quiet",
     "joint entered",
     "leader deposed by a later term",
     "leader stepped down without a quorum",
@@ -38,6 +41,9 @@ RARE = (
     "membership change refused",
     "membership taken back",
     "pre-vote refused",
+    "quiet group woken by suspicion",
+    "quiet group woken by trust",
+    "snapshot given up on the way",
     "snapshot received",
     "snapshot restored",
     "snapshot sent",
@@ -47,6 +53,8 @@ RARE = (
     "vote granted",
     "vote refused",
     # Replica and router
+    "commit applied in slices",
+    "digests compared",
     "read refused",
     "retry answered from a session",
     "states compared",
@@ -76,6 +84,8 @@ RARE = (
     "frame lost",
     "kill",
     "minority left down",
+    "node suspected",
+    "node trusted again",
     "pause",
     "power cut",
     "power cut of all",
@@ -129,9 +139,12 @@ class WatchedSwitchboard(Switchboard):
         replicas: dict[GroupId, Replica],
         surroundings: Surroundings,
         router: Callable[[Switchboard], Router],
+        partitions: PartitionMap,
         coverage: Coverage,
     ) -> None:
-        super().__init__(node_id, replicas, surroundings, router)
+        super().__init__(node_id, replicas, surroundings, router, partitions)
+        self.digested: Callable[[GroupId, DigestReady], None]
+        """Told of each digest that was taken here; set by the owner."""
         self._coverage = coverage
         self._leads: dict[GroupId, int] = {}
         """The groups that this node leads, each with the term."""
@@ -144,6 +157,11 @@ class WatchedSwitchboard(Switchboard):
         if watch is not None:
             watch(self, group, message)
         super().send(to, group, message)
+
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        """As the node's own does."""
+        self.digested(group, digest)
+        super().digest_ready(group, digest)
 
     def _vote_requested(self, group: GroupId, message: VoteRequest) -> None:
         if message.transfer:
@@ -158,11 +176,15 @@ class WatchedSwitchboard(Switchboard):
             self._coverage.count("append refused")
 
     def _snapshot_sent(self, group: GroupId, message: InstallSnapshot) -> None:
-        if not message.offset:
+        if not message.number:
             self._coverage.count("snapshot sent")
             consensus = self._replicas[group].raft
             if consensus.log.membership_index > consensus.commit or consensus.log.membership.is_joint():
                 self._coverage.count("snapshot sent while a change is pending")
+
+    def _heartbeat_sent(self, _group: GroupId, message: Heartbeat) -> None:
+        if message.quiet:
+            self._coverage.count("group went quiet")
 
     def _handed_over(self, _group: GroupId, _message: TimeoutNow) -> None:
         self._coverage.count("transfer begun")
@@ -188,6 +210,7 @@ _WATCHED: dict[type, Callable[[WatchedSwitchboard, GroupId, Any], None]] = {
     VoteRequest: WatchedSwitchboard._vote_requested,
     VoteReply: WatchedSwitchboard._voted,
     AppendReply: WatchedSwitchboard._append_answered,
+    Heartbeat: WatchedSwitchboard._heartbeat_sent,
     InstallSnapshot: WatchedSwitchboard._snapshot_sent,
     TimeoutNow: WatchedSwitchboard._handed_over,
 }

@@ -8,7 +8,7 @@ committed. The same calls with the same seed make the same journal.
 
 import random
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -18,10 +18,10 @@ from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import MARK, Change, Membership, begin_snapshot, state_in_snapshot
-from noctule.core.raft.messages import Entry, HardState, Message
+from noctule.core.raft.membership import MARK, Change, Membership, encode_membership
+from noctule.core.raft.messages import Entry, HardState, InstallSnapshot, Message
 from noctule.core.raft.node import RaftNode
-from noctule.verify.sim.driving_disk import HandDisk
+from noctule.verify.sim.driving_disk import HandDisk, Snapshot
 from noctule.verify.sim.invariants import SafetyViolation
 
 TINY = RaftConfig(
@@ -38,6 +38,10 @@ TINY = RaftConfig(
 
 ROUNDS_MAX = 50
 """A group that still sends after so many rounds of deliveries never comes to rest."""
+
+
+Stored: TypeAlias = raft.Persist | raft.SaveChunk | raft.DropChunks
+"""What a disk does in order, and may not have done yet when its node dies."""
 
 
 class Letter(NamedTuple):
@@ -73,7 +77,7 @@ class Synced(NamedTuple):
     """Something that waited for `sync` became durable."""
 
     node: int
-    stored: raft.Persist | raft.SaveSnapshot
+    stored: Stored
 
 
 class Crashed(NamedTuple):
@@ -140,9 +144,25 @@ def log_of(*terms: int) -> RaftLog:
     return RaftLog(entries=[Entry(term, b"%d@%d" % (index, term)) for index, term in enumerate(terms, 1)])
 
 
-def snapshot_of(*data: bytes, voters: Collection[int] = (1, 2, 3)) -> bytes:
-    """A snapshot of these members, whose state has applied these data."""
-    return begin_snapshot(Membership(voters=tuple(voters))) + b" ".join(data)
+def snapshot_of(*data: bytes, voters: Collection[int] = (1, 2, 3), bytes_max: int = 1_000) -> tuple[bytes, ...]:
+    """The chunks of a snapshot of these members, whose state has applied these data."""
+    return chunks_of(Membership(voters=tuple(voters)), data, bytes_max)
+
+
+def chunks_of(membership: Membership, data: Iterable[bytes], bytes_max: int) -> tuple[bytes, ...]:
+    """A snapshot: the membership, and the data in chunks of at most so many bytes."""
+    state = b" ".join(data)
+    parts = [state[start : start + bytes_max] for start in range(0, len(state), bytes_max)]
+    return (encode_membership(membership), *parts)
+
+
+def installing(term: int, index: int, index_term: int, chunks: Sequence[bytes]) -> list[InstallSnapshot]:
+    """The messages by which a leader of that term sends these chunks."""
+    total = sum(map(len, chunks))
+    return [
+        InstallSnapshot(term, index, index_term, number, len(chunks), chunk, total)
+        for number, chunk in enumerate(chunks)
+    ]
 
 
 class Group:
@@ -169,7 +189,9 @@ class Group:
         self.nodes: dict[int, RaftNode] = {}
         self.mail: list[Letter] = []
         self.disk = {member: HandDisk(first) for member in self.members}
-        self.unsynced: dict[int, deque[raft.Persist | raft.SaveSnapshot]] = {node: deque() for node in self.members}
+        self.unsynced: dict[int, deque[Stored]] = {node: deque() for node in self.members}
+        self.opened: dict[int, dict[int, Snapshot]] = {node: {} for node in self.members}
+        """Of each node the snapshots that it holds open for sending, by index."""
         self.holds_disk: set[int] = set()
         """Nodes whose disk syncs only by `sync`."""
         self.down: set[int] = set()
@@ -206,9 +228,10 @@ class Group:
             disk.entries = log.between(1, log.last_index)
             disk.hard_state = hard_state or HardState(log.last_term, 0)
         self.unsynced[node].clear()
+        self.opened[node] = {}
         self.down.discard(node)
         hard_state, log, applied = disk.recover()
-        self._restore(node, applied, disk.snapshot.data if disk.snapshot is not None else begin_snapshot(disk.first))
+        self._restore(node, applied)
         self.nodes[node] = RaftNode(
             node_id=node,
             config=self.config,
@@ -245,12 +268,18 @@ class Group:
             if not self.unsynced[node]:
                 return  # What the first ones caused has synced the rest.
             stored = self.unsynced[node].popleft()
-            self.disk[node].keep(stored)
             if node in self.holds_disk:
                 self.journal.append(Synced(node, stored))
-            if isinstance(stored, raft.SaveSnapshot):
-                self.give(node, raft.SnapshotSaved(stored.index, stored.term))
+            if isinstance(stored, raft.DropChunks):
+                self.disk[node].keep_chunk(stored)
+            elif isinstance(stored, raft.SaveChunk):
+                self.disk[node].keep_chunk(stored)
+                is_last = stored.number + 1 == stored.count
+                saved, chunk = raft.SnapshotSaved, raft.ChunkSaved
+                place = (stored.index, stored.term)
+                self.give(node, saved(*place) if is_last else chunk(*place, stored.number))
             else:
+                self.disk[node].keep(stored)
                 self.mail.extend(Letter(node, send.to, send.message) for send in stored.after)
                 self.give(node, raft.Persisted(stored.index, stored.term))
 
@@ -265,21 +294,24 @@ class Group:
         machine = self._running(node)
         effects = machine.handle(event, self.clock(node))
         self.effects[node].extend(effects)
-        snapshot_wanted = False
+        wanted: list[raft.OpenSnapshot | raft.LoadChunk] = []
         for effect in effects:
             if not isinstance(effect, raft.Send):
                 self.journal.append(Asked(node, effect, node in self.holds_disk))
             match effect:
                 case raft.Send():
                     self.mail.append(Letter(node, effect.to, effect.message))
-                case raft.Persist() | raft.SaveSnapshot():
+                case raft.Persist() | raft.SaveChunk() | raft.DropChunks():
                     self.unsynced[node].append(effect)
                 case raft.Commit():
                     self._apply(node, effect)
                 case raft.Restore():
-                    self._restore(node, effect.index, effect.data)
-                case raft.LoadSnapshot():
-                    snapshot_wanted = True
+                    self._restore(node, effect.index)
+                case raft.OpenSnapshot() | raft.LoadChunk():
+                    wanted.append(effect)
+                case raft.KeepSnapshots():
+                    held = self.opened[node]
+                    self.opened[node] = {index: held[index] for index in effect.indexes}
                 case raft.RoleChanged(role="leader", term=term):
                     self._check_only_leader(node, term)
                 case _:
@@ -287,11 +319,29 @@ class Group:
         if node not in self.holds_disk:
             self.sync(node)
         machine.check()
-        if snapshot_wanted:
-            snapshot = self.disk[node].snapshot
-            loaded = (snapshot.index, snapshot.term, snapshot.data) if snapshot is not None else (0, 0, None)
-            self.give(node, raft.SnapshotLoaded(*loaded))
+        if machine.applied < machine.commit and not isinstance(event, raft.ApplyMore):
+            self.apply_all(node)
+        for each in wanted:
+            self.give(node, self._open(node) if isinstance(each, raft.OpenSnapshot) else self._load(node, each))
         return effects
+
+    def _open(self, node: int) -> raft.SnapshotOpened:
+        snapshot = self.disk[node].snapshot
+        if snapshot is None:
+            return raft.SnapshotOpened(0, 0, 0, 0)
+        self.opened[node][snapshot.index] = snapshot
+        total = sum(map(len, snapshot.chunks))
+        return raft.SnapshotOpened(snapshot.index, snapshot.term, len(snapshot.chunks), total)
+
+    def _load(self, node: int, wanted: raft.LoadChunk) -> raft.ChunkLoaded:
+        snapshot = self.opened[node].get(wanted.index)
+        data = snapshot.chunks[wanted.number] if snapshot is not None else None
+        return raft.ChunkLoaded(wanted.index, wanted.number, data)
+
+    def apply_all(self, node: int) -> None:
+        """Let the node apply what is committed, however long that is."""
+        while self._running(node).applied < self.nodes[node].commit:
+            self.give(node, raft.ApplyMore())
 
     def campaign(self, node: int) -> None:
         """Move the clock to the node's election deadline and have it campaign; nobody else notices the time."""
@@ -334,6 +384,10 @@ class Group:
         """Tell a node that the process of another seems gone."""
         self.give(node, raft.Suspect(self._known(suspected)))
 
+    def trust(self, node: int, trusted: int) -> None:
+        """Tell a node that the process of another is there, again or after all."""
+        self.give(node, raft.Trust(self._known(trusted)))
+
     def compact(self, node: int, index: int | None = None) -> None:
         """Save a snapshot of the node's state at an applied index, the newest by default, and cut its log."""
         machine = self._running(node)
@@ -344,10 +398,15 @@ class Group:
                 f"node {node} cannot compact to {index}: it has applied {machine.applied} "
                 f"and its log begins after {machine.log.snapshot_index}"
             )
-        state = b" ".join(self.applied[node][: self._applied_counts[node][index]])
-        data = begin_snapshot(machine.log.membership_at(index)) + state
-        self.disk[node].keep(raft.SaveSnapshot(index, term, data))
+        applied = self.applied[node][: self._applied_counts[node][index]]
+        chunks = chunks_of(machine.log.membership_at(index), applied, self.config.chunk_bytes_max)
+        self.disk[node].save(Snapshot(index, term, chunks))
         self.give(node, raft.SnapshotSaved(index, term))
+
+    def install(self, node: int, chunks: Sequence[bytes], *, term: int, index: int, index_term: int) -> None:
+        """Give a node all chunks of a snapshot, as node 1 sends them if it leads in that term."""
+        for message in installing(term, index, index_term, chunks):
+            self.give(node, raft.Received(1, message))
 
     def tick(self, seconds: float, nodes: Iterable[int] | None = None) -> None:
         """Move the clock; of these nodes, all that run by default, those whose deadline has come notice."""
@@ -447,8 +506,10 @@ class Group:
                 self.applied[node].append(entry.data)
             self._applied_counts[node][index] = len(self.applied[node])
 
-    def _restore(self, node: int, index: int, data: bytes) -> None:
-        self.applied[node] = state_in_snapshot(data).split()
+    def _restore(self, node: int, index: int) -> None:
+        snapshot = self.disk[node].snapshot
+        ensure(snapshot is None or snapshot.index == index, "what is restored is durable", node=node, index=index)
+        self.applied[node] = b"".join(snapshot.chunks[1:]).split() if snapshot is not None else []
         self._applied_counts[node] = {index: len(self.applied[node])}
 
     def _check_only_leader(self, node: int, term: int) -> None:

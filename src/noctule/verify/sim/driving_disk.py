@@ -6,19 +6,24 @@ It keeps plain values by the rules of `node/recovery.py`; records and bytes are 
 from dataclasses import dataclass
 
 from noctule.base.ensure import ensure
-from noctule.core.raft.events import Persist, SaveSnapshot
+from noctule.core.raft.events import DropChunks, Persist, SaveChunk
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import Membership, membership_in_snapshot
+from noctule.core.raft.membership import Membership, decode_membership
 from noctule.core.raft.messages import Entry, HardState
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot file: membership and state once the log is applied up to (`index`, `term`)."""
+    """A snapshot file: membership and then the state once the log is applied up to (`index`, `term`)."""
 
     index: int
     term: int
-    data: bytes
+    chunks: tuple[bytes, ...]
+
+    @property
+    def membership(self) -> Membership:
+        """As of `index`."""
+        return decode_membership(self.chunks[0])
 
 
 class HandDisk:
@@ -35,13 +40,27 @@ class HandDisk:
         self.mark = (0, 0)
         self.entries: list[Entry] = []
         self.snapshot: Snapshot | None = None
+        self.receiving: list[bytes] = []
+        """Chunks of a file that is not finished; gone after a crash."""
 
-    def keep(self, stored: Persist | SaveSnapshot) -> None:
+    def save(self, snapshot: Snapshot) -> None:
+        """A snapshot file is durable; the newest one is found by its index."""
+        if self.snapshot is None or snapshot.index > self.snapshot.index:
+            self.snapshot = snapshot
+
+    def keep_chunk(self, stored: SaveChunk | DropChunks) -> None:
+        """A chunk is in the file that is being received, with the last one of which that is durable."""
+        if isinstance(stored, DropChunks) or stored.number == 0:
+            self.receiving = []
+        if isinstance(stored, SaveChunk):
+            ensure(stored.number == len(self.receiving), "chunks are saved in order", number=stored.number)
+            self.receiving.append(stored.data)
+            if stored.number + 1 == stored.count:
+                self.save(Snapshot(stored.index, stored.term, tuple(self.receiving)))
+                self.receiving = []
+
+    def keep(self, stored: Persist) -> None:
         """Something is durable now. Raises `InternalError` when it would leave a hole in the log."""
-        if isinstance(stored, SaveSnapshot):
-            if self.snapshot is None or stored.index > self.snapshot.index:  # Files are found by their index.
-                self.snapshot = Snapshot(stored.index, stored.term, stored.data)
-            return
         if stored.hard_state is not None:
             self.hard_state = stored.hard_state
         if stored.mark is not None:
@@ -55,10 +74,11 @@ class HandDisk:
 
     def recover(self) -> tuple[HardState, RaftLog, int]:
         """What a node starts with: hard state, log, and the index its snapshot's state has applied."""
+        self.receiving = []
         if self.snapshot is None:
             return self.hard_state, RaftLog(*self.mark, self.entries, membership=self.first), 0
         index, term = self.snapshot.index, self.snapshot.term
-        membership = membership_in_snapshot(self.snapshot.data)
+        membership = self.snapshot.membership
         log = RaftLog(*self.mark, self.entries, membership=membership, membership_index=index)
         if log.term_at(index) != term:
             # Killed after a received snapshot was saved and before the log said so (figure 13, step 7).

@@ -120,6 +120,7 @@ class FaultyFiles(MemoryFiles):
     def kill(self) -> None:
         """The process dies at some step of what it was doing. The system lives, with all that the files were given."""
         self._locked.clear()
+        self.open_count.clear()
         for directory, journal in self._journals.items():
             stop = self._chance.randint(journal.settled, len(journal.steps))
             for step in reversed(journal.steps[stop:]):
@@ -190,7 +191,7 @@ class FaultyFiles(MemoryFiles):
         """Drop contents that no name and no step can bring back."""
         if len(self.contents) <= len(self.paths):
             return
-        needed = set(self.paths.values())
+        needed = {*self.paths.values(), *self.open_count}
         for journal in self._journals.values():
             for step in journal.steps:
                 needed.update((step.operation.inode, step.replaced))

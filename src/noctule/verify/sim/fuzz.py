@@ -19,6 +19,7 @@ from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Change, ChangeKind
+from noctule.core.raft.messages import Heartbeat
 from noctule.verify.sim.driving import Group, chosen
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 from noctule.verify.sim.run import EXIT_CRASH, EXIT_LIVENESS, EXIT_SAFETY
@@ -51,12 +52,16 @@ class Fuzzer(Group):
         """Nothing gets from here to the others, or back."""
         self._lost = 0
         """A node whose disk was lost, until the group has made it a voter again; 0 is none."""
+        self._unnoticed: set[tuple[int, int]] = set()
+        """(who, of whom): a process has ended, and this node was not told yet."""
         self._number = 0
         self._goal = 0
         """Every member is to apply so far in the end."""
         voters = chance.choice((1, 2, 3, 3, 4, 5))
         learners = [voters + 1] if chance.random() < 0.3 else []
-        config = replace(CONFIG, retained_entries=chance.choice((0, 3, 100)))
+        quiet_after_s = chance.choice((0.0, 0.01, 0.1))
+        config = replace(CONFIG, retained_entries=chance.choice((0, 3, 100)), quiet_after_s=quiet_after_s)
+        config = replace(config, apply_entries_max=chance.choice((1, 2, 100)))
         if chance.random() < 0.4:
             # A long lease beside a short wait after a suspicion: whatever breaks the promise shows.
             config = replace(config, lease_s=1.4, election_timeout_s_min=1.5, election_timeout_s_max=3.0)
@@ -95,11 +100,16 @@ class Fuzzer(Group):
                     self.counts["change refused"] += 1
                 case raft.Restore():
                     self.counts["snapshot restored"] += 1
+                case raft.Send(message=Heartbeat(quiet=True)):
+                    self.counts["sent to sleep"] += 1
                 case raft.RoleChanged(role="leader"):
                     self.counts["leader elected"] += 1
                 case _:
                     pass
         return effects
+
+    def apply_all(self, node: int) -> None:
+        """Not at once: what is committed waits until `apply_someone` comes by."""
 
     # Steps -----------------------------------------------------------------------------------------------------------
 
@@ -165,6 +175,10 @@ class Fuzzer(Group):
         if (node, self._number) not in self._floors and self.state(node).peers:
             self.counts["read by lease"] += 1
 
+    def apply_someone(self) -> None:
+        """A node finds time for some of a commit that was too long to be applied at once."""
+        self.give(self.someone(), raft.ApplyMore())
+
     def crash_someone(self) -> None:
         """A node dies; rarely the last one does."""
         if len(self.running()) > 1 or self.chance.random() < 0.2:
@@ -172,6 +186,7 @@ class Fuzzer(Group):
 
     def _crash(self, node: int) -> None:
         self.crash(node)
+        self._unnoticed |= {(other, node) for other in self.members if other != node}
         self._floors = {read: floor for read, floor in self._floors.items() if read[0] != node}
 
     def start_someone(self) -> None:
@@ -217,6 +232,35 @@ class Fuzzer(Group):
     def suspect_someone(self) -> None:
         """A connection closes, though nobody may have died."""
         self.suspect(self.someone(), self.chance.choice(self.members))
+
+    def trust_someone(self) -> None:
+        """A connection is made, or a frame comes after a silence."""
+        self.trust(self.someone(), self.chance.choice(self.members))
+
+    def notice_some(self) -> None:
+        """Some ends of processes are noticed; if such a process is back, that is noticed, too."""
+        for node, gone in sorted(self._unnoticed):
+            if node not in self.down and self.chance.random() < 0.5:
+                self._notice(node, gone)
+
+    def _notice(self, node: int, gone: int) -> None:
+        self._unnoticed.discard((node, gone))
+        if self.nodes[node].is_quiet():
+            self.counts["quiet node told of a death"] += 1
+        self.suspect(node, gone)
+        if gone not in self.down:
+            self.trust(node, gone)
+
+    def rest(self) -> None:
+        """Nothing goes wrong for a while, so that the group may go quiet before something does."""
+        for _ in range(self.chance.randrange(2, 12)):
+            for node in self.running():
+                if self.nodes[node].next_deadline() <= self.clock(node):
+                    self.give(node, raft.Tick())
+            self.stabilise(lambda sender, to, _: (sender in self._island) == (to in self._island))
+            self.now = Instant(self.now + 0.06)
+        if any(self.nodes[node].is_quiet() for node in self.running()):
+            self.counts["quiet after a rest"] += 1
 
     def cut_off(self) -> None:
         """Nodes on an island hear only each other: more often than not a leader alone, whose connections closed."""
@@ -271,6 +315,11 @@ class Fuzzer(Group):
         self._island = set()
         for node in sorted(self.down):
             self.start(node)
+        for node, gone in sorted(self._unnoticed):
+            self._notice(node, gone)
+        for node in self.members:
+            for other in self.members:
+                self.trust(node, other)
         for node in list(self.holds_disk):
             self.release(node)
         for _ in range(HEAL_ROUNDS_MAX):
@@ -279,6 +328,8 @@ class Fuzzer(Group):
                 if self.nodes[node].next_deadline() <= self.clock(node):
                     self.give(node, raft.Tick())
             self.stabilise()
+            for node in self.running():
+                super().apply_all(node)
             if self._has_converged():
                 return
         states = "; ".join(f"{node}: {self.state(node)}" for node in self.members)
@@ -304,6 +355,7 @@ _STEPS: list[tuple[int, Callable[[Fuzzer], None]]] = [
     (120, Fuzzer.pass_time),
     (60, Fuzzer.propose_something),
     (60, Fuzzer.read_somewhere),
+    (80, Fuzzer.apply_someone),
     (8, Fuzzer.crash_someone),
     (16, Fuzzer.start_someone),
     (8, Fuzzer.hold_someone),
@@ -312,6 +364,9 @@ _STEPS: list[tuple[int, Callable[[Fuzzer], None]]] = [
     (8, Fuzzer.leave),
     (6, Fuzzer.hand_over),
     (8, Fuzzer.suspect_someone),
+    (8, Fuzzer.trust_someone),
+    (12, Fuzzer.notice_some),
+    (6, Fuzzer.rest),
     (14, Fuzzer.cut_off),
     (8, Fuzzer.compact_someone),
     (4, Fuzzer.lose_a_disk),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from noctule.base.ids import GroupId
 from noctule.core.raft.events import Persist
 from noctule.core.raft.messages import Entry
+from noctule.core.replica.events import DigestReady
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -44,6 +45,7 @@ class Invariants:
         self._seen: dict[tuple[int, GroupId], int] = {}
         """Up to where each machine's log was compared; the machine is named by its life."""
         self._digests: dict[tuple[GroupId, int], tuple[int, bytes]] = {}
+        self._asked_digests: dict[tuple[GroupId, bytes], tuple[int, DigestReady]] = {}
 
     # Elections -------------------------------------------------------------------------------------------------------
 
@@ -140,6 +142,17 @@ class Invariants:
         for machine in machines.values():
             for group in machine.replicas:
                 self._check_state(machine, group)
+
+    def digested(self, machine: "Machine", group: GroupId, digest: DigestReady) -> None:
+        """The digest that the log asked for is the same, and of the same index, on whichever machine takes it."""
+        node, expected = self._asked_digests.setdefault((group, digest.nonce), (machine.node_id, digest))
+        if digest != expected:
+            raise SafetyViolation(
+                f"group {group}: nodes {node} and {machine.node_id} have different digests of one entry: "
+                f"{expected} and {digest}"
+            )
+        if node != machine.node_id:
+            self._count("digests compared")
 
     def _check_state(self, machine: "Machine", group: GroupId) -> None:
         replica = machine.replicas[group]

@@ -5,24 +5,29 @@ instant, one batch for a turn, and a failed disk is final.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Record
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
-from noctule.base.ids import META_GROUP, GroupId
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
+from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, WriteSnapshot, WriteSnapshotNow
-from noctule.core.replica.replica import join_snapshot, split_snapshot
-from noctule.core.wire.frames import Envelope
+from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
+from noctule.core.roster import liveness
+from noctule.core.roster.liveness import Liveness
+from noctule.core.roster.loads import LoadReport
+from noctule.core.wire.frames import DigestTold, Envelope
 from noctule.node.api import ReplySink
-from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET
+from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.recovery import ReplicaSettings, records_of
 from noctule.node.router import Router
+from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.verify.sim.coverage import WatchedSwitchboard
 from noctule.verify.sim.time import WALL_MS_AT_START
 
@@ -34,7 +39,7 @@ class Machine:
     """A node's process for one life; its disk outlives it."""
 
     def __init__(
-        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, slot_table: Sequence[GroupId]
+        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, partition_count: int
     ) -> None:
         self.world = world
         self.node_id = node_id
@@ -45,8 +50,6 @@ class Machine:
         self.is_recovering = True
         self.failure = ""
         """Why it no longer acknowledges anything."""
-        self._touched: dict[GroupId, None] = {}
-        """The groups that took an event in this turn."""
         self._last_states: dict[GroupId, tuple[object, ...]] = {}
         self._membership_indexes: dict[GroupId, int] = {}
         """Where the membership in force stands."""
@@ -56,8 +59,11 @@ class Machine:
         self._records: list[Record] = []
         self._number = self._durable_number = 0
         self._turn_scheduled = False
+        self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
-        self.threads, self.replicas = self.disk.open([META_GROUP, *dict.fromkeys(slot_table)], settings, chance)
+        partitions = even_map(partition_count, settings.voters)
+        self.threads, self.replicas = self.disk.open([META_GROUP, *partitions.partitions], settings, chance)
+        self.shelf = SnapshotShelf(self.threads.snapshots)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
         self.threads.failed = lambda error: self._wake(partial(self._fail, error))
         self.switchboard = WatchedSwitchboard(
@@ -65,17 +71,21 @@ class Machine:
             self.replicas,
             self,
             lambda switchboard: Router(
-                slot_table=slot_table,
+                partitions=partitions,
                 dispatch=switchboard,
                 new_origin=lambda: chance.getrandbits(62),
                 now=world.time.now,
                 request_deadline_s=world.request_deadline_s,
             ),
+            partitions,
             world.coverage,
         )
+        self.switchboard.digested = partial(world.invariants.digested, self)
         self.router = self.switchboard.router
         self.carrier = Carrier(self.replicas, self.switchboard, self)
-        self._all_groups = dict.fromkeys(self.replicas)
+        self.liveness = Liveness([node for node in world.nodes if node != node_id], world.time.now())
+        self._lives: dict[int, int] = {}
+        """Of each other node the newest life that was heard of."""
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -149,7 +159,7 @@ class Machine:
         """Whether every group has these voters as far as known here, and this machine knows, durably, that it votes."""
         for replica in self.replicas.values():
             log, consensus = replica.raft.log, replica.raft
-            is_known = log.committed_membership(consensus.applied).directory_of(self.node_id) == consensus.directory
+            is_known = log.committed_membership(consensus.commit).directory_of(self.node_id) == consensus.directory
             if (log.membership.voters, log.membership.outgoing) != (voters, ()) or not is_known:
                 return False
             if consensus.durable < log.membership_index:
@@ -177,16 +187,22 @@ class Machine:
         if self.failure:
             self.router.tick()
             return
+        if self.carrier.has_work():
+            if any(replica.raft.applied < replica.raft.commit for replica in self.replicas.values()):
+                self.world.count("commit applied in slices")
+            self.carrier.work(self.world.time.now())
+            self._later(WORK_S, self.schedule_turn)
         self.router.flush()
-        self.carrier.end_turn(self.world.time.now(), self.wall_ms())
+        stirred = self.carrier.end_turn(self.world.time.now(), self.wall_ms())
         for to, envelopes in self.switchboard.take_outgoing().items():
-            self.world.transmit(self.node_id, to, envelopes)
-        self.world.turned(self)
+            self.world.transmit(self, to, envelopes)
+            self._live(liveness.FrameSent(to))
+        self.world.turned(self, self._changed(stirred))
 
-    def take_changed(self) -> list[tuple[GroupId, RaftNode]]:
+    def _changed(self, stirred: Iterable[GroupId]) -> list[tuple[GroupId, RaftNode]]:
         """The replicas whose state is another than after the turn before; most messages change nothing."""
         changed = []
-        for group in self._touched:
+        for group in stirred:
             consensus = self.replicas[group].raft
             log = consensus.log
             state = (
@@ -201,19 +217,20 @@ class Machine:
             if self._last_states.get(group) != state:
                 self._last_states[group] = state
                 changed.append((group, consensus))
-        self._touched.clear()
         return changed
 
     def _tick(self) -> None:
         self.world.time.after(TICK_S, self._wake_for_tick)
         now = self.world.time.now()
         if not self.failure:
-            for group, replica in self.replicas.items():
-                if replica.next_deadline() <= now:
-                    self.take(group, raft.Tick())
+            if self.carrier.tick(now):
+                self.schedule_turn()
+            if now >= self.liveness.next_deadline():
+                self._live(liveness.Tick())
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
                 self._free_segments()
+                self._take_digests()
         self.router.tick()
 
     def _free_segments(self) -> None:
@@ -224,12 +241,26 @@ class Machine:
                 self.world.count("snapshot for space")
                 self.take(GroupId(number), WriteSnapshotNow())
 
-    def receive(self, sender: int, envelopes: list[Envelope]) -> None:
-        """A frame came; nothing is learnt from it once this node has failed."""
-        self._wake(partial(self._receive, sender, envelopes))
+    def _take_digests(self) -> None:
+        """One digest of each group that this machine leads, by a nonce that no other one has."""
+        for group, replica in self.replicas.items():
+            if replica.raft.is_leader():
+                self._nonce += 1
+                self.take(group, TakeDigest(b"%d-%d" % (self.life, self._nonce)))
 
-    def _receive(self, sender: int, envelopes: list[Envelope]) -> None:
-        if not self.failure:
+    def receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
+        """A frame came, from the sender's process of that life; nothing is learnt from it once this node has failed."""
+        self._wake(partial(self._receive, sender, life, envelopes))
+
+    def _receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
+        if self.failure:
+            return
+        if life > self._lives.get(sender, 0):
+            # The first frame of another process stands for the connection that it would have come by.
+            self._lives[sender] = life
+            self._live(liveness.Connected(sender, life))
+        self._live(liveness.FrameHeard(sender))
+        if envelopes:
             self.switchboard.receive(sender, envelopes)
 
     def peer_lost(self, node: int) -> None:
@@ -237,9 +268,33 @@ class Machine:
         self._wake(partial(self._peer_lost, node))
 
     def _peer_lost(self, node: int) -> None:
-        for group in self.replicas:
-            self.take(group, raft.Suspect(node))
-        self.router.peer_lost(node)
+        self._live(liveness.Disconnected(node))
+        self.switchboard.peer_lost(node)
+
+    def _live(self, event: liveness.Event) -> None:
+        if self.failure:
+            return
+        now = self.world.time.now()
+        for effect in self.liveness.handle(event, now):
+            node = effect.node
+            match effect:
+                case liveness.SendHeartbeat():
+                    self.world.transmit(self, node, [])
+                case liveness.Suspected():
+                    self.world.count("node suspected")
+                    self._count_quiet(node, "quiet group woken by suspicion")
+                    self.carrier.suspect(node, now)
+                    self.schedule_turn()
+                case liveness.Trusted():
+                    self.world.count("node trusted again")
+                    self._count_quiet(self.node_id, "quiet group woken by trust")
+                    self.carrier.trust(node, now)
+                    self.schedule_turn()
+
+    def _count_quiet(self, leader: int, what: str) -> None:
+        for group in self.carrier.leaders.led_by(leader):
+            if self.replicas[group].raft.is_quiet():
+                self.world.count(what)
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -247,7 +302,6 @@ class Machine:
         """One event for one group."""
         if self.failure:
             return
-        self._touched[group] = None
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()
 
@@ -259,6 +313,10 @@ class Machine:
         """This machine's wall clock, which is wrong by its own offset."""
         offset_s = self.world.clock_offsets_s[self.node_id]
         return WALL_MS_AT_START + round((self.world.time.now() + offset_s) * 1000)
+
+    def now(self) -> Instant:
+        """The world's time."""
+        return self.world.time.now()
 
     def elected(self, group: GroupId, term: int) -> None:
         """This node leads the group now."""
@@ -276,6 +334,16 @@ class Machine:
             if change.index < self._membership_indexes.get(group, 0):
                 self.world.count("membership taken back")
             self._membership_indexes[group] = change.index
+
+    def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
+        """A replica told the leader its digest; the invariants have compared it already."""
+
+    def load_told(self, sender: int, report: LoadReport) -> None:
+        """Nobody reports here."""
+
+    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
+        """As the rest."""
+        self.switchboard.put(to, group, message)
 
     # Disk of the Carrier ---------------------------------------------------------------------------------------------
 
@@ -299,37 +367,45 @@ class Machine:
         if self.failure:
             return
         self.carrier.durable(number, self.world.time.now())
-        self._touched.update(self._all_groups)
         self.schedule_turn()
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         """To the disk; what the iterator yields is the state at this moment, whenever it is read."""
         self.world.count("snapshot written")
-        self._save(group, snapshot.index, snapshot.term, lambda: list(snapshot.chunks))
+        self._in_thread(group, lambda: self._write(group, snapshot))
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
+    def _write(self, group: GroupId, snapshot: WriteSnapshot) -> raft.SnapshotSaved:
+        self.threads.snapshots.write(group, snapshot.index, snapshot.term, snapshot.chunks)
+        return raft.SnapshotSaved(snapshot.index, snapshot.term)
+
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
         """To the disk."""
-        self.world.count("snapshot received")
-        self._save(group, snapshot.index, snapshot.term, lambda: list(split_snapshot(snapshot.data)))
+        if chunk.number + 1 == chunk.count:
+            self.world.count("snapshot received")
+        self._in_thread(group, lambda: self.shelf.save_chunk(group, chunk))
 
-    def _save(self, group: GroupId, index: int, term: int, chunks: Callable[[], list[bytes]]) -> None:
-        def saved(_: object) -> None:
-            if not self.failure and index > self.replicas[group].raft.applied:
-                self.world.count("snapshot restored")
-            self.take(group, raft.SnapshotSaved(index, term))
-
-        self.threads.in_snapshot_thread(
-            lambda: self.threads.snapshots.write(group, index, term, chunks()),
-            lambda path: self._wake(partial(saved, path)),
-        )
-
-    def load_snapshot(self, group: GroupId) -> None:
+    def drop_chunks(self, group: GroupId) -> None:
         """From the disk."""
+        self.world.count("snapshot given up on the way")
+        self.threads.in_snapshot_thread(lambda: self.shelf.drop_chunks(group), lambda _: None)
 
-        def load() -> raft.SnapshotLoaded:
-            snapshot = self.threads.snapshots.read(group)
-            if snapshot is None:
-                return raft.SnapshotLoaded(0, 0, None)
-            return raft.SnapshotLoaded(snapshot.index, snapshot.term, join_snapshot(snapshot.chunks))
+    def open_snapshot(self, group: GroupId) -> None:
+        """On the disk."""
+        self._in_thread(group, lambda: self.shelf.open(group))
 
-        self.threads.in_snapshot_thread(load, lambda loaded: self._wake(partial(self.take, group, loaded)))
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        """From the disk."""
+        self._in_thread(group, lambda: self.shelf.load_chunk(group, wanted))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """On the disk."""
+        self.threads.in_snapshot_thread(lambda: self.shelf.keep(group, kept.indexes), lambda _: None)
+
+    def _in_thread(self, group: GroupId, work: Callable[[], Event]) -> None:
+        """What the work with snapshot files tells is taken in here, unless the machine has died meanwhile."""
+        self.threads.in_snapshot_thread(work, lambda event: self._wake(partial(self._told, group, event)))
+
+    def _told(self, group: GroupId, event: Event) -> None:
+        if isinstance(event, raft.SnapshotSaved) and event.index > self.replicas[group].raft.applied:
+            self.world.count("snapshot restored")
+        self.take(group, event)

@@ -8,6 +8,7 @@ import errno
 import itertools
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +39,8 @@ class MemoryFiles(FileSystem):
         self.paths: dict[Path, int] = {}
         self.failing: dict[str, int] = {}
         """Operation kind to the errno that it raises from now on."""
+        self.open_count: Counter[int] = Counter()
+        """How often each inode is open: it stays, though its name may be gone."""
         self._locked: set[Path] = set()
         self._inodes = itertools.count(1)
 
@@ -79,7 +82,16 @@ class MemoryFiles(FileSystem):
             self.note(Operation("create", inode, path))
             self.contents[inode] = bytearray()
             self.paths[path] = inode
+        self.open_count[self._inode(path)] += 1
         return self._inode(path)
+
+    def size(self, descriptor: int) -> int:
+        """As `FileSystem.size`."""
+        return len(self.contents[descriptor])
+
+    def read_at(self, descriptor: int, size: int, offset: int) -> bytes:
+        """As `FileSystem.read_at`."""
+        return bytes(self.contents[descriptor][offset : offset + size])
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
         """As `FileSystem.write`."""
@@ -95,8 +107,9 @@ class MemoryFiles(FileSystem):
         self.note(Operation("sync", descriptor))
 
     def close(self, descriptor: int) -> None:
-        """Nothing is held."""
-        assert descriptor in self.contents
+        """As `FileSystem.close`."""
+        assert self.open_count[descriptor] > 0
+        self.open_count -= Counter((descriptor,))
 
     def rename(self, source: Path, target: Path) -> None:
         """As `FileSystem.rename`."""

@@ -116,11 +116,12 @@ class Transcript:
 
 
 def make_group(arguments: Arguments) -> Group:
-    """`nodes COUNT learners=N,… lease=MILLISECONDS seed=N BOUND=N…`: bounds are fields of `RaftConfig`."""
+    """`nodes COUNT learners=N,… lease=MILLISECONDS quiet=MILLISECONDS seed=N BOUND=N…`: bounds as in `RaftConfig`."""
     values = dict(arguments.values)
     seed = number(values.pop("seed", "1"))
     learners = numbers(values.pop("learners", ""))
     lease_s = number(values.pop("lease", "0")) / 1000
+    quiet_after_s = number(values.pop("quiet", "0")) / 1000
     known = {field.name for field in fields(RaftConfig) if field.type is int}
     for name in values:
         if name not in known:
@@ -128,7 +129,7 @@ def make_group(arguments: Arguments) -> Group:
     if arguments.node() == 0:
         raise RequestError("takes at least one node")
     bounds = {name: number(value) for name, value in values.items()}
-    config = replace(TINY, lease_s=lease_s, **bounds)
+    config = replace(TINY, lease_s=lease_s, quiet_after_s=quiet_after_s, **bounds)
     config.validate()
     return Group(arguments.node(), config, seed, learners=learners)
 
@@ -230,6 +231,7 @@ COMMANDS: dict[str, Callable[[Group, Arguments], object]] = {
     "lose-disk": lose_disk,
     "transfer": lambda group, arguments: group.transfer(*pair(arguments)),
     "suspect": lambda group, arguments: group.suspect(*pair(arguments)),
+    "trust": lambda group, arguments: group.trust(*pair(arguments)),
     "compact": compact,
     "tick": tick,
     "deliver": deliver,
@@ -251,13 +253,15 @@ def table(head: str, rows: list[list[object]]) -> Iterator[str]:
 
 
 def state_table(group: Group, arguments: Arguments) -> Iterator[str]:
-    """`state [nodes…]`: the log as terms, after the snapshot's (index@term)."""
+    """`state [nodes…]`: the log as terms, after the snapshot's (index@term); who is quiet in brackets."""
     rows: list[list[object]] = []
     for node in arguments.nodes() or group.members:
         state = group.state(node)
         terms = ",".join(map(str, state.log_terms)) or "-"
         log = f"({state.snapshot[0]}@{state.snapshot[1]}),{terms}" if state.snapshot[0] else terms
         role = state.role if state.running else "(down)"
+        if state.running and group.nodes[node].is_quiet():
+            role = f"[{role}]"
         rows.append([node, role, state.term, state.vote, state.leader, state.commit, state.applied, state.durable, log])
     return table("node role term vote leader commit applied durable log", rows)
 

@@ -3,12 +3,13 @@
 from typing import assert_never
 
 from noctule.core.raft import events as raft
-from noctule.core.raft.membership import MARK, Membership, decode_membership, membership_in_snapshot, state_in_snapshot
+from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.messages import Entry, Message
-from noctule.verify.sim.driving import Asked, Crashed, Delivered, Happening, Letter, Lost, Synced
+from noctule.verify.sim.driving import Asked, Crashed, Delivered, Happening, Letter, Lost, Stored, Synced
 
 DATA_SHOWN_BYTES_MAX = 16
 """Longer data is shown by its size."""
+_SHOWN_IF_SET = ("directory", "quiet")
 
 
 def line_of(happening: Happening) -> str:
@@ -19,14 +20,12 @@ def line_of(happening: Happening) -> str:
         case Lost(letter, reason):
             return f"{letter_text(letter, '-x')} ({reason})"
         case Synced(node, stored):
-            if isinstance(stored, raft.SaveSnapshot):
-                return f"{node} has synced snapshot {stored.index}@{stored.term}"
             return f"{node} has synced {stored_text(stored)}"
         case Crashed(node, unsynced):
             return f"{node} crashes and loses {unsynced} unsynced"
         case Asked(node, effect, held):
             return f"{node} {effect_text(effect)}" + (
-                ", not synced yet" if held and isinstance(effect, raft.Persist | raft.SaveSnapshot) else ""
+                ", not synced yet" if held and isinstance(effect, raft.Persist | raft.SaveChunk) else ""
             )
 
 
@@ -36,8 +35,8 @@ def letter_text(letter: Letter, arrow: str) -> str:
 
 
 def message_text(message: Message) -> str:
-    """The kind of a message and every field; the directory only where it is not the first one."""
-    shown = [name for name in message.__struct_fields__ if name != "directory" or getattr(message, name)]
+    """The kind of a message and every field; the directory only where it is not the first, quiet only where it is."""
+    shown = [name for name in message.__struct_fields__ if name not in _SHOWN_IF_SET or getattr(message, name)]
     values = [f"{name}={value_text(getattr(message, name))}" for name in shown]
     return " ".join([type(message).__name__, *values])
 
@@ -47,6 +46,8 @@ def value_text(value: object) -> str:
     match value:
         case bool():
             return "yes" if value else "no"
+        case bytes() if value[:1] == MARK:
+            return f"({membership_text(decode_membership(value))})"
         case bytes():
             return data_text(value)
         case [*entries]:
@@ -107,21 +108,31 @@ def effect_text(effect: raft.Effect) -> str:
             return f"refuses read {context}, leader {leader or 'unknown'}"
         case raft.RoleChanged(role=role, term=term, leader=leader):
             return f"is {role} in term {term}, leader {leader or 'unknown'}"
-        case raft.LoadSnapshot():
-            return "loads its snapshot"
-        case raft.SaveSnapshot(index=index, term=term, data=data):
-            return f"saves snapshot {index}@{term} ({len(data)} bytes)"
-        case raft.Restore(index=index, term=term, data=data):
-            state, members = data_text(state_in_snapshot(data)), membership_text(membership_in_snapshot(data))
-            return f"restores {index}@{term} {state} ({members})"
+        case raft.OpenSnapshot():
+            return "opens its snapshot"
+        case raft.LoadChunk(index=index, number=number):
+            return f"loads chunk {number} of snapshot {index}"
+        case raft.KeepSnapshots(indexes=indexes):
+            return f"closes its snapshots but {', '.join(map(str, indexes)) or 'none'}"
+        case raft.SaveChunk():
+            return f"saves {stored_text(effect)}"
+        case raft.DropChunks():
+            return "drops the chunks of a snapshot"
+        case raft.Restore(index=index, term=term):
+            return f"restores {index}@{term}"
         case raft.Send(to=to, message=message):
             return f"sends to {to} {message_text(message)}"
         case _:
             assert_never(effect)
 
 
-def stored_text(persist: raft.Persist) -> str:
-    """What is to become durable: hard state, where the log begins, entries."""
+def stored_text(persist: Stored) -> str:
+    """What is to become durable: hard state, where the log begins, entries; or a chunk of a snapshot."""
+    if isinstance(persist, raft.DropChunks):
+        return "that the chunks of a snapshot are dropped"
+    if isinstance(persist, raft.SaveChunk):
+        place = f"chunk {persist.number} of {persist.count} of snapshot {persist.index}@{persist.term}"
+        return f"{place} {value_text(persist.data)}"
     parts = []
     if persist.hard_state is not None:
         parts.append(f"term {persist.hard_state.term} vote {persist.hard_state.vote or 'none'}")

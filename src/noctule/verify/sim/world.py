@@ -6,16 +6,17 @@ world, event by event: all chance comes from one generator, and nothing depends 
 
 import hashlib
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 import msgspec
 
 from noctule.base.errors import RequestError
+from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.placement.slots import partition_table
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.node import RaftNode
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.wire.frames import Envelope
 from noctule.node.recovery import ReplicaSettings
@@ -62,9 +63,10 @@ class World:
         node_count: int = 3,
         partition_count: int = 2,
         clients: int = 6,
-        think_s_max: float = 0.01,
+        think_s_max: float | None = None,
     ) -> None:
-        """`think_s_max` is how long a client waits at most between an answer and its next command."""
+        """`think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
+        so that in some worlds groups have the time to go quiet."""
         self.seed = seed
         self.chance = random.Random(seed)
         self.time = VirtualTime()
@@ -82,14 +84,16 @@ class World:
         self.machines: dict[int, Machine] = {}
         self.request_deadline_s = self.chance.choice((0.15, 5.0, 5.0))
         """With a short one many writes are given up, and their clients told what became of them."""
+        self._quiet_after_s = self.chance.choice((0.0, 0.01, 0.1, 0.1, 0.3))
         self._lease_s = self.chance.choice((0.0, 0.0, 0.2))
-        self._slot_table = partition_table(partition_count)
+        self._partition_count = partition_count
         self._lives = 0
         self._watchers: dict[int, list[Callable[[], None]]] = {}
         self._trace = hashlib.blake2b(digest_size=16)
         for node in self.nodes:
             self._start(node)
-        self.workload = Workload(self, clients, think_s_max)
+        drawn = self.chance.choice((0.01, 0.01, 0.01, 0.7))
+        self.workload = Workload(self, clients, drawn if think_s_max is None else think_s_max)
 
     # Machines --------------------------------------------------------------------------------------------------------
 
@@ -98,13 +102,17 @@ class World:
             node_id=node,
             voters=tuple(self.nodes),
             raft=RaftConfig(
-                retained_entries=self.chance.choice((0, 10, 100)), chunk_bytes_max=500, lease_s=self._lease_s
+                retained_entries=self.chance.choice((0, 10, 100)),
+                chunk_bytes_max=500,
+                lease_s=self._lease_s,
+                apply_entries_max=self.chance.choice((1, 3, 256)),
+                quiet_after_s=self._quiet_after_s,
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
             first_timeout_s=0.25,
         )
         self._lives += 1
-        machine = Machine(self, node, self._lives, settings, self._slot_table)
+        machine = Machine(self, node, self._lives, settings, self._partition_count)
         self.invariants.recovered(machine)
         self.machines[node] = machine
 
@@ -150,20 +158,20 @@ class World:
         """Something rare happened; shown, so that a run that never reaches it is noticed."""
         self.coverage.count(what)
 
-    def transmit(self, sender: int, to: int, envelopes: list[Envelope]) -> None:
+    def transmit(self, sender: Machine, to: int, envelopes: list[Envelope]) -> None:
         """A frame leaves a machine."""
 
         def deliver(received: list[Envelope]) -> None:
             machine = self.machines[to]
             if machine.alive:
-                machine.receive(sender, received)
+                machine.receive(sender.node_id, sender.life, received)
 
-        self.network.send(sender, to, envelopes, deliver)
+        self.network.send(sender.node_id, to, envelopes, deliver)
 
-    def turned(self, machine: Machine) -> None:
+    def turned(self, machine: Machine, changed: Iterable[tuple[GroupId, RaftNode]]) -> None:
         """A machine ended a turn: check what changed on it, and note it in the trace."""
         changes = [b"%d %d" % (round(self.time.now() * 1e6), machine.node_id)]
-        for group, consensus in machine.take_changed():
+        for group, consensus in changed:
             self.invariants.changed(machine, group, consensus)
             changes.append(b" %d %d %d %d" % (group, consensus.term, consensus.commit, consensus.log.last_index))
         self._trace.update(b"".join(changes))
@@ -211,7 +219,10 @@ class World:
         )
 
     def _check_states(self) -> None:
-        self.invariants.states({node: machine for node, machine in self.machines.items() if machine.alive})
+        alive = {node: machine for node, machine in self.machines.items() if machine.alive}
+        self.invariants.states(alive)
+        for machine in alive.values():
+            machine.carrier.check()
         self.time.after(STATES_EVERY_S, self._check_states)
 
     def _read_back(self) -> None:

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from noctule.core.keyspace.commands import COMMANDS
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.snapshot import KeyspacePicture
 from noctule.core.keyspace.state import HEAP_SLACK
+from noctule.core.placement.slots import key_slot
 
 Step = tuple[list[bytes], int]
 
@@ -187,3 +189,51 @@ def test_the_size_follows_the_data_and_returns_to_zero() -> None:
     assert keyspace.bytes_used > 20_000
     keyspace.execute([b"DEL", b"k", b"h", b"h2"], 1)
     assert keyspace.bytes_used == 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps(), steps(), steps(), st.integers(1, 60))
+def test_pictures_stay_as_they_were_whatever_comes(
+    before: list[Step], between: list[Step], after: list[Step], bytes_target: int
+) -> None:
+    """Two of them at once, one read while commands are applied: what they share with the state is never written."""
+    keyspace = replay(before)
+    first_digest, first = keyspace.digest(), keyspace.picture()
+    for args, now_ms in between:
+        keyspace.execute(args, now_ms)
+    second_digest, second = keyspace.digest(), keyspace.picture()
+    expected = list(KeyspacePicture(keyspace.slots, keyspace.deadlines, keyspace.buckets).chunks(bytes_target))
+    chunks = second.chunks(bytes_target)
+    read = []
+    for args, now_ms in after:
+        read += [chunk for chunk in [next(chunks, None)] if chunk is not None]
+        keyspace.execute(args, now_ms)
+    assert [*read, *chunks] == expected
+    keyspace.check()
+    assert Keyspace.load(first.chunks()).digest() == first_digest
+    assert Keyspace.load(second.chunks()).digest() == second_digest
+
+
+def test_a_picture_costs_slots_and_a_write_copies_one() -> None:
+    keyspace = Keyspace()
+    for number in range(20_000):
+        keyspace.execute([b"SET", b"k%d" % number, b"v", b"PXAT", b"1000000"], 1)
+    picture = keyspace.picture()
+    shared = keyspace.slots.copy()
+    keyspace.execute([b"SET", b"k7", b"w"], 1)
+    changed = [slot for slot, values in keyspace.slots.items() if shared[slot] is not values]
+    assert changed == [key_slot(b"k7")]
+    del picture
+    keyspace.execute([b"PERSIST", b"k8"], 1)
+    keyspace.picture()
+    assert [looker() for looker in keyspace._lookers] == [None], "one that nobody looks at any more is let go"
+
+
+def test_keys_of_one_crowded_slot_are_in_order() -> None:
+    keyspace = Keyspace()
+    for number in range(20_000):
+        keyspace.put(b"{t}%d" % number, b"")
+    loaded = Keyspace.load(keyspace.picture().chunks())
+    keys = [key for values in loaded.slots.values() for key in values]
+    assert keys == sorted(keys)
+    assert len(keys) == 20_000

@@ -7,7 +7,7 @@ import pytest
 from noctule.core.raft import events as raft
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Change, ChangeKind, Membership, encode_membership
-from noctule.core.raft.messages import AppendReply, Entry, HardState, InstallSnapshot, TimeoutNow
+from noctule.core.raft.messages import AppendReply, Entry, HardState, TimeoutNow
 from noctule.verify.sim.driving import Group, chosen, snapshot_of
 
 VOTER, LEARNER, REMOVED = ChangeKind.VOTER, ChangeKind.LEARNER, ChangeKind.REMOVED
@@ -174,8 +174,7 @@ def test_a_snapshot_that_commits_a_known_membership_says_so() -> None:
     group = Group()
     entries = [Entry(1, b""), Entry(1, encode_membership(four)), Entry(1, b"a"), Entry(1, b"b")]
     group.start(2, RaftLog(entries=entries), HardState(1, 0))
-    data = snapshot_of(b"a", voters=four.voters)
-    group.give(2, raft.Received(1, InstallSnapshot(1, 3, 1, 0, len(data), data)))
+    group.install(2, snapshot_of(b"a", voters=four.voters), term=1, index=3, index_term=1)
     assert (group.state(2).snapshot, group.state(2).log_terms) == ((3, 1), (1,))
     assert told(group, 2) == [(four, True)]
 

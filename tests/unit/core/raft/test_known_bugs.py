@@ -7,9 +7,9 @@ import pytest
 from noctule.base.errors import StorageError
 from noctule.core.raft import events as raft
 from noctule.core.raft.log import RaftLog
-from noctule.core.raft.membership import Change, ChangeKind, Membership, encode_membership, membership_in_snapshot
-from noctule.core.raft.messages import Append, Entry, HardState, Heartbeat, InstallSnapshot, VoteRequest
-from noctule.verify.sim.driving import TINY, Group, chosen, log_of, snapshot_of
+from noctule.core.raft.membership import Change, ChangeKind, Membership, encode_membership
+from noctule.core.raft.messages import Append, Entry, HardState, Heartbeat, VoteRequest
+from noctule.verify.sim.driving import TINY, Group, chosen, installing, log_of, snapshot_of
 
 VOTER, LEARNER, REMOVED = ChangeKind.VOTER, ChangeKind.LEARNER, ChangeKind.REMOVED
 SIMPLE, JOINT, EXPLICIT = raft.Transition.SIMPLE, raft.Transition.JOINT, raft.Transition.JOINT_EXPLICIT
@@ -84,14 +84,13 @@ def test_a_new_leader_reads_what_its_predecessor_acknowledged() -> None:
     assert group.applied[2] == [b"a"]
 
 
-@pytest.mark.parametrize("synced", [0, 1, 2, 3])
+@pytest.mark.parametrize("synced", range(6))
 def test_snapshot_and_log_meet_after_a_crash_at_any_point_of_an_install(synced: int) -> None:
     """RedisLabs/redisraft#43, camunda/camunda#13093: the log begins after the end of the snapshot, with a hole."""
     group = Group()
     group.start(3, log_of(1, 1, 1), HardState(1, 0))
     group.hold(3)
-    data = snapshot_of(b"a", b"b")
-    group.give(3, raft.Received(1, InstallSnapshot(2, 5, 2, 0, len(data), data)))
+    group.install(3, snapshot_of(b"a", b"b"), term=2, index=5, index_term=2)
     for _ in range(synced):
         group.sync(3, 1)
     group.crash(3)
@@ -102,7 +101,7 @@ def test_snapshot_and_log_meet_after_a_crash_at_any_point_of_an_install(synced: 
         assert (state.snapshot, state.log_terms, group.applied[3]) == ((5, 2), (), [b"a", b"b"])
     else:
         assert (state.snapshot, state.log_terms) == ((0, 0), (1, 1, 1))
-    assert (state.applied == 5) == (synced >= 1)
+    assert (state.applied == 5) == (synced >= 3)  # Two chunks, and the term between them.
 
 
 def test_a_snapshot_without_data_is_never_sent() -> None:
@@ -124,19 +123,19 @@ def test_a_snapshot_without_data_is_never_sent() -> None:
 def test_half_a_snapshot_is_never_saved() -> None:
     """apache/hugegraph#3162, on the receiver's side: chunks that are doubled or early do not count."""
     group = Group()
-    data = snapshot_of(b"a")
-    size = len(data) // 3
+    chunks = snapshot_of(b"a", b"b", bytes_max=2)
+    messages = installing(1, 5, 1, chunks)
 
-    def saved_after(*chunks: int) -> list[bytes]:
-        for number in chunks:
-            offset = number * size
-            end = offset + size if number < 2 else len(data)
-            chunk = InstallSnapshot(1, 5, 1, offset, len(data), data[offset:end])
-            group.give(2, raft.Received(1, chunk))
-        return [effect.data for effect in group.effects[2] if isinstance(effect, raft.SaveSnapshot)]
+    def saved_after(*numbers: int) -> list[bytes]:
+        for number in numbers:
+            group.give(2, raft.Received(1, messages[number]))
+        return [effect.data for effect in group.effects[2] if isinstance(effect, raft.SaveChunk)]
 
-    assert saved_after(0, 0, 2, 0) == []
-    assert saved_after(1, 2) == [data]
+    assert saved_after(1, 2) == []
+    assert saved_after(0, 0, 2, 0) == [chunks[0]]
+    assert group.disk[2].snapshot is None
+    assert saved_after(1, 2, 1, 2) == list(chunks)
+    assert group.applied[2] == [b"a", b"b"]
 
 
 @pytest.mark.parametrize("retained", [0, 2])
@@ -274,19 +273,13 @@ def test_the_majority_of_a_change_is_known_to_whoever_has_its_entry() -> None:
     assert (group.state(4).role, group.state(4).commit) == ("leader", 4)
 
 
-def received(membership: Membership, index: int, term: int) -> raft.Received:
-    """A whole snapshot of these members, sent by node 1."""
-    data = snapshot_of(b"state", voters=membership.voters)
-    return raft.Received(1, InstallSnapshot(term, index, term, 0, len(data), data))
-
-
 def test_a_received_snapshot_takes_back_a_membership_that_was_never_committed() -> None:
     """databendlabs/openraft#1808: log gone, its uncommitted membership still in force."""
     group = Group()
     stale = Membership(voters=(1, 2, 3, 9))
     group.start(3, RaftLog(entries=[Entry(1, b""), Entry(1, encode_membership(stale))]), HardState(1, 0))
     assert group.state(3).membership == stale
-    group.give(3, received(Membership(voters=(1, 2, 3)), 5, 2))
+    group.install(3, snapshot_of(b"state"), term=2, index=5, index_term=2)
     for _ in range(2):
         assert (group.state(3).membership, group.state(3).membership_index) == (Membership(voters=(1, 2, 3)), 5)
         assert group.nodes[3].log.membership_at(5) == Membership(voters=(1, 2, 3))
@@ -306,7 +299,7 @@ def test_a_membership_that_may_be_taken_back_is_in_no_snapshot() -> None:
     group.compact(1)
     snapshot = group.disk[1].snapshot
     assert snapshot is not None
-    assert membership_in_snapshot(snapshot.data) == Membership(voters=(1, 2, 3))
+    assert snapshot.membership == Membership(voters=(1, 2, 3))
     group.crash(1)
     group.elect(2, among=(2, 3))
     group.start(1)
@@ -338,20 +331,20 @@ def test_a_snapshot_carries_the_membership_as_of_its_index(index: int, expected:
     snapshot = group.disk[1].snapshot
     assert snapshot is not None
     group.join(9)
-    group.give(9, raft.Received(1, InstallSnapshot(1, index, 1, 0, len(snapshot.data), snapshot.data)))
+    group.install(9, snapshot.chunks, term=1, index=index, index_term=1)
     for _ in range(2):
         assert (group.state(9).membership, group.state(9).membership_index) == (expected, index)
         group.crash(9)
         group.start(9)
 
 
-@pytest.mark.parametrize("data", [b"", b"state", b"\x00\x00\x00\x05state", snapshot_of()[4:]])
+@pytest.mark.parametrize("data", [b"", b"state", b"\x00\x00\x00\x05state", snapshot_of()[0][1:]])
 def test_a_snapshot_without_a_membership_is_refused_and_never_saved(data: bytes) -> None:
     """moby/swarmkit#238: whoever began with it was a group of its own, or of nobody."""
     group = Group()
     with pytest.raises(StorageError, match="membership"):
-        group.give(3, raft.Received(1, InstallSnapshot(1, 5, 1, 0, len(data), data)))
-    assert not any(isinstance(effect, raft.SaveSnapshot | raft.Restore) for effect in group.effects[3])
+        group.install(3, [data, b"state"], term=1, index=5, index_term=1)
+    assert not any(isinstance(effect, raft.SaveChunk | raft.Restore) for effect in group.effects[3])
     assert (group.disk[3].snapshot, group.state(3).applied) == (None, 0)
 
 

@@ -15,16 +15,13 @@ from noctule.core.raft.membership import (
     Change,
     ChangeKind,
     Membership,
-    begin_snapshot,
     change_simply,
     check_membership,
     decode_membership,
     encode_membership,
     enter_joint,
     leave_joint,
-    membership_in_snapshot,
     readmit,
-    state_in_snapshot,
 )
 from noctule.core.raft.messages import Entry
 from noctule.core.raft.quorum import VoteResult
@@ -250,14 +247,11 @@ memberships = st.builds(
 
 
 @settings(derandomize=True, deadline=None)
-@given(memberships, st.binary())
-def test_bytes_and_back(membership: Membership, state: bytes) -> None:
+@given(memberships)
+def test_bytes_and_back(membership: Membership) -> None:
     data = encode_membership(membership)
     assert data[:1] == MARK
     assert decode_membership(data) == membership
-    snapshot = begin_snapshot(membership) + state
-    assert membership_in_snapshot(snapshot) == membership
-    assert state_in_snapshot(snapshot) == state
 
 
 @settings(derandomize=True, deadline=None)
@@ -286,14 +280,6 @@ GOOD = encode_membership(THREE)
 def test_bytes_that_hold_no_membership_are_an_error_of_the_storage(bad: bytes) -> None:
     with pytest.raises(StorageError, match="membership"):
         decode_membership(bad)
-    with pytest.raises(StorageError, match="membership"):
-        membership_in_snapshot(len(bad).to_bytes(4, "big") + bad)
-
-
-@pytest.mark.parametrize("data", [b"", b"\x00", b"\x00\x00\x00\x00state", b"\x00\x00\x00\xffstate", GOOD])
-def test_a_snapshot_without_a_membership_is_an_error_of_the_storage(data: bytes) -> None:
-    with pytest.raises(StorageError, match="membership"):
-        membership_in_snapshot(data)
 
 
 # In the log -----------------------------------------------------------------------------------------------------------

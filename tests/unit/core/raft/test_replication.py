@@ -1,12 +1,15 @@
 """Log replication, commit and reads: paper 5.3, 5.4.2 and 8, thesis 6.4, and bugs that others shipped."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 
 from noctule.base.errors import InternalError
 from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
-from noctule.core.raft.messages import Append, AppendReply, Entry, HardState, Heartbeat, HeartbeatReply
-from noctule.verify.sim.driving import Group, chosen, log_of, snapshot_of
+from noctule.core.raft.messages import Append, AppendReply, Entry, HardState, Heartbeat, HeartbeatReply, InstallSnapshot
+from noctule.verify.sim.driving import TINY, Group, chosen, log_of, snapshot_of
 
 
 def replies(group: Group) -> list[AppendReply]:
@@ -287,7 +290,8 @@ def test_a_follower_behind_the_log_s_begin_gets_the_snapshot_in_chunks_and_then_
         group.stabilise()
     assert group.applied[3] == [b"0", b"1", b"2", b"3", b"4", b"5"]
     chunks = [e.message for e in effects_of(group, 1, raft.Send) if type(e.message).__name__ == "InstallSnapshot"]
-    assert max(len(chunk.data) for chunk in chunks) == group.config.chunk_bytes_max
+    assert [chunk.number for chunk in chunks] == [0, 1]
+    assert all(len(chunk.data) <= group.config.chunk_bytes_max for chunk in chunks)
 
 
 def test_a_lost_chunk_is_sent_again() -> None:
@@ -311,16 +315,14 @@ def test_a_snapshot_older_than_the_state_changes_nothing() -> None:
     group.stabilise()
     group.tick(0.06, [1])
     group.stabilise()
-    from noctule.core.raft.messages import InstallSnapshot
-
-    group.give(2, raft.Received(1, InstallSnapshot(1, 1, 1, 0, 19, snapshot_of(b"old"))))
+    group.install(2, snapshot_of(b"old"), term=1, index=1, index_term=1)
     assert group.applied[2] == [b"a"]
     assert effects_of(group, 2, raft.Restore) == []
 
 
 def test_a_log_compacted_behind_the_snapshot_that_is_being_sent_leads_to_the_next_one() -> None:
     """The leader asked for ever whether the old one was installed, which it was, and never went on."""
-    group = Group()
+    group = Group(config=replace(TINY, retained_bytes_max=0))
     group.elect(1, among=(1, 2))
     group.propose(1, b"a")
     group.stabilise_among(1, 2)
@@ -339,6 +341,67 @@ def test_a_log_compacted_behind_the_snapshot_that_is_being_sent_leads_to_the_nex
         group.tick(1.0, [1])
         group.stabilise()
     assert group.applied[3] == [b"a", b"b"]
+
+
+def test_entries_behind_a_snapshot_that_is_being_sent_stay() -> None:
+    """Under load the log was compacted while the snapshot was on its way, and so the next one was needed, for ever."""
+    group = Group()
+    group.elect(1, among=(1, 2))
+    group.propose(1, b"a")
+    group.stabilise_among(1, 2)
+    group.compact(1)
+    for _ in range(2):
+        group.tick(0.06, [1])
+        group.stabilise(lambda _s, _t, message: not isinstance(message, InstallSnapshot))
+    assert group.state(1).peers[3].state == "snapshot"
+    group.propose(1, b"b")
+    group.stabilise_among(1, 2)
+    group.compact(1)
+    assert group.state(1).snapshot == (2, 1)
+    for _ in range(3):
+        group.tick(1.0, [1])
+        group.stabilise()
+    assert group.applied[3] == [b"a", b"b"]
+    assert [effect.index for effect in effects_of(group, 3, raft.Restore)] == [2]
+
+
+def test_a_rate_spaces_the_chunks_and_is_heeded_when_it_changes() -> None:
+    group = Group(config=replace(TINY, chunk_bytes_max=10, snapshot_bytes_per_s=100))
+    group.elect(1, among=(1, 2))
+    group.propose(1, b"x" * 90)
+    group.stabilise_among(1, 2)
+    group.compact(1)
+    times: list[float] = []
+    while len(times) < 5:
+        group.tick(0.01, [1])
+        times += [group.now for letter in group.mail if isinstance(letter.message, InstallSnapshot)]
+        group.stabilise()
+    assert min(later - earlier for earlier, later in pairwise(times)) > 0.09, "ten bytes take a tenth of a second"
+    assert group.applied[3] == []
+    group.nodes[1].snapshot_bytes_per_s = 0
+    for _ in range(3):
+        group.tick(0.06, [1])
+        group.stabilise()
+    assert group.applied[3] == [b"x" * 90], "without a bound there is nothing to wait for"
+
+
+def test_progress_of_a_snapshot_is_told() -> None:
+    group = Group(config=replace(TINY, chunk_bytes_max=10))
+    group.elect(1, among=(1, 2))
+    group.propose(1, b"x" * 90)
+    group.stabilise_among(1, 2)
+    group.compact(1)
+    for _ in range(2):
+        group.tick(0.06, [1])
+        group.stabilise(lambda _s, _t, message: not isinstance(message, InstallSnapshot) or message.number < 3)
+    progress = group.nodes[1].describe().snapshots[3]
+    assert (progress.index, progress.chunks_taken, progress.chunks_total) == (2, 3, 10)
+    assert 0 < progress.bytes_sent < progress.bytes_total
+    for _ in range(3):
+        group.tick(1.0, [1])
+        group.stabilise()
+    assert group.nodes[1].describe().snapshots == {}
+    assert group.opened[1] == {}, "and its file is let go"
 
 
 def test_a_follower_that_lost_its_process_is_asked_anew() -> None:

@@ -15,8 +15,8 @@ from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.durability import Durability
-from noctule.core.replica.events import Answer, Event, Query, Refuse, Submit, WriteSnapshot
-from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, split_snapshot
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.replica import Replica, SnapshotPolicy
 
 GROUP = GroupId(1)
 OTHER_GROUP = GroupId(2)
@@ -35,10 +35,15 @@ class Machine:
         self.node_id = node_id
         self.holds_disk = False
         """Its disk syncs only by `sync`."""
+        self.is_busy = False
+        """It does not get to what it puts off."""
         self.answers: list[Answer | Refuse] = []
         self.written: list[WriteSnapshot] = []
-        self.files: dict[GroupId, tuple[int, int, bytes]] = {}
-        """The newest snapshot of each group: index, term, joined chunks."""
+        self.digests: list[DigestReady] = []
+        self.files: dict[GroupId, tuple[int, int, list[bytes]]] = {}
+        """The newest snapshot of each group: index, term, chunks."""
+        self.received: dict[GroupId, list[bytes]] = {}
+        """Chunks of a snapshot that is on its way here."""
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
         self.flushed: list[list[tuple[GroupId, raft.Persist]]] = []
         """For each call of `flush` what it wrote; the numbers it answered are in `numbers`."""
@@ -58,9 +63,14 @@ class Machine:
                 now=colony.now,
                 first_timeout_s=9.0,
             )
-            self.replicas[group] = Replica(group, consensus, policy, chance, colony.durability)
+            self.replicas[group] = Replica(group, consensus, policy, chance, durability=colony.durability)
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether its disk has anything to tell."""
+        return bool(self._later)
 
     @property
     def replica(self) -> Replica:
@@ -73,10 +83,12 @@ class Machine:
             self.carrier.take(group, event, self._colony.now)
 
     def turn(self) -> None:
-        """End the turn at the colony's time, by this node's wall clock."""
+        """Do what was put off, and end the turn at the colony's time, by this node's wall clock."""
         later, self._later = self._later, []
         for group, event in later:
             self.carrier.take(group, event, self._colony.now)
+        while self.carrier.has_work() and not self.is_busy:
+            self.carrier.work(self._colony.now)
         self.carrier.end_turn(self._colony.now, self._colony.wall_ms[self.node_id])
         for replica in self.replicas.values():
             replica.check()
@@ -118,13 +130,31 @@ class Machine:
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         self.written.append(snapshot)
 
-    def save_snapshot(self, group: GroupId, snapshot: raft.SaveSnapshot) -> None:
-        self.files[group] = (snapshot.index, snapshot.term, snapshot.data)
-        assert join_snapshot(split_snapshot(snapshot.data)) == snapshot.data
-        self._later.append((group, raft.SnapshotSaved(snapshot.index, snapshot.term)))
+    def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
+        received = self.received.setdefault(group, [])
+        if chunk.number == 0:
+            received.clear()
+        received.append(chunk.data)
+        if len(received) == chunk.count:
+            self.files[group] = (chunk.index, chunk.term, received.copy())
+            self._later.append((group, raft.SnapshotSaved(chunk.index, chunk.term)))
+        else:
+            self._later.append((group, raft.ChunkSaved(chunk.index, chunk.term, chunk.number)))
 
-    def load_snapshot(self, group: GroupId) -> None:
-        self._later.append((group, raft.SnapshotLoaded(*self.files[group])))
+    def drop_chunks(self, group: GroupId) -> None:
+        del self.received[group]
+
+    def open_snapshot(self, group: GroupId) -> None:
+        index, term, chunks = self.files[group]
+        self._later.append((group, raft.SnapshotOpened(index, term, len(chunks), sum(map(len, chunks)))))
+
+    def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
+        index, _, chunks = self.files[group]
+        data = chunks[wanted.number] if index == wanted.index else None
+        self._later.append((group, raft.ChunkLoaded(wanted.index, wanted.number, data)))
+
+    def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
+        """All are kept."""
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
@@ -132,14 +162,17 @@ class Machine:
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         pass
 
-    def finish_snapshot(self) -> bytes:
-        """Write the oldest snapshot that was asked for to its file, and tell so; returns its joined chunks."""
+    def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
+        self.digests.append(digest)
+
+    def finish_snapshot(self) -> list[bytes]:
+        """Write the oldest snapshot that was asked for to its file, and tell so; returns its chunks."""
         snapshot = self.written.pop(0)
-        data = join_snapshot(snapshot.chunks)
-        self.files[GROUP] = (snapshot.index, snapshot.term, data)
+        chunks = list(snapshot.chunks)
+        self.files[GROUP] = (snapshot.index, snapshot.term, chunks)
         self.take(raft.SnapshotSaved(snapshot.index, snapshot.term))
         self.turn()
-        return data
+        return chunks
 
 
 class Colony:
@@ -164,12 +197,12 @@ class Colony:
 
     def settle(self, wanted: Callable[[int, int, Message], bool] = lambda *_: True) -> None:
         """End turns, sync disks that are not held, deliver what is wanted and lose the rest, until all is quiet."""
-        for _ in range(100):
+        for _ in range(300):
             for machine in self.machines.values():
                 machine.turn()
                 if not machine.holds_disk:
                     machine.sync()
-            if not self.mail:
+            if not self.mail and not any(machine.is_told for machine in self.machines.values()):
                 return
             mail, self.mail = self.mail, []
             for sender, to, group, message in mail:

@@ -7,12 +7,24 @@ from hypothesis import strategies as st
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica import client_sessions
 from noctule.core.replica.batches import OPENING, Batch
-from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS, ClientSessions, Verdict
+from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS, ClientSessions, DumpedSession, Verdict
 
 from .colony import batch_of, sessions_open
 
 ONE, TWO, THREE = 1, 2, 3
 """Origins that are open from the beginning, since stamp 0."""
+
+
+def dumped(sessions: ClientSessions) -> tuple[int, list[DumpedSession]]:
+    picture = sessions.picture()
+    return picture.opened, list(picture.dump())
+
+
+def copied(sessions: ClientSessions) -> ClientSessions:
+    """As a snapshot brings them."""
+    copy = ClientSessions()
+    copy.restore(*dumped(sessions))
+    return copy
 
 
 class Counter:
@@ -38,7 +50,7 @@ class Counter:
     @property
     def remembered(self) -> list[int]:
         """Origins, the longest unused first."""
-        return [origin for origin, _, _, _ in self.sessions.dump()[1]]
+        return [origin for origin, _, _, _ in dumped(self.sessions)[1]]
 
 
 # Once, and in order ---------------------------------------------------------------------------------------------------
@@ -78,10 +90,10 @@ def test_results_are_kept_until_they_are_acknowledged() -> None:
     counter = Counter(sessions_open(1))
     for number in range(1, 5):
         counter.apply(batch_of(ONE, number, b"x", below=1))
-    _, ((_, _, following, kept),) = counter.sessions.dump()
+    _, ((_, _, following, kept),) = dumped(counter.sessions)
     assert (following, sorted(kept)) == (5, [1, 2, 3, 4])
     counter.apply(batch_of(ONE, 5, b"x", below=4))
-    assert sorted(counter.sessions.dump()[1][0][3]) == [4, 5]
+    assert sorted(dumped(counter.sessions)[1][0][3]) == [4, 5]
     assert counter.apply(batch_of(ONE, 3, b"x", below=1)) == []  # Nobody waits for it any more.
     assert counter.apply(batch_of(ONE, 4, b"x", below=1)) == [4]
     assert len(counter.executed) == 5
@@ -113,10 +125,10 @@ def test_every_opening_opens_another_session() -> None:
 def test_a_batch_of_a_session_that_is_not_there_changes_nothing(batch: Batch) -> None:
     """Executed as if it were new, a retry would be applied a second time. The router of an empty one is told, too."""
     counter = Counter()
-    before = counter.sessions.dump()
+    before = dumped(counter.sessions)
     assert counter.apply(batch) == [EXPIRED] * max(len(batch.commands), 1)
     assert counter.executed == []
-    assert counter.sessions.dump() == before
+    assert dumped(counter.sessions) == before
 
 
 def test_a_session_unused_for_so_long_is_forgotten() -> None:
@@ -179,8 +191,8 @@ def test_sessions_survive_a_snapshot_with_their_order_results_and_ages() -> None
     source = iter(replies)
     sessions.apply(batch_of(TWO, 1, *[b"x"] * len(replies)), 300, lambda _: next(source))
     sessions.apply(batch_of(ONE, 1, b"x"), 400, lambda _: 1)
-    loaded = ClientSessions.load(sessions.dump())
-    assert loaded.dump() == sessions.dump()
+    loaded = copied(sessions)
+    assert dumped(loaded) == dumped(sessions)
     assert loaded.digest_input() == sessions.digest_input()
     counter = Counter(loaded)
     assert counter.remembered == [TWO, ONE]
@@ -195,14 +207,14 @@ def test_an_origin_is_not_given_again_after_a_snapshot() -> None:
     counter.open(SESSION_EXPIRES_MS)
     counter.apply(batch_of(9, 1), 3 * SESSION_EXPIRES_MS)
     assert counter.remembered == []
-    assert Counter(ClientSessions.load(counter.sessions.dump())).open() == 5
+    assert Counter(copied(counter.sessions)).open() == 5
 
 
 def test_a_session_forgotten_by_one_replica_is_forgotten_by_one_that_took_its_snapshot() -> None:
     """With the age left out of it, one replica applied the batch and the other did not."""
     counter = Counter()
     counter.apply(batch_of(ONE, 1, b"a"), 700)
-    restored = Counter(ClientSessions.load(counter.sessions.dump()))
+    restored = Counter(copied(counter.sessions))
     for stamp_ms in (SESSION_EXPIRES_MS, SESSION_EXPIRES_MS + 700):
         for each in (counter, restored):
             each.apply(batch_of(9, 1), stamp_ms)
@@ -265,7 +277,7 @@ def test_replicas_decide_alike_even_when_one_was_restored_in_between(
         stamp_ms += step_ms
         if number == at:
             executed = restored.executed
-            restored = Counter(ClientSessions.load(restored.sessions.dump()))
+            restored = Counter(copied(restored.sessions))
             restored.executed = executed
         batch = arrived(origin, sequence)
         assert whole.apply(batch, stamp_ms) == restored.apply(batch, stamp_ms)

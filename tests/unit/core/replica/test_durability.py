@@ -237,6 +237,8 @@ def test_what_is_said_early_is_what_applying_gives(steps: list[tuple[int, list[b
     apply = type(sessions).apply
 
     class Watched(type(sessions)):  # type: ignore[misc]
+        __slots__ = ()
+
         def apply(self, batch: Batch, *rest: object) -> object:
             given_results[batch.origin, batch.sequence] = results = apply(self, batch, *rest)  # type: ignore[arg-type]
             return results

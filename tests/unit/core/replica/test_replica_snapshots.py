@@ -1,5 +1,7 @@
 """Snapshots of a replica: when they are due, what is in them, and what is done with a damaged one."""
 
+from collections.abc import Iterable
+
 import msgspec
 import pytest
 
@@ -8,10 +10,11 @@ from noctule.core.keyspace.reply import OK
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Change, ChangeKind, Membership
-from noctule.core.replica.events import Answer, WriteSnapshotNow
-from noctule.core.replica.replica import Replica, SnapshotPolicy, join_snapshot, membership_of, split_snapshot
+from noctule.core.raft.messages import Heartbeat, InstallSnapshot
+from noctule.core.replica.events import Answer, TakeDigest, WriteSnapshotNow
+from noctule.core.replica.replica import Replica, SnapshotPolicy, membership_of
 
-from .colony import GROUP, Colony, Machine, write
+from .colony import GROUP, Colony, Machine, query, write
 
 
 def work(machine: Machine, first: int, last: int, command: bytes = b"INCR a") -> None:
@@ -21,10 +24,10 @@ def work(machine: Machine, first: int, last: int, command: bytes = b"INCR a") ->
         machine._colony.settle()
 
 
-def restored(data: bytes) -> Replica:
+def restored(chunks: list[bytes]) -> Replica:
     """A fresh replica with a snapshot's state."""
     replica = Colony().machines[1].replica
-    replica.load_state(split_snapshot(data))
+    replica.load_state(chunks)
     return replica
 
 
@@ -149,14 +152,14 @@ def test_a_membership_that_may_be_taken_back_is_in_no_snapshot() -> None:
 # Damage ---------------------------------------------------------------------------------------------------------------
 
 
-def chunks_of_a_state() -> list[bytes]:
+def chunks_of_a_state(command: bytes = b"INCR a") -> list[bytes]:
     machine = Colony(policy=SnapshotPolicy(entries=4)).elect(1)
-    work(machine, 1, 3)
-    return list(split_snapshot(machine.finish_snapshot()))
+    work(machine, 1, 3, command)
+    return machine.finish_snapshot()
 
 
 def header(results: bytes) -> bytes:
-    return msgspec.msgpack.encode((1_000, (7, [(7, 900, 4, {3: results})])))
+    return msgspec.msgpack.encode((1_000, 7, [(7, 900, 4, {3: results})], True))
 
 
 @pytest.mark.parametrize(
@@ -187,16 +190,99 @@ def test_a_damaged_snapshot_is_refused_and_changes_nothing(damage: object) -> No
     machine.replica.check()
 
 
-def test_a_joined_snapshot_that_is_cut_anywhere_is_refused() -> None:
-    data = join_snapshot(chunks_of_a_state())
-    expected = restored(data).digest()
-    assert restored(data).digest() == expected
-    for length in range(len(data)):
-        with pytest.raises(StorageError):
-            restored(data[:length])
+# On the way -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_joined_snapshot_keeps_empty_chunks_and_their_order() -> None:
-    chunks = [b"", b"one", b"", b"x" * 300]
-    assert list(split_snapshot(join_snapshot(chunks))) == chunks
-    assert list(split_snapshot(b"")) == []
+def receive(machine: Machine, chunks: list[bytes], index: int, numbers: Iterable[int]) -> None:
+    """Chunks of a snapshot come from node 2, which leads in term 9."""
+    for number in numbers:
+        machine.take(raft.Received(2, InstallSnapshot(9, index, 1, number, len(chunks), chunks[number])))
+        machine._colony.settle()
+
+
+def test_a_snapshot_that_never_becomes_complete_leaves_nothing_behind() -> None:
+    """Another leader takes over, and begins anew: neither the half file nor the half state may stay in memory."""
+    chunks = chunks_of_a_state()
+    machine = Colony(3).machines[1]
+    receive(machine, chunks, 4, range(len(chunks) - 1))
+    assert machine.received[GROUP]
+    assert machine.replica._staged is not None
+    machine.take(raft.Received(3, Heartbeat(10, 0, 1)))
+    machine._colony.settle()
+    assert (machine.received, machine.replica._staged) == ({}, None)
+    assert machine.replica.keyspace.key_count == 0
+
+
+def test_a_snapshot_that_is_superseded_gives_way_to_the_other() -> None:
+    old, new = chunks_of_a_state(), chunks_of_a_state(b"SET b 2")
+    machine = Colony(3).machines[1]
+    receive(machine, old, 4, range(len(old) - 1))
+    receive(machine, new, 5, [*range(len(new)), *range(len(new))])
+    assert machine.files[GROUP] == (5, 1, new)
+    assert machine.replica.read_local([b"GET", b"b"], 0) == b"2"
+    assert machine.replica._staged is None
+    assert machine.replica.raft.applied == 5
+
+
+def test_chunks_of_the_client_sessions_are_bounded_too() -> None:
+    """A header with thousands of kept results was one chunk, larger than a frame may be."""
+    machine = Colony(config=RaftConfig(chunk_bytes_max=100)).elect(1)
+    for origin in range(1, 50):
+        machine.take(write(origin, 1, b"APPEND a %d" % origin, b"GETDEL a"))
+        machine._colony.settle()
+    machine.take(WriteSnapshotNow())
+    chunks = list(machine.written[0].chunks)
+    assert max(map(len, chunks)) < 250
+    assert restored(chunks).digest() == machine.replica.digest()
+
+
+# Slices ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_commit_is_applied_in_slices_and_reads_wait_for_it() -> None:
+    """A log tail of a million entries applied in one go held the loop for seconds."""
+    colony = Colony(3, config=RaftConfig(apply_entries_max=2))
+    leader, late = colony.elect(1), colony.machines[3]
+    late.is_busy = True
+    for number in range(1, 8):
+        leader.take(write(7, number, b"INCR a"))
+        colony.settle_between(1, 2)
+    for _ in range(3):
+        colony.heartbeat(1)
+    consensus = late.replica.raft
+    assert (consensus.commit, late.replica.has_work) == (8, True)
+    assert consensus.applied < 8
+    late.take(query(5, 1, b"GET a", sender=3))
+    colony.settle()
+    assert late.taken_answers() == []
+    late.is_busy = False
+    colony.settle()
+    assert (consensus.applied, late.replica.has_work) == (8, False)
+    assert late.taken_answers() == [Answer(3, 5, False, 1, [b"7"])]
+
+
+def test_digests_are_equal_where_the_state_is_whatever_was_applied_meanwhile() -> None:
+    colony = Colony(3)
+    leader, slow = colony.elect(1), colony.machines[3]
+    slow.is_busy = True
+    work(leader, 1, 3, b"SET a 1 PX 50")
+    leader.take(TakeDigest(b"first"))
+    colony.settle()
+    colony.heartbeat(1)
+    work(leader, 4, 5)
+    leader.take(TakeDigest(b"second"))
+    slow.is_busy = False
+    colony.settle()
+    colony.heartbeat(1)
+    first, second = leader.digests
+    assert (first.nonce, second.nonce, first.index + 3) == (b"first", b"second", second.index)
+    assert first.digest != second.digest
+    assert all(machine.digests == [first, second] for machine in colony.machines.values())
+
+
+def test_a_digest_asked_of_a_follower_is_nothing() -> None:
+    colony = Colony(3)
+    colony.elect(1)
+    colony.machines[2].take(TakeDigest(b"n"))
+    colony.settle()
+    assert all(machine.digests == [] for machine in colony.machines.values())

@@ -59,7 +59,7 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(HeartbeatReply, NUMBERS, NUMBERS),
     st.builds(VoteRequest, NUMBERS, NUMBERS, NUMBERS, st.booleans(), st.booleans()),
     st.builds(VoteReply, NUMBERS, st.booleans(), st.booleans()),
-    st.builds(InstallSnapshot, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXT),
+    st.builds(InstallSnapshot, NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS, TEXT, NUMBERS),
     st.builds(InstallSnapshotReply, NUMBERS, NUMBERS, NUMBERS),
     st.builds(TimeoutNow, NUMBERS),
     st.builds(Forward, NUMBERS, NUMBERS, TEXT, NUMBERS),
@@ -68,7 +68,9 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(Refused, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
 )
 ENVELOPES = st.lists(st.tuples(st.integers(0, 16_384), MESSAGES), max_size=5)
-HELLO = Hello(1, "bats", "0123456789abcdef", 3, 77, "127.0.0.1:7403", "127.0.0.1:7503")
+HELLO = Hello(
+    1, "bats", "0123456789abcdef", 3, 77, "127.0.0.1:7403", "127.0.0.1:7503", cluster_id="c", control="127.0.0.1:7703"
+)
 
 
 def body_of(frame: bytes) -> bytes:

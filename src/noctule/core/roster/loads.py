@@ -1,0 +1,93 @@
+"""What every group costs and how it stands, as its leader tells the whole cluster about once a second.
+
+Only what has changed is told again, so idle groups cost nothing. Lossy on purpose: whoever missed something hears it
+with the next change, or as a whole when it connects anew. Nothing that must be right rests on it.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from noctule.base.ids import GroupId, Instant
+
+REPORT_GROUPS_MAX = 5_000
+"""Groups in one report; more go into the next one."""
+
+
+class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
+    """One group, by its leader. Fields are only ever added at the end."""
+
+    group: int
+    term: int
+    """In which the teller leads; of two tellers the later term is right."""
+    bytes_used: int = 0
+    keys: int = 0
+    requests_per_s: int = 0
+    """Commands in the last second."""
+    voters: tuple[int, ...] = ()
+    learners: tuple[int, ...] = ()
+    lag_entries: dict[int, int] = {}
+    """Of each other member that lacks any."""
+
+
+class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):
+    """What is new of the groups that one node leads."""
+
+    loads: list[GroupLoad]
+    memory_bytes: int = 0
+    """That the teller's process takes."""
+
+
+class LoadBoard:
+    """What all nodes have told, and what this one has."""
+
+    def __init__(self) -> None:
+        self._loads: dict[GroupId, tuple[int, GroupLoad]] = {}
+        """With the node that told it."""
+        self._told: dict[GroupId, GroupLoad] = {}
+        self.memory_bytes: dict[int, int] = {}
+        """By node."""
+        self.heard_at: dict[int, Instant] = {}
+
+    def take(self, sender: int, report: LoadReport, now: Instant) -> None:
+        """A node, perhaps this one, tells what it leads."""
+        self.heard_at[sender] = now
+        self.memory_bytes[sender] = report.memory_bytes
+        for load in report.loads:
+            group = GroupId(load.group)
+            known = self._loads.get(group)
+            if known is None or load.term >= known[1].term:
+                self._loads[group] = (sender, load)
+
+    def load_of(self, group: GroupId) -> GroupLoad | None:
+        """The newest word of a group; None when nobody told anything."""
+        known = self._loads.get(group)
+        return None if known is None else known[1]
+
+    def leader_of(self, group: GroupId) -> int:
+        """Who told it: the leader then; 0 when nobody did."""
+        known = self._loads.get(group)
+        return 0 if known is None else known[0]
+
+    def forget(self, group: GroupId) -> None:
+        """The group is no more."""
+        self._loads.pop(group, None)
+        self._told.pop(group, None)
+
+    def news(self, loads: Iterable[GroupLoad]) -> list[GroupLoad]:
+        """Of what this node leads, what it has not told yet; `tell_again` makes everything news."""
+        fresh = []
+        for load in loads:
+            if self._told.get(GroupId(load.group)) != load:
+                fresh.append(load)
+                if len(fresh) == REPORT_GROUPS_MAX:
+                    break
+        self._told.update((GroupId(load.group), load) for load in fresh)
+        return fresh
+
+    def tell_again(self) -> None:
+        """Somebody connected who has heard nothing."""
+        self._told.clear()
+
+    def __iter__(self) -> Iterator[GroupLoad]:
+        return (load for _, load in self._loads.values())

@@ -1,0 +1,58 @@
+"""The door for whoever looks after a cluster: what it consists of, what would be done next, and what is to be done."""
+
+from typing import TYPE_CHECKING
+
+from noctule.core.meta.operations import Answer, Operation
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.picture import Plan
+from noctule.core.placement.risk import Risk, estimate_risk
+from noctule.core.roster.loads import LoadBoard
+from noctule.node.proposals import ask_meta
+from noctule.node.watch import Watch
+
+if TYPE_CHECKING:
+    from noctule.node.node import LocalNode
+
+
+class Administration:
+    """One node's, as `node.api.Administration` describes it."""
+
+    def __init__(self, node: "LocalNode") -> None:
+        self._node = node
+
+    @property
+    def meta(self) -> MetaState:
+        """What *meta* says, as far as it is applied here. For reading, until control goes back to the loop."""
+        return self._node.steward.meta
+
+    @property
+    def board(self) -> LoadBoard:
+        """What the leaders of all groups have told."""
+        return self._node.steward.board
+
+    @property
+    def watch(self) -> Watch:
+        """Rung when either has changed."""
+        return self._node.watch
+
+    def is_alive(self, node: int) -> bool:
+        """Whether this node's failure detector trusts that one."""
+        return self._node.premises.is_alive(node)
+
+    def plan(self) -> Plan:
+        """Everything that would have to be moved for the cluster to be as it should, balance included."""
+        steward = self._node.steward
+        return steward.governor.plan(steward.meta, self._node.clock.now(), is_dry=True, is_balancing=True)
+
+    def risk(self, node: int) -> Risk:
+        """What is lost, or hangs by a thread, when that node is taken out as it is."""
+        steward = self._node.steward
+        return estimate_risk(steward.governor.picture(steward.meta, self._node.clock.now()), node)
+
+    async def operate(self, operation: Operation) -> Answer:
+        """Have *meta* do an operation; returns what it answered, once this node sees it done too.
+
+        Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
+        `OutcomeUnknownError` when that is not known.
+        """
+        return await ask_meta(self._node.host.router.operate, operation)

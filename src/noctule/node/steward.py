@@ -1,0 +1,275 @@
+"""A node follows the map: which replicas it has, whom it knows, where requests go, all as *meta* says.
+
+The steward looks at this node's own replica of *meta*, as far as that has applied, and makes what is here equal to what
+is written there, again and again; it decides nothing. Synchronous and without a clock of its own: the real node and the
+simulator call it alike. What a leader does for the partitions it leads is mover.py, what the leader of *meta* does for
+all is governor.py.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.meta.operations import UpdateMember
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import Partition, PartitionMap
+from noctule.core.replica.events import Event
+from noctule.core.replica.replica import Replica
+from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
+from noctule.core.roster.members import PRESENT, Member
+from noctule.core.wire.frames import DigestTold, Hello
+from noctule.node.governor import Governor
+from noctule.node.mover import Mover
+from noctule.node.proposals import Proposals
+
+log = logging.getLogger("noctule.node")
+
+REPLICAS_PER_TICK_MAX = 40
+"""Made or removed in one go; each takes about a tenth of a millisecond, and the loop must go on."""
+LEAD_S = 0.02
+"""How often what is led here is looked at, while something moves."""
+REPORT_S = 1.0
+CHILD_S = 5.0
+"""How long a child that this node's parent is to make may be missing before it is begun empty, to be told by others."""
+
+
+class Premises(Protocol):
+    """What a steward needs of the node it serves."""
+
+    replicas: dict[GroupId, Replica]
+
+    @property
+    def active(self) -> set[GroupId]:
+        """The groups that took an event since somebody last emptied this."""
+        ...
+
+    @property
+    def requests(self) -> dict[GroupId, int]:
+        """Commands that groups led here answered since somebody last emptied this."""
+        ...
+
+    @property
+    def digests(self) -> Mapping[GroupId, Mapping[int, DigestTold]]:
+        """Of groups led here: what each replica told last of its state."""
+        ...
+
+    def add_replica(self, partition: Partition) -> None:
+        """Make a replica that is not here, and make it durable that it begins."""
+
+    def remove_replica(self, group: GroupId) -> None:
+        """Forget a replica for good, its log and its snapshots."""
+
+    def take(self, group: GroupId, event: Event) -> None:
+        """One event for one group."""
+
+    def set_members(self, cluster_id: str, members: Mapping[int, Member]) -> None:
+        """These are the present members, this node perhaps among them: connect to the others, and to nobody else."""
+
+    def is_alive(self, node: int) -> bool:
+        """Whether the failure detector trusts that node; this one is always alive."""
+        ...
+
+    def broadcast(self, report: LoadReport) -> None:
+        """To every node that is connected."""
+
+    def memory_bytes(self) -> int:
+        """That this process takes."""
+        ...
+
+    def retire(self, reason: str) -> None:
+        """This node no longer belongs to the cluster: stop serving."""
+
+
+class Steward:
+    """One node's. `tick` is to be called every few milliseconds."""
+
+    def __init__(
+        self,
+        node_id: int,
+        partitions: PartitionMap,
+        premises: Premises,
+        proposals: Proposals,
+        map_changed: Callable[[Iterable[GroupId]], None],
+    ) -> None:
+        self.node_id = node_id
+        self.partitions = partitions
+        """The map as others on this node follow it: one object for the whole life of the node, equal to that of *meta*
+        after each `tick`. `map_changed` is told of each change."""
+        self.board = LoadBoard()
+        self.proposals = proposals
+        self.mover = Mover(node_id, self, premises, proposals)
+        self.governor = Governor(node_id, self, premises, proposals)
+        self.own: Member | None = None
+        """What this node is to be in the roster; None until its doors are open."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when *meta* has changed here, after what follows from it has begun."""
+        self._premises = premises
+        self._map_changed = map_changed
+        self._pending: dict[GroupId, Instant] = {}
+        """Partitions to be looked at, and since when."""
+        self._seen: tuple[int, int] = (0, -1)
+        """Which state of *meta*, by identity and version, has been looked at."""
+        self._lead_at = self._report_at = Instant(0.0)
+        self._busy_before: set[GroupId] = set()
+        """The groups whose last report told of requests: without any since, that is news."""
+
+    @property
+    def meta(self) -> MetaState:
+        """What *meta* says, as far as it is applied here."""
+        state = self._premises.replicas[META_GROUP].keyspace
+        assert isinstance(state, MetaState)
+        return state
+
+    def tick(self, now: Instant) -> None:
+        """Look at what has changed, and do a bounded piece of what is left to do."""
+        meta = self.meta
+        if self._seen != (id(meta), meta.version):
+            self._seen = (id(meta), meta.version)
+            self._take_changes(meta, now)
+            self.changed()
+        if self._pending:
+            self._settle(meta, now)
+        if now >= self._lead_at:
+            self._lead_at = Instant(now + LEAD_S)
+            self.mover.tick(meta, now)
+            self.governor.tick(meta, now)
+        if now >= self._report_at:
+            self._report_at = Instant(now + REPORT_S)
+            self._report(now)
+            self._tell_own(meta)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the replicas here are those that the map gives this node."""
+        return not self._pending
+
+    def preferred_leader(self, group: GroupId) -> int:
+        """Who should lead the group while all is well; 0: nobody in particular."""
+        if group == META_GROUP:
+            voters = self._premises.replicas[META_GROUP].raft.log.membership.voters
+            return voters[0] if voters else 0
+        partition = self.meta.map.get(group)
+        return partition.replicas[0] if partition is not None and partition.replicas else 0
+
+    def peer_connected(self, hello: Hello) -> None:
+        """A node connected that may have heard nothing so far, and says what it is."""
+        self.board.tell_again()
+        self.governor.met[hello.node_id] = hello
+
+    # The map ---------------------------------------------------------------------------------------------------------
+
+    def _take_changes(self, meta: MetaState, now: Instant) -> None:
+        changes = meta.take_changes()
+        groups = {GroupId(group) for group in changes.partitions}
+        if changes.everything:  # What is gone cannot be among them.
+            groups |= self._premises.replicas.keys() - {META_GROUP} | self.partitions.partitions.keys()
+        for group in sorted(groups):
+            self._pending.setdefault(group, now)
+            partition = meta.map.get(group)
+            if partition is not None:
+                self.partitions.put(partition)
+            elif self.partitions.get(group) is not None:
+                self.partitions.remove(group)
+                self.board.forget(group)
+        if groups:
+            self._map_changed(sorted(groups))
+        if changes.members and meta.roster:
+            present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
+            self._premises.set_members(meta.cluster_id, present)
+            own = meta.roster.get(self.node_id)
+            if own is not None and own.state not in PRESENT:
+                self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+
+    def _settle(self, meta: MetaState, now: Instant) -> None:
+        left: dict[GroupId, Instant] = {}
+        done = 0
+        for group, since in self._pending.items():
+            if done >= REPLICAS_PER_TICK_MAX:
+                left[group] = since
+                continue
+            partition = meta.map.get(group)
+            is_mine = partition is not None and self.node_id in partition.replicas
+            if is_mine == (group in self._premises.replicas):
+                continue
+            done += 1
+            if partition is None or not is_mine:
+                self._premises.remove_replica(group)
+            elif self._awaits_parent(partition, now - since):
+                left[group] = since
+            else:
+                self._premises.add_replica(partition)
+        self._pending = left
+
+    def _awaits_parent(self, partition: Partition, waited_s: float) -> bool:
+        """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
+        return not partition.initial and partition.parent in self._premises.replicas and waited_s < CHILD_S
+
+    def _tell_own(self, meta: MetaState) -> None:
+        """Have the roster say of this node what is so."""
+        own, known = self.own, meta.roster.get(self.node_id)
+        if own is None or known is None or known.state not in PRESENT:
+            return
+        wanted = msgspec.structs.replace(
+            known,
+            peer=own.peer,
+            control=own.control,
+            http=own.http,
+            resp=own.resp,
+            labels=own.labels,
+            weight=own.weight,
+            version=own.version,
+            features=own.features,
+        )
+        if wanted != known:
+            operation = UpdateMember(
+                self.node_id,
+                own.peer,
+                own.control,
+                own.http,
+                own.resp,
+                own.version,
+                own.features,
+                own.labels,
+                own.weight,
+            )
+            self.proposals.propose("own", operation)
+
+    # Reports ---------------------------------------------------------------------------------------------------------
+
+    def _report(self, now: Instant) -> None:
+        premises = self._premises
+        requests = dict(premises.requests)
+        premises.requests.clear()
+        stirred = premises.active | requests.keys() | self._busy_before
+        premises.active.clear()
+        self.mover.restless |= stirred
+        self._busy_before = set(requests)
+        loads = []
+        for group in sorted(stirred):
+            replica = premises.replicas.get(group)
+            if replica is not None and replica.raft.is_leader():
+                loads.append(load_of(replica, requests.get(group, 0)))
+        report = LoadReport(self.board.news(loads), premises.memory_bytes())
+        self.board.take(self.node_id, report, now)
+        premises.broadcast(report)
+
+
+def load_of(replica: Replica, requests: int) -> GroupLoad:
+    """What a leader tells of a group."""
+    consensus = replica.raft
+    membership = consensus.log.membership
+    last = consensus.log.last_index
+    progress = consensus.leadership.progress if consensus.leadership is not None else {}
+    return GroupLoad(
+        group=replica.group,
+        term=consensus.term,
+        bytes_used=replica.keyspace.bytes_used,
+        keys=replica.keyspace.key_count,
+        requests_per_s=requests,
+        voters=membership.voters,
+        learners=membership.learners,
+        lag_entries={peer: last - each.match for peer, each in sorted(progress.items()) if each.match < last},
+    )
