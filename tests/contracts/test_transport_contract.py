@@ -41,7 +41,8 @@ def run(request: pytest.FixtureRequest) -> Run:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
             runner.run(asyncio.wait_for(scenario(kind()), SCENARIO_S))
-        assert swallowed == []
+        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
+        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
 
     return run_scenario
 

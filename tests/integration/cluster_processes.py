@@ -213,6 +213,7 @@ class NodeCluster:
             "peers": ",".join(f"{node}:{port}" for node, port in self.peers.items()),
             "resp-port": "0",
             "http-port": "0",
+            "control-port": "0",
         }
         self._lives: list[NodeProcess] = []
 

@@ -44,8 +44,8 @@ async def test_an_unforeseen_error_in_the_snapshot_thread_stops_the_node_with_it
         def fail(_files: SnapshotFiles, _group: int) -> None:
             raise RuntimeError("nobody thought of this")
 
-        monkeypatch.setattr(SnapshotFiles, "read", fail)
-        node.host.load_snapshot(META_GROUP)
+        monkeypatch.setattr(SnapshotFiles, "open", fail)
+        node.host.open_snapshot(META_GROUP)
         async with asyncio.timeout(10):
             while not node.host.failure:
                 await asyncio.sleep(0.01)

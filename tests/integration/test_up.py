@@ -275,7 +275,7 @@ def test_ports_in_use_are_named_with_their_flag(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         gateway, resp = first.getsockname()[1], second.getsockname()[1]
         flags = ["--port", str(gateway), "--resp-port-base", str(resp - 1), "--nodes", "1"]
-        free = ["--http-port-base", "0", "--peer-port-base", "0"]
+        free = ["--http-port-base", "0", "--peer-port-base", "0", "--control-port-base", "0"]
         refused = run(directory, "up", "toy:app", *flags, *free)
     assert refused.returncode == 2
     assert f"port {gateway} on 127.0.0.1 for the gateway cannot be used: Address already in use" in refused.stderr
@@ -305,7 +305,19 @@ def test_other_numbers_on_the_same_data_are_refused(start_up: StartUp, directory
 
 
 def test_on_a_pipe_it_shows_a_table_and_how_to_stop_it(directory: Path) -> None:
-    words = ["up", "--nodes", "1", "--resp-port-base", "0", "--http-port-base", "0", "--peer-port-base", "0"]
+    words = [
+        "up",
+        "--nodes",
+        "1",
+        "--resp-port-base",
+        "0",
+        "--http-port-base",
+        "0",
+        "--peer-port-base",
+        "0",
+        "--control-port-base",
+        "0",
+    ]
     process = subprocess.Popen(
         command(*words), cwd=directory, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

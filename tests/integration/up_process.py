@@ -41,7 +41,18 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 
-FREE_PORTS = ("--resp-port-base", "0", "--http-port-base", "0", "--peer-port-base", "0", "--port", "0")
+FREE_PORTS = (
+    "--resp-port-base",
+    "0",
+    "--http-port-base",
+    "0",
+    "--peer-port-base",
+    "0",
+    "--control-port-base",
+    "0",
+    "--port",
+    "0",
+)
 
 
 def command(*arguments: str) -> list[str]:

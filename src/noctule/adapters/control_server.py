@@ -5,6 +5,7 @@ more to offer on the same port, such as the receiver of snapshots, adds its hand
 """
 
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -19,8 +20,8 @@ from noctule.adapters.grpc_errors import INTERNAL_SENTENCE, status_of
 from noctule.adapters.grpc_methods import Method
 from noctule.adapters.grpc_options import server_options
 from noctule.adapters.tls import Tls
-from noctule.base.bounds import CONTROL_CALLS_MAX, CONTROL_MESSAGE_BYTES_MAX
-from noctule.base.errors import ConfigError, InternalError, NoctuleError, RequestError
+from noctule.base.bounds import CONTROL_CALLS_MAX, CONTROL_MESSAGE_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX
+from noctule.base.errors import ConfigError, InternalError, NoctuleError, RequestError, TooLargeError
 
 log = logging.getLogger("noctule.control")
 
@@ -39,7 +40,7 @@ class ControlServer:
     def __init__(self, handler: ControlHandler, tls: Tls | None = None) -> None:
         self._tls = tls
         self._server = grpc.aio.server(
-            options=server_options(CONTROL_MESSAGE_BYTES_MAX), maximum_concurrent_rpcs=CONTROL_CALLS_MAX
+            options=server_options(SNAPSHOT_PIECE_BYTES_MAX), maximum_concurrent_rpcs=CONTROL_CALLS_MAX
         )
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -65,11 +66,12 @@ class ControlServer:
         """
         address = f"{host}:{port}"
         try:
+            _check_free(host, port)  # gRPC would say why on stderr, and only there.
             if self._tls is not None:
                 bound = self._server.add_secure_port(address, self._tls.server_credentials())
             else:
                 bound = self._server.add_insecure_port(address)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise ConfigError(
                 f"cannot listen for control on {address}: the port is in use, or the address is not this machine's; "
                 "choose another --control-port"
@@ -92,7 +94,7 @@ class ControlServer:
         async def serve(data: bytes, context: Context) -> bytes:
             try:
                 check_peer(self._tls, context)
-                return method.answer.encode(await handle(method.request.decode(data)))
+                return method.answer.encode(await handle(_request(method, data)))
             except Exception as error:
                 # The outermost place of a call.
                 await refuse(context, error, method.path)
@@ -105,13 +107,28 @@ class ControlServer:
         async def serve(data: bytes, context: Context) -> AsyncIterator[bytes]:
             try:
                 check_peer(self._tls, context)
-                async for answer in handle(method.request.decode(data)):
+                async for answer in handle(_request(method, data)):
                     yield method.answer.encode(answer)
             except Exception as error:
                 # The outermost place of a call.
                 await refuse(context, error, method.path)
 
         return generic(method, grpc.unary_stream_rpc_method_handler(serve))
+
+
+def _request(method: Method[Ask, Answer], data: bytes) -> Ask:
+    if len(data) > CONTROL_MESSAGE_BYTES_MAX:  # The port takes more, for pieces of snapshots.
+        raise TooLargeError(f"a request of {len(data)} bytes is over the limit of {CONTROL_MESSAGE_BYTES_MAX}")
+    return method.request.decode(data)
+
+
+def _check_free(host: str, port: int) -> None:
+    """Raise `OSError` when nothing can listen there."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1)
 
 
 def generic(method: Method[Ask, Answer], handler: "grpc.RpcMethodHandler[Any, Any]") -> grpc.GenericRpcHandler:

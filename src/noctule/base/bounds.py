@@ -41,3 +41,6 @@ CONTROL_CALLS_MAX = 256
 
 SNAPSHOT_WINDOW_BYTES = 8 * 1024 * 1024
 """Bytes of snapshots on their way to one node, waiting to be sent or to be acknowledged."""
+
+SNAPSHOT_PIECE_BYTES_MAX = 24 * 1024 * 1024
+"""The largest piece of a snapshot between nodes: the largest entry with its envelope, should one be all of it."""

@@ -34,6 +34,7 @@ VERBS = (
     Verb("instance", "noctule.cli.instance", "instance", "Run one instance of an app until SIGTERM or SIGINT."),
     Verb("status", "noctule.cli.status", "status", "Show nodes, partitions and instances of a running cluster."),
     Verb("kv", "noctule.cli.kv", "kv", "Read and write keys."),
+    Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster."),
     Verb(
         "verify",
         "noctule.cli.verify",

@@ -33,6 +33,7 @@ def up(
     ] = 7400,
     http_port_base: Annotated[int, typer.Option(help="Of the HTTP API.")] = 7500,
     peer_port_base: Annotated[int, typer.Option(help="Of the nodes among themselves.")] = 7600,
+    control_port_base: Annotated[int, typer.Option(help="Where nodes that join connect.")] = 7700,
     json: JsonOption = False,
 ) -> int:
     """Run a cluster on this machine: nodes, instances of an app, and a gateway."""
@@ -50,6 +51,7 @@ def up(
         resp_port_base=resp_port_base,
         http_port_base=http_port_base,
         peer_port_base=peer_port_base,
+        control_port_base=control_port_base,
     )
     notices = output.Notices()
 

@@ -287,6 +287,32 @@ class NodeConfig:
             danger="On most nodes of a new cluster, or of one that lost most of its disks: none of them ever votes.",
         ),
     )
+    tls_ca: Path = field(
+        default=Path(),
+        metadata=about(
+            "The certificate of the CA that signs those of all nodes, in PEM; with it peers and control speak TLS 1.3, "
+            "and both sides show a certificate. Needs tls_cert and tls_key.",
+            reason="Nodes of one machine or of a private network speak plainly.",
+            danger="Some nodes with and some without it do not hear each other.",
+        ),
+    )
+    tls_cert: Path = field(
+        default=Path(),
+        metadata=about(
+            "This node's certificate, in PEM, which names the cluster: `noctule cluster certs` makes one. Read anew "
+            "for the next connection after it was renewed.",
+            reason="As for tls_ca.",
+            danger="Once it has expired nobody connects any more, while connections that stand go on.",
+        ),
+    )
+    tls_key: Path = field(
+        default=Path(),
+        metadata=about(
+            "The private key of that certificate, in PEM and without a password.",
+            reason="As for tls_ca.",
+            danger="Whoever reads it can speak as a node of the cluster.",
+        ),
+    )
     heartbeat_ms: int = field(
         default=50,
         metadata=about(
@@ -418,6 +444,10 @@ class NodeConfig:
         if self.advertise_host in WILDCARD_HOSTS:
             sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"
             found.append(Problem("advertise_host", sentence))
+        given = [name for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name) != Path()]
+        if 0 < len(given) < 3:
+            sentence = f"tls_ca, tls_cert and tls_key belong together, and there is only {' and '.join(given)}"
+            found.append(Problem(given[0], sentence))
         shortest, longest = self.election_timeout_ms_min, self.election_timeout_ms_max
         lease = self.cluster.lease_ms
         if lease and not 2 * self.heartbeat_ms <= lease <= shortest:

@@ -15,7 +15,7 @@ import msgspec
 
 from noctule.adapters.control import JoinAnswer, JoinRequest, MemberFacts
 from noctule.adapters.files import FileSystem, load_json, write_json_atomically
-from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableError
+from noctule.base.errors import ConfigError, OutcomeUnknownError, StorageError, UnavailableError
 from noctule.node.address_book import AddressBook, save_address_book
 from noctule.node.config import ClusterConfig, NodeConfig
 from noctule.node.data_folder import OWNER_FILE, Owner
@@ -36,15 +36,12 @@ AGAIN_S = 0.5
 def with_stored_identity(config: NodeConfig, files: FileSystem | None = None) -> NodeConfig:
     """The settings with the id and cluster of a data folder that has joined; any other settings as they are.
 
-    Raises `StorageError` when the folder cannot be read.
+    A folder that cannot be read, or is none of ours, changes nothing: whoever claims it says what is wrong.
     """
-    stored = load_json(config.data_dir / OWNER_FILE, files)
-    if stored is None:
-        return config
     try:
-        owner = msgspec.convert(stored, Owner)
-    except msgspec.ValidationError:
-        return config  # Of another format, or none of ours: whoever claims the folder says so.
+        owner = msgspec.convert(load_json(config.data_dir / OWNER_FILE, files), Owner)
+    except (StorageError, msgspec.ValidationError):
+        return config
     if owner.voters:
         return config
     cluster = replace(

@@ -35,6 +35,7 @@ from noctule.node.config import NodeConfig
 from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_folder
 from noctule.node.governor import META_VOTERS_MAX, Founding
 from noctule.node.host import Host
+from noctule.node.node_tls import load_tls
 from noctule.node.peer_folders import PeerFolders
 from noctule.node.pictures import node_picture, staleness_ms
 from noctule.node.premises import NodePremises
@@ -141,7 +142,7 @@ class LocalNode:
                 node: _named(config, node) for node in cluster.voters
             }
             addresses = addresses_of(known.values(), cluster.voters, config.node_id)
-            transport = PeerTransport(hello, host, chance, peer_folders.admit)
+            transport = PeerTransport(hello, host, chance, peer_folders.admit, load_tls(config))
             transport.set_peers(addresses)
             host.peers_changed(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)

@@ -43,7 +43,7 @@ SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
 LANE_IDLE_S_MAX = 600.0
 """A lane that has been empty for so long, and has no session that would still be used, is forgotten."""
 GONE_S_MAX = 2.0
-"""What was sent to a partition before it was merged into another is awaited for so long; then its fate is unknown."""
+"""What was sent to a partition before it was merged away is awaited for so long; then its fate is unknown."""
 MOVED_RETRY_S = 0.05
 """Between an answer that a slot is elsewhere and asking again where the map has it, unless the map changes."""
 

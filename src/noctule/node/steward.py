@@ -205,7 +205,8 @@ class Steward:
 
     def _awaits_parent(self, partition: Partition, waited_s: float) -> bool:
         """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
-        return not partition.initial and partition.parent in self._premises.replicas and waited_s < CHILD_S
+        parent = partition.parent
+        return parent != 0 and GroupId(parent) in self._premises.replicas and waited_s < CHILD_S
 
     def _tell_own(self, meta: MetaState) -> None:
         """Have the roster say of this node what is so."""

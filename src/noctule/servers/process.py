@@ -25,6 +25,7 @@ from noctule.node.config import NodeConfig
 from noctule.node.control import NodeControl
 from noctule.node.joining import join_cluster
 from noctule.node.node import LocalNode, facts_of
+from noctule.node.node_tls import load_tls
 from noctule.servers.http_server import HttpServer
 from noctule.servers.resp_server import RespServer
 
@@ -52,7 +53,7 @@ def run_node(config: NodeConfig, version: str) -> int:
 
 async def _let_in(config: NodeConfig, version: str) -> NodeConfig:
     """The settings with the id that the node has in its cluster, which it joins now if it is to."""
-    client = ControlClient()
+    client = ControlClient(load_tls(config))
     try:
         return await join_cluster(config, facts_of(config, version), client.join)
     finally:
@@ -90,7 +91,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         stack.push_async_callback(http.stop, DRAIN_S)
         shown = config.advertise_host
         addresses = {"resp": f"{shown}:{resp.port}", "http": f"{shown}:{http.port}"}
-        control = ControlServer(NodeControl(node))
+        control = ControlServer(NodeControl(node), load_tls(config))
         control_port = await control.start(config.host, config.control_port)
         stack.push_async_callback(control.stop)
         addresses["control"] = f"{shown}:{control_port}"

@@ -82,7 +82,7 @@ def test_without_an_app_only_nodes_run() -> None:
 
 
 def test_base_0_takes_free_ports_and_no_port_twice() -> None:
-    config = replace(CONFIG, resp_port_base=0, http_port_base=0, peer_port_base=0, port=0)
+    config = replace(CONFIG, resp_port_base=0, http_port_base=0, peer_port_base=0, control_port_base=0, port=0)
     assert wanted_ports(config) == []
     plan = plan_of(config)
     ports = [port for node in plan.nodes for port in (node.resp_port, node.http_port, node.peer_port)]

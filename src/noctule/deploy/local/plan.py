@@ -47,6 +47,7 @@ class UpConfig:
     """Node i has this port plus i."""
     http_port_base: int = 7500
     peer_port_base: int = 7600
+    control_port_base: int = 7700
 
     @property
     def inner_host(self) -> str:
@@ -64,6 +65,7 @@ class UpConfig:
             ("--resp-port-base", self.resp_port_base, 0, 65_535 - self.nodes),
             ("--http-port-base", self.http_port_base, 0, 65_535 - self.nodes),
             ("--peer-port-base", self.peer_port_base, 0, 65_535 - self.nodes),
+            ("--control-port-base", self.control_port_base, 0, 65_535 - self.nodes),
         ):
             if not low <= value <= high:
                 problems.append(f"{flag} {value} must be from {low} to {high}")
@@ -194,6 +196,7 @@ def wanted_ports(config: UpConfig) -> list[WantedPort]:
         ("--resp-port-base", config.resp_port_base, "RESP"),
         ("--http-port-base", config.http_port_base, "HTTP"),
         ("--peer-port-base", config.peer_port_base, "peers"),
+        ("--control-port-base", config.control_port_base, "control"),
     ):
         numbers = range(1, config.nodes + 1) if base else ()
         wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
@@ -266,6 +269,7 @@ def _node_plan(
         "--resp-port": resp_port,
         "--http-port": http_port,
         "--peer-port": peer_port,
+        "--control-port": config.control_port_base + node_id if config.control_port_base else 0,
         "--data-dir": data_dir,
         "--wal-dir": data_dir / "wal",
     }
