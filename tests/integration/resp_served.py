@@ -11,10 +11,11 @@ from typing import Any
 import uvloop
 
 from noctule.adapters.system_clock import SystemClock
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency, GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import GroupPicture, NodePicture, PeerPicture, ReplySink
 from noctule.servers.resp_server import RespServer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -36,7 +37,9 @@ class KeyspaceStore:
     def conversation(self) -> "KeyspaceStore":
         return self
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         checked = check_command(args)
         reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, self._clock.wall_ms())
         if not self._held:

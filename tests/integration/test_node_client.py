@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from verification_toys import serving
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import OutcomeUnknownError, ProtocolError, RequestError, UnavailableError
 from noctule.client.api import NodeClient
 from noctule.client.pictures import Entry, Instance, KeyPage
@@ -89,7 +90,7 @@ async def test_keys_are_sent_as_they_are(start_node: StartNode) -> None:
 async def test_values_come_back_as_bytes(start_node: StartNode, reply: Any, expected: Entry) -> None:
     node = await start_node(reply)
     async with NodeClient(node.url) as client:
-        assert await client.kv_get("k", "eventual") == expected
+        assert await client.kv_get("k", ConsistencyLevel.EVENTUAL) == expected
     assert node.asked == [("GET", "/api/kv/k?consistency=eventual", b"")]
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from noctule.base.bounds import SCAN_COUNT_MAX, VALUE_BYTES_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import TooLargeError
 from noctule.cli import output
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
@@ -23,30 +23,24 @@ kv = typer.Typer(help="Read and write keys.", no_args_is_help=True, rich_markup_
 Key = Annotated[str, typer.Argument(help="The key; 64 KiB at most.", metavar="KEY")]
 
 
-class Freshness(StrEnum):
-    """What `get` may be given by the flag ``--consistency``."""
-
-    LINEARIZABLE = "linearizable"
-    STRONG = "strong"
-    EVENTUAL = "eventual"
-
-
 @kv.command("get")
 def get(
     key: Key,
     node: NodeOption = NODE_URL,
     consistency: Annotated[
-        Freshness, typer.Option(help="eventual: what the asked node has, without asking the others.")
-    ] = Freshness.LINEARIZABLE,
+        ConsistencyLevel, typer.Option(help="eventual: what the asked node has, without asking the others.")
+    ] = ConsistencyLevel.LINEARIZABLE,
     json: JsonOption = False,
 ) -> int:
     """Print the value of a key, byte for byte; exit code 1 when there is none."""
-    entry = _ask(node, lambda client: client.kv_get(key, consistency.value))
+    entry = _ask(node, lambda client: client.kv_get(key, consistency))
     if entry is None:
         output.say(f"error: there is no key {key!r}")
         return output.FAILED
     if json:
-        output.print_json({"key": entry.key, **_as_text(entry.value), "ttl_ms": entry.ttl_ms})
+        output.print_json(
+            {"key": entry.key, **_as_text(entry.value), "ttl_ms": entry.ttl_ms, "staleness_ms": entry.staleness_ms}
+        )
         return 0
     sys.stdout.buffer.write(entry.value)
     if sys.stdout.isatty():

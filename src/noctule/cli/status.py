@@ -1,6 +1,7 @@
 """`noctule status`: nodes, partitions and instances, as the nodes themselves see them."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from noctule.cli import output
@@ -21,7 +22,14 @@ def status(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
     lag = lag_of_nodes([asked, *others])
     if json:
         document = msgspec.to_builtins(asked, str_keys=True)
-        document["lag_entries"] = {str(peer.id): lag.get(peer.id) for peer in asked.nodes}
+        pictures = [asked, *others]
+        of_each: dict[str, Mapping[int, float]] = {
+            "lag_entries": lag,
+            "lag_bytes": lag_of_nodes(pictures, "lag_bytes"),
+            "lag_s": lag_s_of_nodes(pictures),
+        }
+        for name, values in of_each.items():
+            document[name] = {str(peer.id): values.get(peer.id) for peer in asked.nodes}
         output.print_json(document)
     else:
         show(asked, lag, returning_line([asked, *others]))
@@ -47,8 +55,8 @@ async def _pictures(url: str) -> "tuple[Cluster, list[Cluster]]":
     return asked, [picture for picture in found if picture is not None]
 
 
-def lag_of_nodes(pictures: "list[Cluster]") -> dict[int, int]:
-    """For each node the log entries that it does not have yet, over all groups whose leader was asked.
+def lag_of_nodes(pictures: "list[Cluster]", field: str = "lag") -> dict[int, int]:
+    """For each node the log entries that it does not have yet, over all groups whose leader was asked; or their bytes.
 
     Nodes of which no leader speaks are left out.
     """
@@ -57,9 +65,20 @@ def lag_of_nodes(pictures: "list[Cluster]") -> dict[int, int]:
         for group in picture.groups:
             if group.leader == picture.node_id:
                 # Its leader has every entry of the group.
-                for node, entries in {picture.node_id: 0, **group.lag}.items():
+                for node, entries in {picture.node_id: 0, **getattr(group, field)}.items():
                     lag[node] = lag.get(node, 0) + entries
     return lag
+
+
+def lag_s_of_nodes(pictures: "list[Cluster]") -> dict[int, float]:
+    """For each node how long ago the oldest entry that it lacks in any group was stamped; see `lag_of_nodes`."""
+    lag_s: dict[int, float] = {}
+    for picture in pictures:
+        for group in picture.groups:
+            if group.leader == picture.node_id:
+                for node, seconds in {picture.node_id: 0.0, **group.lag_s}.items():
+                    lag_s[node] = max(lag_s.get(node, 0.0), seconds)
+    return lag_s
 
 
 def partitions_line(groups: "list[Group]") -> str:

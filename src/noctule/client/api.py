@@ -9,20 +9,19 @@ import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import ConfigError, NoctuleError, OutcomeUnknownError, ProtocolError, UnavailableError
 from noctule.client.exchange import Answer, base_url, exchange, new_session
 from noctule.client.failures import failure_of, is_not_found
 from noctule.client.pictures import Cluster, Entry, Instance, KeyPage
 
 T = TypeVar("T")
-
-Consistency = Literal["linearizable", "strong", "eventual"]
 
 DEADLINE_S = 10.0
 """For one call, all attempts together."""
@@ -33,6 +32,8 @@ class _Value(msgspec.Struct, frozen=True):
     value: str | None
     value_base64: str | None
     ttl_ms: int | None
+    staleness_ms: int | None = None
+    """An earlier release does not say."""
 
 
 class _Deleted(msgspec.Struct, frozen=True):
@@ -79,18 +80,21 @@ class NodeClient:
         """The cluster as the node that answers sees it."""
         return _decode(await self._ask("GET", "/api/cluster"), Cluster)
 
-    async def kv_get(self, key: str | bytes, consistency: Consistency = "linearizable") -> Entry | None:
+    async def kv_get(
+        self, key: str | bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> Entry | None:
         """The value of a key, None when there is none; a key that holds no string is a `RequestError`."""
         answer = await self._send("GET", f"/api/kv/{_quoted(key)}?consistency={consistency}", repeatable=True)
         if is_not_found(answer):
             return None
         found = _decode(_checked(answer), _Value)
         if found.value is not None:
-            return Entry(found.key, found.value.encode(), found.ttl_ms)
+            return Entry(found.key, found.value.encode(), found.ttl_ms, found.staleness_ms)
         try:
-            return Entry(found.key, base64.b64decode(found.value_base64 or "", validate=True), found.ttl_ms)
+            value = base64.b64decode(found.value_base64 or "", validate=True)
         except ValueError as error:
             raise ProtocolError(f"GET {answer.url}: the value is not base64") from error
+        return Entry(found.key, value, found.ttl_ms, found.staleness_ms)
 
     async def kv_set(self, key: str | bytes, value: bytes, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds when given; acknowledged means that a quorum has it."""

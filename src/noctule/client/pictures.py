@@ -57,6 +57,12 @@ class Group(msgspec.Struct, frozen=True):
     keys: int
     lag: dict[int, int] = {}
     """On the leader only: for each other voter the entries that it does not have yet."""
+    lag_bytes: dict[int, int] = {}
+    """The same in bytes."""
+    lag_s: dict[int, float] = {}
+    """How long ago the oldest entry that it lacks was stamped, in seconds."""
+    staleness_ms: int | None = None
+    """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while the node, which has lost what it had on disk, waits for the group to count its vote again."""
 
@@ -79,6 +85,8 @@ class Cluster(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     gauges: dict[str, float]
     instances: list[Instance]
+    durability: str = "quorum"
+    """When a write is acknowledged: `quorum` or `leader`."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -88,6 +96,8 @@ class Entry(msgspec.Struct, frozen=True):
     value: bytes
     ttl_ms: int | None
     """Milliseconds until it expires; None when it never does."""
+    staleness_ms: int | None = 0
+    """How old the value may be, in milliseconds; 0 unless an eventual read was asked for, None when that is unknown."""
 
 
 class KeyPage(msgspec.Struct, frozen=True):

@@ -4,9 +4,9 @@ The servers know these names and nothing of Raft. Read router.py for what stands
 """
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
@@ -14,17 +14,6 @@ from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
 from noctule.core.roster.loads import LoadBoard
 from noctule.node.watch import Watch
-
-
-class Consistency(StrEnum):
-    """How fresh a read must be; writes do not heed it."""
-
-    LINEARIZABLE = "linearizable"
-    """Sees every write acknowledged before the read began: the leader confirms itself by a ReadIndex round."""
-    STRONG = "strong"
-    """As linearizable while clocks keep the pace that leases rest on; without a lease, exactly so."""
-    EVENTUAL = "eventual"
-    """This node's own replica, as far as it has applied; never older than what it had before."""
 
 
 class ReplySink(Protocol):
@@ -38,7 +27,9 @@ class ReplySink(Protocol):
 class Commands(Protocol):
     """A door for commands."""
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """Run one data command wherever its partition is led, and deliver its reply within the deadline (10 s).
 
         `args[0]` is the command's name in any case. Wrong arity, unknown commands, keys over their bound and a
@@ -91,6 +82,12 @@ class GroupPicture:
     keys: int
     lag: dict[int, int] = field(default_factory=dict)
     """On the leader only: for each other voter the entries it does not have yet."""
+    lag_bytes: dict[int, int] = field(default_factory=dict)
+    """The same in bytes of log, or of state if the log does not reach back so far; an estimate when it is much."""
+    lag_s: dict[int, float] = field(default_factory=dict)
+    """How long ago the oldest entry that it lacks was stamped; 0 when it lacks none."""
+    staleness_ms: int | None = None
+    """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while this node, which has lost what it had on disk, waits for the group to count its vote again."""
 
@@ -114,6 +111,8 @@ class NodePicture:
     counters: dict[str, int]
     """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising."""
     gauges: dict[str, float]
+    durability: str = "quorum"
+    """When a write is acknowledged: `quorum` or `leader`."""
 
 
 class Administration(Protocol):
@@ -165,6 +164,13 @@ class Node(Protocol):
 
     def picture(self) -> NodePicture:
         """A fresh picture; costs microseconds for each group."""
+        ...
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        """How old an eventual read of the key through this node may be, were it answered now; None when unknown.
+
+        Counted from the last word of the key's leader after which this node lacked nothing (`core.raft.staleness`).
+        """
         ...
 
     def readiness(self) -> str:

@@ -119,6 +119,17 @@ class ClusterConfig:
             high=60_000,
         ),
     )
+    durability: str = field(
+        default="quorum",
+        metadata=about(
+            "When a write is acknowledged: `quorum`, once a quorum of nodes has synced it to disk; `leader`, once the "
+            "leader of its partition has, if the answer does not depend on what was there (SET, SETEX, PSETEX, MSET).",
+            reason="It then survives the loss of any minority.",
+            danger="With `leader` a write that was acknowledged is gone if its leader dies, or is cut off, before "
+            "another node has it.",
+            choices=("quorum", "leader"),
+        ),
+    )
     protocol: int = PROTOCOL_VERSION
     """Of the frames between nodes; belongs to the program and is no setting."""
 
@@ -129,7 +140,9 @@ class ClusterConfig:
         """
         if not self.voters:
             return ""
-        facts = (self.name, sorted(self.voters), self.partition_count, self.lease_ms, self.protocol)
+        facts = [self.name, sorted(self.voters), self.partition_count, self.lease_ms, self.protocol]
+        if self.durability != "quorum":  # An earlier release knows no other, and does not say so.
+            facts.append(self.durability)
         return hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
 
     def problems(self) -> list[Problem]:
@@ -365,14 +378,6 @@ class NodeConfig:
             unit="s",
             low=0.1,
             high=600,
-        ),
-    )
-    durability: str = field(
-        default="quorum",
-        metadata=about(
-            "When a write is acknowledged: once a quorum of nodes has synced it to disk.",
-            reason="It then survives the loss of any minority.",
-            choices=("quorum",),
         ),
     )
     log_level: str = field(

@@ -3,9 +3,10 @@
 from collections import deque
 from typing import Protocol
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import CommandSpec, check_command
 from noctule.core.keyspace.reply import Failure
-from noctule.node.api import Consistency, ReplySink
+from noctule.node.api import ReplySink
 
 
 class Routes(Protocol):
@@ -43,16 +44,18 @@ class Conversation:
         self._router = router
         self._reads = 0
         self._writes = 0
-        self._held: deque[tuple[list[bytes], ReplySink, Consistency]] = deque()
+        self._held: deque[tuple[list[bytes], ReplySink, ConsistencyLevel]] = deque()
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """As `Store.submit`, in order."""
         if self._held:
             self._held.append((args, sink, consistency))
         else:
             self._begin(args, sink, consistency)
 
-    def _begin(self, args: list[bytes], sink: ReplySink, consistency: Consistency) -> None:
+    def _begin(self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
@@ -62,11 +65,11 @@ class Conversation:
                 return
             self._writes += 1
             self._router.route(spec, args, sink, logged=True, conversation=self)
-        elif consistency is Consistency.EVENTUAL and self._router.read_eventually(spec, args, sink):
+        elif consistency is ConsistencyLevel.EVENTUAL and self._router.read_eventually(spec, args, sink):
             pass
         else:
             self._reads += 1
-            lease = consistency is Consistency.STRONG
+            lease = consistency is ConsistencyLevel.STRONG
             self._router.route(spec, args, sink, logged=False, lease=lease, conversation=self)
 
     def finished(self, *, logged: bool) -> None:

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from hashlib import blake2b
 
 from msgspec import structs
 
@@ -23,6 +24,7 @@ from noctule.base.ids import META_GROUP
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.config import RaftConfig
+from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
@@ -35,10 +37,11 @@ from noctule.node.governor import META_VOTERS_MAX, Founding
 from noctule.node.host import Host
 from noctule.node.node_tls import load_tls
 from noctule.node.peer_folders import PeerFolders
-from noctule.node.pictures import node_picture
+from noctule.node.pictures import node_picture, staleness_ms
 from noctule.node.premises import NodePremises
 from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, recover_or_return
+from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
 from noctule.node.steward import Steward
 from noctule.node.watch import Watch
@@ -76,6 +79,7 @@ class LocalNode:
         self.premises = premises
         self.store: Store = host.router
         self.meta: Store = host.router.meta
+        self.replication = ReplicationManager(self)
         self.transport = transport
         self.version = version
         self.started_at = clock.now()
@@ -127,6 +131,7 @@ class LocalNode:
                     new_origin=lambda: chance.getrandbits(62),
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,
+                    site=site_of(cluster.name),
                 ),
                 partitions=partitions,
                 snapshots=snapshots,
@@ -193,6 +198,10 @@ class LocalNode:
             return f"this node has lost what it had on disk and waits to be readmitted to group {groups}"
         return ""
 
+    def staleness_ms(self, key: bytes) -> int | None:
+        """As `node.api.Node` says."""
+        return staleness_ms(self, key)
+
     def picture(self) -> NodePicture:
         """A fresh picture of this node and of the cluster as it sees it."""
         return node_picture(self)
@@ -204,6 +213,11 @@ class LocalNode:
         `OutcomeUnknownError` when that is not known.
         """
         return await ask_meta(self.host.router.operate, operation)
+
+
+def site_of(cluster: str) -> bytes:
+    """The site under which this cluster changes values that other clusters change, too."""
+    return blake2b(cluster.encode(), digest_size=8).hexdigest().encode()
 
 
 def facts_of(config: NodeConfig, version: str) -> MemberFacts:
@@ -234,7 +248,7 @@ def _founding(config: NodeConfig, chance: random.Random) -> Founding:
         partition_count=cluster.partition_count,
         replication_factor=cluster.replication_factor,
         settings={
-            "durability": config.durability,
+            "durability": cluster.durability,
             "migrations_concurrent_max": cluster.migrations_concurrent_max,
             "migration_chunk_bytes": cluster.migration_chunk_bytes,
             "migration_timeout_s": cluster.migration_timeout_s,
@@ -255,6 +269,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
             quiet_after_s=QUIET_HEARTBEATS * config.heartbeat_ms / 1000,
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
+        durability=Durability(config.cluster.durability),
         first_timeout_s=FIRST_TIMEOUT_S,
         directory=folder.directory,
     )

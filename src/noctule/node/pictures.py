@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.placement.partition_map import PartitionMap
-from noctule.core.raft.node import Role
+from noctule.core.placement.slots import key_slot
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION
@@ -19,7 +19,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
     """A fresh one; costs microseconds for each replica here."""
     config, host, meta = node.config, node.host, node.steward.meta
     now = node.clock.now()
-    groups = [group_picture(group, replica, meta.map) for group, replica in sorted(host.carrier.replicas.items())]
+    groups = [group_picture(node, group, replica, meta.map) for group, replica in sorted(host.carrier.replicas.items())]
     members = node.premises.members or {
         each: Member(id=each, peer=address) for each, address in config.cluster.voters.items()
     }
@@ -27,6 +27,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
     return NodePicture(
         node_id=config.node_id,
         cluster=config.cluster.name,
+        durability=config.cluster.durability,
         version=node.version,
         protocol_version=PROTOCOL_VERSION,
         pid=os.getpid(),
@@ -66,12 +67,27 @@ def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -
     )
 
 
-def group_picture(group: GroupId, replica: Replica, partitions: PartitionMap) -> GroupPicture:
+def staleness_ms(node: "LocalNode", key: bytes) -> int | None:
+    """As `node.api.Node.staleness_ms`; None also where there is no replica to read."""
+    replica = node.host.carrier.replicas.get(node.steward.meta.map.slot_table[key_slot(key)])
+    return None if node.host.failure or replica is None else _staleness_ms(node, replica)
+
+
+def _staleness_ms(node: "LocalNode", replica: Replica) -> int | None:
+    now, consensus, asleep_heard_at = node.clock.now(), replica.raft, None
+    if consensus.is_quiet():
+        heard = {each: picture.heard_at for each, picture in node.host.liveness.describe().items()}
+        heard[node.config.node_id] = now
+        asleep_heard_at = consensus.nodes_heard_at(heard)
+    return replica.staleness_ms(now, asleep_heard_at)
+
+
+def group_picture(node: "LocalNode", group: GroupId, replica: Replica, partitions: PartitionMap) -> GroupPicture:
     """One replica."""
     picture = replica.describe()
     raft = picture.raft
     partition = partitions.get(group)
-    lag = {peer: raft.last_index - match for peer, match in raft.match.items()} if raft.role == Role.LEADER else {}
+    lag = replica.lag(node.clock.wall_ms())
     return GroupPicture(
         id=group,
         first_slot=partition.first_slot if partition else -1,
@@ -84,6 +100,9 @@ def group_picture(group: GroupId, replica: Replica, partitions: PartitionMap) ->
         last_index=raft.last_index,
         snapshot_index=raft.snapshot_index,
         keys=picture.keys,
-        lag=lag,
+        lag={peer: each.entries for peer, each in lag.items()},
+        lag_bytes={peer: each.bytes for peer, each in lag.items()},
+        lag_s={peer: each.seconds for peer, each in lag.items()},
+        staleness_ms=_staleness_ms(node, replica),
         admitted=replica.raft.is_admitted(),
     )

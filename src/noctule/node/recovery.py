@@ -25,6 +25,7 @@ from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
+from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import Replica, SnapshotPolicy, membership_of
 from noctule.node.data_folder import SNAPSHOTS, VOTERS_TO_RETURN_MIN, DataFolder
 
@@ -45,6 +46,8 @@ class ReplicaSettings:
     policy: SnapshotPolicy
     first_timeout_s: float
     """How long the preferred leader of a group waits before it first campaigns."""
+    durability: Durability = Durability.QUORUM
+    """Of the partitions; *meta* has its quorum always."""
     directory: int = 0
     """Under which the node came back after it had lost what it had promised; 0 if it never did."""
 
@@ -309,4 +312,6 @@ def _replica(
         first_timeout_s=settings.first_timeout_s if is_preferred else None,
     )
     keyspace = MetaState() if group == META_GROUP else None
-    return Replica(group, consensus, settings.policy, chance, keyspace)
+    # What *meta* decides cannot be taken back.
+    durability = settings.durability if group != META_GROUP else Durability.QUORUM
+    return Replica(group, consensus, settings.policy, chance, keyspace, durability)

@@ -13,6 +13,7 @@ partition that has the slot by the map; the order of a connection's commands on 
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.commands import CommandSpec, Scope, check_command, find_command, unknown_command
 from noctule.core.keyspace.fan_out import fan_out
@@ -23,7 +24,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
-from noctule.node.api import Consistency, ReplySink, Store
+from noctule.node.api import ReplySink, Store
 from noctule.node.conversation import Conversation
 from noctule.node.detours import Detours
 from noctule.node.lanes import Command, Flight, Gather, Lane
@@ -93,6 +94,7 @@ class Router:
         new_origin: Callable[[], int],
         now: Callable[[], Instant],
         request_deadline_s: float,
+        site: bytes = b"noctule",
     ) -> None:
         self._partitions = partitions
         self._slot_table = list(partitions.slot_table)
@@ -101,6 +103,7 @@ class Router:
         self._new_origin = new_origin
         self._now = now
         self._deadline_s = request_deadline_s
+        self._site = site
         self._lanes: dict[GroupId, Lane] = {}
         """Of the groups that were wanted lately."""
         self._open: dict[GroupId, Lane] = {}
@@ -118,15 +121,17 @@ class Router:
 
     # The Store -------------------------------------------------------------------------------------------------------
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """As `Store.submit` says, in no order with other commands."""
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        elif consistency is Consistency.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
+        elif consistency is ConsistencyLevel.EVENTUAL and not spec.is_write and self.read_eventually(spec, args, sink):
             pass
         else:
-            self.route(spec, args, sink, logged=spec.is_write, lease=consistency is Consistency.STRONG)
+            self.route(spec, args, sink, logged=spec.is_write, lease=consistency is ConsistencyLevel.STRONG)
 
     def conversation(self) -> Conversation:
         """A door for one connection; see `Conversation` for the order in which its commands take effect."""
@@ -151,13 +156,18 @@ class Router:
             name = args[0].decode("utf-8", "backslashreplace")
             command.finish(Failure(f"ERR command '{name}' is not for the store".encode()))
             return
-        spread = fan_out(spec, args, self._slot_table)
+        spread = fan_out(spec, self._with_site(spec, args), self._slot_table)
         if isinstance(spread, Failure):
             command.finish(spread)
             return
         gather = Gather(command, len(spread.parts), spread.merge)
         for number, (group, part) in enumerate(spread.parts):
             self._enter(group, Command(part, gather.part(number), None, logged=logged, lease=lease))
+
+    def _with_site(self, spec: CommandSpec, args: list[bytes]) -> list[bytes]:
+        """Declaring a bucket names the site under which it changes here: known before it is logged, so that every
+        replica takes the same."""
+        return [*args, self._site] if spec.name == b"BUCKET.CREATE" and len(args) == 3 else args
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
@@ -616,7 +626,9 @@ class _MetaStore:
     def __init__(self, router: Router) -> None:
         self._router = router
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """Reads are linearizable whatever is asked."""
         del consistency
         self._router.submit_to_meta(args, sink)

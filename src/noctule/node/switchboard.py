@@ -61,9 +61,6 @@ class Surroundings(Protocol):
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """Who belongs to the group has changed here, or a change was refused."""
 
-    def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
-        """Send a chunk of a snapshot by whatever way is best for much data; `put` is one that always is there."""
-
     def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
         """A replica of a group that is led here, perhaps the leader's own, tells the digest of its state."""
 

@@ -1,9 +1,10 @@
 """The cluster as this node sees it, over HTTP."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import StorageError, TooLargeError, UnavailableError
-from noctule.node.api import Consistency, NodePicture
+from noctule.node.api import NodePicture
 from noctule.servers.http_instances import Instance, read_instances
 from noctule.servers.http_route import Answer, Call, json_answer
 
@@ -16,7 +17,7 @@ INSTANCES_S_MAX = 1.0
 class ClusterPicture(NodePicture):
     """This node, the cluster as it sees it, and the app instances."""
 
-    instances: list[Instance]
+    instances: list[Instance] = field(default_factory=list)
     """As this node's replica of *meta* has them; empty while it cannot read them."""
 
 
@@ -24,8 +25,8 @@ async def get_cluster(call: Call) -> Answer:
     """The picture of this node. Answers without a quorum too, since that is when somebody looks."""
     picture = call.node.picture()
     try:
-        instances = await read_instances(call.node.meta, Consistency.EVENTUAL, INSTANCES_S_MAX)
+        instances = await read_instances(call.node.meta, ConsistencyLevel.EVENTUAL, INSTANCES_S_MAX)
     except (UnavailableError, StorageError, TooLargeError):
         instances = []
-    facts = {field.name: getattr(picture, field.name) for field in fields(picture)}
+    facts = {each.name: getattr(picture, each.name) for each in fields(picture)}
     return json_answer(ClusterPicture(**facts, instances=instances))

@@ -8,10 +8,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, RequestError, TooLargeError
 from noctule.core.keyspace.reply import OK
-from noctule.node.api import Consistency, Store
+from noctule.node.api import Store
 from noctule.servers.http_kv import scan_page, ttl_ms
 from noctule.servers.http_parameters import INSTANCE_ID
 from noctule.servers.http_route import Answer, Call, json_answer, shown
@@ -105,7 +106,7 @@ async def delete_instance(call: Call) -> Answer:
 
 
 async def read_instances(
-    meta: Store, consistency: Consistency = Consistency.LINEARIZABLE, timeout_s: float = REPLY_S_MAX
+    meta: Store, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE, timeout_s: float = REPLY_S_MAX
 ) -> list[Instance]:
     """Every instance sorted by id, each step within `timeout_s`.
 

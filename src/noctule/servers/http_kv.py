@@ -3,13 +3,15 @@
 import base64
 import math
 import re
+from dataclasses import replace
 
 from msgspec import Struct
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, UnavailableError
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.node.api import Consistency, Store
+from noctule.node.api import Store
 from noctule.servers.http_errors import NotFoundError
 from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, KEY, PREFIX, TTL
 from noctule.servers.http_route import RAW, Answer, Call, json_answer, shown
@@ -17,6 +19,9 @@ from noctule.servers.http_store import read, read_all, write
 
 _GLOB_CHARACTER = re.compile(rb"[*?\[\]\\^]")
 _TORN_READS_MAX = 3
+
+STALENESS_HEADER = "Noctule-Staleness-Ms"
+"""Of the answer to an eventual read: how old it may be, or ``unknown``."""
 
 
 class KeyValue(Struct, frozen=True):
@@ -29,10 +34,12 @@ class KeyValue(Struct, frozen=True):
     """The value when it is not."""
     ttl_ms: int | None
     """Milliseconds until the key vanishes; null when it stays."""
+    staleness_ms: int | None
+    """How old the value may be, in milliseconds: 0 unless an eventual read was asked for, null when that is unknown."""
 
 
 class KeyWritten(Struct, frozen=True):
-    """A write that a quorum has synced."""
+    """A write that was acknowledged: a quorum has synced it, or its leader where `durability` says so."""
 
     key: str
     ok: bool
@@ -65,15 +72,20 @@ def ttl_ms(ttl_s: float) -> int:
 async def get_key(call: Call) -> Answer:
     """The value of a key, as JSON or raw; `NotFoundError` when there is none."""
     key, consistency = call.get(KEY), call.get(CONSISTENCY)
+    is_eventual = consistency is ConsistencyLevel.EVENTUAL
+    # Asked before the read, so that it is not younger than the answer; should a leader answer, that is only fresher.
+    staleness_ms = call.node.staleness_ms(key) if is_eventual else 0
+    headers = {STALENESS_HEADER: "unknown" if staleness_ms is None else str(staleness_ms)} if is_eventual else {}
     if call.wants_raw:
         value = await read(call.node.store, b"GET", key, consistency=consistency)
-        return Answer(200, _present(key, value), RAW)
+        return Answer(200, _present(key, value), RAW, headers)
     value, remaining_ms = await _read_with_ttl(call.node.store, key, consistency)
     try:
         text, encoded = value.decode(), None
     except UnicodeDecodeError:
         text, encoded = None, base64.b64encode(value).decode("ascii")
-    return json_answer(KeyValue(key_text(key), text, encoded, remaining_ms))
+    found = KeyValue(key_text(key), text, encoded, remaining_ms, staleness_ms)
+    return replace(json_answer(found), headers=headers)
 
 
 async def put_key(call: Call) -> Answer:
@@ -110,7 +122,7 @@ def scan_page(reply: Reply) -> tuple[bytes, list[bytes]]:
             raise InternalError("SCAN answers a cursor and keys")
 
 
-async def _read_with_ttl(store: Store, key: bytes, consistency: Consistency) -> tuple[bytes, int | None]:
+async def _read_with_ttl(store: Store, key: bytes, consistency: ConsistencyLevel) -> tuple[bytes, int | None]:
     """The value and its ttl.
 
     The two reads travel together, and a write that falls between them would have to arrive in the same turn. Should

@@ -20,6 +20,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labels: TypeAlias = dict[str, str | int]
 Sample: TypeAlias = tuple[Labels, float]
 
+STALENESS_GROUPS_MAX = 256
+"""Groups that have a series of staleness each; the greatest of all groups has one of its own."""
+
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_:]")
 
 
@@ -69,10 +72,30 @@ def _group_leaders(picture: NodePicture) -> Iterator[Sample]:
         yield {"group": group.id}, group.leader or 0
 
 
-def _group_lags(picture: NodePicture) -> Iterator[Sample]:
-    for group in picture.groups:
-        for peer, entries in sorted(group.lag.items()):
-            yield {"group": group.id, "peer": peer}, entries
+def _group_lags(field: str) -> Callable[[NodePicture], Iterator[Sample]]:
+    def samples(picture: NodePicture) -> Iterator[Sample]:
+        for group in picture.groups:
+            for peer, amount in sorted(getattr(group, field).items()):
+                yield {"group": group.id, "peer": peer}, amount
+
+    return samples
+
+
+def _staleness(picture: NodePicture) -> Iterator[Sample]:
+    for group in picture.groups[:STALENESS_GROUPS_MAX]:
+        if group.staleness_ms is not None:
+            yield {"group": group.id}, group.staleness_ms / 1_000
+
+
+def _staleness_max(picture: NodePicture) -> Iterator[Sample]:
+    known = [group.staleness_ms for group in picture.groups if group.staleness_ms is not None]
+    if known:
+        yield {}, max(known) / 1_000
+
+
+def _staleness_unknown(picture: NodePicture) -> Iterator[Sample]:
+    if picture.groups:
+        yield {}, sum(group.staleness_ms is None for group in picture.groups)
 
 
 def _peers_alive(picture: NodePicture) -> Iterator[Sample]:
@@ -116,7 +139,19 @@ METRICS: tuple[Metric, ...] = (
            _each_group("snapshot_index")),
     Metric("noctule_group_keys", "gauge", "Keys of the group on this replica.", _GROUP, _each_group("keys")),
     Metric("noctule_group_lag_entries", "gauge", "Entries that a voter does not have yet; shown by the leader only.",
-           ("group", "peer"), _group_lags),
+           ("group", "peer"), _group_lags("lag")),
+    Metric("noctule_group_lag_bytes", "gauge", "The same in bytes of log, or of state; shown by the leader only.",
+           ("group", "peer"), _group_lags("lag_bytes")),
+    Metric("noctule_group_lag_seconds", "gauge",
+           "How long ago the oldest entry that a voter does not have was stamped; shown by the leader only.",
+           ("group", "peer"), _group_lags("lag_s")),
+    Metric("noctule_group_staleness_seconds", "gauge",
+           f"How old an eventual read of this replica may be; the first {STALENESS_GROUPS_MAX} groups only.", _GROUP,
+           _staleness),
+    Metric("noctule_staleness_seconds_max", "gauge", "The greatest of all groups whose staleness is known.", (),
+           _staleness_max),
+    Metric("noctule_staleness_unknown_groups", "gauge",
+           "Groups whose leader has not been heard by a replica that had caught up with it.", (), _staleness_unknown),
     Metric("noctule_peer_alive", "gauge", "1 while the node is heard, and for the node itself.", _PEER, _peers_alive),
     Metric("noctule_peer_last_contact_seconds", "gauge",
            "Seconds since the last frame from the node; absent for the node itself and before the first.", _PEER,

@@ -4,9 +4,9 @@ import math
 import re
 
 from noctule.base.bounds import KEY_BYTES_MAX, SCAN_COUNT_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import RequestError, TooLargeError
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
-from noctule.node.api import Consistency
 from noctule.servers.http_route import Parameter
 
 TTL_S_MAX = 100 * 365 * 86_400.0
@@ -60,8 +60,8 @@ def _parse_cursor(raw: bytes) -> bytes:
     return raw
 
 
-def _parse_consistency(raw: bytes) -> Consistency:
-    return Consistency(raw.decode())
+def _parse_consistency(raw: bytes) -> ConsistencyLevel:
+    return ConsistencyLevel(raw.decode())
 
 
 def _parse_instance_id(raw: bytes) -> str:
@@ -79,14 +79,14 @@ KEY: Parameter[bytes] = Parameter(
     parse=_parse_key,
 )
 
-CONSISTENCY: Parameter[Consistency] = Parameter(
+CONSISTENCY: Parameter[ConsistencyLevel] = Parameter(
     name="consistency",
     place="query",
     summary="How fresh the value must be.",
-    schema={"type": "string", "enum": [str(level) for level in Consistency]},
-    allowed="one of " + ", ".join(Consistency),
+    schema={"type": "string", "enum": [str(level) for level in ConsistencyLevel]},
+    allowed="one of " + ", ".join(ConsistencyLevel),
     parse=_parse_consistency,
-    default=Consistency.LINEARIZABLE,
+    default=ConsistencyLevel.LINEARIZABLE,
 )
 
 TTL: Parameter[float] = Parameter(

@@ -2,9 +2,10 @@
 
 import asyncio
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError, OutcomeUnknownError, UnavailableError
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency, Store
+from noctule.node.api import Store
 from noctule.servers.http_errors import failure_error
 
 REPLY_S_MAX = 10.0
@@ -30,7 +31,7 @@ class AwaitedReply:
 
 
 async def read_all(
-    store: Store, commands: list[list[bytes]], *, consistency: Consistency, timeout_s: float = REPLY_S_MAX
+    store: Store, commands: list[list[bytes]], *, consistency: ConsistencyLevel, timeout_s: float = REPLY_S_MAX
 ) -> list[Reply]:
     """Submit several reads in one turn of the loop and return their replies in order.
 
@@ -48,7 +49,7 @@ async def read_all(
 async def read(
     store: Store,
     *command: bytes,
-    consistency: Consistency = Consistency.LINEARIZABLE,
+    consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE,
     timeout_s: float = REPLY_S_MAX,
 ) -> Reply:
     """Submit one read; errors as `read_all`."""
@@ -58,11 +59,11 @@ async def read(
 async def write(store: Store, *command: bytes) -> Reply:
     """Submit one write; raises `OutcomeUnknownError` when no answer came in time, else as `read_all`."""
     late = OutcomeUnknownError(f"the store did not answer within {REPLY_S_MAX:g} s: the write may have been applied")
-    return (await _ask(store, [list(command)], Consistency.LINEARIZABLE, REPLY_S_MAX, late))[0]
+    return (await _ask(store, [list(command)], ConsistencyLevel.LINEARIZABLE, REPLY_S_MAX, late))[0]
 
 
 async def _ask(
-    store: Store, commands: list[list[bytes]], consistency: Consistency, timeout_s: float, late: NoctuleError
+    store: Store, commands: list[list[bytes]], consistency: ConsistencyLevel, timeout_s: float, late: NoctuleError
 ) -> list[Reply]:
     sinks = [AwaitedReply() for _ in commands]
     for sink, command in zip(sinks, commands, strict=True):

@@ -82,7 +82,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         config = await _let_in(config, version)
         node = await LocalNode.open(config, SystemClock(), version)
         stack.push_async_callback(node.stop)
-        resp = RespServer(node.store, node.picture, config.host, config.resp_port)
+        resp = RespServer(node.store, node.picture, config.host, config.resp_port, staleness_ms=node.staleness_ms)
         await resp.start()
         node.more_counters.append(resp.counters)
         stack.push_async_callback(resp.stop, DRAIN_S)

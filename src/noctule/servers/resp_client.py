@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from noctule.base.clock import Clock
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.reply import Reply
 from noctule.core.wire.resp import Protocol as RespVersion
-from noctule.node.api import Consistency, NodePicture
+from noctule.node.api import NodePicture
 
 
 class Client:
@@ -48,7 +49,7 @@ class Client:
         """Give what RESET gives: the state of a new connection; id, addresses and library stay."""
         self.name = b""
         self.protocol: RespVersion = 2
-        self.consistency = Consistency.LINEARIZABLE
+        self.consistency = ConsistencyLevel.LINEARIZABLE
 
     def line(self, now: Instant) -> bytes:
         """The client as CLIENT LIST shows it: the fields of Redis that have a meaning here, without a line's end."""
@@ -61,7 +62,7 @@ class Client:
             b"name=%b" % self.name,
             b"age=%d" % (now - self.connected_at),
             b"idle=%d" % (now - self.seen_at),
-            b"flags=%b" % (b"N" if self.consistency is Consistency.LINEARIZABLE else b"r"),
+            b"flags=%b" % (b"r" if self.consistency is ConsistencyLevel.EVENTUAL else b"N"),
             b"db=0",
             b"sub=0",
             b"psub=0",
@@ -71,6 +72,7 @@ class Client:
             b"resp=%d" % self.protocol,
             b"lib-name=%b" % self.library_name,
             b"lib-ver=%b" % self.library_version,
+            b"consistency=%b" % self.consistency.encode(),
         )
         return b" ".join(fields)
 
@@ -88,6 +90,10 @@ class Door(Protocol):
 
     def picture(self) -> NodePicture:
         """The node behind it, now."""
+        ...
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        """As `Node.staleness_ms`."""
         ...
 
     def clients(self) -> Iterable[Client]:

@@ -2,18 +2,20 @@
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
 knows what is unknown: transactions, scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
-Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND.
+Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND,
+resp_noctule.py for what is Noctule's own.
 """
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import COMMANDS, check_command
 from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, wrong_arity
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
-from noctule.node.api import Consistency
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
+from noctule.servers.resp_noctule import NOCTULE
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -115,13 +117,13 @@ def reset(_door: Door, client: Client, _args: list[bytes]) -> Reply:
 
 def readonly(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """READONLY: reads of this connection are eventual from now on, answered by this node's own replicas."""
-    client.consistency = Consistency.EVENTUAL
+    client.consistency = ConsistencyLevel.EVENTUAL
     return OK
 
 
 def readwrite(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """READWRITE: reads of this connection are linearizable again."""
-    client.consistency = Consistency.LINEARIZABLE
+    client.consistency = ConsistencyLevel.LINEARIZABLE
     return OK
 
 
@@ -136,7 +138,7 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
 
     A write is acknowledged once a quorum has synced it, and replies keep their order, so this one comes behind them
     and the answer is always the quorum without its leader; nothing is gained by waiting for more, and more is never
-    claimed. The timeout is checked and not needed.
+    claimed. The timeout is checked and not needed. With `durability = leader` the leader may be the only one: 0.
     """
     if len(args) != 3:
         return wrong_arity(args[0])
@@ -147,7 +149,8 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
         return Failure(b"ERR timeout is not an integer or out of range")
     if timeout_ms < 0:
         return Failure(b"ERR timeout is negative")
-    return len(door.picture().nodes) // 2
+    picture = door.picture()
+    return len(picture.nodes) // 2 if picture.durability == "quorum" else 0
 
 
 def cluster(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
@@ -171,6 +174,7 @@ HANDLERS: dict[bytes, Handler] = {
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
+    b"NOCTULE": NOCTULE,
     b"PING": ping,
     b"POST": not_http,
     b"QUIT": quit_,

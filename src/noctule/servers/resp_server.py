@@ -38,6 +38,7 @@ class RespServer:
         *,
         clock: Clock | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
     ) -> None:
         self.clock: Clock = clock or SystemClock()
         self.connections_max = connections_max
@@ -46,6 +47,7 @@ class RespServer:
         self.clients_dropped_total = 0
         self._store = store
         self._node_info = node_info
+        self._staleness_ms = staleness_ms
         self._host = host
         self._port = port
         self._listener: asyncio.Server | None = None
@@ -122,6 +124,10 @@ class RespServer:
     def picture(self) -> NodePicture:
         """The node behind it, now."""
         return self._node_info()
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        """As `Node.staleness_ms`."""
+        return self._staleness_ms(key)
 
     # For connections -------------------------------------------------------------------------------------------------
 

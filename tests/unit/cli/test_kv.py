@@ -90,7 +90,7 @@ def test_get_as_json(
 ) -> None:
     nodes.values["k"] = value
     assert main(["kv", "get", "k", "--json", "--consistency", "eventual"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"key": "k", **shown, "ttl_ms": 1500}
+    assert json.loads(capsys.readouterr().out) == {"key": "k", **shown, "ttl_ms": 1500, "staleness_ms": 0}
     assert nodes.calls == [("get", "k", "eventual")]
 
 

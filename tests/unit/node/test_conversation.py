@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
-from noctule.node.api import Commands, Consistency
+from noctule.node.api import Commands
 from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S
 
 from .fake_dispatch import DEADLINE_S, Asked, FakeDispatch, Sink, Written
@@ -24,7 +25,9 @@ def node() -> FakeDispatch:
     return FakeDispatch()
 
 
-def say(connection: Commands, *lines: bytes, consistency: Consistency = Consistency.LINEARIZABLE) -> list[Sink]:
+def say(
+    connection: Commands, *lines: bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+) -> list[Sink]:
     sinks = []
     for line in lines:
         sinks.append(Sink())
@@ -74,9 +77,9 @@ def test_an_eventual_read_waits_for_this_connection_s_own_writes(node: FakeDispa
     """A client that allows old data still expects its own writes."""
     connection = node.router.conversation()
     node.local = {b"GET a": b"old"}
-    (before,) = say(connection, b"GET a", consistency=Consistency.EVENTUAL)
+    (before,) = say(connection, b"GET a", consistency=ConsistencyLevel.EVENTUAL)
     say(connection, b"SET a 1")
-    (after,) = say(connection, b"GET a", consistency=Consistency.EVENTUAL)
+    (after,) = say(connection, b"GET a", consistency=ConsistencyLevel.EVENTUAL)
     assert (before.replies, after.replies) == ([b"old"], [])
     assert [each.lines for each in node.turn()[0]] == [[b"SET a 1", b"GET a"]]
 

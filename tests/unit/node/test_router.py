@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import pytest
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node import router as router_module
-from noctule.node.api import Consistency
 from noctule.node.router import (
     ANSWER_TIMEOUT_S,
     ANSWER_TOO_LARGE,
@@ -707,7 +707,7 @@ def test_a_write_that_happened_in_one_partition_and_not_in_another_says_so(node:
 
 def test_a_lease_will_do_for_a_query_of_strong_reads_only(node: FakeDispatch) -> None:
     """One read that must be confirmed by a majority has the others of its query confirmed with it."""
-    levels = [Consistency.STRONG, Consistency.LINEARIZABLE]
+    levels = [ConsistencyLevel.STRONG, ConsistencyLevel.LINEARIZABLE]
     for first in levels:
         for second in levels:
             for level in (first, second):
@@ -720,8 +720,8 @@ def test_a_lease_will_do_for_a_query_of_strong_reads_only(node: FakeDispatch) ->
 def test_an_eventual_read_is_answered_here_and_at_once(node: FakeDispatch) -> None:
     node.local = {b"GET a": b"old", b"MGET a {a}x": [b"1", b"3"], b"MGET b": [b"2"]}
     single, several = Sink(), Sink()
-    node.router.submit([b"GET", b"a"], single, Consistency.EVENTUAL)
-    node.router.submit([b"MGET", b"a", b"b", b"{a}x"], several, Consistency.EVENTUAL)
+    node.router.submit([b"GET", b"a"], single, ConsistencyLevel.EVENTUAL)
+    node.router.submit([b"MGET", b"a", b"b", b"{a}x"], several, ConsistencyLevel.EVENTUAL)
     assert (single.replies, several.replies) == ([b"old"], [[b"1", b"2", b"3"]])
     assert node.turn() == ([], [])
 
@@ -730,7 +730,7 @@ def test_an_eventual_read_that_only_a_leader_can_answer_goes_there(node: FakeDis
     """Its key has expired by this node's clock; only the leader's stamp decides."""
     node.local = {b"GET a": ReadOutcome.MUST_LOG}
     sink = Sink()
-    node.router.submit([b"GET", b"a"], sink, Consistency.EVENTUAL)
+    node.router.submit([b"GET", b"a"], sink, ConsistencyLevel.EVENTUAL)
     (query,) = node.turn()[1]
     node.answer(query, None)
     assert sink.replies == [None]
@@ -739,8 +739,8 @@ def test_an_eventual_read_that_only_a_leader_can_answer_goes_there(node: FakeDis
 def test_a_write_and_a_linearizable_read_do_not_heed_what_is_here(node: FakeDispatch) -> None:
     node.local = {}
     write, read = Sink(), Sink()
-    node.router.submit([b"SET", b"a", b"1"], write, Consistency.EVENTUAL)
-    node.router.submit([b"GET", b"a"], read, Consistency.STRONG)
+    node.router.submit([b"SET", b"a", b"1"], write, ConsistencyLevel.EVENTUAL)
+    node.router.submit([b"GET", b"a"], read, ConsistencyLevel.STRONG)
     writes, queries = node.turn()
     assert ([each.lines for each in writes], [each.lines for each in queries]) == ([[b"SET a 1"]], [[b"GET a"]])
 
@@ -750,7 +750,7 @@ def test_meta_takes_any_key_and_no_command_of_the_keyspace_reaches_it(node: Fake
     written, read, wrong = Sink(), Sink(), Sink()
     store = node.router.meta.conversation()
     store.submit([b"MSET", b"a", b"1", b"b", b"2"], written)
-    store.submit([b"GET", b"a"], read, Consistency.EVENTUAL)
+    store.submit([b"GET", b"a"], read, ConsistencyLevel.EVENTUAL)
     store.submit([b"NOSUCH"], wrong)
     (sink,) = node.submit(b"FLUSHALL")
     writes, (query,) = node.turn()
@@ -821,3 +821,29 @@ def test_gathered_reads_leave_in_pieces_of_bounded_size(node: FakeDispatch, monk
             node.answer(query, *[None] * len(query.lines))
     assert asked == [3, 3, 3, 1]
     assert all(sink.replies == [None] for sink in sinks)
+
+
+# Buckets --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_declaration_goes_to_every_partition_under_this_cluster_s_site(node: FakeDispatch) -> None:
+    """Added by each replica for itself, two of them could take different ones."""
+    node.open_sessions()
+    (sink,) = node.submit(b"BUCKET.CREATE likes counter")
+    writes, _ = node.turn()
+    assert {write.group for write in writes} == set(SLOT_TABLE)
+    assert {b" ".join(line.split()[3:]) for write in writes for line in write.lines} == {
+        b"BUCKET.CREATE likes counter noctule"
+    }
+    for write in writes:
+        node.answer(write, OK)
+    assert sink.replies == [OK]
+
+
+def test_a_declaration_keeps_the_site_that_it_names(node: FakeDispatch) -> None:
+    node.open_sessions()
+    node.submit(b"BUCKET.CREATE likes counter east")
+    writes, _ = node.turn()
+    assert {b" ".join(line.split()[3:]) for write in writes for line in write.lines} == {
+        b"BUCKET.CREATE likes counter east"
+    }

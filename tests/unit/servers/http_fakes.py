@@ -6,10 +6,11 @@ from typing import cast
 
 import msgspec
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.servers.http_api import HttpApi, Request
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_route import Answer
@@ -27,9 +28,11 @@ class FakeStore:
         """By the name of a command: what it answers next, before the keyspace is asked again."""
         self.is_silent = False
         self.held: list[tuple[list[bytes], ReplySink]] = []
-        self.submitted: list[tuple[list[bytes], Consistency]] = []
+        self.submitted: list[tuple[list[bytes], ConsistencyLevel]] = []
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         if self.crash is not None:
             raise self.crash
         self.submitted.append((args, consistency))
@@ -78,7 +81,7 @@ PICTURE = NodePicture(
         PeerPicture(3, False, "127.0.0.1:7603", "", "", 0, 9_500),
     ],
     groups=[
-        GroupPicture(0, -1, -1, "leader", 1, 3, 40, 40, 41, 0, 2, {2: 0, 3: 17}),
+        GroupPicture(0, -1, -1, "leader", 1, 3, 40, 40, 41, 0, 2, {2: 0, 3: 17}, {2: 0, 3: 900}, {2: 0, 3: 1.5}, 0),
         GroupPicture(1, 0, 16_383, "follower", None, 2, 7, 6, 7, 5, 1_000),
     ],
     counters={"noctule_commands_total": 12, "noctule_bytes_total": 2**63},
@@ -95,6 +98,7 @@ class FakeNode:
         self.meta = FakeStore()
         self.shown = PICTURE
         self.unready = ""
+        self.stale_ms: dict[bytes, int] = {}
 
     @property
     def door(self) -> Node:
@@ -103,6 +107,9 @@ class FakeNode:
 
     def picture(self) -> NodePicture:
         return replace(self.shown)
+
+    def staleness_ms(self, key: bytes) -> int | None:
+        return self.stale_ms.get(key)
 
     def readiness(self) -> str:
         return self.unready

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant, WallMs
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency, GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import GroupPicture, NodePicture, PeerPicture, ReplySink
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
 from noctule.servers.resp_server import RespServer
@@ -34,7 +35,7 @@ class HeldStore:
     def __init__(self) -> None:
         self.keyspace = Keyspace()
         self.held: list[tuple[ReplySink, Reply]] = []
-        self.consistencies: list[Consistency] = []
+        self.consistencies: list[ConsistencyLevel] = []
         self.conversations = 0
         self.is_immediate = False
 
@@ -42,7 +43,9 @@ class HeldStore:
         self.conversations += 1
         return self
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         checked = check_command(args)
         reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, NOW_MS)
         self.consistencies.append(consistency)
@@ -166,6 +169,7 @@ class World:
             7_401,
             clock=self.clock,
             connections_max=connections_max,
+            staleness_ms={b"k": 12}.get,
         )
         self.transport = HandTransport()
         self.connection = self.connect(self.transport)

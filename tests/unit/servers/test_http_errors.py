@@ -4,9 +4,9 @@ import logging
 
 import pytest
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import ConfigError, OutcomeUnknownError, RequestError, UnavailableError
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency
 from noctule.servers import http_store
 from noctule.servers.http_api import error_answer
 from noctule.servers.http_errors import ERROR_STATUS, error_body, failure_error
@@ -121,7 +121,7 @@ async def test_a_late_read_changed_nothing() -> None:
     store = FakeNode().store
     store.is_silent = True
     with pytest.raises(UnavailableError, match=r"within 0\.01 s"):
-        await read_all(store, [[b"GET", b"k"]], consistency=Consistency.STRONG, timeout_s=0.01)
+        await read_all(store, [[b"GET", b"k"]], consistency=ConsistencyLevel.STRONG, timeout_s=0.01)
     store.release()
 
 
@@ -139,7 +139,7 @@ async def test_a_late_write_may_have_been_applied(monkeypatch: pytest.MonkeyPatc
 async def test_replies_come_in_the_order_of_the_commands() -> None:
     store = FakeNode().store
     store.run(b"SET", b"a", b"1")
-    replies = await read_all(store, [[b"GET", b"a"], [b"GET", b"b"]], consistency=Consistency.LINEARIZABLE)
+    replies = await read_all(store, [[b"GET", b"a"], [b"GET", b"b"]], consistency=ConsistencyLevel.LINEARIZABLE)
     assert replies == [b"1", None]
 
 

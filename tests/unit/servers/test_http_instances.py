@@ -5,8 +5,9 @@ from dataclasses import fields, replace
 import msgspec
 import pytest
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Failure
-from noctule.node.api import Consistency, NodePicture
+from noctule.node.api import NodePicture
 from noctule.servers import http_cluster, http_instances
 from noctule.servers.http_cluster import ClusterPicture
 from noctule.servers.http_instances import Instance, InstanceList
@@ -188,7 +189,7 @@ async def test_the_cluster_is_the_picture_and_the_instances(node: FakeNode) -> N
     assert shown["groups"][0]["lag"] == {"2": 0, "3": 17}
     decoded = msgspec.json.decode(answer.body, type=ClusterPicture)
     assert replace(PICTURE) == NodePicture(**{field.name: getattr(decoded, field.name) for field in fields(PICTURE)})
-    assert node.meta.submitted[-1][1] is Consistency.EVENTUAL
+    assert node.meta.submitted[-1][1] is ConsistencyLevel.EVENTUAL
 
 
 @pytest.mark.parametrize("text", [b"CLUSTERDOWN no leader", b"MISCONF the disk failed"])

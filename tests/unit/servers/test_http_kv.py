@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from noctule.base.bounds import KEY_BYTES_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
-from noctule.node.api import Consistency
-from noctule.servers.http_kv import ttl_ms
+from noctule.servers.http_kv import STALENESS_HEADER, ttl_ms
 from noctule.servers.http_parameters import PREFIX_BYTES_MAX
 from noctule.servers.http_route import Answer
 
@@ -32,7 +32,7 @@ def content(answer: Answer) -> dict[str, object]:
 async def test_a_written_key_is_read_and_deleted(node: FakeNode) -> None:
     assert content(await ask(node, "PUT", "/api/kv/name", b"flutter")) == {"key": "name", "ok": True}
     read = content(await ask(node, "GET", "/api/kv/name"))
-    assert read == {"key": "name", "value": "flutter", "value_base64": None, "ttl_ms": None}
+    assert read == {"key": "name", "value": "flutter", "value_base64": None, "ttl_ms": None, "staleness_ms": 0}
     assert content(await ask(node, "DELETE", "/api/kv/name")) == {"key": "name", "deleted": True}
     assert content(await ask(node, "DELETE", "/api/kv/name")) == {"key": "name", "deleted": False}
     gone = await ask(node, "GET", "/api/kv/name")
@@ -176,8 +176,8 @@ async def test_reading_a_hash_is_a_bad_request(node: FakeNode) -> None:
     assert content(await ask(node, "DELETE", "/api/kv/h"))["deleted"] is True
 
 
-@pytest.mark.parametrize("level", list(Consistency))
-async def test_consistency_reaches_the_store(node: FakeNode, level: Consistency) -> None:
+@pytest.mark.parametrize("level", list(ConsistencyLevel))
+async def test_consistency_reaches_the_store(node: FakeNode, level: ConsistencyLevel) -> None:
     node.store.run(b"SET", b"k", b"v")
     await ask(node, "GET", f"/api/kv/k?consistency={level}")
     assert {consistency for _, consistency in node.store.submitted} == {level}
@@ -185,7 +185,7 @@ async def test_consistency_reaches_the_store(node: FakeNode, level: Consistency)
 
 async def test_a_read_is_linearizable_unless_asked_otherwise(node: FakeNode) -> None:
     await ask(node, "GET", "/api/kv/k")
-    assert {consistency for _, consistency in node.store.submitted} == {Consistency.LINEARIZABLE}
+    assert {consistency for _, consistency in node.store.submitted} == {ConsistencyLevel.LINEARIZABLE}
 
 
 async def test_a_ttl_ends_the_key(node: FakeNode) -> None:
@@ -264,3 +264,24 @@ async def test_counts_default_to_a_hundred(node: FakeNode) -> None:
 async def test_the_longest_ttl_is_one_the_store_takes(node: FakeNode) -> None:
     assert (await ask(node, "PUT", "/api/kv/k?ttl=3153600000", b"v")).status == 200
     assert math.isclose(float(str(content(await ask(node, "GET", "/api/kv/k"))["ttl_ms"])), 3.1536e12)
+
+
+@pytest.mark.parametrize(("known", "told", "header"), [({b"k": 17}, 17, "17"), ({}, None, "unknown")])
+async def test_an_eventual_read_says_how_old_it_may_be(
+    node: FakeNode, known: dict[bytes, int], told: int | None, header: str
+) -> None:
+    node.store.run(b"SET", b"k", b"v")
+    node.stale_ms = known
+    answer = await ask(node, "GET", "/api/kv/k?consistency=eventual")
+    assert (content(answer)["staleness_ms"], answer.headers[STALENESS_HEADER]) == (told, header)
+    raw = await ask(node, "GET", "/api/kv/k?consistency=eventual", accept="application/octet-stream")
+    assert (raw.body, raw.headers[STALENESS_HEADER]) == (b"v", header)
+
+
+@pytest.mark.parametrize("level", ["linearizable", "strong"])
+async def test_other_reads_are_not_old(node: FakeNode, level: str) -> None:
+    node.store.run(b"SET", b"k", b"v")
+    node.stale_ms = {b"k": 17}
+    answer = await ask(node, "GET", f"/api/kv/k?consistency={level}")
+    assert content(answer)["staleness_ms"] == 0
+    assert STALENESS_HEADER not in answer.headers

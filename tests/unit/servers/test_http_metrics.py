@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from noctule.adapters.process_stats import ProcessStats
-from noctule.servers.http_metrics import CONTENT_TYPE, METRICS, PROCESS_METRICS, render_metrics
+from noctule.servers.http_metrics import CONTENT_TYPE, METRICS, PROCESS_METRICS, STALENESS_GROUPS_MAX, render_metrics
 
 from .http_fakes import PICTURE, FakeNode, ask
 
@@ -96,6 +96,13 @@ def test_every_figure_of_the_picture_is_there() -> None:
         ("noctule_group_keys", frozenset({("group", "1")})): 1000,
         ("noctule_group_lag_entries", frozenset({("group", "0"), ("peer", "2")})): 0,
         ("noctule_group_lag_entries", frozenset({("group", "0"), ("peer", "3")})): 17,
+        ("noctule_group_lag_bytes", frozenset({("group", "0"), ("peer", "2")})): 0,
+        ("noctule_group_lag_bytes", frozenset({("group", "0"), ("peer", "3")})): 900,
+        ("noctule_group_lag_seconds", frozenset({("group", "0"), ("peer", "2")})): 0,
+        ("noctule_group_lag_seconds", frozenset({("group", "0"), ("peer", "3")})): 1.5,
+        ("noctule_group_staleness_seconds", frozenset({("group", "0")})): 0,
+        ("noctule_staleness_seconds_max", frozenset()): 0,
+        ("noctule_staleness_unknown_groups", frozenset()): 1,
         ("noctule_peer_alive", frozenset({("peer", "1")})): 1,
         ("noctule_peer_alive", frozenset({("peer", "2")})): 1,
         ("noctule_peer_alive", frozenset({("peer", "3")})): 0,
@@ -169,3 +176,12 @@ def test_labels_are_those_announced() -> None:
     for metric in METRICS:
         label_names = {frozenset(dict(labels)) for name, labels in samples if name == metric.name}
         assert label_names == {frozenset(metric.labels)}, metric.name
+
+
+def test_staleness_has_a_bounded_number_of_series_and_one_for_the_worst_of_all() -> None:
+    """A node may hold thousands of groups, and each would be a series for ever."""
+    group = PICTURE.groups[1]
+    groups = [replace(group, id=number, staleness_ms=number) for number in range(STALENESS_GROUPS_MAX + 9)]
+    text = render_metrics(replace(PICTURE, groups=groups), None)
+    assert sum(name == "noctule_group_staleness_seconds" for name, _ in parse(text)) == STALENESS_GROUPS_MAX
+    assert value_of(text, "noctule_staleness_seconds_max") == (STALENESS_GROUPS_MAX + 8) / 1_000

@@ -157,6 +157,7 @@ def test_client_info_tells_what_is_known(world: World) -> None:
         "resp": "3",
         "lib-name": "lib",
         "lib-ver": "",
+        "consistency": "linearizable",
     }
 
 
@@ -249,3 +250,28 @@ def test_wait_answers_behind_the_writes_it_waits_for(world: World) -> None:
 @pytest.mark.parametrize(("nodes", "others"), [(1, 0), (3, 1), (5, 2)])
 def test_wait_promises_the_quorum_and_not_more(nodes: int, others: int) -> None:
     assert World(nodes=nodes).ask(b"WAIT", b"9", b"0") == b":%d\r\n" % others
+
+
+def test_a_connection_says_how_fresh_its_reads_must_be(world: World) -> None:
+    assert world.ask(b"NOCTULE", b"CONSISTENCY") == b"$12\r\nlinearizable\r\n"
+    assert world.ask(b"NOCTULE", b"consistency", b"STRONG") == b"+OK\r\n"
+    assert world.ask(b"NOCTULE", b"CONSISTENCY") == b"$6\r\nstrong\r\n"
+    assert b" consistency=strong" in world.connection.client.line(world.clock.now())
+    world.ask(b"GET", b"a")
+    world.ask(b"READONLY")
+    assert world.ask(b"NOCTULE", b"CONSISTENCY") == b"$8\r\neventual\r\n"
+    world.ask(b"GET", b"a")
+    assert [str(level) for level in world.store.consistencies] == ["strong", "eventual"]
+    world.ask(b"RESET")
+    assert world.ask(b"NOCTULE", b"CONSISTENCY") == b"$12\r\nlinearizable\r\n"
+
+
+@pytest.mark.parametrize("words", [(b"CONSISTENCY", b"soon"), (b"CONSISTENCY", b"strong", b"x"), (b"STALENESS",)])
+def test_what_noctule_does_not_know_changes_nothing(world: World, words: tuple[bytes, ...]) -> None:
+    assert world.ask(b"NOCTULE", *words).startswith(b"-ERR ")
+    assert world.ask(b"NOCTULE", b"CONSISTENCY") == b"$12\r\nlinearizable\r\n"
+
+
+def test_staleness_of_a_key_is_told_in_milliseconds_or_as_unknown(world: World) -> None:
+    assert world.ask(b"NOCTULE", b"STALENESS", b"k") == b":12\r\n"
+    assert world.ask(b"NOCTULE", b"STALENESS", b"another") == b"$-1\r\n"

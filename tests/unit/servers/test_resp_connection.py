@@ -5,9 +5,9 @@ from random import Random
 import pytest
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX, VALUE_BYTES_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.reply import OK
-from noctule.node.api import Consistency
 from noctule.servers import resp_connection
 from noctule.servers.resp_connection import PIPELINE_BYTES_MAX
 
@@ -130,7 +130,7 @@ def test_a_store_that_answers_at_once_keeps_the_order_too(world: World) -> None:
 
 def test_readonly_reads_are_eventual(world: World) -> None:
     world.send(b"GET k\r\nREADONLY\r\nGET k\r\nREADWRITE\r\nGET k\r\nREADONLY\r\nRESET\r\nGET k\r\n")
-    exact, stale = Consistency.LINEARIZABLE, Consistency.EVENTUAL
+    exact, stale = ConsistencyLevel.LINEARIZABLE, ConsistencyLevel.EVENTUAL
     assert world.store.consistencies == [exact, stale, exact, exact]
 
 

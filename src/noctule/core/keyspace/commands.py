@@ -2,7 +2,8 @@
 
 It is the one place that knows all commands: the server prints it for COMMAND, the router reads the scope, the keyspace
 calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
-those of Redis 7.0. Read the families next: strings.py, hashes.py, keys.py, scan.py.
+those of Redis 7.0. Names with a dot are Noctule's own. Read the families
+next: strings.py, hashes.py, keys.py, scan.py, merging.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, scan, strings
+from noctule.core.keyspace import hashes, keys, merging, scan, strings
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.state import State
@@ -208,7 +209,21 @@ _ON_ONE_PARTITION: tuple[_Row, ...] = (
     ("RENAME", 3, _WRITE, _TWO, keys.rename, "Renames a key, over what was there."),
     ("RENAMENX", 3, _WRITE_FAST, _TWO, keys.renamenx, "Renames a key if the new name is free."),
     ("TTL", 2, _READ_FAST, _ONE, keys.ttl, "The time a key has left, in seconds."),
-    ("TYPE", 2, _READ_FAST, _ONE, keys.type_, "The type of a key: string, hash or none."),
+    ("TYPE", 2, _READ_FAST, _ONE, keys.type_, "The type of a key: string, hash, lww, counter, orset or none."),
+)
+
+_THAT_JOIN: tuple[_Row, ...] = (
+    ("COUNTER.ADD", 3, _GROW, _ONE, merging.counter_add, "Adds a number to a counter; the sum as known here."),
+    ("COUNTER.GET", 2, _READ, _ONE, merging.counter_get, "The sum of a counter."),
+    ("CRDT.MERGE", 3, _GROW, _ONE, merging.crdt_merge, "Joins a value with a state from elsewhere."),
+    ("CRDT.STATE", 2, _READ_FAST, _ONE, merging.crdt_state, "The state of a value, for CRDT.MERGE."),
+    ("LWW.DEL", 2, _GROW_FAST, _ONE, merging.lww_del, "Deletes a register's text; the last writer wins."),
+    ("LWW.GET", 2, _READ_FAST, _ONE, merging.lww_get, "The text of a register."),
+    ("LWW.SET", 3, _GROW_FAST, _ONE, merging.lww_set, "Sets a register's text; the last writer wins."),
+    ("ORSET.ADD", -3, _GROW, _ONE, merging.orset_add, "Adds members to a set; adding wins over removing."),
+    ("ORSET.CONTAINS", 3, _READ, _ONE, merging.orset_contains, "Whether a set has a member."),
+    ("ORSET.MEMBERS", 2, _READ, _ONE, merging.orset_members, "The members of a set, sorted."),
+    ("ORSET.REM", -3, _WRITE, _ONE, merging.orset_rem, "Removes members from a set."),
 )
 
 _SPLIT: tuple[_Row, ...] = (
@@ -221,6 +236,8 @@ _SPLIT: tuple[_Row, ...] = (
 )
 
 _ON_ALL_PARTITIONS: tuple[_Row, ...] = (
+    ("BUCKET.CREATE", -3, _GROW, _NO_KEYS, merging.bucket_create, "Declares a bucket: lww, counter or orset; site."),
+    ("BUCKET.LIST", 1, _READ, _NO_KEYS, merging.bucket_list, "The declared buckets with their kinds."),
     ("DBSIZE", 1, _READ_FAST, _NO_KEYS, scan.dbsize, "How many keys there are."),
     ("FLUSHALL", -1, _WRITE, _NO_KEYS, scan.flush, "Removes everything: ASYNC, SYNC."),
     ("FLUSHDB", -1, _WRITE, _NO_KEYS, scan.flush, "Removes everything: ASYNC, SYNC."),
@@ -231,8 +248,22 @@ _ON_ALL_PARTITIONS: tuple[_Row, ...] = (
 _FOR_LEADERS: tuple[_Row, ...] = (
     ("NOCTULE.DIGEST", 2, _WRITE, _NO_KEYS, keys.digest, "Has every replica digest its state at this entry."),
     ("NOCTULE.PURGE", -2, _WRITE, _MANY, keys.purge, "Removes those of the keys that have expired."),
-    ("NOCTULE.READWITHIN", -4, _READ, _NO_KEYS, scan.read_within, "KEYS, DBSIZE or SCAN over some slots only."),
-    ("NOCTULE.WRITEWITHIN", -4, _WRITE, _NO_KEYS, scan.write_within, "FLUSHALL or FLUSHDB of some slots only."),
+    (
+        "NOCTULE.READWITHIN",
+        -4,
+        _READ,
+        _NO_KEYS,
+        scan.read_within,
+        "KEYS, DBSIZE or SCAN over some slots only; BUCKET.LIST.",
+    ),
+    (
+        "NOCTULE.WRITEWITHIN",
+        -4,
+        _WRITE,
+        _NO_KEYS,
+        scan.write_within,
+        "FLUSHALL or FLUSHDB of some slots only; BUCKET.CREATE.",
+    ),
 )
 
 _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
@@ -244,6 +275,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("ECHO", 2, "Answers what it is given."),
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
     ("INFO", -1, "About the node, as text."),
+    ("NOCTULE", -2, "Noctule's own: CONSISTENCY of this connection's reads, STALENESS of a key."),
     ("PING", -1, "Answers PONG, or what it is given."),
     ("QUIT", -1, "Closes the connection."),
     ("READONLY", 1, "Allows eventual reads on this connection."),
@@ -259,6 +291,7 @@ def _table() -> dict[bytes, CommandSpec]:
     table: dict[bytes, CommandSpec] = {}
     families = (
         (Scope.KEY, _ON_ONE_PARTITION),
+        (Scope.KEY, _THAT_JOIN),
         (Scope.SPLIT, _SPLIT),
         (Scope.ALL, _ON_ALL_PARTITIONS),
         (Scope.INTERNAL, _FOR_LEADERS),

@@ -132,6 +132,12 @@ def _ok(_replies: list[Reply]) -> Reply:
     return OK
 
 
+def _common(replies: list[Reply]) -> Reply:
+    """What all maps agree in: a bucket that a partition does not know yet, or knows as another, is none."""
+    first, *others = [reply for reply in replies if isinstance(reply, dict)]
+    return {name: kind for name, kind in first.items() if all(other.get(name) == kind for other in others)}
+
+
 def _concatenated(replies: list[Reply]) -> Reply:
     return [item for reply in replies if isinstance(reply, list) for item in reply]
 
@@ -151,6 +157,8 @@ _MERGES: dict[bytes, _Merge] = {
     b"UNLINK": _sum,
     b"EXISTS": _sum,
     b"TOUCH": _sum,
+    b"BUCKET.CREATE": _ok,
+    b"BUCKET.LIST": _common,
     b"DBSIZE": _sum,
     b"MSET": _ok,
     b"FLUSHALL": _ok,

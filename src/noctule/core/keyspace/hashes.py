@@ -20,7 +20,7 @@ from noctule.core.keyspace.numbers import (
     parse_int,
 )
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.core.keyspace.state import State
+from noctule.core.keyspace.state import NOT_A_HASH, State
 
 _NO_FIELDS: dict[bytes, bytes] = {}
 
@@ -30,7 +30,7 @@ def hset(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if len(args) % 2:
         return wrong_arity(args[0])
     fields = state.get(args[1])
-    if isinstance(fields, bytes):
+    if isinstance(fields, NOT_A_HASH):
         return WRONG_TYPE
     if fields is None:
         new = dict(zip(args[2::2], args[3::2], strict=True))
@@ -159,7 +159,7 @@ def _fields(state: State, key: bytes) -> dict[bytes, bytes] | Failure:
     value = state.get(key)
     if value is None:
         return _NO_FIELDS
-    return WRONG_TYPE if isinstance(value, bytes) else value
+    return WRONG_TYPE if isinstance(value, NOT_A_HASH) else value
 
 
 def _put(state: State, key: bytes, field: bytes, text: bytes) -> None:

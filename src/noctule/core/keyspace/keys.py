@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.failures import (
     NO_SUCH_KEY,
     NOT_AN_INTEGER,
@@ -30,7 +31,9 @@ def type_(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 
 
 def type_name(value: Value) -> bytes:
-    """How TYPE calls it: string or hash."""
+    """How TYPE calls it: string, hash, or the kind of a value that can be joined."""
+    if isinstance(value, CrdtValue):
+        return value.kind.encode()
     return b"string" if isinstance(value, bytes) else b"hash"
 
 
@@ -122,7 +125,7 @@ def copy(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     value = state.get(args[1])
     if value is None or (not replace and state.get(args[2]) is not None):
         return 0
-    state.replace(args[2], value if isinstance(value, bytes) else dict(value), state.deadlines.get(args[1]))
+    state.replace(args[2], dict(value) if isinstance(value, dict) else value, state.deadlines.get(args[1]))
     return 1
 
 

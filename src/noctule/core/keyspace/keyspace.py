@@ -15,6 +15,7 @@ from typing import Literal, Self
 
 from noctule.core.keyspace.commands import CommandSpec, find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.merging import MERGING, bucket_problem
 from noctule.core.keyspace.reply import Reply
 from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
 from noctule.core.keyspace.state import State
@@ -49,6 +50,12 @@ class Keyspace(State):
         if self.deadlines:
             for key in self._expired_among(spec, args, now_ms):
                 self.remove(key)
+        if self.buckets and spec.is_write and spec.handler not in MERGING:
+            # RENAME needs no more memory, and yet puts a value where there may have been none.
+            may_create = b"denyoom" in spec.flags or spec.last_key == 2
+            problem = bucket_problem(self, spec.keys(args), may_create=may_create)
+            if problem is not None:
+                return problem
         return spec.handler(self, args, now_ms)
 
     def read(self, args: Sequence[bytes], now_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
@@ -67,7 +74,7 @@ class Keyspace(State):
 
     def picture(self) -> KeyspacePicture:
         """The data as it is now, untouched by later writes; costs the number of slots, not of keys."""
-        return KeyspacePicture(*self.share())
+        return KeyspacePicture(*self.share(), self.buckets)
 
     @classmethod
     def load(cls, chunks: Iterable[bytes]) -> Self:
@@ -89,7 +96,7 @@ class Keyspace(State):
     def digest(self) -> bytes:
         """16 bytes that are equal for equal data, however it came about. Costs every key."""
         digest = blake2b(digest_size=16)
-        for chunk in KeyspacePicture(self.slots, self.deadlines).chunks():
+        for chunk in KeyspacePicture(self.slots, self.deadlines, self.buckets).chunks():
             digest.update(chunk)
         return digest.digest()
 

@@ -14,9 +14,10 @@ from noctule.base.bounds import SCAN_COUNT_MAX
 from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
+from noctule.core.keyspace.merging import bucket_create, bucket_list
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.core.keyspace.state import State, scan_order
+from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
 from noctule.core.placement.slots import SLOT_COUNT
 
 POSITION_BITS = 32
@@ -59,12 +60,17 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE or SCAN as if there were these slots only."""
+    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE or SCAN as if there were these slots only; BUCKET.LIST."""
     return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]))
 
 
 def write_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.WRITEWITHIN first last command…: FLUSHALL or FLUSHDB as if there were these slots only."""
+    """NOCTULE.WRITEWITHIN first last command…: FLUSHALL or FLUSHDB as if there were these slots only.
+
+    BUCKET.CREATE is about the partition that has them, and so once for each part of it.
+    """
+    if args[3].upper() == b"BUCKET.CREATE":
+        return bucket_create(state, args[3:], now_ms)
     return _flush(state, args[3:], now_ms, int(args[1]), int(args[2]))
 
 
@@ -73,6 +79,10 @@ def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: in
     if isinstance(matches, Failure):
         return matches
     return [*sorted(filter(matches, state.live_keys(now_ms, first, last)))]
+
+
+def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int) -> Reply:
+    return bucket_list(state, args, now_ms)
 
 
 def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
@@ -115,7 +125,7 @@ def hscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if cursor is None:
         return INVALID_CURSOR
     fields = state.get(args[1])
-    if fields is None or isinstance(fields, bytes):
+    if fields is None or isinstance(fields, NOT_A_HASH):
         return WRONG_TYPE if fields is not None else [b"0", []]
     options = _parse_options(args, 3, knows_type=False)
     if isinstance(options, Failure):
@@ -202,6 +212,7 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool] | Failure:
 
 
 _READS: dict[bytes, Callable[[State, Sequence[bytes], int, int, int], Reply]] = {
+    b"BUCKET.LIST": _buckets,
     b"KEYS": _keys,
     b"DBSIZE": _dbsize,
     b"SCAN": _scan,

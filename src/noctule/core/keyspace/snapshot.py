@@ -1,9 +1,10 @@
 """A keyspace as bytes, in chunks that are made and read one at a time.
 
 Each chunk is MessagePack: the format's version, the chunk's number from 0, whether it is the last, and records of
-key, value and deadline (None without one). A hash that is larger than a chunk goes on at the beginning of the next one
-under the same key. Keys stand in the order of their slots, then of their bytes, and fields in the order of their bytes,
-so that equal data makes equal chunks. The chunks' integrity is the storage's to check; here nonsense is refused.
+key, value and deadline (None without one). The first one also holds the declared buckets, if there are any. A hash
+that is larger than a chunk goes on at the beginning of the next one under the same key. Keys stand in the order of
+their slots, then of their bytes, and fields in the order of their bytes, so that equal data makes equal chunks. The
+chunks' integrity is the storage's to check; here nonsense is refused.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,9 +14,11 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from noctule.base.errors import StorageError
-from noctule.core.keyspace.state import State, Value
+from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
 
 FORMAT = 1
+FORMAT_WITH_BUCKETS = 2
+"""Of snapshots with declared buckets, which an earlier release cannot read; all others are as they were."""
 CHUNK_BYTES_TARGET = 256 * 1024
 
 _RECORD_COST_BYTES = 16
@@ -34,8 +37,14 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
     records: list[Record]
 
 
+class FirstChunk(Chunk, frozen=True, array_like=True, gc=False):
+    """The first piece of a snapshot in FORMAT_WITH_BUCKETS; the others are as in FORMAT."""
+
+    buckets: dict[bytes, Bucket] = {}
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Chunk)
+_decoder = msgspec.msgpack.Decoder(FirstChunk)
 
 
 class DeadlinesView(Protocol):
@@ -48,9 +57,12 @@ class DeadlinesView(Protocol):
 class KeyspacePicture:
     """The data at one moment. Another thread may read it while the state it was taken of is written."""
 
-    __slots__ = ("_deadlines", "_slots")
+    __slots__ = ("_buckets", "_deadlines", "_slots")
 
-    def __init__(self, slots: dict[int, dict[bytes, Value]], deadlines: DeadlinesView) -> None:
+    def __init__(
+        self, slots: dict[int, dict[bytes, Value]], deadlines: DeadlinesView, buckets: dict[bytes, Bucket]
+    ) -> None:
+        self._buckets = buckets
         self._slots = slots
         self._deadlines = deadlines
 
@@ -63,12 +75,18 @@ class KeyspacePicture:
         records: list[Record] = []
         for record, record_size in self._records(bytes_target):
             if records and size + record_size > bytes_target:
-                yield _encoder.encode(Chunk(FORMAT, number, False, records))
+                yield self._chunk(number, False, records)
                 number += 1
                 size, records = 0, []
             records.append(record)
             size += record_size
-        yield _encoder.encode(Chunk(FORMAT, number, True, records))
+        yield self._chunk(number, True, records)
+
+    def _chunk(self, number: int, is_last: bool, records: list[Record]) -> bytes:
+        if number or not self._buckets:
+            return _encoder.encode(Chunk(FORMAT, number, is_last, records))
+        buckets = dict(sorted(self._buckets.items()))
+        return _encoder.encode(FirstChunk(FORMAT_WITH_BUCKETS, number, is_last, records, buckets))
 
     def _records(self, bytes_target: int) -> Iterator[tuple[Record, int]]:
         """With the size of each, about."""
@@ -77,11 +95,11 @@ class KeyspacePicture:
             values = self._slots[slot]
             for key in _in_order(values):
                 value, deadline = values[key], deadline_of(key)
-                if isinstance(value, bytes):
-                    yield (key, value, deadline), _RECORD_COST_BYTES + len(key) + len(value)
-                else:
+                if isinstance(value, dict):
                     for part, size in _parts(value, bytes_target):
                         yield (key, part, deadline), _RECORD_COST_BYTES + len(key) + size
+                else:
+                    yield (key, value, deadline), _RECORD_COST_BYTES + len(key) + value_bytes(value)
 
 
 class Loading:
@@ -99,10 +117,12 @@ class Loading:
             chunk = _decoder.decode(data)
         except msgspec.DecodeError as error:
             raise StorageError(f"snapshot chunk {self._expected} cannot be read: {error}") from error
-        if chunk.format != FORMAT:
-            raise StorageError(f"snapshot has format {chunk.format}, this version reads {FORMAT}")
+        if chunk.format not in (FORMAT, FORMAT_WITH_BUCKETS):
+            raise StorageError(f"snapshot has format {chunk.format}, this version reads up to {FORMAT_WITH_BUCKETS}")
         if self._is_complete or chunk.number != self._expected:
             raise StorageError(f"snapshot chunk {chunk.number} stands where chunk {self._expected} is expected")
+        for name, bucket in chunk.buckets.items():
+            self._state.declare_bucket(name, bucket)
         records = chunk.records
         if records and records[0][0] == self._last_key:
             records = self._continue_hash(records)

@@ -16,16 +16,33 @@ from heapq import heapify, heappop, heappush
 from typing import TypeAlias
 from weakref import ref
 
+from msgspec import Struct
+
 from noctule.base.ensure import ensure
+from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
 from noctule.core.placement.slots import SLOT_COUNT, SLOT_MASK, key_slot
 
-Value: TypeAlias = bytes | dict[bytes, bytes]
-"""A string, or a hash of fields; a hash is never empty."""
+Value: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue
+"""A string, a hash of fields that is never empty, or a value that can be joined."""
+
+
+NOT_A_STRING = (dict, CrdtValue)
+NOT_A_HASH = (bytes, CrdtValue)
+
+
+class Bucket(Struct, array_like=True, frozen=True, gc=False):
+    """What the keys of a bucket hold, and the site under which this copy of them changes."""
+
+    kind: CrdtKind
+    site: bytes
+
 
 KEY_COST_BYTES = 150
 """What CPython takes for a key beside its own bytes: two object headers and a dict entry at its usual load."""
 FIELD_COST_BYTES = 150
 """The same for one field of a hash."""
+CRDT_COST_BYTES = 90
+"""The object around a value that can be joined, and the header of its bytes."""
 DEADLINE_COST_BYTES = 220
 """A number, a dict entry, and an entry of the heap."""
 
@@ -66,6 +83,7 @@ class State:
         "_orders",
         "_own_hashes",
         "_shared_slots",
+        "buckets",
         "bytes_used",
         "deadlines",
         "key_count",
@@ -77,6 +95,8 @@ class State:
         """Slot to keys to values; a slot without keys is absent."""
         self.deadlines: dict[bytes, int] = {}
         """The unix time in ms from which a key counts as absent, for the keys that have one."""
+        self.buckets: dict[bytes, Bucket] = {}
+        """The declared buckets, by name; they are no keys, and `clear` keeps them."""
         self.key_count = 0
         self.bytes_used = 0
         """An estimate of the memory held, a function of the data alone; within a quarter of what tracemalloc finds."""
@@ -120,7 +140,7 @@ class State:
                 return False
             if isinstance(value, bytes):
                 size += len(key) + len(value)
-            elif value:
+            elif isinstance(value, CrdtValue) or value:
                 size += len(key) + value_bytes(value)
             else:
                 return False
@@ -259,8 +279,13 @@ class State:
         self._compact_heap()
         return True
 
+    def declare_bucket(self, name: bytes, bucket: Bucket) -> None:
+        """Let the keys that begin with the name and a colon be those of a bucket. Replaces the dict, as `clear` does
+        with the keys."""
+        self.buckets = {**self.buckets, name: bucket}
+
     def clear(self) -> None:
-        """Remove everything. Replaces the dicts, so that whoever reads the old ones is not disturbed."""
+        """Remove every key. Replaces the dicts, so that whoever reads the old ones is not disturbed."""
         self.slots = {}
         self.deadlines = {}
         self.key_count = 0
@@ -333,7 +358,7 @@ class State:
             ensure(values, "a slot without keys is absent", slot=slot)
             for key, value in values.items():
                 ensure(key_slot(key) == slot, "a key stands in its own slot", key=key, slot=slot)
-                ensure(isinstance(value, bytes) or value, "a hash is never empty", key=key)
+                ensure(not isinstance(value, dict) or value, "a hash is never empty", key=key)
                 count += 1
                 size += KEY_COST_BYTES + len(key) + value_bytes(value)
         for key in self.deadlines:
@@ -363,6 +388,8 @@ def value_bytes(value: Value) -> int:
     """What a value adds to `bytes_used`."""
     if isinstance(value, bytes):
         return len(value)
+    if isinstance(value, CrdtValue):
+        return len(value.data) + CRDT_COST_BYTES
     return sum(map(len, value)) + sum(map(len, value.values())) + FIELD_COST_BYTES * len(value)
 
 

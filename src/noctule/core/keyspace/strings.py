@@ -25,7 +25,7 @@ from noctule.core.keyspace.numbers import (
     parse_int,
 )
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.core.keyspace.state import State
+from noctule.core.keyspace.state import NOT_A_STRING, State
 
 
 @dataclass(slots=True)
@@ -45,7 +45,7 @@ class Options:
 def get(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """GET key."""
     value = state.get(args[1])
-    return WRONG_TYPE if isinstance(value, dict) else value
+    return WRONG_TYPE if isinstance(value, NOT_A_STRING) else value
 
 
 def set_(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -63,7 +63,7 @@ def set_(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     if isinstance(deadline, Failure):
         return deadline
     old = state.get(key)
-    if options.get and isinstance(old, dict):
+    if options.get and isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     answer = old if options.get and isinstance(old, bytes) else None
     if (options.only_if == b"NX" and old is not None) or (options.only_if == b"XX" and old is None):
@@ -93,7 +93,7 @@ def setex(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 def getset(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """GETSET key value."""
     old = state.get(args[1])
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     state.replace(args[1], args[2], None)
     return old
@@ -102,7 +102,7 @@ def getset(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 def getdel(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """GETDEL key."""
     old = state.get(args[1])
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     if old is not None:
         state.remove(args[1])
@@ -115,7 +115,7 @@ def getex(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     if isinstance(options, Failure):
         return options
     value = state.get(args[1])
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, NOT_A_STRING):
         return None if value is None else WRONG_TYPE
     if options.unit:
         deadline = deadline_of(b"getex", options.unit, options.time, now_ms)
@@ -133,7 +133,7 @@ def getex(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 def append(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """APPEND key value."""
     old = state.get(args[1])
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     value = args[2] if old is None else old + args[2]
     if len(value) > VALUE_BYTES_MAX:
@@ -145,7 +145,7 @@ def append(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 def strlen(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """STRLEN key."""
     value = state.get(args[1])
-    return WRONG_TYPE if isinstance(value, dict) else len(value or b"")
+    return WRONG_TYPE if isinstance(value, NOT_A_STRING) else len(value or b"")
 
 
 def getrange(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
@@ -154,7 +154,7 @@ def getrange(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if start is None or end is None:
         return NOT_AN_INTEGER
     value = state.get(args[1])
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, NOT_A_STRING):
         return b"" if value is None else WRONG_TYPE
     if start < 0 and end < 0 and start > end:
         return b""
@@ -171,7 +171,7 @@ def setrange(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if offset < 0:
         return Failure(b"ERR offset is out of range")
     old = state.get(args[1])
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     old = old or b""
     patch = args[3]
@@ -213,7 +213,7 @@ def decrby(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 def incrbyfloat(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """INCRBYFLOAT key increment; digits as numbers.py tells."""
     old = state.get(args[1])
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     old = b"0" if old is None else old
     start, amount = parse_float(old), parse_float(args[2])
@@ -302,7 +302,7 @@ def deadline_of(name: bytes, unit: bytes, time: bytes, now_ms: int) -> int | Fai
 
 def _increment(state: State, key: bytes, amount: int) -> Reply:
     old = state.get(key)
-    if isinstance(old, dict):
+    if isinstance(old, NOT_A_STRING):
         return WRONG_TYPE
     start = 0 if old is None else parse_int(old)
     if start is None:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from noctule.base.errors import StorageError
-from noctule.core.keyspace.state import State
+from noctule.core.keyspace.state import State, Value
 from noctule.core.placement.slots import key_slot
 
 PREFIX = b"\x00{noctule}:"
@@ -77,9 +77,9 @@ def record_count(state: State) -> int:
     return sum(map(is_reserved, state.slots.get(key_slot(PREFIX), ())))
 
 
-def _decode(data: bytes | dict[bytes, bytes], kind: Kind, of: type[_T]) -> _T:
+def _decode(data: Value, kind: Kind, of: type[_T]) -> _T:
     if not isinstance(data, bytes):
-        raise StorageError(f"a record of meta ({kind}) is a hash and not bytes")
+        raise StorageError(f"a record of meta ({kind}) is not bytes")
     try:
         return msgspec.msgpack.decode(data, type=of)
     except msgspec.MsgspecError as error:

@@ -634,6 +634,16 @@ class Leadership:
     def _is_alone(self) -> bool:
         return self._membership.vote_result({self._node.node_id: True}) is VoteResult.WON
 
+    def has_caught_up(self) -> bool:
+        """Whether everything that earlier leaders committed is committed here, too (as in `read`)."""
+        return self._node.applied >= self._first_index
+
+    def quorum_heard_at(self, now: Instant) -> Instant:
+        """When a majority, this node included, was last heard: until then it had elected nobody else."""
+        heard = {peer: progress.heard_at for peer, progress in self.progress.items()}
+        heard[self._node.node_id] = now
+        return self._membership.quorum_moment(heard)
+
     def _holds_lease(self) -> bool:
         """Whether a majority still keeps its promise to elect no other, by the slowest clock allowed (thesis 6.4.1)."""
         is_handed_over = self._transfer_target or self._has_told_to_campaign

@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError, StorageError
+from noctule.base.ids import Instant
 from noctule.core.raft.quorum import VoteResult, committed_index, vote_result
+from noctule.core.raft.staleness import NEVER
 
 MARK = b"\xc1"
 """What the data of an entry that holds a membership begins with: the one byte that no MessagePack value begins with, so
@@ -70,6 +72,15 @@ class Membership(Struct, array_like=True, frozen=True, gc=False):
         if self.outgoing:
             index = min(index, committed_index([matched.get(voter, 0) for voter in self.outgoing]))
         return index
+
+    def quorum_moment(self, moments: Mapping[int, Instant]) -> Instant:
+        """The latest moment that a majority reaches, of each half; a voter that is not in `moments` reaches none."""
+        halves = [
+            sorted((moments.get(voter, NEVER) for voter in voters), reverse=True)[len(voters) // 2]
+            for voters in (self.voters, self.outgoing)
+            if voters
+        ]
+        return min(halves, default=NEVER)
 
     def vote_result(self, votes: Mapping[int, bool]) -> VoteResult:
         """Won when both halves are won, lost when one is lost."""

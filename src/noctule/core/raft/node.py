@@ -6,7 +6,7 @@ paper (Ongaro and Ousterhout, extended version) and Ongaro's thesis.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -70,14 +70,15 @@ from noctule.core.raft.messages import (
 from noctule.core.raft.outgoing_snapshot import SnapshotProgress
 from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import WaitingReads
+from noctule.core.raft.staleness import NEVER
 
 _SNAPSHOT_IDLE_S = 60.0
 """What has come of a snapshot is kept for so long without any more of it."""
 
 WATCHED_PATIENCE = 10
-"""Election timeouts that a follower waits for a leader whose node is watched and seems alive: were it gone, the follower
-would be told. The timer is left with what nobody can tell, and thousands of groups do not elect because a busy machine
-was late."""
+"""Election timeouts that a follower waits for a leader whose node is watched and seems alive: were it gone, the
+follower would be told. The timer is left with what nobody can tell, and thousands of groups do not elect because a busy
+machine was late."""
 
 
 class Role(StrEnum):
@@ -123,6 +124,7 @@ class RaftNode:
 
     __slots__ = (
         "_after",
+        "_caught_up_at",
         "_chance",
         "_effects",
         "_election_deadline",
@@ -182,6 +184,7 @@ class RaftNode:
         self._chance = chance
         self._votes: dict[int, bool] = {}
         self._leader_heard_at = Instant(float("-inf"))
+        self._caught_up_at = NEVER
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
@@ -263,6 +266,19 @@ class RaftNode:
     def is_leader(self) -> bool:
         """Whether this replica leads, as far as it knows: only a ReadIndex round proves it."""
         return self.leadership is not None
+
+    def fresh_at(self, now: Instant) -> Instant:
+        """When this replica is last known to have had all that was committed; see staleness.py."""
+        leadership = self.leadership
+        if leadership is None or not leadership.has_caught_up():
+            return self._caught_up_at
+        return max(self._caught_up_at, leadership.quorum_heard_at(now))
+
+    def nodes_heard_at(self, heard_at: Mapping[int, Instant | None]) -> Instant:
+        """For a group that sleeps: when those nodes were last heard on whose word this replica relies."""
+        if self.leadership is None:
+            return heard_at.get(self.leader) or NEVER
+        return self.log.membership.quorum_moment({node: at for node, at in heard_at.items() if at is not None})
 
     def is_quiet(self) -> bool:
         """Whether it sleeps: it says nothing and its deadline never comes, until something happens."""
@@ -470,6 +486,7 @@ class RaftNode:
 
     def _handle_suspect(self, event: Suspect) -> None:
         if self.leadership is not None:
+            self._caught_up_at = self.fresh_at(self.now)  # What that peer said counts as of when it was said.
             self.leadership.suspect(event.node)
         elif event.node == self.leader and self.role is Role.FOLLOWER:
             self._leader_is_suspected = True
@@ -688,6 +705,11 @@ class RaftNode:
         self.reply_when_durable(sender, accepted=True, index=last)
         # Only what this very message verified may be committed by it (atomix/copycat#265).
         self.advance_commit(min(message.commit, last))
+        self._note_leaders_commit(message.commit)
+
+    def _note_leaders_commit(self, commit: int) -> None:
+        if self.applied >= commit:
+            self._caught_up_at = self.now
 
     def _accept(self, previous: int, entries: Sequence[Entry]) -> None:
         """Append what is new; cut the log only at a real conflict: a short, late Append must not (paper 5.3)."""
@@ -718,6 +740,7 @@ class RaftNode:
     def _step_heartbeat(self, sender: int, message: Heartbeat) -> None:
         self._follow(sender)
         self.advance_commit(min(message.commit, self.log.last_index))
+        self._note_leaders_commit(message.commit)
         ends_alike = (self.log.last_term, self.log.last_index) == (message.term, message.commit)
         if message.quiet and ends_alike and not self._leader_is_suspected:
             self._election_deadline = END_OF_TIME
@@ -821,6 +844,7 @@ class RaftNode:
             self.term, self.vote = term, 0
             self._hard_state_changed = True
         if self.leadership is not None:
+            self._caught_up_at = self.fresh_at(self.now)
             self.leadership.end()
             self.leadership = None
         if leader != self.leader:

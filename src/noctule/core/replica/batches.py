@@ -36,8 +36,16 @@ class EntryBody(Struct, array_like=True, frozen=True, gc=False):
     batches: list[Batch]
 
 
+class _Stamp(Struct, array_like=True, frozen=True, gc=False):
+    """The beginning of an `EntryBody`; what follows is passed over."""
+
+    stamp_ms: int
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(EntryBody)
+_batch_decoder = msgspec.msgpack.Decoder(Batch)
+_stamp_decoder = msgspec.msgpack.Decoder(_Stamp)
 
 
 def encode_batch(origin: int, sequence: int, acknowledged_below: int, commands: list[list[bytes]]) -> bytes:
@@ -61,3 +69,19 @@ def decode_entry(data: bytes) -> EntryBody:
         return _decoder.decode(data)
     except msgspec.MsgspecError as error:
         raise StorageError(f"a committed log entry cannot be read: {error}") from error
+
+
+def decode_batch(data: bytes) -> Batch:
+    """The inverse of `encode_batch`. Raises `StorageError`: a node of ours sent what is none."""
+    try:
+        return _batch_decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"a batch cannot be read: {error}") from error
+
+
+def decode_stamp(data: bytes) -> int:
+    """The stamp alone, in unix ms, of an entry of this node's own log. Raises `StorageError`, as `decode_entry`."""
+    try:
+        return _stamp_decoder.decode(data).stamp_ms
+    except msgspec.MsgspecError as error:
+        raise StorageError(f"a log entry cannot be read: {error}") from error

@@ -93,6 +93,9 @@ class ClientSessions:
             return [EXPIRED] * max(len(batch.commands), 1)
         session.used_ms = stamp_ms
         sessions.move_to_end(batch.origin)
+        # Every batch before that one was answered, so it was applied; or it was acknowledged by its leader alone and
+        # lost with it (`durability`), and is not waited for.
+        session.next_sequence = max(session.next_sequence, batch.acknowledged_below)
         if batch.sequence > session.next_sequence:
             return Verdict.OUT_OF_ORDER
         if batch.sequence < session.next_sequence:
@@ -127,6 +130,14 @@ class ClientSessions:
             if stamp_ms - sessions[origin].used_ms < SESSION_EXPIRES_MS:
                 return
             del sessions[origin]
+
+    def next_sequence(self, origin: int, stamp_ms: int) -> int | None:
+        """The sequence that the session takes next; None when it is not here, or might be forgotten before an entry of
+        this stamp that is proposed now is applied."""
+        session = self._sessions.get(origin)
+        if session is None or stamp_ms - session.used_ms > SESSION_EXPIRES_MS // 2:
+            return None
+        return session.next_sequence if len(self._sessions) <= SESSIONS_MAX // 2 else None
 
     def is_ahead(self, origin: int, sequence: int) -> bool:
         """Whether the batch is certain not to have been applied so far: its session is here, and not yet past it."""

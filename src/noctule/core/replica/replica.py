@@ -10,6 +10,7 @@ Here belongs what needs both the log and the state. What needs only one of them 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from msgspec import Struct
@@ -21,9 +22,12 @@ from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
+from noctule.core.raft.staleness import staleness_s
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.core.replica.digests import DIGEST, DIGEST_CHUNK_BYTES, Digests
+from noctule.core.replica.durability import ENTRIES_IN_FLIGHT_MAX as EARLY_ENTRIES_IN_FLIGHT_MAX
+from noctule.core.replica.durability import Durability, EarlyAnswers
 from noctule.core.replica.events import (
     Answer,
     Effect,
@@ -37,6 +41,7 @@ from noctule.core.replica.events import (
     WriteSnapshot,
     WriteSnapshotNow,
 )
+from noctule.core.replica.lag import Lag, lag_behind
 from noctule.core.replica.state_chunks import StagedState, state_chunks
 
 ENTRY_BYTES_TARGET = 1 << 20
@@ -85,6 +90,7 @@ class Replica:
     __slots__ = (
         "_awaited",
         "_digests",
+        "_early",
         "_effects",
         "_in_flight",
         "_led_term",
@@ -121,6 +127,7 @@ class Replica:
         policy: SnapshotPolicy,
         chance: random.Random,
         keyspace: Keyspace | None = None,
+        durability: Durability = Durability.QUORUM,
     ) -> None:
         self.group = group
         self.raft = consensus
@@ -140,8 +147,10 @@ class Replica:
         self._left_behind: frozenset[tuple[int, int]] = frozenset()
         """(origin, sequence) of what was proposed in that term and not applied when the leadership was lost."""
         self._queries: list[Query] = []
-        self._rounds: dict[int, list[Query]] = {}
-        self._ready: list[Query] = []
+        self._rounds: dict[int, tuple[int, list[Query]]] = {}
+        self._ready: list[tuple[int, Query]] = []
+        """Confirmed queries, each with the entry that must be applied before it is answered."""
+        self._early = EarlyAnswers() if durability is Durability.LEADER else None
         self._in_flight: list[int] = []
         self._own_sequence = chance.getrandbits(48)
         """For commands that this replica logs itself; begins at random, since an earlier life may have logged some."""
@@ -176,6 +185,8 @@ class Replica:
             elif type(event) is raft.SnapshotSaved:
                 event = self._snapshot_saved(event)
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
+            if self._early is not None and type(event) is raft.Persisted:
+                self._answer_early(self._early)
         self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
         return effects
@@ -202,6 +213,22 @@ class Replica:
         stamp = self.stamp_ms.to_bytes(8, "big")
         return self.keyspace.digest() + stamp + self.sessions.digest_input()
 
+    def lag(self, wall_ms: int) -> dict[int, Lag]:
+        """On the leader how far each other member is behind; empty elsewhere. Costs what is behind, up to a bound."""
+        leadership = self.raft.leadership
+        if leadership is None:
+            return {}
+        log, state_bytes = self.raft.log, self.keyspace.bytes_used
+        return {
+            peer: lag_behind(log, progress.match, state_bytes=state_bytes, wall_ms=wall_ms)
+            for peer, progress in leadership.progress.items()
+        }
+
+    def staleness_ms(self, now: Instant, asleep_heard_at: Instant | None = None) -> int | None:
+        """How old what `read_local` answers may be, in whole ms rounded up; None when unknown. See `staleness_s`."""
+        age_s = staleness_s(now, fresh_at=self.raft.fresh_at(now), asleep_heard_at=asleep_heard_at)
+        return None if age_s is None else ceil(age_s * 1_000)
+
     def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
         return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
@@ -211,7 +238,8 @@ class Replica:
 
         What it had proposed may yet be applied by others, so nothing is disclaimed.
         """
-        queries = [*self._queries, *self._ready, *(query for queries in self._rounds.values() for query in queries)]
+        queries = [*self._queries, *(query for _, query in self._ready)]
+        queries += [query for _, waiting in self._rounds.values() for query in waiting]
         for request in [*self._awaited.values(), *queries]:
             self._refuse(request)
         self._waiting, self._waiting_bytes, self._queries, self._ready = [], 0, [], []
@@ -242,7 +270,8 @@ class Replica:
         self._awaited[self._name(request)] = request
 
     def _query(self, event: Query, _now: Instant) -> None:
-        if self.raft.get_leader():
+        # What a leader has acknowledged early its own reads wait for; another replica's would not.
+        if self.raft.is_leader() or (self._early is None and self.raft.get_leader()):
             self.wants_turn = True
             self._queries.append(event)
         else:
@@ -286,7 +315,8 @@ class Replica:
         return raft.SnapshotSaved(event.index, event.term, keeps_entries=not for_space)
 
     def _propose(self, now: Instant) -> None:
-        while self._waiting and len(self._in_flight) < ENTRIES_IN_FLIGHT_MAX:
+        in_flight_max = ENTRIES_IN_FLIGHT_MAX if self._early is None else EARLY_ENTRIES_IN_FLIGHT_MAX
+        while self._waiting and len(self._in_flight) < in_flight_max:
             size = count = 0
             for length, _, _ in self._waiting:
                 if count and size + length > ENTRY_BYTES_TARGET:
@@ -307,6 +337,10 @@ class Replica:
                         self._refuse(request)
                 return
             self._proposed_stamp_ms = stamp
+            if self._early is not None and isinstance(effects[0], raft.Proposed):
+                for _, batch, request in taken:
+                    submit = request if isinstance(request, Submit) else None
+                    self._early.proposed(effects[0].index, submit, batch, stamp, self.keyspace, self.sessions)
 
     def _name(self, request: Submit | _LoggedQuery) -> tuple[int, int]:
         if isinstance(request, Submit):
@@ -318,14 +352,17 @@ class Replica:
 
     def _begin_read_round(self, now: Instant) -> None:
         context = self._next_own()
-        self._rounds[context], self._queries = self._queries, []
-        lease = all(query.lease for query in self._rounds[context])
+        queries, self._queries = self._queries, []
+        self._rounds[context] = (self._early.said_index if self._early is not None else 0, queries)
+        lease = all(query.lease for query in queries)
         self._take(self.raft.handle(raft.ReadIndex(context, lease), now))
         if self._ready:
             self._answer_ready()
 
     def _answer_ready(self) -> None:
-        ready, self._ready = self._ready, []
+        applied = self.raft.applied
+        ready = [query for index, query in self._ready if index <= applied]
+        self._ready = [(index, query) for index, query in self._ready if index > applied]
         now_ms = max(self._wall_ms, self.stamp_ms)
         for query in ready:
             results: list[Reply] = []
@@ -404,7 +441,9 @@ class Replica:
             self._in_flight = [index for index in self._in_flight if index > last]
         policy = self._policy
         is_long = last - self._snapshot_index >= policy.entries or self.raft.log.bytes_held >= policy.log_bytes
-        if self._waiting or is_long:
+        if self._early is not None:
+            self._early.applied(last)
+        if self._waiting or is_long or self._ready:
             self.wants_turn = True
 
     def _apply(self, index: int, data: bytes) -> None:
@@ -421,6 +460,8 @@ class Replica:
                 results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
             if request is not None:
                 self._answer(request, results)
+            elif self._early is not None:
+                self._early.batch_applied(batch.origin, batch.sequence)
 
     def _answer(self, request: Submit | _LoggedQuery, results: list[Reply] | Verdict) -> None:
         if isinstance(results, Verdict):
@@ -431,6 +472,13 @@ class Replica:
             query = request.query
             self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
 
+    def _answer_early(self, early: EarlyAnswers) -> None:
+        for submit, results in early.take_due(self.raft.durable):
+            if self._awaited.pop(self._name(submit), None) is not None:
+                self._answer(submit, results)
+            else:  # A quorum was faster.
+                early.batch_applied(submit.origin, submit.sequence)
+
     def _take_proposed(self, effect: raft.Proposed) -> None:
         self._in_flight.append(effect.index)
 
@@ -439,11 +487,12 @@ class Replica:
 
     def _take_read_ready(self, effect: raft.ReadReady) -> None:
         ensure(self.raft.applied >= effect.index, "a read index is applied when its round ends", index=effect.index)
-        self._ready.extend(self._rounds.pop(effect.context, ()))
+        index, queries = self._rounds.pop(effect.context, (0, ()))
+        self._ready.extend((index, query) for query in queries)
         self.wants_turn = True
 
     def _take_read_refused(self, effect: raft.ReadRefused) -> None:
-        for query in self._rounds.pop(effect.context, ()):
+        for query in self._rounds.pop(effect.context, (0, ()))[1]:
             self._refuse(query)
 
     def _take_role(self, effect: raft.RoleChanged) -> None:
@@ -451,9 +500,17 @@ class Replica:
         if self.raft.is_leader():
             if self._led_term != self.raft.term:
                 self._led_term, self._left_behind = self.raft.term, frozenset()
+                if self._early is not None:
+                    self._early.begin(self.raft.log.last_index)
             return
         # Whoever waits asks the next leader; what was proposed may yet be committed, and is then applied once.
         self._left_behind |= self._awaited.keys() - self._waiting_names()
+        if self._early is not None:
+            self._left_behind |= self._early.take_unapplied()
+            late = [query for index, query in self._ready if index > self.raft.applied]
+            self._ready = [(index, query) for index, query in self._ready if index <= self.raft.applied]
+            for query in late:
+                self._refuse(query)
         for request in self._awaited.values():
             self._refuse(request)
         for query in self._queries:

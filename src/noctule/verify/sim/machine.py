@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Record
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.partition_map import even_map
@@ -22,7 +23,7 @@ from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import DigestTold, Envelope
-from noctule.node.api import Consistency, ReplySink
+from noctule.node.api import ReplySink
 from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.recovery import ReplicaSettings, records_of
 from noctule.node.router import Router
@@ -165,7 +166,9 @@ class Machine:
                 return False
         return True
 
-    def submit(self, args: list[bytes], sink: ReplySink, consistency: Consistency = Consistency.LINEARIZABLE) -> None:
+    def submit(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
         """A client's command."""
         self._wake(partial(self.router.submit, args, sink, consistency))
 

@@ -11,8 +11,8 @@ What was done and answered is also recorded, for the checkers, in the world's hi
 import random
 from typing import TYPE_CHECKING
 
+from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import Consistency
 from noctule.verify.sim.invariants import SafetyViolation
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class _Client:
         self._count += 1
         operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
-        level = Consistency.STRONG if self._count % 2 else Consistency.LINEARIZABLE
+        level = ConsistencyLevel.STRONG if self._count % 2 else ConsistencyLevel.LINEARIZABLE
         machine.submit(operation.args, operation, level)
         # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
         self._world.watch(machine, operation.lost)

@@ -8,7 +8,7 @@ from noctule.base.ids import GroupId
 from noctule.core.keyspace.commands import CommandSpec, Scope, check_command
 from noctule.core.keyspace.fan_out import FanOut, fan_out, partition_of
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.placement.slots import key_slot, partition_table
 
 CROSS_SLOT = Failure(b"CROSSSLOT Keys in request don't hash to the same slot")
@@ -128,3 +128,15 @@ def test_a_failure_of_one_part_is_the_reply() -> None:
     assert sorted(parted.parts) == [(GroupId(1), [b"DEL", b"b"]), (GroupId(2), [b"DEL", b"a"])]
     assert parted.merge([1, Failure(b"UNKNOWN no answer")]) == Failure(b"UNKNOWN no answer")
     assert parted.merge([1, 1]) == 2
+
+
+def test_a_bucket_is_listed_once_every_partition_has_it() -> None:
+    """Declared in part, when a partition did not answer, changes of some of its keys would be refused."""
+    many = Partitioned(3)
+    assert many.execute([b"BUCKET.CREATE", b"likes", b"counter", b"s"]) == OK
+    first = next(iter(many.keyspaces.values()))
+    first.execute([b"BUCKET.CREATE", b"half", b"lww", b"s"], 1)
+    assert many.execute([b"BUCKET.LIST"]) == {b"likes": b"counter"}
+    assert many.execute([b"BUCKET.CREATE", b"half", b"lww", b"s"]) == OK
+    assert many.execute([b"BUCKET.LIST"]) == {b"likes": b"counter", b"half": b"lww"}
+    assert many.execute([b"BUCKET.CREATE", b"half", b"counter", b"s"]) == Failure(b"ERR the bucket is of kind lww")

@@ -14,6 +14,7 @@ from noctule.core.raft.node import RaftNode
 from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry, encode_batch, encode_opening
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
+from noctule.core.replica.durability import Durability
 from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit, WriteSnapshot
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 
@@ -62,7 +63,7 @@ class Machine:
                 now=colony.now,
                 first_timeout_s=9.0,
             )
-            self.replicas[group] = Replica(group, consensus, policy, chance)
+            self.replicas[group] = Replica(group, consensus, policy, chance, durability=colony.durability)
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self)
 
@@ -184,8 +185,10 @@ class Colony:
         groups: Sequence[GroupId] = (GROUP,),
         policy: SnapshotPolicy = POLICY,
         config: RaftConfig = CONFIG,
+        durability: Durability = Durability.QUORUM,
     ) -> None:
         self.config = config
+        self.durability = durability
         self.now = Instant(0.0)
         voters = range(1, count + 1)
         self.wall_ms = dict.fromkeys(voters, 1_000)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from msgspec.structs import replace
 
+from noctule.base.ids import Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK
 from noctule.core.raft import events as raft
@@ -395,3 +396,50 @@ def test_the_no_op_of_a_term_is_no_batch(alone: Machine) -> None:
     assert alone.replica.describe().stamp_ms == 0
     run(alone, b"SET a 1")
     assert decode_entry(log.between(2, 2)[0].data).stamp_ms == alone.replica.describe().stamp_ms == 1_000
+
+
+def test_a_leader_is_as_old_as_its_last_word_from_a_majority_and_remembers_it() -> None:
+    """It said 0 until it stepped down, and from then on that its age is unknown, though it had led till then."""
+    colony = Colony(3)
+    leader = colony.elect(1).replica
+    heard_at = colony.now
+    assert leader.staleness_ms(colony.now) == 0
+    for turn in range(4):
+        colony.now = Instant(colony.now + 1.0)
+        assert leader.staleness_ms(colony.now) == round((colony.now - heard_at) * 1_000)
+        assert leader.raft.is_leader() == (turn < 2)
+        colony.machines[1].take(raft.Tick())
+        colony.machines[1].turn()
+        colony.mail.clear()
+
+
+def test_a_leader_that_lost_its_peers_knows_when_it_last_heard_them() -> None:
+    """Their connections closed, and with that it forgot when it had heard them."""
+    colony = Colony(3)
+    leader = colony.elect(1).replica
+    heard_at = colony.now
+    colony.now = Instant(colony.now + 0.125)
+    colony.machines[1].take(raft.Suspect(2), raft.Suspect(3))
+    assert leader.staleness_ms(colony.now) == round((colony.now - heard_at) * 1_000)
+
+
+def test_a_single_voter_is_never_old() -> None:
+    colony = Colony(1)
+    replica = colony.elect(1).replica
+    colony.settle()
+    assert replica.staleness_ms(Instant(colony.now + 5.0)) == 0
+
+
+def test_a_leader_that_has_committed_nothing_of_its_own_may_not_know_what_was_acknowledged() -> None:
+    colony = Colony(3)
+    colony.elect(1)
+    heard_at = colony.now
+    colony.now = Instant(colony.now + 20.0)
+    colony.machines[2].take(raft.Tick())
+    colony.settle(lambda _sender, _to, message: "Vote" in type(message).__name__)
+    heir = colony.machines[2].replica
+    assert heir.raft.is_leader()
+    assert heir.staleness_ms(colony.now) == round((colony.now - heard_at) * 1_000)
+    for _ in range(3):
+        colony.heartbeat(2)
+    assert heir.staleness_ms(colony.now) == 0
