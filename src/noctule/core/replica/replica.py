@@ -443,14 +443,14 @@ class Replica:
     def _purge(self) -> None:
         self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
         if self.keyspace.claim == FENCED:
-            return
+            return  # It would be refused: what is copied for a merge stays as it is.
         keys = self.keyspace.expired_keys(max(self._wall_ms, self.stamp_ms), PURGE_KEYS_MAX)
         if keys:
             self._log_query(None, [[b"NOCTULE.PURGE", *keys]])
 
     def _next_purge(self, now: Instant) -> Instant:
         first_ms = self.keyspace.first_deadline_ms
-        if first_ms is None:
+        if first_ms is None or self.keyspace.claim == FENCED:
             return END_OF_TIME
         return Instant(now + max(first_ms - self._wall_ms, PURGE_INTERVAL_MS) / 1000)
 

@@ -124,7 +124,8 @@ def test_a_split_again_changes_nothing_and_an_older_child_is_not_made() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        b"NOCTULE.SPLIT 8 0", b"NOCTULE.SPLIT 8 8000", b"NOCTULE.SPLIT 8 9000", b"NOCTULE.SPLIT x 1", b"NOCTULE.SPLIT 8 -1",
+        b"NOCTULE.SPLIT 8 0", b"NOCTULE.SPLIT 8 8000", b"NOCTULE.SPLIT 8 9000", b"NOCTULE.SPLIT x 1",
+        b"NOCTULE.SPLIT 8 -1",
         b"NOCTULE.FENCE 0", b"NOCTULE.FENCE x", b"NOCTULE.UNFENCE 0", b"NOCTULE.ABSORB x 0 c", b"NOCTULE.ABSORB 3 1 c",
         b"NOCTULE.ABSORB 3 0 nonsense", b"NOCTULE.ABSORB-END 3 0 8000 9000 d", b"NOCTULE.ABSORB-DROP x",
         b"NOCTULE.ABSORB-END x 0 8000 9000 d",
@@ -248,7 +249,7 @@ def test_chunks_are_taken_once_and_in_order() -> None:
 
 
 def test_row_39_what_was_taken_back_does_not_confuse_the_next_merge() -> None:
-    """tikv/tikv#6460: a rolled-back merge, and what of it comes late, must neither mix with the next one nor undo it."""
+    """tikv/tikv#6460: a rolled-back merge, and what of it comes late, neither mixes with the next one nor undoes it."""
     left, right = keyspace_of(0, AT - 1), keyspace_of(AT)
     chunks = copy(right, left, 3)
     assert run(left, b"NOCTULE.ABSORB-DROP 3") is OK

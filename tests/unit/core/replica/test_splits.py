@@ -12,7 +12,7 @@ from noctule.core.raft.membership import ChangeKind
 from noctule.core.raft.messages import VoteRequest
 from noctule.core.replica.events import Answer, ChildSaved, Order, SplitOff, WriteSnapshotNow
 from noctule.core.replica.replica import Replica, SnapshotPolicy
-from tests.unit.core.replica.colony import GROUP, Colony, Machine, query, write
+from tests.unit.core.replica.colony import GROUP, POLICY, Colony, Machine, query, write
 
 CHILD = GroupId(7)
 WHOLE = range_code(0, 16_383)
@@ -28,7 +28,7 @@ def results(machine: Machine) -> list[object]:
     return [answer.results for answer in machine.taken_answers() if isinstance(answer, Answer)]
 
 
-def colony_with_keys(count: int = 3, *, policy: SnapshotPolicy = SnapshotPolicy()) -> Colony:
+def colony_with_keys(count: int = 3, *, policy: SnapshotPolicy = POLICY) -> Colony:
     """Node 1 leads the whole range; each side has a key."""
     colony = Colony(count, slots=(0, 16_383), policy=policy)
     leader = colony.elect(1)
@@ -71,7 +71,8 @@ def test_every_replica_cuts_its_state_and_the_child_is_led_by_the_parent_s_leade
         assert (get(machine, LEFT), get(machine, RIGHT)) == (b"left", MOVED)
         assert (get(machine, LEFT, CHILD), get(machine, RIGHT, CHILD)) == (MOVED, b"right")
         territory, of_child = parent.describe().territory, child.describe().territory
-        assert territory is not None and of_child is not None
+        assert territory is not None
+        assert of_child is not None
         assert (territory.first, territory.last, territory.newest_child) == (0, AT - 1, 7)
         assert (of_child.first, of_child.last, of_child.newest_child) == (AT, 16_383, 0)
         assert child.raft.log.snapshot_index == parent.raft.applied
@@ -125,7 +126,7 @@ def test_nothing_of_the_child_leaves_before_its_beginning_is_durable() -> None:
 
 
 def test_the_parent_s_entries_stand_before_the_child_s_in_one_batch() -> None:
-    """A follower that learns of entry and commit by one message: recovery finds a child only behind its parent's log."""
+    """A follower may learn of entry and commit at once: recovery finds a child only behind its parent's log."""
     colony = colony_with_keys()
     leader, follower = colony.machines[1], colony.machines[3]
     leader.take(SPLIT)
