@@ -416,3 +416,34 @@ def test_rows_37_to_39_no_key_is_lost_or_doubled_whatever_splits_and_merges(seed
 def territory_of(keyspace: Keyspace) -> Territory:
     assert keyspace.territory is not None
     return keyspace.territory
+
+
+def test_a_picture_is_untouched_by_a_split_and_by_what_both_halves_write() -> None:
+    """A snapshot may be on its way to the disk while the partition splits: dicts that are shared with it stay so."""
+    keyspace = keyspace_of()
+    before = list(keyspace.picture().chunks(500))
+    picture = keyspace.picture()
+    half = split(keyspace, 7, AT)
+    for each in (keyspace, half):
+        for number in range(200):
+            key = b"k%d" % number
+            if not each.is_moved([b"GET", key]):
+                each.execute([b"HSET", key, b"g", b"new"] if number % 5 == 0 else [b"APPEND", key, b"new"], 5)
+                each.execute([b"PEXPIREAT", key, b"5000"], 5)
+                each.execute([b"SET", b"{k%d}new" % number, b""], 5)
+        each.check()
+    half.execute([b"NOCTULE.WRITEWITHIN", b"%d" % AT, b"16383", b"FLUSHALL"], 5)
+    assert list(picture.chunks(500)) == before
+
+
+def test_a_picture_is_untouched_by_what_is_taken_in() -> None:
+    left, right = keyspace_of(0, AT - 1), keyspace_of(AT)
+    chunks = copy(right, left, 3)
+    before = list(left.picture().chunks(500))
+    picture = left.picture()
+    assert end(left, 3, chunks, AT, SLOT_COUNT - 1) is OK
+    for number in range(200):
+        left.execute([b"DEL", b"k%d" % number], 5)
+    left.check()
+    assert (left.key_count, left.bytes_used) == (0, 0)
+    assert list(picture.chunks(500)) == before
