@@ -19,6 +19,7 @@ from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.slots import slot_range
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
@@ -26,6 +27,8 @@ from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.durability import Durability
+from noctule.core.replica.events import ChildSaved, SplitOff
+from noctule.core.replica.family import find_split
 from noctule.core.replica.replica import Replica, SnapshotPolicy, membership_of
 from noctule.node.data_folder import SNAPSHOTS, VOTERS_TO_RETURN_MIN, DataFolder
 
@@ -50,6 +53,10 @@ class ReplicaSettings:
     """Of the partitions; *meta* has its quorum always."""
     directory: int = 0
     """Under which the node came back after it had lost what it had promised; 0 if it never did."""
+    first_partitions: int = 0
+    """With how many partitions the cluster began, the groups 1 to that number: each then held the slots that
+    `slot_range` says, and its log is to be applied from there, whatever became of it since. With 0 no group has a
+    range, and nothing is checked."""
 
 
 FIRST_TERM = 1
@@ -89,6 +96,13 @@ def make_replica(
         log, hard_state = RaftLog(entries=[entry]), HardState(FIRST_TERM)
         records = [HardStateRecord(group, FIRST_TERM, 0, 0), Entries(group, 1, [entry])]
     return _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0), records
+
+
+def make_child(split: SplitOff, settings: ReplicaSettings, now: Instant, chance: random.Random) -> Replica:
+    """The replica of a group that is split off here; the `Carrier` gives it its state and has it begin."""
+    log = RaftLog(split.index, split.term, membership=split.membership, membership_index=split.index)
+    hard_state = HardState(split.term)
+    return _replica(split.child, settings, now, chance, hard_state=hard_state, log=log, applied=split.index)
 
 
 def recover_or_return(
@@ -222,10 +236,17 @@ def recover_replicas(
                 snapshots.remove_all(gone)
                 with_snapshot.discard(gone)
         replicas: dict[GroupId, Replica] = {}
+        born: dict[GroupId, tuple[GroupId, SplitOff]] = {}
         marks: list[Record] = []
         for group in sorted({*fixed, *map(GroupId, with_snapshot), *map(GroupId, recovered)}):
             found = snapshots.read(group) if group in with_snapshot else None
             snapshot = (found.index, found.term, found.chunks) if found is not None else None
+            if snapshot is None and group in recovered and recovered[group].snapshot_index:
+                # Children have greater numbers than their parents, so those are here already.
+                child = _split_off_again(group, recovered[group], replicas, born, settings, now, chance)
+                if child is not None:
+                    replicas[group] = child
+                    continue
             voters = settings.voters if group in fixed else ()
             replica, mark = meet(group, recovered.get(group), snapshot, settings, now, chance, voters)
             replicas[group] = replica
@@ -234,12 +255,46 @@ def recover_replicas(
                     # With the mark: else a second crash would leave a log that ends in a later term than the replica's.
                     marks.append(HardStateRecord(group, replica.raft.term, replica.raft.vote, 0))
                 marks.append(mark)
+        for group, (parent, _) in born.items():
+            replicas[parent].handle(ChildSaved(group), now)
         if marks:
             wal.write(marks)
     except BaseException:
         wal.close()
         raise
     return wal, snapshots, replicas
+
+
+def _split_off_again(
+    group: GroupId,
+    recovered: RecoveredGroup,
+    replicas: dict[GroupId, Replica],
+    born: dict[GroupId, tuple[GroupId, SplitOff]],
+    settings: ReplicaSettings,
+    now: Instant,
+    chance: random.Random,
+) -> Replica | None:
+    """The replica of a child that was killed before its first snapshot was durable, made by its parent once more.
+
+    None when no parent here can. The log of the child is durable only behind that of its parent up to the split, and
+    it was begun when the split was committed, so the parent may apply its log up to there. What else it has split off
+    meanwhile is added to `born`.
+    """
+    at = (recovered.snapshot_index, recovered.snapshot_term)
+    for parent, replica in replicas.items():
+        log = replica.raft.log
+        is_here = replica.raft.applied < at[0] <= log.last_index and log.term_at(at[0]) == at[1]
+        if is_here and find_split(log, at[0] - 1, group) == at[0]:
+            born |= {split.child: (parent, split) for split in replica.replay(at[0])}
+    parent, split = born.pop(group, (GroupId(0), None))
+    if split is None or (split.index, split.term) != at:
+        return None
+    entries = [Entry(*entry) for entry in recovered.entries]
+    log = RaftLog(*at, entries, membership=split.membership, membership_index=split.index)
+    hard_state = HardState(recovered.term, recovered.vote)
+    child = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=split.index)
+    child.become_child(split, parent)
+    return child
 
 
 def meet(
@@ -314,4 +369,5 @@ def _replica(
     keyspace = MetaState() if group == META_GROUP else None
     # What *meta* decides cannot be taken back.
     durability = settings.durability if group != META_GROUP else Durability.QUORUM
-    return Replica(group, consensus, settings.policy, chance, keyspace, durability)
+    began = slot_range(group, settings.first_partitions) if 1 <= group <= settings.first_partitions else None
+    return Replica(group, consensus, settings.policy, chance, keyspace, durability, slots=began)

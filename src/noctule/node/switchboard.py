@@ -139,7 +139,8 @@ class Switchboard:
             elif isinstance(message, Forward):
                 take(group, Submit(sender, message.origin, message.sequence, message.batch, message.term))
             elif isinstance(message, ForwardQuery):
-                take(group, Query(sender, message.origin, message.number, message.commands, message.lease))
+                origin, number, commands = message.origin, message.number, message.commands
+                take(group, Query(sender, origin, number, commands, message.lease, message.slots))
             elif isinstance(message, Where):
                 leader, term = self._known_here(group)
                 if leader:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TypeAlias
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, merging, scan, strings
+from noctule.core.keyspace import hashes, keys, merging, reshape, scan, strings
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.state import State
@@ -246,7 +246,11 @@ _ON_ALL_PARTITIONS: tuple[_Row, ...] = (
 )
 
 _FOR_LEADERS: tuple[_Row, ...] = (
+    ("NOCTULE.ABSORB", 4, _WRITE, _NO_KEYS, reshape.absorb, "Puts aside a chunk of a partition to be taken in."),
+    ("NOCTULE.ABSORB-DROP", 2, _WRITE, _NO_KEYS, reshape.absorb_drop, "Forgets what was put aside."),
+    ("NOCTULE.ABSORB-END", 6, _WRITE, _NO_KEYS, reshape.absorb_end, "Takes in what was put aside, with its slots."),
     ("NOCTULE.DIGEST", 2, _WRITE, _NO_KEYS, keys.digest, "Has every replica digest its state at this entry."),
+    ("NOCTULE.FENCE", 2, _WRITE, _NO_KEYS, reshape.fence, "Lets nothing be answered or changed, for a merge."),
     ("NOCTULE.PURGE", -2, _WRITE, _MANY, keys.purge, "Removes those of the keys that have expired."),
     (
         "NOCTULE.READWITHIN",
@@ -256,6 +260,8 @@ _FOR_LEADERS: tuple[_Row, ...] = (
         scan.read_within,
         "KEYS, DBSIZE or SCAN over some slots only; BUCKET.LIST.",
     ),
+    ("NOCTULE.SPLIT", 3, _WRITE, _NO_KEYS, reshape.split, "Makes a partition of the slots from one on."),
+    ("NOCTULE.UNFENCE", 2, _WRITE, _NO_KEYS, reshape.unfence, "Takes a fence away, for the merge is taken back."),
     (
         "NOCTULE.WRITEWITHIN",
         -4,

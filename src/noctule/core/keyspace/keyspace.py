@@ -13,12 +13,15 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Literal, Self
 
-from noctule.core.keyspace.commands import CommandSpec, find_command, unknown_command
+from noctule.core.keyspace.commands import CommandSpec, Scope, find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.merging import MERGING, bucket_problem
-from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
 from noctule.core.keyspace.state import State
+from noctule.core.keyspace.territory import EVERYWHERE
+from noctule.core.keyspace.within import unwrapped
+from noctule.core.placement.slots import key_slot
 
 
 class ReadOutcome(Enum):
@@ -36,9 +39,12 @@ class Keyspace(State):
 
     __slots__ = ()
 
-    def execute(self, args: Sequence[bytes], now_ms: int) -> Reply:
+    def execute(self, args: Sequence[bytes], now_ms: int, believed: int = 0) -> Reply:
         """Apply one command at the leader's time in unix ms and answer it; what the user did wrong is a `Failure`.
 
+        `MOVED`, and nothing has changed, not even a key expired, when a key or slot of it is not of the territory that
+        is held here, or when that is fenced. `believed` is the `range_code` by which the sender has looked at all keys
+        already, which spares the look here if it is right; without it a command for all keys is `MOVED`, too.
         Replicas that execute the same commands with the same times in the same order hold the same data. Bounds
         on arguments are the router's to check before (`check_command`).
         """
@@ -47,6 +53,8 @@ class Keyspace(State):
             return unknown_command(args)
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
             return wrong_arity(args[0])
+        if believed != self.claim and self.claim != EVERYWHERE and self._is_moved(spec, args):
+            return MOVED
         if self.deadlines:
             for key in self._expired_among(spec, args, now_ms):
                 self.remove(key)
@@ -58,8 +66,23 @@ class Keyspace(State):
                 return problem
         return spec.handler(self, args, now_ms)
 
-    def read(self, args: Sequence[bytes], now_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """Answer a read-only command and change nothing.
+    def is_moved(self, args: Sequence[bytes]) -> bool:
+        """Whether `execute` answers `MOVED` to a command whose sender does not say which range it believes in."""
+        spec = find_command(args[0])
+        return self.territory is not None and spec is not None and self._is_moved(spec, args)
+
+    def _is_moved(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
+        if spec.last_key == 1:
+            return not self.first_slot <= key_slot(args[1]) <= self.last_slot
+        if spec.first_key:
+            return any(not self.first_slot <= key_slot(key) <= self.last_slot for key in spec.keys(args))
+        if spec.scope is Scope.ALL:
+            return True  # It means another "all" than there is here.
+        part = unwrapped(list(args))
+        return part is not None and not self.first_slot <= part[0] <= part[1] <= self.last_slot
+
+    def read(self, args: Sequence[bytes], now_ms: int, believed: int = 0) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """Answer a read-only command and change nothing; `MOVED` as in `execute`.
 
         `ReadOutcome.MUST_LOG` when it names a key that has expired and is not purged yet, and for every write.
         """
@@ -68,6 +91,8 @@ class Keyspace(State):
             return unknown_command(args)
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
             return wrong_arity(args[0])
+        if believed != self.claim and self.claim != EVERYWHERE and self._is_moved(spec, args):
+            return MOVED
         if spec.is_write or (self.deadlines and self._expired_among(spec, args, now_ms)):
             return MUST_LOG
         return spec.handler(self, args, now_ms)
@@ -94,7 +119,7 @@ class Keyspace(State):
         """
 
     def digest(self) -> bytes:
-        """16 bytes that are equal for equal data, however it came about. Costs every key."""
+        """16 bytes that are equal for equal data, however it came about; nothing of the territory. Costs every key."""
         digest = blake2b(digest_size=16)
         for chunk in KeyspacePicture(self.slots, self.deadlines, self.buckets).chunks():
             digest.update(chunk)

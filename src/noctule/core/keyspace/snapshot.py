@@ -8,6 +8,7 @@ chunks' integrity is the storage's to check; here nonsense is refused.
 """
 
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 from heapq import merge
 from typing import Protocol, TypeAlias
 
@@ -132,6 +133,11 @@ class Loading:
         self._expected += 1
         self._is_complete = chunk.is_last
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last chunk was taken."""
+        return self._is_complete
+
     def finish(self) -> None:
         """Raises `StorageError` unless the last chunk was taken."""
         if not self._is_complete:
@@ -145,6 +151,11 @@ class Loading:
             raise StorageError("snapshot holds a key twice, or a hash without fields")
         self._state.put_fields(key, held, value.items())
         return records[1:]
+
+
+def chain_digest(before: bytes, chunk: bytes) -> bytes:
+    """16 bytes that stand for all chunks so far, from those of the chunks before (empty at first) and the next one."""
+    return blake2b(before + chunk, digest_size=16).digest()
 
 
 def _in_order(names: Iterable[bytes]) -> Iterable[bytes]:

@@ -13,14 +13,18 @@ from binascii import crc32, crc_hqx
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 from weakref import ref
 
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
+from noctule.core.keyspace.territory import EVERYWHERE, Territory
 from noctule.core.placement.slots import SLOT_COUNT, SLOT_MASK, key_slot
+
+if TYPE_CHECKING:
+    from noctule.core.keyspace.staging import Staging
 
 Value: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue
 """A string, a hash of fields that is never empty, or a value that can be joined."""
@@ -85,9 +89,15 @@ class State:
         "_shared_slots",
         "buckets",
         "bytes_used",
+        "claim",
         "deadlines",
+        "first_slot",
         "key_count",
+        "last_slot",
         "slots",
+        "split_off",
+        "staging",
+        "territory",
     )
 
     def __init__(self) -> None:
@@ -100,6 +110,15 @@ class State:
         self.key_count = 0
         self.bytes_used = 0
         """An estimate of the memory held, a function of the data alone; within a quarter of what tracemalloc finds."""
+        self.territory: Territory | None = None
+        """The slots held here; None where every key is at home, as in *meta*. Changed by the commands in reshape.py."""
+        self.claim = EVERYWHERE
+        """The territory's: kept, since it is compared with what each command's sender believes."""
+        self.first_slot, self.last_slot = 0, SLOT_COUNT - 1
+        """Both inclusive, of what a command may be about: the territory's; no slot at all while that is fenced."""
+        self.staging: Staging | None = None
+        self.split_off: list[tuple[int, Self]] = []
+        """Children and their states, for whoever applies the log to take out."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
@@ -306,6 +325,65 @@ class State:
             for key in list(self.slots[slot]):
                 self.remove(key)
 
+    def hold(self, territory: Territory | None) -> None:
+        """Take the territory, or what has changed in it, for granted from now on."""
+        self.territory = territory
+        self.claim = EVERYWHERE
+        self.first_slot, self.last_slot = 0, SLOT_COUNT - 1
+        if territory is not None:
+            self.claim = territory.claim
+            self.first_slot, self.last_slot = territory.first, territory.last
+            if territory.fenced:
+                self.first_slot, self.last_slot = SLOT_COUNT, -1
+
+    def cut(self, at_slot: int) -> Self:
+        """Move the slots from `at_slot` on, with all that belongs to them, to a new state. Copies no data.
+
+        Costs a look at each key of the smaller half, for what it counts. Replaces the outer dicts, as `clear` does, so
+        whoever looks at an earlier moment is not disturbed; what is shared stays so in both halves.
+        """
+        half = type(self)()
+        half.buckets = self.buckets
+        half.slots = {slot: values for slot, values in self.slots.items() if slot >= at_slot}
+        half.key_count = sum(map(len, half.slots.values()))
+        self.slots = {slot: values for slot, values in self.slots.items() if slot < at_slot}
+        self.key_count -= half.key_count
+        half._is_shared, half._own_hashes = self._is_shared, self._own_hashes.copy()
+        half._shared_slots = {slot for slot in self._shared_slots if slot >= at_slot}
+        self._shared_slots -= half._shared_slots
+        self._lookers = []
+        small, large = (half, self) if half.key_count <= self.key_count else (self, half)
+        size, heap = self.bytes_used, self._heap
+        large.deadlines = deadlines = self.deadlines.copy()
+        small.deadlines = {}
+        if deadlines:
+            for values in small.slots.values():
+                for key in values.keys() & deadlines.keys():
+                    small.deadlines[key] = deadlines.pop(key)
+        small.bytes_used = DEADLINE_COST_BYTES * len(small.deadlines) + sum(map(_slot_bytes, small.slots.values()))
+        large.bytes_used = size - small.bytes_used
+        for each in (self, half):
+            # Whose key is in the other half is stale, as are entries that were set anew, and is skipped like those.
+            each._heap = heap.copy()
+            each._compact_heap()
+        half._orders = {slot: order for slot, order in self._orders.items() if slot >= at_slot}
+        self._orders = {slot: order for slot, order in self._orders.items() if slot < at_slot}
+        return half
+
+    def join(self, other: "State") -> None:
+        """Take in everything of another state, which has no slot in common with this one and is not used any more."""
+        ensure(self.slots.keys().isdisjoint(other.slots), "what is joined has other slots")
+        self.buckets = other.buckets | self.buckets
+        self.slots = self.slots | other.slots
+        self.deadlines = self.deadlines | other.deadlines
+        self.key_count += other.key_count
+        self.bytes_used += other.bytes_used
+        self._lookers = []
+        self._is_shared |= other._is_shared
+        self._shared_slots |= other._shared_slots
+        self._own_hashes |= other._own_hashes
+        self._rebuild_heap()
+
     def live_keys(self, now_ms: int, first: int = 0, last: int = SLOT_COUNT - 1) -> Iterator[bytes]:
         """Every key of these slots (both inclusive) that has not expired, in no particular order."""
         deadlines = self.deadlines
@@ -354,8 +432,12 @@ class State:
     def check(self) -> None:
         """Raise `InternalError` unless the slots, deadlines, counts, heap and orders agree. Costs every key."""
         count = size = 0
+        territory = self.territory
+        ensure(self.claim == (EVERYWHERE if territory is None else territory.claim), "the claim is the territory's")
         for slot, values in self.slots.items():
             ensure(values, "a slot without keys is absent", slot=slot)
+            is_home = territory is None or territory.first <= slot <= territory.last
+            ensure(is_home, "only slots of the territory are held", slot=slot)
             for key, value in values.items():
                 ensure(key_slot(key) == slot, "a key stands in its own slot", key=key, slot=slot)
                 ensure(not isinstance(value, dict) or value, "a hash is never empty", key=key)
@@ -380,8 +462,11 @@ class State:
 
     def _compact_heap(self) -> None:
         if len(self._heap) > 2 * len(self.deadlines) + HEAP_SLACK:
-            self._heap = [(deadline, key) for key, deadline in self.deadlines.items()]
-            heapify(self._heap)
+            self._rebuild_heap()
+
+    def _rebuild_heap(self) -> None:
+        self._heap = [(deadline, key) for key, deadline in self.deadlines.items()]
+        heapify(self._heap)
 
 
 def value_bytes(value: Value) -> int:
@@ -391,6 +476,12 @@ def value_bytes(value: Value) -> int:
     if isinstance(value, CrdtValue):
         return len(value.data) + CRDT_COST_BYTES
     return sum(map(len, value)) + sum(map(len, value.values())) + FIELD_COST_BYTES * len(value)
+
+
+def _slot_bytes(values: dict[bytes, Value]) -> int:
+    """What a slot's keys add to `bytes_used` beside their deadlines."""
+    keys = KEY_COST_BYTES * len(values) + sum(map(len, values))
+    return keys + sum(map(value_bytes, values.values()))
 
 
 def scan_order(values: dict[bytes, Value] | dict[bytes, bytes]) -> list[tuple[int, bytes]]:

@@ -39,3 +39,11 @@ def partition_table(partition_count: int) -> list[GroupId]:
         first, last = slot_range(group, partition_count)
         table.extend([group] * (last - first + 1))
     return table
+
+
+def range_code(first: int, last: int) -> int:
+    """A range of slots, both inclusive, as one positive number: what a router believes of whom it asks.
+
+    Where no range is told, 0 stands for it.
+    """
+    return (first << 14 | last) + 1

@@ -267,6 +267,10 @@ class Leadership:
 
     # Heartbeats ------------------------------------------------------------------------------------------------------
 
+    def tell_commit(self) -> None:
+        """Let the followers know now, and not by the next heartbeat, what is committed."""
+        self._heartbeat()
+
     def _heartbeat(self) -> None:
         node = self._node
         self._heartbeat_at = Instant(node.now + node.config.heartbeat_s)

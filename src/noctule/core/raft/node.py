@@ -218,6 +218,33 @@ class RaftNode:
         _HANDLERS[type(event)](self, event)
         return self._gathered()
 
+    def begin(self, now: Instant, *, campaigns: bool) -> list[Effect]:
+        """Of a replica of a new group that begins at a snapshot point: have that made durable before any promise.
+
+        The mark stands for a state that the caller sees to. With `campaigns` it asks for votes at once; it may, for
+        whatever leads already has a later term than the first one that it asks for.
+        """
+        self.now = now
+        self.durable = self.log.snapshot_index - 1
+        self._hard_state_changed = True
+        self._persist(mark=(self.log.snapshot_index, self.log.snapshot_term))
+        if campaigns and self._may_campaign():
+            self._become_candidate(transfer=True)
+        return self._gathered()
+
+    def tell_commit(self) -> list[Effect]:
+        """Have the followers, if this replica leads, told now, and not by the next heartbeat, what is committed."""
+        if self.leadership is not None:
+            self.leadership.tell_commit()
+        return self._gathered()
+
+    def learn_commit(self, index: int) -> list[Effect]:
+        """The log up to `index`, which is held here, is known to be committed, by other means than a leader's word."""
+        self.advance_commit(index)
+        while self.applied < self.commit:
+            self._hand_out()
+        return self._gathered()
+
     def next_deadline(self) -> Instant:
         """When the next `Tick` is due."""
         if self.leadership is not None:

@@ -7,14 +7,27 @@ behind `Peers` and `Disk`.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, assert_never
 
 from noctule.base.ensure import ensure
+from noctule.base.errors import InternalError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
-from noctule.core.replica.events import Answer, DigestReady, EndOfTurn, Event, Refuse, Work, WriteSnapshot
+from noctule.core.replica.events import (
+    Answer,
+    Begin,
+    ChildSaved,
+    DigestReady,
+    EndOfTurn,
+    Event,
+    Refuse,
+    ReleaseParent,
+    SplitOff,
+    Work,
+    WriteSnapshot,
+)
 from noctule.core.replica.leaders import Leaders
 from noctule.core.replica.replica import Replica
 from noctule.core.replica.timetable import Timetable
@@ -80,11 +93,26 @@ class Disk(Protocol):
 _WORK = Work()
 
 
+def _make_none(split: SplitOff, _now: Instant) -> Replica | None:
+    raise InternalError(f"group {split.child} was split off on a node that makes no replicas")
+
+
 class Carrier:
     """The replicas of one node, and what they wait for."""
 
-    def __init__(self, replicas: dict[GroupId, Replica], peers: Peers, disk: Disk) -> None:
+    def __init__(
+        self,
+        replicas: dict[GroupId, Replica],
+        peers: Peers,
+        disk: Disk,
+        make_child: Callable[[SplitOff, Instant], Replica | None] = _make_none,
+    ) -> None:
+        """`make_child` makes a replica for a group that is split off here, which then takes its state and begins; None
+        if this node is to have none."""
         self.replicas = replicas
+        self._make_child = make_child
+        self._removed: set[GroupId] = set()
+        """A child that was here and is no more must not come back by a parent that hears late of the split."""
         self.leaders = Leaders()
         self.suspected: set[int] = set()
         """The nodes that seem gone, as `suspect` and `trust` told."""
@@ -125,7 +153,9 @@ class Carrier:
         self.active.discard(group)
         self.leaders.forget(group)
         self._put_off.pop(group, None)
-        del self.replicas[group]
+        self._removed.add(group)
+        replica = self.replicas.pop(group)
+        self._release(replica.waiting_parent, group, replica.raft.now)
 
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
@@ -280,7 +310,26 @@ class Carrier:
                     disk.keep_snapshots(group, effect)
                 case raft.DropChunks():
                     disk.drop_chunks(group)
+                case SplitOff():
+                    self._split_off(group, effect, now)
+                case ReleaseParent():
+                    self._release(effect.parent, group, now)
                 case _:
                     assert_never(effect)
         if is_news and self.suspected:
             self._remind(group, now)
+
+    def _split_off(self, parent: GroupId, split: SplitOff, now: Instant) -> None:
+        child = split.child
+        is_wanted = child not in self.replicas and child not in self._removed
+        replica = self._make_child(split, now) if is_wanted else None
+        if replica is None:
+            self._release(parent, child, now)
+            return
+        replica.become_child(split, parent)
+        self.add(replica)
+        self.take(child, Begin(split.leads), now)
+
+    def _release(self, parent: GroupId, child: GroupId, now: Instant) -> None:
+        if parent in self.replicas:
+            self.take(parent, ChildSaved(child), now)

@@ -132,10 +132,12 @@ class ClientSessions:
             del sessions[origin]
 
     def next_sequence(self, origin: int, stamp_ms: int) -> int | None:
-        """The sequence that the session takes next; None when it is not here, or might be forgotten before an entry of
-        this stamp that is proposed now is applied."""
+        """The sequence that the session takes next; None when that is not sure: it is not here, might be forgotten
+        before an entry of this stamp that is proposed now is applied, or refuses what follows something moved."""
         session = self._sessions.get(origin)
         if session is None or stamp_ms - session.used_ms > SESSION_EXPIRES_MS // 2:
+            return None
+        if any(kept and kept[-1] is MOVED for kept in session.results.values()):
             return None
         return session.next_sequence if len(self._sessions) <= SESSIONS_MAX // 2 else None
 

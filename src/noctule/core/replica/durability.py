@@ -70,7 +70,7 @@ class EarlyAnswers:
         submit: Submit | None,
         batch_data: bytes,
         stamp_ms: int,
-        state: State,
+        state: Keyspace,
         sessions: ClientSessions,
     ) -> None:
         """A batch stands in the entry at `index`: note what can be said of it early, if anything.
@@ -80,7 +80,7 @@ class EarlyAnswers:
         batch = decode_batch(batch_data)
         if batch.sequence == OPENING and submit is not None:
             return
-        if any(_may_change_rules(command) for command in batch.commands):
+        if any(_may_change_rules(command) or state.is_moved(command) for command in batch.commands):
             self._barrier = index
         if submit is None or not self._is_in_order(batch, stamp_ms, sessions):
             return

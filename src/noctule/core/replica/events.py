@@ -5,8 +5,11 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from noctule.base.ids import GroupId
+from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Reply
 from noctule.core.raft import events as raft
+from noctule.core.raft.membership import Membership
 
 # Events ---------------------------------------------------------------------------------------------------------------
 
@@ -31,6 +34,17 @@ class Query(Struct, frozen=True, gc=False):
     commands: list[list[bytes]]
     lease: bool = False
     """Whether the leader's lease will do, if it holds one."""
+    slots: int = 0
+    """As in a `Batch`."""
+
+
+class Order(Struct, frozen=True, gc=False):
+    """Log a command of the cluster's own, such as a split, if this replica leads; nobody is answered.
+
+    Whether it took effect is to be seen in `describe()`, and until it is, it may be ordered again.
+    """
+
+    command: list[bytes]
 
 
 class EndOfTurn(Struct, frozen=True, gc=False):
@@ -56,7 +70,22 @@ class TakeDigest(Struct, frozen=True, gc=False):
     nonce: bytes
 
 
-Event: TypeAlias = WriteSnapshotNow | Work | TakeDigest | Submit | Query | EndOfTurn | raft.Event
+class Begin(Struct, frozen=True, gc=False):
+    """The first event of a replica that was split off: what it begins with is to be durable before it says anything."""
+
+    campaigns: bool
+    """Whether it is to lead if it can: its parent led here, so the others are about to be ready, too."""
+
+
+class ChildSaved(Struct, frozen=True, gc=False):
+    """The child has a durable snapshot of its own, or no replica here: it does not need its parent's log any more."""
+
+    child: GroupId
+
+
+Event: TypeAlias = (
+    WriteSnapshotNow | Work | TakeDigest | Submit | Query | Order | EndOfTurn | Begin | ChildSaved | raft.Event
+)
 
 # Effects --------------------------------------------------------------------------------------------------------------
 
@@ -100,9 +129,34 @@ class DigestReady(Struct, frozen=True, gc=False):
     digest: bytes
 
 
+class SplitOff(Struct, frozen=True, gc=False):
+    """Make the replica of `child` here, as of its parent's log at (`index`, `term`); if there is one, drop this.
+
+    Comes after everything else that the parent asked for, so what the child makes durable is so after the split itself.
+    Until `ChildSaved` comes back the parent keeps what it takes to do the split once more.
+    """
+
+    child: GroupId
+    keyspace: Keyspace
+    index: int
+    term: int
+    membership: Membership
+    stamp_ms: int
+    leads: bool
+    """Whether the parent leads here."""
+
+
+class ReleaseParent(Struct, frozen=True, gc=False):
+    """Tell the `parent` here, if there still is one, `ChildSaved`."""
+
+    parent: GroupId
+
+
 Effect: TypeAlias = (
     Answer
     | Refuse
+    | SplitOff
+    | ReleaseParent
     | DigestReady
     | WriteSnapshot
     | raft.Send

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reshape import describe_territory, dump_fenced
+from noctule.core.keyspace.staging import picture_shape
+from noctule.core.keyspace.territory import FENCED, Territory, TerritoryPicture
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
@@ -30,17 +34,23 @@ from noctule.core.replica.durability import ENTRIES_IN_FLIGHT_MAX as EARLY_ENTRI
 from noctule.core.replica.durability import Durability, EarlyAnswers
 from noctule.core.replica.events import (
     Answer,
+    Begin,
+    ChildSaved,
     Effect,
     EndOfTurn,
     Event,
+    Order,
     Query,
     Refuse,
+    ReleaseParent,
+    SplitOff,
     Submit,
     TakeDigest,
     Work,
     WriteSnapshot,
     WriteSnapshotNow,
 )
+from noctule.core.replica.family import Family, find_split
 from noctule.core.replica.lag import Lag, lag_behind
 from noctule.core.replica.state_chunks import StagedState, state_chunks
 
@@ -75,6 +85,8 @@ class ReplicaPicture:
     keys: int
     bytes_used: int
     stamp_ms: int
+    territory: TerritoryPicture | None
+    """None where every key is at home."""
 
 
 class _LoggedQuery(Struct, frozen=True, gc=False):
@@ -92,6 +104,7 @@ class Replica:
         "_digests",
         "_early",
         "_effects",
+        "_family",
         "_in_flight",
         "_led_term",
         "_left_behind",
@@ -128,10 +141,17 @@ class Replica:
         chance: random.Random,
         keyspace: Keyspace | None = None,
         durability: Durability = Durability.QUORUM,
+        *,
+        slots: tuple[int, int] | None = None,
     ) -> None:
+        """`slots` are the first and last one with which the group began, for ever the same, whatever it holds by now:
+        every replica that takes in the log from its beginning must begin alike. None where every key is at home, and
+        where it makes no difference, since the state comes by a snapshot or from a parent."""
         self.group = group
         self.raft = consensus
         self.keyspace = Keyspace() if keyspace is None else keyspace
+        if slots is not None:
+            self.keyspace.hold(Territory(*slots))
         self.sessions = ClientSessions()
         self.stamp_ms = 0
         """The stamp of the newest entry applied."""
@@ -164,6 +184,7 @@ class Replica:
         """What has come of a snapshot, until it is complete and durable and takes the place of the state."""
         self._snapshot_in_progress = False
         self._snapshot_for_space = False
+        self._family = Family()
         self._wall_ms = 0
         self._effects: list[Effect] = []
         self._digests = Digests()
@@ -184,11 +205,16 @@ class Replica:
                 self.wants_turn = True
             elif type(event) is raft.SnapshotSaved:
                 event = self._snapshot_saved(event)
+            elif self._family.parent:
+                self.wants_turn = True
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
             if self._early is not None and type(event) is raft.Persisted:
                 self._answer_early(self._early)
         self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
+        if self._family.born:
+            effects += self._family.born
+            self._family.born = []
         return effects
 
     def next_deadline(self) -> Instant:
@@ -206,12 +232,14 @@ class Replica:
 
     def describe(self) -> ReplicaPicture:
         """A picture of this replica now."""
-        return ReplicaPicture(self.raft.describe(), self.keyspace.key_count, self.keyspace.bytes_used, self.stamp_ms)
+        keyspace = self.keyspace
+        counts = (keyspace.key_count, keyspace.bytes_used, self.stamp_ms)
+        return ReplicaPicture(self.raft.describe(), *counts, describe_territory(keyspace))
 
     def digest(self) -> bytes:
         """The same bytes on every replica that has applied the same entries."""
-        stamp = self.stamp_ms.to_bytes(8, "big")
-        return self.keyspace.digest() + stamp + self.sessions.digest_input()
+        shape = msgspec.msgpack.encode((self.stamp_ms, picture_shape(self.keyspace)))
+        return self.keyspace.digest() + shape + self.sessions.digest_input()
 
     def lag(self, wall_ms: int) -> dict[int, Lag]:
         """On the leader how far each other member is behind; empty elsewhere. Costs what is behind, up to a bound."""
@@ -229,9 +257,68 @@ class Replica:
         age_s = staleness_s(now, fresh_at=self.raft.fresh_at(now), asleep_heard_at=asleep_heard_at)
         return None if age_s is None else ceil(age_s * 1_000)
 
-    def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
-        """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
-        return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
+    def read_local(self, command: list[bytes], wall_ms: int, slots: int = 0) -> Reply | ReadOutcome:
+        """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide.
+
+        `slots` is what the reader takes for the group's range, as in a `Batch`.
+        """
+        return self.keyspace.read(command, max(wall_ms, self.stamp_ms), slots)
+
+    # Splits and merges -----------------------------------------------------------------------------------------------
+
+    def dump_chunks(self, merge: int) -> Iterator[bytes]:
+        """What this replica holds, for its left neighbour, as `dump_fenced` does."""
+        return dump_fenced(self.keyspace, merge)
+
+    def may_split_off(self, child: GroupId) -> bool:
+        """Whether this replica might split the child off after a restart, for the first time or once more.
+
+        While so, a replica of the child must not be forgotten here: it would come back without what it has promised.
+        A snapshot of this one, `WriteSnapshotNow`, ends it, once the split is applied.
+        """
+        return find_split(self.raft.log, self._family.saved_index, child) > 0
+
+    @property
+    def waiting_parent(self) -> GroupId:
+        """The group that waits, if it is here, for this replica's first snapshot; 0 when none does."""
+        return self._family.parent
+
+    def become_child(self, effect: SplitOff, parent: GroupId) -> None:
+        """Take the state that was split off, as a new replica; `Begin` must follow if nothing of it is durable yet."""
+        self.keyspace, self.stamp_ms = effect.keyspace, effect.stamp_ms
+        self._family.parent = parent
+        self.wants_turn = True
+
+    def replay(self, index: int) -> list[SplitOff]:
+        """Apply the log up to `index` before this replica takes part: a child of it has made something durable, so the
+        split that stands there is committed. Of the splits returned, each half must be used, or `ChildSaved` told."""
+        self._take(self.raft.learn_commit(index))
+        self._effects.clear()  # Nobody has asked for anything yet.
+        born, self._family.born = self._family.born, []
+        return born
+
+    def _begin(self, event: Begin, now: Instant) -> None:
+        self._take(self.raft.begin(now, campaigns=event.campaigns))
+
+    def _child_saved(self, event: ChildSaved, _now: Instant) -> None:
+        withheld = self._family.child_saved(event.child)
+        if withheld is not None:
+            self._effects.append(withheld)
+
+    def _order(self, event: Order, _now: Instant) -> None:
+        if self.raft.is_leader():
+            self.wants_turn = True
+            self._log_query(None, [event.command])
+
+    def _split_off(self, index: int, term: int) -> None:
+        children, self.keyspace.split_off = self.keyspace.split_off, []
+        membership, leads = self.raft.log.membership_at(index), self.raft.is_leader()
+        for child, keyspace in children:
+            effect = SplitOff(GroupId(child), keyspace, index, term, membership, self.stamp_ms, leads)
+            self._family.bear(effect)
+        if leads:
+            # The others must have the child before it asks them for votes, or it waits for a whole timeout.
+            self._take(self.raft.tell_commit())
 
     def abandon(self) -> list[Refuse]:
         """Refuse whatever waits here: this replica is about to be removed and answers nothing any more.
@@ -305,12 +392,17 @@ class Replica:
 
     def _snapshot_now(self, _event: WriteSnapshotNow, _now: Instant) -> None:
         is_behind = self.raft.applied > self.raft.log.snapshot_index
-        if not self._snapshot_in_progress and is_behind and self._knows_membership():
+        if self._may_snapshot() and is_behind:
             self._snapshot_for_space = True
             self._snapshot()
 
     def _snapshot_saved(self, event: raft.SnapshotSaved) -> raft.SnapshotSaved:
         self._snapshot_in_progress = False
+        family = self._family
+        family.saved(event.index, event.term)
+        if family.parent:
+            self._effects.append(ReleaseParent(family.parent))
+            family.parent = GroupId(0)
         for_space, self._snapshot_for_space = self._snapshot_for_space, False
         return raft.SnapshotSaved(event.index, event.term, keeps_entries=not for_space)
 
@@ -367,11 +459,11 @@ class Replica:
         for query in ready:
             results: list[Reply] = []
             for command in query.commands:
-                result = self.keyspace.read(command, now_ms)
+                result = self.keyspace.read(command, now_ms, query.slots)
                 if isinstance(result, ReadOutcome):
                     # The read meets a key whose time is over: let the log decide so, then read.
                     if self.raft.is_leader():
-                        self._log_query(query, query.commands)
+                        self._log_query(query, query.commands, query.slots)
                     else:
                         self._refuse(query)
                     break
@@ -379,21 +471,23 @@ class Replica:
             else:
                 self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
 
-    def _log_query(self, query: Query | None, commands: list[list[bytes]]) -> None:
+    def _log_query(self, query: Query | None, commands: list[list[bytes]], slots: int = 0) -> None:
         """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
         number = self._next_own()
-        batch = encode_batch(self._own_origin, number, 0, commands)
+        batch = encode_batch(self._own_origin, number, 0, commands, slots)
         self._wait(batch, _LoggedQuery(query, number))
 
     def _purge(self) -> None:
         self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
+        if self.keyspace.claim == FENCED:
+            return  # It would be refused: what is copied for a merge stays as it is.
         keys = self.keyspace.expired_keys(max(self._wall_ms, self.stamp_ms), PURGE_KEYS_MAX)
         if keys:
             self._log_query(None, [[b"NOCTULE.PURGE", *keys]])
 
     def _next_purge(self, now: Instant) -> Instant:
         first_ms = self.keyspace.first_deadline_ms
-        if first_ms is None:
+        if first_ms is None or self.keyspace.claim == FENCED:
             return END_OF_TIME
         return Instant(now + max(first_ms - self._wall_ms, PURGE_INTERVAL_MS) / 1000)
 
@@ -436,6 +530,8 @@ class Replica:
         for index, entry in enumerate(effect.entries, effect.first_index):
             if entry.data and entry.data[:1] != MARK:
                 self._apply(index, entry.data)
+                if self.keyspace.split_off:
+                    self._split_off(index, entry.term)
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]
@@ -449,15 +545,19 @@ class Replica:
     def _apply(self, index: int, data: bytes) -> None:
         body = decode_entry(data)
         stamp = self.stamp_ms = max(self.stamp_ms, body.stamp_ms)
-        execute = self.keyspace.execute
+        keyspace = self.keyspace
         for batch in body.batches:
             request = self._awaited.pop((batch.origin, batch.sequence), None)
+
+            def execute(command: list[bytes], slots: int = batch.slots) -> Reply:
+                return keyspace.execute(command, stamp, slots)
+
             if batch.origin < 0:
-                results: list[Reply] | Verdict = [execute(command, stamp) for command in batch.commands]
+                results: list[Reply] | Verdict = [execute(command) for command in batch.commands]
                 if batch.commands[0][0] == DIGEST:
                     self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
-                results = self.sessions.apply(batch, stamp, lambda command: execute(command, stamp))
+                results = self.sessions.apply(batch, stamp, execute)
             if request is not None:
                 self._answer(request, results)
             elif self._early is not None:
@@ -523,10 +623,20 @@ class Replica:
 
     def _maybe_snapshot(self) -> None:
         applied, log = self.raft.applied, self.raft.log
-        if self._snapshot_in_progress or applied <= self._snapshot_index or not self._knows_membership():
+        if not self._may_snapshot():
             return
-        if applied - self._snapshot_index >= self._policy.entries or log.bytes_held >= self._policy.log_bytes:
+        if self._family.parent:
+            # Only once the log tells of this group: else a recovery would take the file for one that was left behind.
+            if self.raft.durable >= log.snapshot_index:
+                self._snapshot()
+        elif applied <= self._snapshot_index:
+            return
+        elif applied - self._snapshot_index >= self._policy.entries or log.bytes_held >= self._policy.log_bytes:
             self._snapshot()
+
+    def _may_snapshot(self) -> bool:
+        """Whether none is being written, nor would take the place of what a child needs."""
+        return not self._snapshot_in_progress and self._family.may_snapshot and self._knows_membership()
 
     def _knows_membership(self) -> bool:
         """A replica that has just joined may not know yet who belonged to the group as of what it has applied."""
@@ -545,18 +655,23 @@ class Replica:
         """The state as it is now, which is that of `index`, whatever is applied while the iterator is read."""
         # As applied, not as in force: what is in force may yet be taken back (canonical/raft#250).
         membership = self.raft.log.membership_at(index)
-        return state_chunks(membership, self.stamp_ms, self.sessions.picture(), self.keyspace.picture(), bytes_target)
+        keyspace = self.keyspace
+        pictures = (self.sessions.picture(), picture_shape(keyspace), keyspace.picture())
+        return state_chunks(membership, self.stamp_ms, *pictures, bytes_target)
 
     def load_state(self, chunks: Iterable[bytes]) -> None:
         """Replace the state by a snapshot's. Raises `StorageError` when it cannot be read; then nothing has changed."""
         self._become(StagedState.of(chunks, type(self.keyspace)))
 
     def _become(self, staged: StagedState) -> None:
+        if staged.keyspace.territory is None:
+            # A snapshot of an earlier release, when every group had the slots that it had begun with.
+            staged.keyspace.hold(self.keyspace.territory)
         self.keyspace, self.sessions, self.stamp_ms = staged.keyspace, staged.sessions, staged.stamp_ms
 
     def snapshot_restored(self, index: int) -> None:
         """The state just loaded is that of `index`: the next snapshot is due as many entries later."""
-        self._snapshot_index = index
+        self._snapshot_index = self._family.saved_index = index
 
     def _take_chunk(self, effect: raft.SaveChunk) -> None:
         if effect.number == 0:
@@ -564,10 +679,12 @@ class Replica:
         ensure(self._staged is not None, "a snapshot that is received begins with its first chunk")
         assert self._staged is not None
         self._staged.take(effect.data)
-        self._effects.append(effect)
+        if self._family.receive(effect):
+            self._effects.append(effect)
 
     def _take_drop(self, effect: raft.DropChunks) -> None:
         self._staged = None
+        self._family.drop()
         self._effects.append(effect)
 
     def _take_restore(self, effect: raft.Restore) -> None:
@@ -591,6 +708,9 @@ _HANDLERS: dict[type, Callable[[Replica, Any, Instant], None]] = {
     TakeDigest: Replica._take_digest,
     EndOfTurn: Replica._end_of_turn,
     WriteSnapshotNow: Replica._snapshot_now,
+    Order: Replica._order,
+    Begin: Replica._begin,
+    ChildSaved: Replica._child_saved,
 }
 
 _TAKERS: dict[type, Callable[[Replica, Any], None]] = {

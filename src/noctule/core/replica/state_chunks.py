@@ -1,8 +1,8 @@
 """The whole state of a replica as chunks, and back: each is made and read by itself, and none needs the others at hand.
 
-The first chunk is the membership, which is Raft's. Then come the stamp and the client sessions, in as many chunks as
-they fill, and then the keyspace (`core.keyspace.snapshot`). A chunk is full at the size that is asked for; one value
-may make it larger.
+The first chunk is the membership, which is Raft's. Then come the stamp, the client sessions and the territory, in as
+many chunks as they fill, then the staged chunks of a merge, and then the keyspace (`core.keyspace.snapshot`). A chunk
+is full at the size that is asked for; one value may make it larger.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +13,8 @@ from msgspec import Struct
 from noctule.base.errors import StorageError
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
+from noctule.core.keyspace.staging import ShapePicture, Staging
+from noctule.core.keyspace.territory import Territory
 from noctule.core.raft.membership import Membership, decode_membership, encode_membership
 from noctule.core.replica.client_sessions import ClientSessions, DumpedSession, SessionsPicture
 
@@ -26,6 +28,10 @@ class _Header(Struct, frozen=True, array_like=True, gc=False):
     opened: int
     sessions: list[DumpedSession]
     is_last: bool
+    territory: Territory | None = None
+    staged_id: int = 0
+    staged_count: int = 0
+    """In the last of them: the slots held, and how many chunks of which merge follow, before those of the keyspace."""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -33,7 +39,12 @@ _decoder = msgspec.msgpack.Decoder(_Header)
 
 
 def state_chunks(
-    membership: Membership, stamp_ms: int, sessions: SessionsPicture, keyspace: KeyspacePicture, bytes_target: int
+    membership: Membership,
+    stamp_ms: int,
+    sessions: SessionsPicture,
+    shape: ShapePicture,
+    keyspace: KeyspacePicture,
+    bytes_target: int,
 ) -> Iterator[bytes]:
     """The chunks in order, each made when it is asked for; equal states make equal chunks."""
     yield encode_membership(membership)
@@ -45,7 +56,10 @@ def state_chunks(
             size, dumped = 0, []
         dumped.append(session)
         size += _SESSION_COST_BYTES + sum(map(len, session[3].values()))
-    yield _encoder.encode(_Header(stamp_ms, sessions.opened, dumped, True))
+    staged = shape.staged
+    held = (shape.territory, shape.staged_id, len(staged))
+    yield _encoder.encode(_Header(stamp_ms, sessions.opened, dumped, True, *held))
+    yield from staged
     yield from keyspace.chunks(bytes_target)
 
 
@@ -62,6 +76,7 @@ class StagedState:
         self.stamp_ms = 0
         self._loading = Loading(self.keyspace)
         self._take: Callable[[bytes], None] = self._take_membership
+        self._staged_count = 0
 
     @classmethod
     def of(cls, chunks: Iterable[bytes], kind: type[Keyspace]) -> "StagedState":
@@ -79,6 +94,9 @@ class StagedState:
     def finish(self) -> None:
         """There are no more."""
         self._loading.finish()
+        staging = self.keyspace.staging
+        if staging is not None and len(staging.chunks) != self._staged_count:
+            raise StorageError("a snapshot lacks chunks that are staged")
         self.keyspace.loaded()
 
     def _take_membership(self, chunk: bytes) -> None:
@@ -93,4 +111,16 @@ class StagedState:
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise StorageError(f"the header of a snapshot cannot be read: {error}") from error
         if header.is_last:
+            self.keyspace.hold(header.territory)
+            self._staged_count = header.staged_count
+            if header.staged_id:
+                self.keyspace.staging = Staging(header.staged_id, type(self.keyspace)())
+            self._take = self._take_staged
+
+    def _take_staged(self, chunk: bytes) -> None:
+        staging = self.keyspace.staging
+        if staging is not None and len(staging.chunks) < self._staged_count:
+            staging.take(chunk)
+        else:
             self._take = self._loading.take
+            self._take(chunk)

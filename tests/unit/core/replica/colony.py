@@ -9,13 +9,13 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Membership
-from noctule.core.raft.messages import Entry, Message
+from noctule.core.raft.messages import Entry, HardState, Message
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry, encode_batch, encode_opening
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.durability import Durability
-from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit, WriteSnapshot
+from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, SplitOff, Submit, WriteSnapshot
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 
 GROUP = GroupId(1)
@@ -39,6 +39,8 @@ class Machine:
         """It does not get to what it puts off."""
         self.answers: list[Answer | Refuse] = []
         self.written: list[WriteSnapshot] = []
+        self.written_of: list[GroupId] = []
+        """Whose they are."""
         self.digests: list[DigestReady] = []
         self.files: dict[GroupId, tuple[int, int, list[bytes]]] = {}
         """The newest snapshot of each group: index, term, chunks."""
@@ -50,6 +52,7 @@ class Machine:
         self.numbers: list[int] = []
         self.number = 0
         self._colony = colony
+        self._policy = policy
         self._batch: list[tuple[GroupId, raft.Persist]] = []
         self._later: list[tuple[GroupId, raft.Event]] = []
         self.replicas = {}
@@ -63,9 +66,24 @@ class Machine:
                 now=colony.now,
                 first_timeout_s=9.0,
             )
-            self.replicas[group] = Replica(group, consensus, policy, chance, durability=colony.durability)
+            self.replicas[group] = Replica(
+                group, consensus, policy, chance, durability=colony.durability, slots=colony.slots
+            )
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
-        self.carrier = Carrier(self.replicas, self, self)
+        self.carrier = Carrier(self.replicas, self, self, self._make_child)
+
+    def _make_child(self, split: SplitOff, now: Instant) -> Replica:
+        chance = random.Random(self.node_id * 1_000 + split.child)
+        consensus = RaftNode(
+            node_id=self.node_id,
+            hard_state=HardState(split.term),
+            log=RaftLog(split.index, split.term, membership=split.membership, membership_index=split.index),
+            applied=split.index,
+            config=self._colony.config,
+            chance=chance,
+            now=now,
+        )
+        return Replica(split.child, consensus, self._policy, chance)
 
     @property
     def is_told(self) -> bool:
@@ -129,6 +147,7 @@ class Machine:
 
     def write_snapshot(self, group: GroupId, snapshot: WriteSnapshot) -> None:
         self.written.append(snapshot)
+        self.written_of.append(group)
 
     def save_chunk(self, group: GroupId, chunk: raft.SaveChunk) -> None:
         received = self.received.setdefault(group, [])
@@ -145,7 +164,7 @@ class Machine:
         del self.received[group]
 
     def open_snapshot(self, group: GroupId) -> None:
-        index, term, chunks = self.files[group]
+        index, term, chunks = self.files.get(group, (0, 0, []))
         self._later.append((group, raft.SnapshotOpened(index, term, len(chunks), sum(map(len, chunks)))))
 
     def load_chunk(self, group: GroupId, wanted: raft.LoadChunk) -> None:
@@ -167,10 +186,10 @@ class Machine:
 
     def finish_snapshot(self) -> list[bytes]:
         """Write the oldest snapshot that was asked for to its file, and tell so; returns its chunks."""
-        snapshot = self.written.pop(0)
+        snapshot, group = self.written.pop(0), self.written_of.pop(0)
         chunks = list(snapshot.chunks)
-        self.files[GROUP] = (snapshot.index, snapshot.term, chunks)
-        self.take(raft.SnapshotSaved(snapshot.index, snapshot.term))
+        self.files[group] = (snapshot.index, snapshot.term, chunks)
+        self.take(raft.SnapshotSaved(snapshot.index, snapshot.term), group=group)
         self.turn()
         return chunks
 
@@ -186,9 +205,11 @@ class Colony:
         policy: SnapshotPolicy = POLICY,
         config: RaftConfig = CONFIG,
         durability: Durability = Durability.QUORUM,
+        slots: tuple[int, int] | None = None,
     ) -> None:
         self.config = config
         self.durability = durability
+        self.slots = slots
         self.now = Instant(0.0)
         voters = range(1, count + 1)
         self.wall_ms = dict.fromkeys(voters, 1_000)
@@ -206,7 +227,7 @@ class Colony:
                 return
             mail, self.mail = self.mail, []
             for sender, to, group, message in mail:
-                if wanted(sender, to, message):
+                if wanted(sender, to, message) and group in self.machines[to].replicas:
                     self.machines[to].take(raft.Received(sender, message), group=group)
         raise AssertionError("the colony does not come to rest")
 
@@ -240,11 +261,17 @@ def sessions_open(count: int) -> ClientSessions:
 
 
 def write(
-    origin: int, sequence: int, *commands: bytes, below: int | None = None, sender: int = 1, term: int = 0
+    origin: int,
+    sequence: int,
+    *commands: bytes,
+    below: int | None = None,
+    sender: int = 1,
+    term: int = 0,
+    slots: int = 0,
 ) -> Submit:
     """A batch of commands, each written as one line."""
     acknowledged_below = sequence if below is None else below
-    batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands])
+    batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands], slots)
     return Submit(sender, origin, sequence, batch, term)
 
 
@@ -258,9 +285,9 @@ def batch_of(origin: int, sequence: int, *commands: bytes, below: int | None = N
     return Batch(origin, sequence, sequence if below is None else below, [command.split() for command in commands])
 
 
-def query(origin: int, number: int, *commands: bytes, sender: int = 1) -> Query:
+def query(origin: int, number: int, *commands: bytes, sender: int = 1, slots: int = 0) -> Query:
     """Reads, each written as one line."""
-    return Query(sender, origin, number, [command.split() for command in commands])
+    return Query(sender, origin, number, [command.split() for command in commands], slots=slots)
 
 
 def entries_of(persist: raft.Persist) -> list[Entry]:
