@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.core.meta.operations import AdvanceMigration, BeginMigration, SetMemberState
+from noctule.core.migration.mover import ChangeMembership
 from noctule.core.migration.stages import ENDED, NEXT, Stage
 from noctule.core.roster.members import MemberState
 from noctule.verify.sim.driving import TINY
@@ -86,14 +87,57 @@ def test_another_state_on_the_target_is_noticed() -> None:
 @pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRANSFER, Stage.VERIFY])
 def test_a_migration_that_is_cancelled_takes_the_learner_out(stage: Stage) -> None:
     drivers = begun(3, 4)
-    while drivers.migration.stage is not stage:
-        for node in (1, 2, 3, 4):
-            drivers.hear(node)
-        drivers.drive(1)
-        drivers.group.stabilise()
+    until(drivers, stage)
     assert drivers.ask(AdvanceMigration(1, stage, Stage.ROLLBACK, "cancelled"))
     drivers.settle(5.0)
     assert (drivers.migration.stage, drivers.migration.note) == (Stage.ROLLED_BACK, "cancelled")
+
+
+def until(drivers: Drivers, stage: Stage) -> None:
+    """Let node 1 drive, undisturbed, until the migration is in this stage."""
+    for _ in range(100):
+        for node in (1, 2, 3, 4):
+            drivers.hear(node)
+        if drivers.migration.stage is stage:
+            return
+        drivers.drive(1)
+        drivers.group.tick(0.05)
+        drivers.group.stabilise(lambda _sender, to, _message: to in drivers.group.members)
+    raise AssertionError(drivers.migration)
+
+
+def test_a_leader_that_heard_late_lets_the_target_in_again_and_it_is_taken_out() -> None:
+    """The migration has ended by then, so nothing else would ever look at it."""
+    drivers = begun(3, 4)
+    drivers.hear(1)
+    for node in (2, 3):
+        drivers.ask(AdvanceMigration(1, Stage.PREPARE, Stage.ROLLBACK, "cancelled"))
+        drivers.hear(node)
+    drivers.group.elect(2)
+    drivers.drive(2)
+    assert drivers.migration.stage is Stage.ROLLED_BACK
+    drivers.group.elect(1)
+    step = drivers.drive(1)
+    assert isinstance(step, ChangeMembership)
+    drivers.group.stabilise(lambda _sender, to, _message: to in drivers.group.members)
+    assert drivers.group.nodes[1].log.membership.learners == (4,)
+    drivers.settle(5.0)
+    assert drivers.group.nodes[drivers.leaders[0]].log.membership.members() == (1, 2, 3)
+
+
+def test_the_map_changes_only_once_the_group_has() -> None:
+    """A change that stands in one log only is gone with its leader; the map would name a group that never was."""
+    drivers = begun(3, 4)
+    until(drivers, Stage.UPDATE)
+    drivers.hear(1)
+    assert isinstance(drivers.drive(1), ChangeMembership)
+    drivers.group.drop()
+    assert drivers.drive(1) is None
+    drivers.group.crash(1)
+    drivers.group.elect(2, among=(2, 3, 4))
+    assert drivers.group.nodes[2].log.membership.voters == (1, 2, 3)
+    drivers.settle(5.0)
+    assert (drivers.migration.stage, drivers.partition.replicas) == (Stage.DONE, (1, 2, 4))
 
 
 def disturb(drivers: Drivers, chance: random.Random) -> None:
