@@ -8,7 +8,7 @@ SEEDS ?= 300
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim fuzz bench docs clean
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim fuzz bench docs proto clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,9 +59,10 @@ sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEE
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, throughput, elections, failover and restart; half an hour
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover and restart; half an hour
 	@$(BIN)/python bench/consensus.py
 	@$(BIN)/python bench/wal.py
+	@$(BIN)/python bench/transport.py
 	@$(BIN)/python -m noctule.verify.sim.speed
 	@$(BIN)/python bench/checker.py
 	@$(BIN)/python bench/throughput.py
@@ -71,6 +72,9 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, simulator, checker, 
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
 	@$(BIN)/python scripts/render_reference.py
+
+proto: $(VENV)/dev.stamp ## Write the messages of the gRPC services anew from proto/
+	@PYTHON=$(BIN)/python scripts/make-proto
 
 clean: ## Remove the virtual environment and caches (never the data under .noctule)
 	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -263,8 +263,8 @@ def show(report: Report) -> None:
     )
     options = report.options
     print(
-        f"medians; rounds: {options.rounds}, alternating, of twice {options.seconds:g} s; {WINDOW} frames on their way; "
-        "the last two columns are gRPC divided by framed"
+        f"medians; rounds: {options.rounds}, alternating, of twice {options.seconds:g} s; {WINDOW} frames on their "
+        "way; the last two columns are gRPC divided by framed"
     )
     print(describe(report.machine))
 

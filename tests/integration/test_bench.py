@@ -181,6 +181,22 @@ def test_wal_reports_the_log_and_the_bare_disk_for_every_size_of_batch(tmp_path:
         assert row["ratio"] == pytest.approx(row["wal"]["entries_per_s"] / row["disk"]["entries_per_s"], abs=0.001)
 
 
+def test_transport_reports_both_with_their_ratios(tmp_path: Path) -> None:
+    report, stdout = report_of(tmp_path, "transport.py", "--seconds", "0.05", "--rounds", "2")
+    assert [row["bytes_in_message"] for row in report["rows"]] == [200, 16_384, 262_144]
+    for row in report["rows"]:
+        for subject in ("framed", "grpc"):
+            measured = row[subject]
+            assert len(measured["rounds"]) == 2
+            for run in measured["rounds"]:
+                assert run["frames_per_s"] > 0
+                assert run["cpu_us"] > 0
+                assert 0 < run["p50_ms"] <= run["p99_ms"]
+            assert f"{measured['frames_per_s']:,.0f}" in stdout
+        rates = row["grpc"]["frames_per_s"] / row["framed"]["frames_per_s"]
+        assert row["rate_ratio"] == pytest.approx(rates, abs=0.001)
+
+
 def test_elections_reports_one_for_each_group_of_a_killed_leader(tmp_path: Path) -> None:
     report, stdout = report_of(tmp_path, "elections.py", "--elections", "1")
     assert (report["nodes"], report["kills"]) == (3, 1)

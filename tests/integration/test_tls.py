@@ -3,8 +3,9 @@
 import asyncio
 import datetime
 import random
-import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -326,19 +327,8 @@ def test_control_takes_renewed_files(run: Run, desktop: Desktop) -> None:
     run(scenario())
 
 
-def test_control_speaks_tls_1_3(desktop: Desktop, run: Run) -> None:
-    async def scenario() -> None:
-        tls = desktop.tls("one", BATS)
-        server = ControlServer(Desk(), tls)
-        port = await server.start(HOST, 0)
-
-        def version() -> str | None:
-            context = tls.client_context()
-            context.set_alpn_protocols(["h2"])
-            with socket.create_connection((HOST, port)) as plain, context.wrap_socket(plain) as secured:
-                return secured.version()
-
-        assert await asyncio.to_thread(version) == "TLSv1.3"
-        await server.stop(0)
-
-    run(scenario())
+def test_control_speaks_tls_1_3_and_nothing_older(desktop: Desktop) -> None:
+    files = desktop.files("one", BATS)
+    command = [sys.executable, Path(__file__).with_name("tls_versions.py"), files.ca, files.cert, files.key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SCENARIO_S)
+    assert (done.stdout.split(), done.stderr) == (["nothing", "TLSv1.3"], "")

@@ -199,9 +199,13 @@ class Router:
 
     def operate(self, args: list[bytes], sink: ReplySink) -> None:
         """Have *meta* do an operation (`core.meta.operations`), which no client of the keyspace can ask for."""
+        self.order(META_GROUP, args, sink)
+
+    def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
+        """Have a group log a command that is about the group itself, whatever its arguments; once, as any other."""
         command = Command(args, sink, None, logged=True)
         if self._accept(command):
-            self._place(META_GROUP, command)
+            self._place(group, command)
 
     def stop(self, reason: str) -> None:
         """Answer whatever waits and whatever comes at once, with the reason: this node can do nothing more for it."""

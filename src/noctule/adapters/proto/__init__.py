@@ -1,1 +1,1 @@
-"""Messages that `make proto` writes from proto/noctule/v1; nobody edits them, and grpc_methods.py gives them types."""
+"""Messages that `make proto` writes from proto/noctule/v1; nobody edits them. Their types are given in grpc_methods."""
