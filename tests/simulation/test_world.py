@@ -13,10 +13,12 @@ import pytest
 
 from noctule.adapters.wal_format import FrameHeader
 from noctule.base.errors import NoctuleError
+from noctule.core.raft.events import Suspect
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.node import RaftNode
 from noctule.core.raft.reads import Read
 from noctule.core.replica.batches import OPENING, Batch
+from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.verify.sim.coverage import RARE
 from noctule.verify.sim.faulty_files import FaultyFiles
@@ -203,6 +205,37 @@ def _cut_the_log_at_any_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noctule.adapters.wal_recovery._check_torn", lambda *_arguments, **_options: None)
 
 
+def _read_in_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet leader answers reads without waking: it takes its word of before for a lease that never ends."""
+    original = Leadership.read
+
+    def read(self: Leadership, context: int, asker: int, *, lease: bool = False) -> None:
+        if self.is_quiet:
+            self._answer_read(Read(context, self._node.commit, asker))
+        else:
+            original(self, context, asker, lease=lease)
+
+    monkeypatch.setattr(Leadership, "read", read)
+
+
+def _sleep_through_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet follower that is told of its leader's end sleeps on."""
+    original = RaftNode._handle_suspect
+
+    def suspect(self: RaftNode, event: Any) -> None:
+        if not self.is_quiet() or self.is_leader():
+            original(self, event)
+
+    monkeypatch.setattr("noctule.core.raft.node._HANDLERS", {**_handlers(), Suspect: suspect})
+    monkeypatch.setattr(Carrier, "check", lambda _self: None)  # It must show in what clients see.
+
+
+def _handlers() -> dict[type, Any]:
+    from noctule.core.raft import node
+
+    return node._HANDLERS
+
+
 def _steps() -> dict[type, Any]:
     from noctule.core.raft import node
 
@@ -223,11 +256,13 @@ FOUND_BY_ANY = (
     _ignore_a_bad_crc_in_the_log,
     _keep_the_stale_tail,
     _rename_before_the_sync,
+    _sleep_through_suspicion,
     _skip_the_directory_sync,
     _vote_without_memory,
 )
 FAILING_DISKS = ("fail_disk", "crash_for_a_while", "cut_power_of_all")
 FOUND_BY_SOME = (
+    (_read_in_sleep, ("cut_for_a_while", "pause")),
     (_acknowledge_after_a_failed_sync, FAILING_DISKS),
     (_trust_what_a_failed_sync_left_in_memory, FAILING_DISKS),
     (_try_a_failed_sync_again, FAILING_DISKS),

@@ -57,6 +57,11 @@ WORK_S = 0.004
 """How long a turn goes on with what replicas have put off. A slice that has begun is finished, a few ms more."""
 BALANCE_S = 1.0
 """How often leaders are moved to where they belong."""
+BALANCE_LOOKS = 2_000
+"""Groups that are looked at each time, and how many of them are handed over at most."""
+BALANCE_MOVES = 100
+BALANCE_LAG_ENTRIES_MAX = 1_000
+"""A node that lacks more of a group's log does not get its leadership."""
 WAL_SEGMENTS_TARGET = 4
 """With more segments than this, groups that pin the oldest one are asked for snapshots."""
 SNAPSHOTS_FOR_SPACE_MAX = 4
@@ -299,7 +304,7 @@ class Host:
             return
         is_admitted = self.carrier.replicas[group].raft.is_admitted()
         (self._not_admitted.discard if is_admitted else self._not_admitted.add)(group)
-        if change.committed:
+        if change.committed and change.index > 1:  # The first one is what the group began with.
             now = change.membership
             fields = {"group": group, "voters": now.voters, "outgoing": now.outgoing, "learners": now.learners}
             log.info("membership_changed", extra={"fields": fields})
@@ -339,19 +344,31 @@ class Host:
             self._live(liveness.Tick())
 
     def _balance(self, now: Instant) -> None:
-        """Give one group's leadership to the node that should have it, if that node is settled and keeps up."""
+        """Give groups' leadership to the nodes that should have it, if those are settled and keep up: a batch of them,
+        so that a node that is back does not have to take over thousands at once."""
         groups = self.carrier.leaders.led_by(self.node_id)
-        for offset in range(len(groups)):
-            group = groups[(self._balance_cursor + offset) % len(groups)]
-            target = self._steward.preferred_leader(group)
-            since = self._connected_since.get(target)
-            if target == self.node_id or since is None or now - since < SETTLED_S:
-                continue
-            consensus = self.carrier.replicas[group].raft
-            if consensus.log.last_index - consensus.describe().match.get(target, 0) < 1_000:
-                self._balance_cursor += offset + 1
-                self.take(group, raft.TransferLeadership(target))
+        begin = self._balance_cursor if self._balance_cursor < len(groups) else 0
+        looked_at = groups[begin : begin + BALANCE_LOOKS]
+        self._balance_cursor = begin + len(looked_at)
+        moved = 0
+        for offset, group in enumerate(looked_at):
+            if moved == BALANCE_MOVES:
+                self._balance_cursor = begin + offset
                 return
+            if target := self._better_leader(group, now):
+                moved += 1
+                self.take(group, raft.TransferLeadership(target))
+
+    def _better_leader(self, group: GroupId, now: Instant) -> int:
+        """The settled node that should lead the group instead of this one; 0 if none should."""
+        target = self._steward.preferred_leader(group)
+        since = self._connected_since.get(target)
+        if target == self.node_id or since is None or now - since < SETTLED_S or not self.is_trusted(target):
+            return 0
+        consensus = self.carrier.replicas[group].raft
+        progress = consensus.leadership.progress.get(target) if consensus.leadership is not None else None
+        keeps_up = progress is not None and consensus.log.last_index - progress.match < BALANCE_LAG_ENTRIES_MAX
+        return target if keeps_up else 0
 
     def _free_segments(self) -> None:
         """Have groups that keep an old WAL segment from being dropped write a snapshot, however little they hold."""

@@ -1,4 +1,4 @@
-"""What a leader does for the partitions it leads: migrations, splits and merges, one step after the other.
+"""What a leader does for the partitions it leads: migrations, one step after the other; splits and merges: reshaper.py.
 
 What the next step is, core.migration decides from what the leader sees; here it is looked up and carried out. Any step
 may be lost: it is decided anew a moment later.
@@ -30,9 +30,10 @@ from noctule.core.raft import events as raft
 from noctule.core.replica.events import TakeDigest
 from noctule.core.replica.replica import Replica
 from noctule.node.proposals import Proposals
+from noctule.node.reshaper import Reshaper
 
 if TYPE_CHECKING:
-    from noctule.node.steward import Premises, Steward
+    from noctule.node.steward import Premises
 
 log = logging.getLogger("noctule.node")
 
@@ -45,9 +46,9 @@ AGAIN_S = 0.1
 class Mover:
     """One node's."""
 
-    def __init__(self, node_id: int, steward: "Steward", premises: "Premises", proposals: Proposals) -> None:
+    def __init__(self, node_id: int, premises: "Premises", proposals: Proposals) -> None:
+        self.reshaper = Reshaper(premises, proposals)
         self._node_id = node_id
-        self._steward = steward
         self._premises = premises
         self._proposals = proposals
         self.progress: dict[GroupId, Progress] = {}
@@ -62,8 +63,12 @@ class Mover:
         """Look at what goes on with the partitions that are led here, and do what is next for each."""
         for partition, work in meta.busy.items():
             replica = self._led(GroupId(partition))
-            if replica is not None and isinstance(work, Migration):
+            if replica is None:
+                continue
+            if isinstance(work, Migration):
                 self._move(meta, replica, work, now)
+            else:
+                self.reshaper.tick(meta, replica, work, now)
         for group in [group for group in self.progress if group not in meta.busy or self._led(group) is None]:
             del self.progress[group]
             self._digest_asked.pop(group, None)
@@ -94,7 +99,10 @@ class Mover:
         restless, self.restless = self.restless, set()
         for group in sorted(restless):
             replica, partition = self._led(group), meta.map.get(group)
-            if replica is not None and partition is not None and group not in meta.busy and not partition.initial:
+            if replica is None or partition is None or group in meta.busy:
+                continue
+            self.reshaper.tidy(meta, replica)
+            if not partition.initial:
                 step = tidy_step(partition, self._view(meta, replica, 0, now))
                 if step is not None:
                     self._carry_out(group, step, now)

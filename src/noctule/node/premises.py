@@ -17,6 +17,7 @@ from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
 from noctule.node.address_book import AddressBook, addresses_of, save_address_book
+from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host
 from noctule.node.recovery import ReplicaSettings, make_replica
@@ -96,6 +97,10 @@ class NodePremises:
     def is_alive(self, node: int) -> bool:
         """As the host's failure detector says."""
         return node == self._config.node_id or self._host.is_trusted(node)
+
+    def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
+        """Through the router."""
+        self._host.router.order(group, args, sink)
 
     def broadcast(self, report: LoadReport) -> None:
         """Into the next frame to each connected peer."""

@@ -95,7 +95,9 @@ def make_replica(
         entry = Entry(FIRST_TERM, encode_membership(Membership(voters=tuple(sorted(initial)))))
         log, hard_state = RaftLog(entries=[entry]), HardState(FIRST_TERM)
         records = [HardStateRecord(group, FIRST_TERM, 0, 0), Entries(group, 1, [entry])]
-    return _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0), records
+    first = partition.replicas[0] if partition.replicas else 0
+    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0, first=first)
+    return replica, records
 
 
 def make_child(split: SplitOff, settings: ReplicaSettings, now: Instant, chance: random.Random) -> Replica:
@@ -337,7 +339,8 @@ def meet(
             # The snapshot's own term was heard of in the same turn and did not reach the disk. Nothing was promised
             # in it then, for a vote leaves only when it is durable.
             hard_state = HardState(covered_term)
-    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=covered)
+    first = preferred_leader(group, log.membership.voters)
+    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=covered, first=first)
     if snapshot is not None:
         replica.load_state(snapshot[2])
         replica.snapshot_restored(covered)
@@ -353,8 +356,9 @@ def _replica(
     hard_state: HardState,
     log: RaftLog,
     applied: int,
+    first: int,
 ) -> Replica:
-    is_preferred = preferred_leader(group, log.membership.voters) == settings.node_id
+    """`first` is the node that should lead first."""
     consensus = RaftNode(
         node_id=settings.node_id,
         config=settings.raft,
@@ -364,7 +368,7 @@ def _replica(
         log=log,
         applied=applied,
         directory=settings.directory,
-        first_timeout_s=settings.first_timeout_s if is_preferred else None,
+        first_timeout_s=settings.first_timeout_s if first == settings.node_id else None,
     )
     keyspace = MetaState() if group == META_GROUP else None
     # What *meta* decides cannot be taken back.

@@ -21,6 +21,7 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
 from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import DigestTold, Hello
+from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
 from noctule.node.mover import Mover
 from noctule.node.proposals import Proposals
@@ -72,6 +73,9 @@ class Premises(Protocol):
         """Whether the failure detector trusts that node; this one is always alive."""
         ...
 
+    def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
+        """Have the leader of a group log a command about the group itself, wherever it is."""
+
     def broadcast(self, report: LoadReport) -> None:
         """To every node that is connected."""
 
@@ -100,7 +104,7 @@ class Steward:
         after each `tick`. `map_changed` is told of each change."""
         self.board = LoadBoard()
         self.proposals = proposals
-        self.mover = Mover(node_id, self, premises, proposals)
+        self.mover = Mover(node_id, premises, proposals)
         self.governor = Governor(node_id, self, premises, proposals)
         self.own: Member | None = None
         """What this node is to be in the roster; None until its doors are open."""

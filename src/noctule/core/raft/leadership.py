@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
 from noctule.base.ids import END_OF_TIME, Instant
+from noctule.core.raft.config import WATCHED_PATIENCE
 from noctule.core.raft.events import (
     ChangeMembership,
     ChunkLoaded,
@@ -65,6 +66,7 @@ class Leadership:
     """
 
     __slots__ = (
+        "_began_at",
         "_dismissed",
         "_first_index",
         "_has_told_to_campaign",
@@ -89,6 +91,7 @@ class Leadership:
         self.progress: dict[int, Progress] = {}
         self._first_index = node.log.last_index + 1
         """Of the no-op: nothing may be read or counted as committed before it is (paper 5.4.2, 8)."""
+        self._began_at = node.now
         self._heartbeat_at = node.now
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
@@ -179,8 +182,18 @@ class Leadership:
                 self._load_chunks(outgoing)
 
     def has_quorum(self) -> bool:
-        """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2)."""
-        return self._is_quorum([peer for peer, progress in self.progress.items() if progress.heard])
+        """Whether a majority, this node included, was heard since the last quorum check (thesis 6.2).
+
+        Where nodes are watched, a member whose node seems alive may be silent for longer, as its leader may.
+        """
+        config, since = self._node.config, END_OF_TIME
+        if config.quiet_after_s:
+            since = Instant(self._node.now - WATCHED_PATIENCE * config.election_timeout_s_max)
+        return self._is_quorum(
+            peer
+            for peer, progress in self.progress.items()
+            if progress.heard or (not progress.is_away and max(progress.heard_at, self._began_at) > since)
+        )
 
     def _is_quorum(self, peers: Iterable[int]) -> bool:
         """Whether these and this node are a majority."""
@@ -245,7 +258,7 @@ class Leadership:
         self.progress[peer] = progress = Progress(self._node.log.last_index + 1)
         progress.heard = heard
         progress.probe_sent = progress.is_away = True
-        if self.is_quiet and not self._is_quorum([each for each, other in self.progress.items() if not other.is_away]):
+        if self.is_quiet and not self._is_quorum(each for each, other in self.progress.items() if not other.is_away):
             self.wake()
 
     def trust(self, peer: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, Instant
-from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.config import WATCHED_PATIENCE, RaftConfig
 from noctule.core.raft.events import (
     ApplyMore,
     ChangeMembership,
@@ -75,10 +75,15 @@ from noctule.core.raft.staleness import NEVER
 _SNAPSHOT_IDLE_S = 60.0
 """What has come of a snapshot is kept for so long without any more of it."""
 
+<<<<<<< HEAD
 WATCHED_PATIENCE = 10
 """Election timeouts that a follower waits for a leader whose node is watched and seems alive: were it gone, the
 follower would be told. The timer is left with what nobody can tell, and thousands of groups do not elect because a busy
 machine was late."""
+=======
+BACKOFF_MAX = 4
+"""Where thousands of groups elect at once: how many times as long the wait for a failed election may become."""
+>>>>>>> quiet
 
 
 class Role(StrEnum):
@@ -124,7 +129,11 @@ class RaftNode:
 
     __slots__ = (
         "_after",
+<<<<<<< HEAD
         "_caught_up_at",
+=======
+        "_campaigns",
+>>>>>>> quiet
         "_chance",
         "_effects",
         "_election_deadline",
@@ -188,6 +197,8 @@ class RaftNode:
         # An earlier life may have promised just before it ended.
         self._promised_until = Instant(now + config.lease_s)
         self._election_deadline = now
+        self._campaigns = 0
+        """Pre-votes asked for since a leader was last heard."""
         self._leader_is_suspected = False
         """Then nothing that it said before may put this replica to sleep."""
         self._reads = WaitingReads()
@@ -394,6 +405,8 @@ class RaftNode:
         """Another membership is in force: by a new entry, or because one was cut away."""
         if self.leadership is not None:
             self.leadership.adopt()
+        elif self.role is Role.FOLLOWER:
+            self._wait_for_leader()  # Not so long any more, if its leader is on its way out.
         self.emit(MembershipChanged(self.log.membership_index, self.log.membership, False))
 
     def _store(self, first_index: int, entries: list[Entry]) -> None:
@@ -689,13 +702,15 @@ class RaftNode:
         return self.log.is_up_to_date(message.last_index, message.last_term)
 
     def _goes_first(self, sender: int, message: VoteRequest) -> bool:
-        """Whether this node asks for pre-votes, too, and with the same log has the smaller id.
+        """Whether this node asks for votes, too, and with the same log is further, or has the smaller id.
 
         Followers that miss their leader at the same moment, as they do when its process is killed, would else both
-        pass the pre-vote, split the votes and wait for a whole timeout.
+        pass the pre-vote, split the votes and wait for a whole timeout; and who waits for a slow disk to keep its vote
+        would be overtaken, again and again.
         """
         ends_alike = (message.last_term, message.last_index) == (self.log.last_term, self.log.last_index)
-        return self.role is Role.PRE_CANDIDATE and ends_alike and self.node_id < sender
+        is_first = self.role is Role.PRE_CANDIDATE and self.node_id < sender
+        return ends_alike and (is_first or self.role is Role.CANDIDATE)
 
     def _step_vote_reply(self, sender: int, message: VoteReply) -> None:
         awaited = Role.PRE_CANDIDATE if message.pre else Role.CANDIDATE
@@ -850,6 +865,7 @@ class RaftNode:
         ensure(self.role is not Role.LEADER, "one leader for each term", term=self.term, other=leader)
         if self.role is not Role.FOLLOWER or self.leader != leader:
             self._become_follower(self.term, leader)
+        self._campaigns = 0
         self._leader_heard_at = self.now
         self._promised_until = Instant(self.now + self.config.lease_s)
         self._wait_for_leader()
@@ -860,8 +876,13 @@ class RaftNode:
         self._election_deadline = max(Instant(self.now + wait), self._promised_until)
 
     def _patience(self) -> int:
-        """How many election timeouts the leader may be silent: its node is watched, if groups go quiet here at all."""
-        is_watched = self.config.quiet_after_s and self.leader and not self._leader_is_suspected
+        """How many election timeouts to wait, for a leader that is watched or in an election that may be slow."""
+        if not self.config.quiet_after_s:
+            return 1
+        if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
+            return min(self._campaigns, BACKOFF_MAX)
+        # A leader that has no vote is on its way out, and will not ask for any when it is gone.
+        is_watched = not self._leader_is_suspected and self.log.membership.is_voter(self.leader)
         return WATCHED_PATIENCE if is_watched else 1
 
     def _become_follower(self, term: int, leader: int) -> None:
@@ -885,6 +906,7 @@ class RaftNode:
 
     def _become_pre_candidate(self) -> None:
         ensure(self.role is not Role.LEADER, "a leader does not campaign")
+        self._campaigns += 1
         self._set_role(Role.PRE_CANDIDATE, 0)
         self._wait_for_leader()
         self._votes = {self.node_id: True}
