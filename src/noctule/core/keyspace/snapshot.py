@@ -56,7 +56,10 @@ class DeadlinesView(Protocol):
 
 
 class KeyspacePicture:
-    """The data at one moment. Another thread may read it while the state it was taken of is written."""
+    """The data at one moment. Another thread may read it while the state it was taken of is written.
+
+    `slots` is the picture's own; the dicts in it may be shared.
+    """
 
     __slots__ = ("_buckets", "_deadlines", "_slots")
 
@@ -70,7 +73,8 @@ class KeyspacePicture:
     def chunks(self, bytes_target: int = CHUNK_BYTES_TARGET) -> Iterator[bytes]:
         """The chunks in order, at least one; each is full at `bytes_target` and exceeds it by one value at most.
 
-        Each is made when it is asked for, in a few milliseconds, whatever the number of keys.
+        Each is made when it is asked for, in a few milliseconds, whatever the number of keys. The picture is used up by
+        that, slot by slot: to let go all of it at once would take as long as a copy.
         """
         number = size = 0
         records: list[Record] = []
@@ -93,7 +97,7 @@ class KeyspacePicture:
         """With the size of each, about."""
         deadline_of = self._deadlines.get
         for slot in sorted(self._slots):
-            values = self._slots[slot]
+            values = self._slots.pop(slot)
             for key in _in_order(values):
                 value, deadline = values[key], deadline_of(key)
                 if isinstance(value, dict):
