@@ -26,7 +26,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, Refuse, Submit, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, Refuse, SplitOff, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
@@ -86,13 +86,14 @@ class Host:
         replicas: dict[GroupId, Replica],
         router: Callable[[Switchboard], Router],
         partitions: PartitionMap,
+        make_child: Callable[[SplitOff, Instant], Replica | None],
         snapshots: SnapshotFiles,
         clock: Clock,
     ) -> None:
         self.node_id = node_id
         self.switchboard = Switchboard(node_id, replicas, self, router, partitions)
         self.router = self.switchboard.router
-        self.carrier = Carrier(replicas, self.switchboard, self)
+        self.carrier = Carrier(replicas, self.switchboard, self, make_child)
         self.failure = ""
         """Why this node no longer acknowledges anything; empty while all is well."""
         self.hellos: dict[int, Hello] = {}

@@ -71,7 +71,7 @@ async def join_cluster(config: NodeConfig, facts: MemberFacts, ask: Ask, files: 
     cluster = ClusterConfig(
         name=answer.cluster,
         voters={},
-        partition_count=config.cluster.partition_count,
+        partition_count=int(answer.settings.get("partitions", config.cluster.partition_count)),
         lease_ms=int(answer.settings.get("lease_ms", "0")),
     )
     save_address_book(config.data_dir, AddressBook.of(answer.cluster_id, answer.members), files)

@@ -40,10 +40,10 @@ from noctule.node.peer_folders import PeerFolders
 from noctule.node.pictures import node_picture, staleness_ms
 from noctule.node.premises import NodePremises
 from noctule.node.proposals import Proposals, ask_meta
-from noctule.node.recovery import ReplicaSettings, recover_or_return
+from noctule.node.recovery import ReplicaSettings, make_child, recover_or_return
 from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
-from noctule.node.steward import Steward
+from noctule.node.steward import Steward, wants_replica
 from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
@@ -134,6 +134,11 @@ class LocalNode:
                     site=site_of(cluster.name),
                 ),
                 partitions=partitions,
+                make_child=lambda split, now: (
+                    make_child(split, settings, now, chance)
+                    if wants_replica(partitions, split.child, config.node_id)
+                    else None
+                ),
                 snapshots=snapshots,
                 clock=clock,
             )
@@ -271,6 +276,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         durability=Durability(config.cluster.durability),
         first_timeout_s=FIRST_TIMEOUT_S,
+        first_partitions=config.cluster.partition_count,
         directory=folder.directory,
     )
 

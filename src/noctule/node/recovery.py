@@ -356,9 +356,9 @@ def _replica(
     hard_state: HardState,
     log: RaftLog,
     applied: int,
-    first: int,
+    first: int = 0,
 ) -> Replica:
-    """`first` is the node that should lead first."""
+    """`first` is the node that should lead first; 0: nobody in particular."""
     consensus = RaftNode(
         node_id=settings.node_id,
         config=settings.raft,

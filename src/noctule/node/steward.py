@@ -16,7 +16,7 @@ from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.operations import UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition, PartitionMap
-from noctule.core.replica.events import Event
+from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
 from noctule.core.roster.members import PRESENT, Member
@@ -200,12 +200,25 @@ class Steward:
                 continue
             done += 1
             if partition is None or not is_mine:
-                self._premises.remove_replica(group)
+                if self._is_bound(group):
+                    left[group] = since
+                else:
+                    self._premises.remove_replica(group)
             elif self._awaits_parent(partition, now - since):
                 left[group] = since
             else:
                 self._premises.add_replica(partition)
         self._pending = left
+
+    def _is_bound(self, group: GroupId) -> bool:
+        """Whether a replica here might split this one off again after a restart, without what it has promised since.
+
+        That one is asked for a snapshot, and then does not.
+        """
+        parents = [each for each in self._premises.replicas.values() if each.may_split_off(group)]
+        for parent in parents:
+            self._premises.take(parent.group, WriteSnapshotNow())
+        return bool(parents)
 
     def _awaits_parent(self, partition: Partition, waited_s: float) -> bool:
         """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
@@ -260,6 +273,15 @@ class Steward:
         report = LoadReport(self.board.news(loads), premises.memory_bytes())
         self.board.take(self.node_id, report, now)
         premises.broadcast(report)
+
+
+def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> bool:
+    """Whether a node that follows this map is to have a replica of a group that is split off there.
+
+    A map that does not know the child is behind the log of the parent: whatever is wrong by then is put right later.
+    """
+    partition = partitions.get(group)
+    return partition is None or node_id in partition.replicas
 
 
 def load_of(replica: Replica, requests: int) -> GroupLoad:

@@ -182,7 +182,7 @@ def describe_territory(state: State) -> TerritoryPicture | None:
         return None
     staged = (0, 0, 0) if staging is None else (staging.id, len(staging.chunks), staging.bytes)
     held = (territory.first, territory.last, territory.newest_child, territory.fenced)
-    return TerritoryPicture(*held, *staged, territory.absorbed)
+    return TerritoryPicture(*held, *staged, territory.absorbed, territory.fence_ended, territory.absorb_ended)
 
 
 def _refused(state: State, territory: Territory, merge: int) -> Failure | None:

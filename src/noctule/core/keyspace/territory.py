@@ -53,3 +53,6 @@ class TerritoryPicture:
     staged_bytes: int
     absorbed: int
     """The newest merge by which it has grown."""
+    fence_ended: int = 0
+    """The newest merge for which it will not be fenced any more; and the newest of which nothing more is taken in."""
+    absorb_ended: int = 0

@@ -109,7 +109,7 @@ def finish_split(objects: Objects, operation: FinishSplit, _now_ms: int) -> None
     objects.remove_split(child.id)
     # The parent gives its slots away before the child takes them.
     objects.put_partition(msgspec.structs.replace(parent, last_slot=split.at_slot - 1))
-    objects.put_partition(msgspec.structs.replace(child, last_slot=parent.last_slot, parent=0))
+    objects.put_partition(msgspec.structs.replace(child, last_slot=parent.last_slot))
 
 
 def abort_split(objects: Objects, operation: AbortSplit, _now_ms: int) -> None:

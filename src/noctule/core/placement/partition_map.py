@@ -43,7 +43,7 @@ class Partition(Struct, frozen=True):
     """The voters with which a replica that is made now begins. Empty once the group's membership has begun to change:
     a replica made then begins knowing nobody, and is told by the group."""
     parent: int = 0
-    """The partition it is split off from while that is not done; it is then made by the parent's replicas."""
+    """The partition it was split off from, whose replicas make those of this one; 0 of those the cluster began with."""
 
     @property
     def slot_count(self) -> int:

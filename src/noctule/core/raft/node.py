@@ -75,15 +75,8 @@ from noctule.core.raft.staleness import NEVER
 _SNAPSHOT_IDLE_S = 60.0
 """What has come of a snapshot is kept for so long without any more of it."""
 
-<<<<<<< HEAD
-WATCHED_PATIENCE = 10
-"""Election timeouts that a follower waits for a leader whose node is watched and seems alive: were it gone, the
-follower would be told. The timer is left with what nobody can tell, and thousands of groups do not elect because a busy
-machine was late."""
-=======
 BACKOFF_MAX = 4
 """Where thousands of groups elect at once: how many times as long the wait for a failed election may become."""
->>>>>>> quiet
 
 
 class Role(StrEnum):
@@ -129,11 +122,8 @@ class RaftNode:
 
     __slots__ = (
         "_after",
-<<<<<<< HEAD
-        "_caught_up_at",
-=======
         "_campaigns",
->>>>>>> quiet
+        "_caught_up_at",
         "_chance",
         "_effects",
         "_election_deadline",

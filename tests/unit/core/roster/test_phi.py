@@ -36,7 +36,7 @@ def test_it_is_finite_and_never_falls_with_time(first: float, second: float, mea
     """erfc is 0 behind some forty deviations, and its logarithm would be an error in the middle of an outage."""
     early, late = sorted((first, second))
     low, high = phi(early, mean, deviation), phi(late, mean, deviation)
-    assert 0 <= low and math.isfinite(high)
+    assert low >= 0 and math.isfinite(high)
     assert low <= high * (1 + 1e-3)
 
 
