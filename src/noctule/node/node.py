@@ -152,7 +152,7 @@ class LocalNode:
             host.peers_changed(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
-            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed)
+            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)

@@ -7,6 +7,7 @@ all is governor.py.
 """
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -15,6 +16,7 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.operations import UpdateMember
 from noctule.core.meta.state import MetaState
+from noctule.core.placement.hotspots import SplitAdvice
 from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
@@ -23,6 +25,7 @@ from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
+from noctule.node.load_watch import LoadWatch
 from noctule.node.mover import Mover
 from noctule.node.proposals import Proposals
 
@@ -97,12 +100,14 @@ class Steward:
         premises: Premises,
         proposals: Proposals,
         map_changed: Callable[[Iterable[GroupId]], None],
+        chance: random.Random,
     ) -> None:
         self.node_id = node_id
         self.partitions = partitions
         """The map as others on this node follow it: one object for the whole life of the node, equal to that of *meta*
         after each `tick`. `map_changed` is told of each change."""
         self.board = LoadBoard()
+        self.load_watch = LoadWatch(chance)
         self.proposals = proposals
         self.mover = Mover(node_id, premises, proposals)
         self.governor = Governor(node_id, self, premises, proposals)
@@ -142,7 +147,7 @@ class Steward:
             self.governor.tick(meta, now)
         if now >= self._report_at:
             self._report_at = Instant(now + REPORT_S)
-            self._report(now)
+            self._report(meta, now)
             self._tell_own(meta)
 
     @property
@@ -257,7 +262,7 @@ class Steward:
 
     # Reports ---------------------------------------------------------------------------------------------------------
 
-    def _report(self, now: Instant) -> None:
+    def _report(self, meta: MetaState, now: Instant) -> None:
         premises = self._premises
         requests = dict(premises.requests)
         premises.requests.clear()
@@ -269,7 +274,9 @@ class Steward:
         for group in sorted(stirred):
             replica = premises.replicas.get(group)
             if replica is not None and replica.raft.is_leader():
-                loads.append(load_of(replica, requests.get(group, 0)))
+                count = requests.get(group, 0)
+                advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
+                loads.append(load_of(replica, count, advice))
         report = LoadReport(self.board.news(loads), premises.memory_bytes())
         self.board.take(self.node_id, report, now)
         premises.broadcast(report)
@@ -284,7 +291,7 @@ def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> boo
     return partition is None or node_id in partition.replicas
 
 
-def load_of(replica: Replica, requests: int) -> GroupLoad:
+def load_of(replica: Replica, requests: int, advice: SplitAdvice | None = None) -> GroupLoad:
     """What a leader tells of a group."""
     consensus = replica.raft
     membership = consensus.log.membership
@@ -299,4 +306,6 @@ def load_of(replica: Replica, requests: int) -> GroupLoad:
         voters=membership.voters,
         learners=membership.learners,
         lag_entries={peer: last - each.match for peer, each in sorted(progress.items()) if each.match < last},
+        split_slot=advice.at_slot if advice is not None else 0,
+        split_note=advice.sentence if advice is not None else "",
     )

@@ -28,6 +28,10 @@ class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     learners: tuple[int, ...] = ()
     lag_entries: dict[int, int] = {}
     """Of each other member that lacks any."""
+    split_slot: int = 0
+    """Where the leader would divide it; 0 while it is far from the limits, and where no split helps."""
+    split_note: str = ""
+    """Why there, or why no split helps: of one hot key, its slot and a hash."""
 
 
 class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):
@@ -48,11 +52,14 @@ class LoadBoard:
         self.memory_bytes: dict[int, int] = {}
         """By node."""
         self.heard_at: dict[int, Instant] = {}
+        self.version = 0
+        """Rises with every report that tells something new."""
 
     def take(self, sender: int, report: LoadReport, now: Instant) -> None:
         """A node, perhaps this one, tells what it leads."""
         self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
+        self.version += bool(report.loads)
         for load in report.loads:
             group = GroupId(load.group)
             known = self._loads.get(group)
