@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from noctule.base.ids import META_GROUP, GroupId
@@ -12,6 +11,7 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
+from noctule.node.api import ReplySink
 from noctule.node.address_book import AddressBook, save_address_book
 from noctule.node.recovery import ReplicaSettings, make_replica
 from noctule.verify.sim.disk import DATA_DIRECTORY
@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 class SimulatedPremises:
     """One machine's, for one life."""
 
-    def __init__(self, machine: "Machine", settings: ReplicaSettings, directory: int, chance: random.Random) -> None:
-        """`directory` is the one under which this life promises things."""
+    def __init__(self, machine: "Machine", settings: ReplicaSettings, chance: random.Random) -> None:
         self.replicas: dict[GroupId, Replica] = machine.replicas
         self.members: dict[int, Member] = {}
         """Those present, as far as *meta* is applied here."""
         self._machine = machine
-        self._settings = replace(settings, directory=directory)
+        self._settings = settings
         self._chance = chance
         self._saved = AddressBook()
 
@@ -75,6 +74,10 @@ class SimulatedPremises:
     def is_alive(self, node: int) -> bool:
         """As the machine's failure detector says."""
         return node == self._machine.node_id or self._machine.is_trusted(node)
+
+    def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
+        """Through the router."""
+        self._machine.router.order(group, args, sink)
 
     def broadcast(self, report: LoadReport) -> None:
         """Into the next frame to each peer."""

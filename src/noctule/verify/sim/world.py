@@ -26,6 +26,7 @@ from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import Envelope
 from noctule.node.address_book import AddressBook
 from noctule.node.governor import META_VOTERS_MAX, Founding
+from noctule.node.node import FIRST_TIMEOUT_S
 from noctule.node.recovery import ReplicaSettings
 from noctule.verify.checkers.history import Recorder
 from noctule.verify.checkers.judge import judge
@@ -175,7 +176,8 @@ class World:
                 quiet_after_s=self._quiet_after_s,
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
-            first_timeout_s=0.25,
+            first_timeout_s=FIRST_TIMEOUT_S,
+            first_partitions=self._partition_count,
         )
         self._lives += 1
         founding = self._founding() if is_founder else None
