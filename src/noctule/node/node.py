@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from hashlib import blake2b
 
 from msgspec import structs
@@ -122,6 +123,7 @@ class LocalNode:
                 on_damage=_tell_damage,
             )
             on_error.callback(wal.close)
+            settings = replace(settings, directory=folder.directory)  # Another one, if what it held was damaged.
             host = Host(
                 node_id=config.node_id,
                 replicas=replicas,

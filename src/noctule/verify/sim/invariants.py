@@ -176,7 +176,9 @@ class Invariants:
         it was told, every slot has one partition, and no id of a node is ever given twice."""
         epoch = meta.map.epoch
         if epoch < self._epochs.get(machine.life, 0):
-            raise SafetyViolation(f"node {machine.node_id} goes back from the map of epoch {self._epochs[machine.life]} to {epoch}")
+            raise SafetyViolation(
+                f"node {machine.node_id} goes back from the map of epoch {self._epochs[machine.life]} to {epoch}"
+            )
         if epoch != self._epochs.get(machine.life):
             self._epochs[machine.life] = epoch
             if followed.partitions != meta.map.partitions or followed.slot_table != meta.map.slot_table:

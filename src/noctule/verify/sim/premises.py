@@ -13,6 +13,7 @@ from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
 from noctule.node.api import ReplySink
 from noctule.node.address_book import AddressBook, save_address_book
+from noctule.node.api import ReplySink
 from noctule.node.recovery import ReplicaSettings, make_replica
 from noctule.verify.sim.disk import DATA_DIRECTORY
 
