@@ -123,7 +123,8 @@ class LocalNode:
                 on_damage=_tell_damage,
             )
             on_error.callback(wal.close)
-            settings = replace(settings, directory=folder.directory)  # Another one, if what it held was damaged.
+            # What is made from now on promises nothing in the name of a directory whose log was lost.
+            settings = replace(settings, directory=folder.directory)
             host = Host(
                 node_id=config.node_id,
                 replicas=replicas,

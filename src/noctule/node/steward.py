@@ -213,7 +213,7 @@ class Steward:
                 continue
             done += 1
             if partition is None or not is_mine:
-                if self._is_bound(group):
+                if self._is_unheard_of(group, meta) or self._is_bound(group):
                     left[group] = since
                 else:
                     self._premises.remove_replica(group)
@@ -222,6 +222,10 @@ class Steward:
             else:
                 self._premises.add_replica(partition)
         self._pending = left
+
+    def _is_unheard_of(self, group: GroupId, meta: MetaState) -> bool:
+        """Whether the group was made after all that has been applied here: its parent's log came first."""
+        return group >= meta.counters.partition_id_next
 
     def _is_bound(self, group: GroupId) -> bool:
         """Whether a replica here might split this one off again after a restart, without what it has promised since.

@@ -561,7 +561,8 @@ class Replica:
                 self.on_batch(batch.commands, self.raft.now)
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command) for command in batch.commands]
-                if batch.commands[0][0] == DIGEST:
+                # Who has just joined may not know who belonged then, which is part of the state.
+                if batch.commands[0][0] == DIGEST and self.raft.log.membership_at(index).voters:
                     self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
                 results = self.sessions.apply(batch, stamp, execute)

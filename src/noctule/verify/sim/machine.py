@@ -31,7 +31,7 @@ from noctule.node.api import ReplySink
 from noctule.node.governor import Founding
 from noctule.node.host import BALANCE_S, SETTLED_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.proposals import Proposals
-from noctule.node.recovery import ReplicaSettings, make_child, records_of
+from noctule.node.recovery import ReplicaSettings, make_child, record_of_meta, records_of
 from noctule.node.router import Router
 from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.node.steward import Steward, wants_replica
@@ -403,7 +403,7 @@ class Machine:
     def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
         """Take a replica in; `records` are durable before anything that it promises."""
         self.world.count("replica added")
-        self._records.extend(records)
+        self._records += [record_of_meta(self.replicas[META_GROUP]), *records]
         self.carrier.add(replica)
         self.world.invariants.came(self, group)
         self.schedule_turn()
@@ -418,7 +418,7 @@ class Machine:
         for kept in (self.digests, self._last_states, self._membership_indexes):
             kept.pop(group, None)
         self.world.coverage.removed(self.node_id, group)
-        self._records.append(Forgotten(group))
+        self._records += [record_of_meta(self.replicas[META_GROUP]), Forgotten(group)]
         self._forgotten.setdefault(self._number + 1, []).append(group)
         self.schedule_turn()
 
