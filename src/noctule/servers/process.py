@@ -20,7 +20,7 @@ import uvloop
 from noctule.adapters.control_client import ControlClient
 from noctule.adapters.control_server import ControlServer
 from noctule.adapters.system_clock import SystemClock
-from noctule.base.errors import ConfigError
+from noctule.base.errors import RETIRED, ConfigError
 from noctule.node.config import NodeConfig
 from noctule.node.control import NodeControl
 from noctule.node.joining import join_cluster
@@ -60,9 +60,18 @@ async def _let_in(config: NodeConfig, version: str) -> NodeConfig:
         await client.close()
 
 
-def _retire(reason: str, stopped: asyncio.Event) -> None:
-    log.warning("node_retired", extra={"fields": {"reason": reason}})
-    stopped.set()
+class _Stop:
+    """That the node is to stop, and with which exit code."""
+
+    def __init__(self) -> None:
+        self.wanted = asyncio.Event()
+        self.exit_code = 0
+
+    def retire(self, reason: str) -> None:
+        """The node no longer belongs to the cluster."""
+        log.warning("node_retired", extra={"fields": {"reason": reason}})
+        self.exit_code = RETIRED
+        self.wanted.set()
 
 
 def die_with_parent() -> None:
@@ -74,10 +83,10 @@ def die_with_parent() -> None:
 
 
 async def _serve(config: NodeConfig, version: str) -> int:
-    stopped = asyncio.Event()
+    stop = _Stop()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop.wanted.set)
     async with contextlib.AsyncExitStack() as stack:
         config = await _let_in(config, version)
         node = await LocalNode.open(config, SystemClock(), version)
@@ -95,7 +104,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         control_port = await control.start(config.host, config.control_port)
         stack.push_async_callback(control.stop)
         addresses["control"] = f"{shown}:{control_port}"
-        node.premises.retired = lambda reason: _retire(reason, stopped)
+        node.premises.retired = stop.retire
         node.join(addresses["resp"], addresses["http"], addresses["control"])
         facts = {
             "id": config.node_id,
@@ -105,9 +114,9 @@ async def _serve(config: NodeConfig, version: str) -> int:
         }
         print(msgspec.json.encode({"event": "node_serving", **facts}).decode(), flush=True)
         log.info("node_serving", extra={"fields": facts})
-        await stopped.wait()
+        await stop.wanted.wait()
         log.info("node_stopping", extra={"fields": {"id": config.node_id}})
         started = time.monotonic()
         node.draining = True
     log.info("node_stopped", extra={"fields": {"id": config.node_id, "seconds": round(time.monotonic() - started, 3)}})
-    return 0
+    return stop.exit_code

@@ -46,6 +46,10 @@ class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     """Of each other member that lacks any."""
     move: MoveProgress | None = None
     """Of the migration that is under way; told four times a second while it is."""
+    split_slot: int = 0
+    """Where the leader would divide it; 0 while it is far from the limits, and where no split helps."""
+    split_note: str = ""
+    """Why there, or why no split helps: of one hot key, its slot and a hash."""
 
 
 class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):
@@ -66,11 +70,14 @@ class LoadBoard:
         self.memory_bytes: dict[int, int] = {}
         """By node."""
         self.heard_at: dict[int, Instant] = {}
+        self.version = 0
+        """Rises with every report that tells something new."""
 
     def take(self, sender: int, report: LoadReport, now: Instant) -> None:
         """A node, perhaps this one, tells what it leads."""
         self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
+        self.version += bool(report.loads)
         for load in report.loads:
             group = GroupId(load.group)
             known = self._loads.get(group)
