@@ -218,7 +218,7 @@ async def ending(call: Any) -> grpc.StatusCode:
 
 
 HELLO = Piece(message=encode_hello(SENDER))
-BOMB = gzip.compress(bytes(SNAPSHOT_PIECE_BYTES_MAX + 1))
+BOMB = gzip.compress(encode_frame([(3, InstallSnapshot(1, 50, 1, 0, 1, bytes(SNAPSHOT_PIECE_BYTES_MAX)))]))
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,19 @@ def _read_without_a_round(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def _read_in_sleep(patch: pytest.MonkeyPatch) -> None:
+    """A quiet leader answers reads without waking: it takes its word of before for a lease that never ends."""
+    original = Leadership.read
+
+    def read(self: Leadership, context: int, asker: int, *, lease: bool = False) -> None:
+        if self.is_quiet:
+            self._answer_read(Read(context, self._node.commit, asker))
+        else:
+            original(self, context, asker, lease=lease)
+
+    patch.setattr(Leadership, "read", read)
+
+
 def _keep_memberships_that_were_cut_away(patch: pytest.MonkeyPatch) -> None:
     """A membership stays in force though its entry is gone."""
     original = RaftLog.truncate_from
@@ -151,16 +164,19 @@ def _stay_silent_when_removed(patch: pytest.MonkeyPatch) -> None:
         _forget_promises,
         _read_by_lease_while_handing_over,
         _read_without_a_round,
+        _read_in_sleep,
         _keep_memberships_that_were_cut_away,
         _stay_silent_when_removed,
     ],
 )
 def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    for seed in range(1, SEEDS_TO_FIND_MAX + 1):
+    # A sleeping leader, an election behind its back and a read by it rarely meet.
+    seeds_max = SEEDS_TO_FIND_MAX * 5 if plant is _read_in_sleep else SEEDS_TO_FIND_MAX
+    for seed in range(1, seeds_max + 1):
         try:
             Fuzzer(seed).run()
         except (SafetyViolation, LivenessViolation, InternalError):
             print(plant.__name__, seed)
             return
-    pytest.fail(f"{SEEDS_TO_FIND_MAX} seeds hold with the bug in")
+    pytest.fail(f"{seeds_max} seeds hold with the bug in")

@@ -205,19 +205,6 @@ def _cut_the_log_at_any_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noctule.adapters.wal_recovery._check_torn", lambda *_arguments, **_options: None)
 
 
-def _read_in_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quiet leader answers reads without waking: it takes its word of before for a lease that never ends."""
-    original = Leadership.read
-
-    def read(self: Leadership, context: int, asker: int, *, lease: bool = False) -> None:
-        if self.is_quiet:
-            self._answer_read(Read(context, self._node.commit, asker))
-        else:
-            original(self, context, asker, lease=lease)
-
-    monkeypatch.setattr(Leadership, "read", read)
-
-
 def _sleep_through_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quiet follower that is told of its leader's end sleeps on."""
     original = RaftNode._handle_suspect
@@ -262,7 +249,6 @@ FOUND_BY_ANY = (
 )
 FAILING_DISKS = ("fail_disk", "crash_for_a_while", "cut_power_of_all")
 FOUND_BY_SOME = (
-    (_read_in_sleep, ("cut_for_a_while", "pause")),
     (_acknowledge_after_a_failed_sync, FAILING_DISKS),
     (_trust_what_a_failed_sync_left_in_memory, FAILING_DISKS),
     (_try_a_failed_sync_again, FAILING_DISKS),

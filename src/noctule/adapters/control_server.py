@@ -72,6 +72,7 @@ class ControlServer:
             else:
                 bound = self._server.add_insecure_port(address)
         except (OSError, RuntimeError) as error:
+            await self._server.stop(None)  # Else its end would be begun when it is collected, maybe without a loop.
             raise ConfigError(
                 f"cannot listen for control on {address}: the port is in use, or the address is not this machine's; "
                 "choose another --control-port"

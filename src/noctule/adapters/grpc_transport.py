@@ -114,6 +114,7 @@ class GrpcTransport(PeerConnections):
             else:
                 bound = server.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
+            await server.stop(None)  # Else its end would be begun when it is collected, maybe without a loop.
             raise ConfigError(f"cannot listen for peers on {host}:{port}; choose another --peer-port") from error
         await server.start()
         self._server = server

@@ -54,7 +54,8 @@ class GroupFacts:
             if record.term < self.term or (record.term == self.term and revote):
                 facts = {"term": self.term, "vote": self.vote}
                 ensure(False, "a term never falls, a vote never changes in it", record=record, **facts)
-            self.term, self.vote, self.commit = record.term, record.vote, record.commit
+            self.term, self.vote = record.term, record.vote
+            self.commit = max(self.commit, record.commit)  # Most records tell of none.
         elif record.index > self.snapshot_index:  # an older mark lost a race with a newer one, and says nothing new
             self.snapshot_index, self.snapshot_term = record.index, record.term
             self.last_index = max(self.last_index, record.index)

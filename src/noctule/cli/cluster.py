@@ -1,15 +1,97 @@
-"""`noctule cluster`: who belongs to a cluster, and what that takes. Each verb is a function in a file of its own."""
+"""`noctule cluster`: who belongs to a cluster, what it is set to, and letting nodes in and out.
+
+What changes nodes is in cluster_nodes.py, and so on by subject; here is what is shown, and the list of all verbs.
+"""
+
+from typing import TYPE_CHECKING
 
 import typer
 
+from noctule.cli import cluster_nodes, cluster_settings, cluster_tokens, output
+from noctule.cli.asking import ask, size
 from noctule.cli.cluster_certs import certs
+from noctule.cli.output import NODE_URL, JsonOption, NodeOption
 
-cluster = typer.Typer(help="Look after a cluster.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from noctule.client.admin import AdminClient
+    from noctule.core.meta.views import MemberView
+
+cluster = typer.Typer(
+    help="Look after a cluster: nodes, tokens, settings, certificates.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
-@cluster.callback()
-def _cluster() -> None:
-    """Look after a cluster."""
+@cluster.command("info")
+def info(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
+    """Show the cluster in a few lines."""
+
+    async def gather(client: "AdminClient") -> dict[str, object]:
+        picture, members = await client.cluster(), await client.members()
+        partitions, running = await client.partitions(), await client.operations(running=True)
+        settings = await client.settings()
+        present = [each for each in members if each.state in ("active", "draining")]
+        return {
+            "cluster": picture.cluster,
+            "cluster_id": picture.cluster_id,
+            "epoch": picture.epoch,
+            "nodes": len(present),
+            "alive": sum(each.alive for each in present),
+            "draining": sum(each.state == "draining" for each in present),
+            "partitions": len(partitions),
+            "replication_factor": settings.replication_factor,
+            "keys": sum(each.keys for each in partitions),
+            "bytes": sum(each.bytes for each in partitions),
+            "requests_per_s": sum(each.requests_per_s for each in partitions),
+            "running": len(running),
+            "rebalance_enabled": settings.rebalance_enabled,
+        }
+
+    facts = ask(node, gather)
+    if json:
+        output.print_json(facts)
+    else:
+        rows = [(name.replace("_", " "), value) for name, value in facts.items()]
+        output.print_table(f"cluster {facts['cluster']}", ("", ""), rows[1:])
 
 
+@cluster.command("nodes")
+def nodes(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
+    """List the nodes, those that have gone included."""
+    members = ask(node, lambda client: client.members())
+    if json:
+        output.print_json({"nodes": members})
+    else:
+        columns = ("node", "state", "leads", "replicas", "data", "memory", "weight", "labels", "version", "HTTP")
+        output.print_table("nodes", columns, [_row(member) for member in members])
+
+
+def _row(member: "MemberView") -> tuple[object, ...]:
+    is_present = member.state in ("active", "draining")
+    return (
+        member.id,
+        str(member.state) if member.alive or not is_present else f"{member.state}, not reached",
+        member.leads,
+        member.replicas,
+        size(member.bytes),
+        size(member.memory_bytes),
+        f"{member.weight:g}",
+        " ".join(f"{key}={value}" for key, value in sorted(member.labels.items())),
+        member.version,
+        member.http,
+    )
+
+
+token = typer.Typer(help="Tokens by which nodes may join.", no_args_is_help=True, rich_markup_mode=None)
+token.command("create")(cluster_tokens.create_token)
+token.command("list")(cluster_tokens.list_tokens)
+token.command("revoke")(cluster_tokens.revoke_token)
+cluster.add_typer(token, name="token")
+cluster.command("settings")(cluster_settings.settings)
+cluster.command("set")(cluster_settings.set_)
+cluster.command("label")(cluster_nodes.label)
+cluster.command("weigh")(cluster_nodes.weigh)
+cluster.command("drain")(cluster_nodes.drain)
+cluster.command("activate")(cluster_nodes.activate)
+cluster.command("leave")(cluster_nodes.leave)
+cluster.command("remove")(cluster_nodes.remove)
 cluster.command("certs")(certs)

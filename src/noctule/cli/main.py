@@ -33,8 +33,16 @@ VERBS = (
     Verb("node", "noctule.cli.node", "node", "Run one node until SIGTERM or SIGINT."),
     Verb("instance", "noctule.cli.instance", "instance", "Run one instance of an app until SIGTERM or SIGINT."),
     Verb("status", "noctule.cli.status", "status", "Show nodes, partitions and instances of a running cluster."),
+    Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster: nodes, tokens, settings, certificates."),
+    Verb("partition", "noctule.cli.partition", "partition", "Show, split, merge and lead partitions."),
+    Verb("migrate", "noctule.cli.migrate", "migrate", "Move replicas, and watch what moves."),
+    Verb(
+        "rebalance",
+        "noctule.cli.rebalance",
+        "rebalance",
+        "Spread replicas and leaders evenly: show the plan, begin it now, pause or resume it.",
+    ),
     Verb("kv", "noctule.cli.kv", "kv", "Read and write keys."),
-    Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster."),
     Verb(
         "verify",
         "noctule.cli.verify",

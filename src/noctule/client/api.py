@@ -78,7 +78,7 @@ class NodeClient:
 
     async def cluster(self) -> Cluster:
         """The cluster as the node that answers sees it."""
-        return _decode(await self._ask("GET", "/api/cluster"), Cluster)
+        return decode(await self._ask("GET", "/api/cluster"), Cluster)
 
     async def kv_get(
         self, key: str | bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
@@ -87,7 +87,7 @@ class NodeClient:
         answer = await self._send("GET", f"/api/kv/{_quoted(key)}?consistency={consistency}", repeatable=True)
         if is_not_found(answer):
             return None
-        found = _decode(_checked(answer), _Value)
+        found = decode(checked(answer), _Value)
         if found.value is not None:
             return Entry(found.key, found.value.encode(), found.ttl_ms, found.staleness_ms)
         try:
@@ -99,39 +99,39 @@ class NodeClient:
     async def kv_set(self, key: str | bytes, value: bytes, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds when given; acknowledged means that a quorum has it."""
         query = f"?ttl={ttl_s}" if ttl_s is not None else ""
-        answer = _checked(await self._send("PUT", f"/api/kv/{_quoted(key)}{query}", repeatable=False, body=value))
-        if not _decode(answer, _Stored).ok:
+        answer = checked(await self._send("PUT", f"/api/kv/{_quoted(key)}{query}", repeatable=False, body=value))
+        if not decode(answer, _Stored).ok:
             raise ProtocolError(f"PUT {answer.url}: neither stored nor refused")
 
     async def kv_delete(self, key: str | bytes) -> bool:
         """Delete a key; whether there was one."""
         answer = await self._send("DELETE", f"/api/kv/{_quoted(key)}", repeatable=False)
-        return _decode(_checked(answer), _Deleted).deleted
+        return decode(checked(answer), _Deleted).deleted
 
     async def kv_scan(self, prefix: str = "", *, cursor: str = "0", count: int = 100) -> KeyPage:
         """One page of keys that begin with `prefix`; about `count` of them, 10,000 at most."""
         query = urlencode({"prefix": prefix, "cursor": cursor, "count": count})
-        return _decode(await self._ask("GET", f"/api/kv?{query}"), KeyPage)
+        return decode(await self._ask("GET", f"/api/kv?{query}"), KeyPage)
 
     async def instances(self) -> list[Instance]:
         """All registered app instances, sorted by id."""
-        return _decode(await self._ask("GET", "/api/instances"), _Instances).instances
+        return decode(await self._ask("GET", "/api/instances"), _Instances).instances
 
     async def put_instance(self, instance: Instance) -> Instance:
         """Register an instance or renew it; it vanishes after its `ttl_s` otherwise. May be sent more than once."""
         path = f"/api/instances/{_quoted(instance.id)}"
         headers = {"Content-Type": "application/json"}
         body = msgspec.json.encode(instance)
-        return _decode(await self._ask("PUT", path, body=body, headers=headers), Instance)
+        return decode(await self._ask("PUT", path, body=body, headers=headers), Instance)
 
     async def delete_instance(self, id: str) -> bool:  # noqa: A002 - the API's own word
         """Take an instance out of the registry; whether it was there. False also when a repeated call finds it gone."""
-        return _decode(await self._ask("DELETE", f"/api/instances/{_quoted(id)}"), _Deleted).deleted
+        return decode(await self._ask("DELETE", f"/api/instances/{_quoted(id)}"), _Deleted).deleted
 
     async def _ask(
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        return _checked(await self._send(method, path, repeatable=True, body=body, headers=headers))
+        return checked(await self._send(method, path, repeatable=True, body=body, headers=headers))
 
     async def _send(
         self,
@@ -186,14 +186,16 @@ class NodeClient:
         self._urls = self._urls[position:] + self._urls[:position]
 
 
-def _checked(answer: Answer) -> Answer:
+def checked(answer: Answer) -> Answer:
+    """The answer, when it tells of no error; else that is raised."""
     failure = failure_of(answer)
     if failure is not None:
         raise failure
     return answer
 
 
-def _decode(answer: Answer, kind: type[T]) -> T:
+def decode(answer: Answer, kind: type[T]) -> T:
+    """What the answer holds; raises `ProtocolError` when it is something else."""
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except msgspec.DecodeError as error:

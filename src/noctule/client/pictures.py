@@ -1,12 +1,15 @@
 """What the HTTP API of a node gives, as types: the JSON objects of /api/cluster, /api/kv and /api/instances.
 
-The node's side of the same names is `node/api.py`, which this floor must not import; a test compares the two.
+What is said of the whole cluster needs no types here: nodes send the values of `core.meta.views`.
+The node's side of the other names is `node/api.py`, which this floor must not import; a test compares the two.
 Fields that a newer node adds are ignored.
 """
 
 from typing import Literal
 
 import msgspec
+
+from noctule.core.meta.views import OperationView, PartitionView
 
 InstanceState = Literal["starting", "healthy", "unhealthy", "draining"]
 
@@ -87,6 +90,58 @@ class Cluster(msgspec.Struct, frozen=True):
     instances: list[Instance]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    cluster_id: str = ""
+    """Drawn when the cluster was formed; empty before, and from a node of an older release."""
+    epoch: int = 0
+    """Of the map of partitions, as far as the node has it."""
+    formed: bool = False
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """A join token that was just made; its text cannot be had again."""
+
+    text: str
+    hash: str
+    reusable: bool
+    expires_ms: int
+    """Unix time; 0: never."""
+    note: str
+
+
+class Token(msgspec.Struct, frozen=True):
+    """What the cluster knows of a token."""
+
+    hash: str
+    reusable: bool
+    expires_ms: int
+    note: str
+    created_ms: int
+
+
+class PartitionPage(msgspec.Struct, frozen=True):
+    """Some partitions in the order of their slots."""
+
+    epoch: int
+    """Of the map."""
+    total: int
+    partitions: list[PartitionView]
+
+
+class OperationList(msgspec.Struct, frozen=True):
+    """Migrations, splits and merges."""
+
+    migrations: list[OperationView]
+
+
+class RebalanceBegun(msgspec.Struct, frozen=True):
+    """What was begun of a plan."""
+
+    migrations: list[int]
+    leader_moves: int
+    left: int
+    """Moves of the plan that were not begun."""
+    refused: list[str]
+    """What meta said to those it would not begin."""
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -2,8 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from noctule.base.ids import GroupId
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
+from noctule.core.meta.views import middle_slot
+from noctule.core.placement.hotspots import split_by_size
+from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk, estimate_risk
 from noctule.core.roster.loads import LoadBoard
@@ -48,6 +52,16 @@ class Administration:
         """What is lost, or hangs by a thread, when that node is taken out as it is."""
         steward = self._node.steward
         return estimate_risk(steward.governor.picture(steward.meta, self._node.clock.now()), node)
+
+    def dividing_slot(self, partition: Partition) -> int:
+        """Where a split halves the keys, by this node's replica; its slots where it has none, or cannot tell."""
+        replica = self._node.host.carrier.replicas.get(GroupId(partition.id))
+        if replica is not None:
+            keys = {slot: len(values) for slot, values in replica.keyspace.slots.items()}
+            advice = split_by_size(keys, partition.first_slot, partition.last_slot)
+            if advice.at_slot:
+                return advice.at_slot
+        return middle_slot(partition)
 
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.

@@ -10,6 +10,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
 from noctule.core.roster.loads import LoadBoard
@@ -113,6 +114,11 @@ class NodePicture:
     gauges: dict[str, float]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    cluster_id: str = ""
+    """Drawn when the cluster was formed; empty before."""
+    epoch: int = 0
+    """Of the map of partitions, as far as it is applied here."""
+    formed: bool = False
 
 
 class Administration(Protocol):
@@ -143,6 +149,10 @@ class Administration(Protocol):
 
     def risk(self, node: int) -> Risk:
         """What is lost, or hangs by a thread, when that node is taken out as it is."""
+        ...
+
+    def dividing_slot(self, partition: Partition) -> int:
+        """Where a split leaves about half on each side. `RequestError` when it has fewer than two slots."""
         ...
 
     async def operate(self, operation: Operation) -> Answer:

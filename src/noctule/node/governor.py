@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta import operations
+from noctule.core.meta.settings import ClusterSettings
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.picture import (
     ClusterPicture,
@@ -23,9 +24,11 @@ from noctule.core.placement.picture import (
 )
 from noctule.core.placement.planner import plan
 from noctule.core.placement.replicas import place_replicas
+from noctule.core.placement.splits import MergeWish, PartitionLoad, SplitLimits, SplitPolicy
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.raft.node import RaftNode
+from noctule.core.roster.loads import LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
 from noctule.core.wire.frames import Hello
 from noctule.node.proposals import Proposals
@@ -72,6 +75,7 @@ class Governor:
         self._leads_since: Instant | None = None
         self._away_since: dict[int, Instant] = {}
         self._plan_at = Instant(0.0)
+        self._policy = SplitPolicy(SplitLimits())
 
     def tick(self, meta: MetaState, now: Instant) -> None:
         """Do what is due; nothing unless this node leads *meta*."""
@@ -207,6 +211,27 @@ class Governor:
             self._begin(move)
         for change in found.leader_moves:
             self._prefer(change)
+        self._reshape(meta, now)
+
+    def _reshape(self, meta: MetaState, now: Instant) -> None:
+        """Begin the splits and merges that have been due for a while."""
+        self._policy.limits = limits_of(meta.settings, len(meta.map))
+        board = self._steward.board
+        for wish in self._policy.look(loads_of(meta, board), now):
+            if isinstance(wish, MergeWish):
+                self._policy.rest((wish.left, wish.right), now)
+                merge = operations.BeginMerge(wish.left, wish.right, wish.reason)
+                self._proposals.propose(("reshape", wish.left), merge)
+                continue
+            load = board.load_of(GroupId(wish.partition))
+            self._policy.rest((wish.partition,), now)
+            if load is not None and load.split_slot:
+                reason = f"{wish.reason}; {load.split_note}"
+                split = operations.BeginSplit(wish.partition, load.split_slot, reason)
+                self._proposals.propose(("reshape", wish.partition), split)
+            elif load is not None and load.split_note:
+                fields = {"group": wish.partition, "reason": wish.reason, "note": load.split_note}
+                log.warning("partition_hot", extra={"fields": fields})
 
     def _begin(self, move: Move) -> None:
         operation = operations.BeginMigration(move.partition, move.source, move.target, move.reason)
@@ -221,6 +246,38 @@ class Governor:
         for node, since in self._away_since.items():
             if limit_s and now - since >= limit_s and not meta.held_by.get(node):
                 self._proposals.propose(("remove", node), operations.SetMemberState(node, MemberState.REMOVED))
+
+
+def loads_of(meta: MetaState, board: LoadBoard) -> list[PartitionLoad]:
+    """What each partition has to bear, in the order of their slots."""
+    loads = []
+    for partition in sorted(meta.map, key=lambda each: each.first_slot):
+        if partition.slot_count:
+            load = board.load_of(GroupId(partition.id))
+            loads.append(
+                PartitionLoad(
+                    partition=partition.id,
+                    first_slot=partition.first_slot,
+                    last_slot=partition.last_slot,
+                    bytes=load.bytes_used if load else 0,
+                    requests_per_s=load.requests_per_s if load else 0.0,
+                    has_operation=partition.id in meta.busy,
+                )
+            )
+    return loads
+
+
+def limits_of(settings: ClusterSettings, partition_count: int) -> SplitLimits:
+    """When the policy splits and merges, by the cluster's settings."""
+    return SplitLimits(
+        bytes_max=settings.split_bytes or 1 << 62,
+        requests_per_s_max=settings.split_requests_per_s or float("inf"),
+        over_for_s=settings.split_after_s,
+        merge_bytes_max=settings.merge_bytes,
+        merge_after_s=settings.merge_after_s,
+        partitions_min=1 if settings.merge_enabled else partition_count,
+        partitions_max=settings.partitions_max,
+    )
 
 
 def next_change(

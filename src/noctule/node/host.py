@@ -21,7 +21,7 @@ from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
 from noctule.base.errors import StorageError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot
@@ -38,7 +38,7 @@ from noctule.core.wire.frames import (
     Hello,
     encode_frame,
 )
-from noctule.node.recovery import records_of
+from noctule.node.recovery import record_of_meta, records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
 from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.node.steward import Steward
@@ -249,7 +249,7 @@ class Host:
 
     def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
         """Take a replica in; `records` are durable before anything that it promises."""
-        self._records.extend(records)
+        self._records += [record_of_meta(self.carrier.replicas[META_GROUP]), *records]
         self.carrier.add(replica)
         self.schedule_turn()
 
@@ -263,7 +263,7 @@ class Host:
         self.carrier.remove(group)
         self.switchboard.replica_removed(group, replica)
         self.digests.pop(group, None)
-        self._records.append(Forgotten(group))
+        self._records += [record_of_meta(self.carrier.replicas[META_GROUP]), Forgotten(group)]
         self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
         self.schedule_turn()
 

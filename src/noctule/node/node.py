@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from hashlib import blake2b
 
 from msgspec import structs
@@ -122,6 +123,8 @@ class LocalNode:
                 on_damage=_tell_damage,
             )
             on_error.callback(wal.close)
+            # What is made from now on promises nothing in the name of a directory whose log was lost.
+            settings = replace(settings, directory=folder.directory)
             host = Host(
                 node_id=config.node_id,
                 replicas=replicas,
@@ -152,7 +155,7 @@ class LocalNode:
             host.peers_changed(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
-            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed)
+            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)

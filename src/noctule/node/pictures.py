@@ -48,6 +48,9 @@ def node_picture(node: "LocalNode") -> NodePicture:
             **{name: value for counters in node.more_counters for name, value in counters().items()},
         },
         gauges={"noctule_commands_waiting": host.router.waiting},
+        cluster_id=meta.cluster_id,
+        epoch=meta.map.epoch,
+        formed=bool(meta.cluster_id),
     )
 
 

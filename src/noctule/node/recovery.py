@@ -80,6 +80,15 @@ def records_of(group: GroupId, persist: Persist) -> list[Record]:
     return records
 
 
+def record_of_meta(meta: Replica) -> HardStateRecord:
+    """How far this node had followed *meta* when replicas came or went by it.
+
+    It must stand before what tells of those: a later life that looked at an older map would remove what it has, or make
+    what it had once, without what that had promised.
+    """
+    return HardStateRecord(META_GROUP, meta.raft.term, meta.raft.vote, meta.raft.applied)
+
+
 def make_replica(
     partition: Partition, settings: ReplicaSettings, now: Instant, chance: random.Random
 ) -> tuple[Replica, list[Record]]:
@@ -259,6 +268,10 @@ def recover_replicas(
                 marks.append(mark)
         for group, (parent, _) in born.items():
             replicas[parent].handle(ChildSaved(group), now)
+        if META_GROUP in replicas and META_GROUP in recovered:
+            followed = recovered[META_GROUP].commit
+            if followed > replicas[META_GROUP].raft.applied:
+                replicas[META_GROUP].replay(followed)
         if marks:
             wal.write(marks)
     except BaseException:

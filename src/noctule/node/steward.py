@@ -7,6 +7,7 @@ all is governor.py.
 """
 
 import logging
+import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
@@ -15,14 +16,17 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.operations import UpdateMember
 from noctule.core.meta.state import MetaState
+from noctule.core.migration.mover import Progress
+from noctule.core.placement.hotspots import SplitAdvice
 from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
-from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
+from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
 from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
+from noctule.node.load_watch import LoadWatch
 from noctule.node.mover import Mover
 from noctule.node.proposals import Proposals
 
@@ -33,6 +37,8 @@ REPLICAS_PER_TICK_MAX = 40
 LEAD_S = 0.02
 """How often what is led here is looked at, while something moves."""
 REPORT_S = 1.0
+MOVES_S = 0.25
+"""How often it is told how migrations get on."""
 CHILD_S = 5.0
 """How long a child that this node's parent is to make may be missing before it is begun empty, to be told by others."""
 
@@ -97,12 +103,14 @@ class Steward:
         premises: Premises,
         proposals: Proposals,
         map_changed: Callable[[Iterable[GroupId]], None],
+        chance: random.Random,
     ) -> None:
         self.node_id = node_id
         self.partitions = partitions
         """The map as others on this node follow it: one object for the whole life of the node, equal to that of *meta*
         after each `tick`. `map_changed` is told of each change."""
         self.board = LoadBoard()
+        self.load_watch = LoadWatch(chance)
         self.proposals = proposals
         self.mover = Mover(node_id, premises, proposals)
         self.governor = Governor(node_id, self, premises, proposals)
@@ -116,9 +124,11 @@ class Steward:
         """Partitions to be looked at, and since when."""
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
-        self._lead_at = self._report_at = Instant(0.0)
+        self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
+        self._moved_before: set[GroupId] = set()
+        """The groups whose last report told of a migration."""
 
     @property
     def meta(self) -> MetaState:
@@ -142,8 +152,11 @@ class Steward:
             self.governor.tick(meta, now)
         if now >= self._report_at:
             self._report_at = Instant(now + REPORT_S)
-            self._report(now)
+            self._report(meta, now)
             self._tell_own(meta)
+        elif self.mover.progress and now >= self._moves_at:
+            self._moves_at = Instant(now + MOVES_S)
+            self._report_moves(meta, now)
 
     @property
     def is_settled(self) -> bool:
@@ -200,7 +213,7 @@ class Steward:
                 continue
             done += 1
             if partition is None or not is_mine:
-                if self._is_bound(group):
+                if self._is_unheard_of(group, meta) or self._is_bound(group):
                     left[group] = since
                 else:
                     self._premises.remove_replica(group)
@@ -209,6 +222,10 @@ class Steward:
             else:
                 self._premises.add_replica(partition)
         self._pending = left
+
+    def _is_unheard_of(self, group: GroupId, meta: MetaState) -> bool:
+        """Whether the group was made after all that has been applied here: its parent's log came first."""
+        return group >= meta.counters.partition_id_next
 
     def _is_bound(self, group: GroupId) -> bool:
         """Whether a replica here might split this one off again after a restart, without what it has promised since.
@@ -230,14 +247,16 @@ class Steward:
         own, known = self.own, meta.roster.get(self.node_id)
         if own is None or known is None or known.state not in PRESENT:
             return
+        # Once the roster has them, labels and weight are the operator's to change.
+        is_new = not known.labels
         wanted = msgspec.structs.replace(
             known,
             peer=own.peer,
             control=own.control,
             http=own.http,
             resp=own.resp,
-            labels=own.labels,
-            weight=own.weight,
+            labels=own.labels if is_new else known.labels,
+            weight=own.weight if is_new else known.weight,
             version=own.version,
             features=own.features,
         )
@@ -250,29 +269,43 @@ class Steward:
                 own.resp,
                 own.version,
                 own.features,
-                own.labels,
-                own.weight,
+                wanted.labels,
+                wanted.weight,
             )
             self.proposals.propose("own", operation)
 
     # Reports ---------------------------------------------------------------------------------------------------------
 
-    def _report(self, now: Instant) -> None:
+    def _report(self, meta: MetaState, now: Instant) -> None:
         premises = self._premises
         requests = dict(premises.requests)
         premises.requests.clear()
-        stirred = premises.active | requests.keys() | self._busy_before
+        stirred = premises.active | requests.keys() | self._busy_before | self._moved_before
         premises.active.clear()
         self.mover.restless |= stirred
         self._busy_before = set(requests)
+        self._moved_before = set()
+        self._tell(meta, {group: requests.get(group, 0) for group in sorted(stirred)}, now)
+
+    def _report_moves(self, meta: MetaState, now: Instant) -> None:
+        """Between two whole reports: only the groups of which a replica is on its way."""
+        known = {group: self.board.load_of(group) for group in sorted(self.mover.progress)}
+        requests = {group: load.requests_per_s if load is not None else 0 for group, load in known.items()}
+        self._tell(meta, requests, now)
+
+    def _tell(self, meta: MetaState, requests: Mapping[GroupId, int], now: Instant) -> None:
+        """Tell everybody, this node too, of those of these groups that are led here."""
+        progress = self.mover.progress
+        self._moved_before |= progress.keys()
         loads = []
-        for group in sorted(stirred):
-            replica = premises.replicas.get(group)
+        for group, count in requests.items():
+            replica = self._premises.replicas.get(group)
             if replica is not None and replica.raft.is_leader():
-                loads.append(load_of(replica, requests.get(group, 0)))
-        report = LoadReport(self.board.news(loads), premises.memory_bytes())
+                advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
+                loads.append(load_of(replica, count, progress.get(group), advice))
+        report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
         self.board.take(self.node_id, report, now)
-        premises.broadcast(report)
+        self._premises.broadcast(report)
 
 
 def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> bool:
@@ -284,8 +317,10 @@ def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> boo
     return partition is None or node_id in partition.replicas
 
 
-def load_of(replica: Replica, requests: int) -> GroupLoad:
-    """What a leader tells of a group."""
+def load_of(
+    replica: Replica, requests: int, moving: Progress | None = None, advice: SplitAdvice | None = None
+) -> GroupLoad:
+    """What a leader tells of a group, of the migration of one of its replicas, and of where it would be split."""
     consensus = replica.raft
     membership = consensus.log.membership
     last = consensus.log.last_index
@@ -299,4 +334,23 @@ def load_of(replica: Replica, requests: int) -> GroupLoad:
         voters=membership.voters,
         learners=membership.learners,
         lag_entries={peer: last - each.match for peer, each in sorted(progress.items()) if each.match < last},
+        move=move_of(moving) if moving is not None else None,
+        split_slot=advice.at_slot if advice is not None else 0,
+        split_note=advice.sentence if advice is not None else "",
+    )
+
+
+def move_of(progress: Progress) -> MoveProgress:
+    """What is told of it; rounded, so that a rate that wavers is not news."""
+    left = progress.seconds_left
+    return MoveProgress(
+        migration=progress.migration,
+        stage=progress.stage,
+        bytes_done=progress.bytes_done,
+        bytes_total=progress.bytes_total,
+        keys_done=progress.keys_done,
+        keys_total=progress.keys_total,
+        entries_left=progress.entries_left,
+        bytes_per_s=float(round(progress.bytes_per_s)),
+        seconds_left=None if left is None else round(left, 1),
     )

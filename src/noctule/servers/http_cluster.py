@@ -13,7 +13,7 @@ INSTANCES_S_MAX = 1.0
 
 
 # Inherits across a floor on purpose: the API promises the same field names as the picture, and so they cannot drift.
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPicture(NodePicture):
     """This node, the cluster as it sees it, and the app instances."""
 

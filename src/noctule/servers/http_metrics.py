@@ -9,16 +9,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from noctule.adapters.process_stats import ProcessStats, read_process_stats
-from noctule.node.api import NodePicture
+from noctule.node.api import Administration, NodePicture
+from noctule.servers.cluster_metrics import CLUSTER_METRICS, Labels, Sample
 from noctule.servers.http_route import Answer, Call
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-Labels: TypeAlias = dict[str, str | int]
-Sample: TypeAlias = tuple[Labels, float]
 
 STALENESS_GROUPS_MAX = 256
 """Groups that have a series of staleness each; the greatest of all groups has one of its own."""
@@ -174,18 +172,30 @@ PROCESS_METRICS: tuple[tuple[str, Literal["gauge", "counter"], str, Callable[[Pr
 
 async def get_metrics(call: Call) -> Answer:
     """Everything measured, as Prometheus text."""
-    text = render_metrics(call.node.picture(), read_process_stats())
+    text = render_metrics(call.node.picture(), read_process_stats(), call.node.cluster)
     return Answer(200, text.encode("utf-8", "backslashreplace"), CONTENT_TYPE)
 
 
-def render_metrics(picture: NodePicture, process: ProcessStats | None) -> str:
-    """The exposition of one picture: each family once, HELP and TYPE before its samples, a newline at the end."""
+def render_metrics(picture: NodePicture, process: ProcessStats | None, cluster: Administration | None = None) -> str:
+    """The exposition of one picture, and of the cluster.
+
+    Each family once, HELP and TYPE before its samples, a newline at the end.
+    """
     lines: list[str] = []
     for metric in METRICS:
         samples = [f"{metric.name}{_labels(labels)} {_number(value)}" for labels, value in metric.samples(picture)]
         if samples:
             lines += [f"# HELP {metric.name} {_help(metric.help)}", f"# TYPE {metric.name} {metric.kind}", *samples]
-    taken = {metric.name for metric in METRICS} | {row[0] for row in PROCESS_METRICS}
+    if cluster is not None:
+        for family in CLUSTER_METRICS:
+            samples = [f"{family.name}{_labels(labels)} {_number(value)}" for labels, value in family.samples(cluster)]
+            if samples:
+                lines += [f"# HELP {family.name} {_help(family.help)}", f"# TYPE {family.name} gauge", *samples]
+    taken = (
+        {metric.name for metric in METRICS}
+        | {family.name for family in CLUSTER_METRICS}
+        | {row[0] for row in PROCESS_METRICS}
+    )
     for kind, values in (("counter", picture.counters), ("gauge", picture.gauges)):
         for name, value in sorted(values.items()):
             safe = _metric_name(name)
@@ -201,6 +211,7 @@ def render_metrics(picture: NodePicture, process: ProcessStats | None) -> str:
 def render_metrics_reference() -> str:
     """The text of docs/reference/metrics.md."""
     rows = [(metric.name, metric.kind, ", ".join(metric.labels), metric.help) for metric in METRICS]
+    rows += [(family.name, "gauge", ", ".join(family.labels), family.help) for family in CLUSTER_METRICS]
     rows += [(name, kind, "", sentence) for name, kind, sentence, _ in PROCESS_METRICS]
     table = "\n".join(f"| `{name}` | {kind} | {labels} | {sentence} |" for name, kind, labels, sentence in rows)
     return f"{_REFERENCE_HEAD}\n| name | type | labels | meaning |\n|---|---|---|---|\n{table}\n"

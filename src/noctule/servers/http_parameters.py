@@ -7,6 +7,7 @@ from noctule.base.bounds import KEY_BYTES_MAX, SCAN_COUNT_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import RequestError, TooLargeError
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
+from noctule.core.meta.tokens import is_token_hash
 from noctule.servers.http_route import Parameter
 
 TTL_S_MAX = 100 * 365 * 86_400.0
@@ -17,8 +18,12 @@ SCAN_COUNT_DEFAULT = 100
 PREFIX_BYTES_MAX = (PATTERN_BYTES_MAX - 1) // 2
 """A prefix becomes a pattern: each byte may need escaping, and a star follows."""
 
+PARTITIONS_PAGE_MAX = 2_000
+"""Partitions in one answer: the loop is not to stand still for more."""
+
 _NUMBER = re.compile(rb"\d{1,20}(\.\d{1,20})?(e[+-]?\d{1,3})?", re.IGNORECASE)
 _INTEGER = re.compile(rb"\d{1,20}")
+_FLAGS = {b"true": True, b"1": True, b"": True, b"false": False, b"0": False}
 _INSTANCE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -68,6 +73,48 @@ def _parse_instance_id(raw: bytes) -> str:
     if not _INSTANCE_ID.fullmatch(raw):
         raise ValueError
     return raw.decode()
+
+
+def _parse_id(raw: bytes) -> int:
+    if not _INTEGER.fullmatch(raw) or not 1 <= int(raw) < 1 << 53:
+        raise ValueError
+    return int(raw)
+
+
+def _parse_position(raw: bytes) -> int:
+    if not _INTEGER.fullmatch(raw) or int(raw) >= 1 << 53:
+        raise ValueError
+    return int(raw)
+
+
+def _parse_page(raw: bytes) -> int:
+    if not _INTEGER.fullmatch(raw) or not 1 <= int(raw) <= PARTITIONS_PAGE_MAX:
+        raise ValueError
+    return int(raw)
+
+
+def _parse_flag(raw: bytes) -> bool:
+    if raw not in _FLAGS:
+        raise ValueError
+    return _FLAGS[raw]
+
+
+def _parse_token_hash(raw: bytes) -> str:
+    text = raw.decode()
+    if not is_token_hash(text):
+        raise ValueError
+    return text
+
+
+def _id(what: str) -> Parameter[int]:
+    return Parameter(
+        name="id",
+        place="path",
+        summary=f"The id of the {what}.",
+        schema={"type": "integer", "minimum": 1},
+        allowed="a whole number from 1",
+        parse=_parse_id,
+    )
 
 
 KEY: Parameter[bytes] = Parameter(
@@ -135,4 +182,57 @@ INSTANCE_ID: Parameter[str] = Parameter(
     schema={"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
     allowed='1 to 128 of the characters A-Z a-z 0-9 "." "_" ":" "-"',
     parse=_parse_instance_id,
+)
+
+NODE_ID = _id("node")
+PARTITION_ID = _id("partition")
+MIGRATION_ID = _id("migration")
+
+TOKEN_HASH: Parameter[str] = Parameter(
+    name="hash",
+    place="path",
+    summary="By which the cluster knows the token.",
+    schema={"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    allowed="64 hexadecimal digits",
+    parse=_parse_token_hash,
+)
+
+FORCE: Parameter[bool] = Parameter(
+    name="force",
+    place="query",
+    summary="Do it though data may be lost.",
+    schema={"type": "boolean"},
+    allowed="true or false",
+    parse=_parse_flag,
+    default=False,
+)
+
+AFTER: Parameter[int] = Parameter(
+    name="after",
+    place="query",
+    summary="Only what comes behind so many partitions, in the order of their slots.",
+    schema={"type": "integer", "minimum": 0},
+    allowed="a whole number from 0",
+    parse=_parse_position,
+    default=0,
+)
+
+LIMIT: Parameter[int] = Parameter(
+    name="limit",
+    place="query",
+    summary="The most partitions in the answer.",
+    schema={"type": "integer", "minimum": 1, "maximum": PARTITIONS_PAGE_MAX},
+    allowed=f"a whole number from 1 to {PARTITIONS_PAGE_MAX}",
+    parse=_parse_page,
+    default=1_000,
+)
+
+RUNNING: Parameter[bool] = Parameter(
+    name="running",
+    place="query",
+    summary="Only what is on its way.",
+    schema={"type": "boolean"},
+    allowed="true or false",
+    parse=_parse_flag,
+    default=False,
 )

@@ -5,7 +5,7 @@ made from it. This file knows nothing of aiohttp and of no route in particular; 
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeAlias, TypeVar, cast
 from urllib.parse import unquote_to_bytes
@@ -69,6 +69,8 @@ class Answer:
     body: bytes
     content_type: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
+    stream: AsyncIterator[bytes] | None = None
+    """What follows the body, piece by piece, for as long as the client stays."""
 
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
@@ -80,7 +82,7 @@ class Route:
 
     method: str
     path: str
-    """With at most one parameter in braces, which is its last part."""
+    """With at most one parameter in braces; as the last part it may hold slashes."""
     operation: str
     """The OpenAPI operationId."""
     summary: str
@@ -99,6 +101,16 @@ class Route:
     errors: tuple[type[NoctuleError], ...] = ()
     ignores_query: bool = False
     """Probes and scrapers add parameters of their own to an address; those are passed over."""
+
+
+def load_body(call: Call, kind: type[T]) -> T:
+    """The body as JSON of this type; an empty body is an object without fields. Raises `RequestError`."""
+    try:
+        return msgspec.json.decode(call.body or b"{}", type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"body: {' '.join(str(error).split())}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"body: not JSON: {' '.join(str(error).split())}") from None
 
 
 def json_answer(value: object, status: int = 200) -> Answer:

@@ -1,6 +1,7 @@
 """Every route of a node's HTTP API: the one table behind the router, the OpenAPI document and the reference page.
 
-Rule of entry: a route is added here and nowhere else; what it does stands in the file of its subject.
+Rule of entry: a route is added here, or, when it is for whoever looks after the cluster, in http_cluster_routes.py;
+what it does stands in the file of its subject.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics
+from noctule.servers.http_cluster_routes import CLUSTER_ROUTES
 from noctule.servers.http_errors import MethodNotAllowedError, NotFoundError
 from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, INSTANCE_ID, KEY, PREFIX, TTL
 from noctule.servers.http_route import Answer, Call, Route, json_answer, shown
@@ -96,6 +98,7 @@ ROUTES: tuple[Route, ...] = (
         response=http_cluster.ClusterPicture,
         errors=(RequestError, InternalError),
     ),
+    *CLUSTER_ROUTES,
     Route(
         method="GET",
         path="/api/instances",
@@ -218,6 +221,8 @@ def match_route(method: str, path: str) -> Match:
     candidates = [
         Match(route, path_value) for route in ROUTES if (path_value := _path_value(route.path, path)) is not None
     ]
+    # What names a part behind the parameter means that, and not a parameter with a slash in it.
+    candidates = [match for match in candidates if not match.route.path.endswith("}")] or candidates
     for match in candidates:
         if match.route.method == asked:
             return match
@@ -231,7 +236,11 @@ def match_route(method: str, path: str) -> Match:
 
 
 def _path_value(template: str, path: str) -> str | None:
-    start, brace, _ = template.partition("{")
-    if brace:
-        return path[len(start) :] if path.startswith(start) else None
-    return "" if path == template else None
+    start, brace, rest = template.partition("{")
+    if not brace:
+        return "" if path == template else None
+    end = rest.partition("}")[2]
+    if not path.startswith(start) or not path.endswith(end) or len(path) < len(start) + len(end):
+        return None
+    value = path[len(start) : len(path) - len(end)]
+    return None if end and "/" in value else value

@@ -7,6 +7,7 @@ client sees one kind of error. Read http_routes.py for what is served.
 import asyncio
 import errno
 import logging
+from collections.abc import AsyncIterator
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError
@@ -28,6 +29,9 @@ HEADER_BYTES_MAX = 8 * 1024
 
 HEADERS_MAX = 64
 """Header lines of one request."""
+
+STREAMS_MAX = 64
+"""Answers that go on for as long as their client stays; one more is answered 503."""
 
 REQUESTS_RUNNING_MAX = 1024
 """Requests being answered at once; one more is answered 503. Health and metrics are always let in."""
@@ -59,6 +63,7 @@ class HttpServer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
+        self._streams: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
@@ -87,6 +92,8 @@ class HttpServer:
             return
         self._stopping = True
         await self._site.stop()
+        for stream in self._streams:
+            stream.cancel()
         try:
             async with asyncio.timeout(drain_s):
                 await self._idle.wait()
@@ -99,7 +106,10 @@ class HttpServer:
         self._running += 1
         self._idle.clear()
         try:
-            response = _response(await self._answer(http, body))
+            answer = await self._answer(http, body)
+            if answer.stream is not None:
+                return await self._stream(http, answer, answer.stream)
+            response = _response(answer)
         finally:
             body.release()
             self._running -= 1
@@ -107,6 +117,34 @@ class HttpServer:
                 self._idle.set()
         if self._stopping:
             response.force_close()
+        return response
+
+    async def _stream(self, http: web.BaseRequest, answer: Answer, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+        """Send what comes until the client goes, which a write notices, or this server stops."""
+        if len(self._streams) >= STREAMS_MAX:
+            return _response(
+                error_answer(UnavailableError(f"this node serves {STREAMS_MAX} streams, which is the limit"))
+            )
+        response = web.StreamResponse(status=answer.status, headers=_headers(answer))
+        await response.prepare(http)
+
+        async def send() -> None:
+            # A client that does not read holds up this one stream, and nothing gathers for it meanwhile.
+            async for piece in pieces:
+                await response.write(piece)
+
+        if http.method != hdrs.METH_HEAD:
+            task = asyncio.create_task(send(), name="http-stream")
+            self._streams.add(task)
+            try:
+                await task
+            except (asyncio.CancelledError, ConnectionError):
+                if not task.done():  # This request was cancelled, and not the stream.
+                    task.cancel()
+                    raise
+            finally:
+                self._streams.discard(task)
+        response.force_close()
         return response
 
     async def _answer(self, http: web.BaseRequest, body: BodyReader) -> Answer:
@@ -180,8 +218,11 @@ def _parse_error(error: BaseException | None) -> Exception:
 
 
 def _response(answer: Answer) -> web.Response:
-    headers = {hdrs.CONTENT_TYPE: answer.content_type, **_COMMON_HEADERS, **answer.headers}
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
+    return web.Response(status=answer.status, body=answer.body, headers=_headers(answer))
+
+
+def _headers(answer: Answer) -> dict[str, str]:
+    return {hdrs.CONTENT_TYPE: answer.content_type, **_COMMON_HEADERS, **answer.headers}
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:

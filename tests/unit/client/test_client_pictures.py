@@ -5,14 +5,30 @@ import dataclasses
 import msgspec
 import pytest
 
+from noctule.client import pictures
 from noctule.client.pictures import Cluster, Group, Peer
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture
+from noctule.servers import http_migrations, http_partitions, http_tokens
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(Cluster, NodePicture), (Group, GroupPicture), (Peer, PeerPicture)])
 def test_the_fields_are_those_of_the_nodes_picture(mine: type[msgspec.Struct], theirs: type) -> None:
     added = {"instances"} if mine is Cluster else set()
     assert set(mine.__struct_fields__) - added == {field.name for field in dataclasses.fields(theirs)}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (pictures.NewToken, http_tokens.NewToken),
+        (pictures.Token, http_tokens.TokenFacts),
+        (pictures.PartitionPage, http_partitions.PartitionPage),
+        (pictures.OperationList, http_migrations.OperationList),
+        (pictures.RebalanceBegun, http_migrations.RebalanceBegun),
+    ],
+)
+def test_the_fields_are_those_of_the_api(mine: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:
+    assert mine.__struct_fields__ == theirs.__struct_fields__
 
 
 def test_a_nodes_picture_is_read_with_everything_in_it() -> None:

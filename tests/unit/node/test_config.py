@@ -74,6 +74,9 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "data_dir": "here",
         "wal_dir": "there",
         "rejoin": "true",
+        "tls_ca": "ca.pem",
+        "tls_cert": "node.pem",
+        "tls_key": "node.key",
         "heartbeat_ms": "11",
         "election_timeout_ms_min": "120",
         "election_timeout_ms_max": "240",
@@ -254,3 +257,14 @@ def test_the_tiny_preset_is_valid_and_smaller() -> None:
     assert tiny.snapshot_entries < usual.snapshot_entries
     assert tiny.segment_bytes_max < usual.segment_bytes_max
     assert (tiny.resp_port, tiny.http_port, tiny.peer_port) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("missing", ["tls_ca", "tls_cert", "tls_key"])
+def test_two_of_the_three_files_of_tls_are_refused(tmp_path: Path, missing: str) -> None:
+    """Taken for no TLS at all, a forgotten key would open the ports to everybody."""
+    files = {name: tmp_path / name for name in ("tls_ca", "tls_cert", "tls_key") if name != missing}
+    config = NodeConfig(cluster=ClusterConfig(voters={1: "h:1"}), **files)
+    (problem,) = [each for each in config.problems() if "tls" in each.field]
+    assert "belong together" in problem.sentence
+    whole = NodeConfig(cluster=ClusterConfig(voters={1: "h:1"}), **files, **{missing: tmp_path / missing})
+    assert whole.problems() == []

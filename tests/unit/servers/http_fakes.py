@@ -10,10 +10,22 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.meta.operations import Answer as OperationAnswer
+from noctule.core.meta.operations import Operation
+from noctule.core.meta.views import middle_slot
+from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.picture import ClusterPicture, Plan
+from noctule.core.placement.picture import NodePicture as PlannedNode
+from noctule.core.placement.picture import PartitionPicture as PlannedPartition
+from noctule.core.placement.risk import Risk, estimate_risk
+from noctule.core.roster.loads import LoadBoard
 from noctule.node.api import GroupPicture, Node, NodePicture, PeerPicture, ReplySink
+from noctule.node.watch import Watch
 from noctule.servers.http_api import HttpApi, Request
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_route import Answer
+from tests.unit.core.meta.formed import ask as ask_meta
+from tests.unit.core.meta.formed import formed
 
 
 class FakeStore:
@@ -90,10 +102,51 @@ PICTURE = NodePicture(
 """Three nodes, the third of which is silent; this one leads *meta* and knows no leader of the one partition."""
 
 
+class FakeAdministration:
+    """An `Administration` over the real state of *meta*, without a group behind it; all nodes but `silent` live."""
+
+    def __init__(self) -> None:
+        self.meta = formed()
+        self.board = LoadBoard()
+        self.watch = Watch()
+        self.silent: set[int] = set()
+        self.planned = Plan()
+        self.failure: Exception | None = None
+        self.asked: list[Operation] = []
+
+    def is_alive(self, node: int) -> bool:
+        return node not in self.silent
+
+    def plan(self) -> Plan:
+        return self.planned
+
+    def risk(self, node: int) -> Risk:
+        nodes = tuple(
+            PlannedNode(id=member.id, state=member.state, is_alive=self.is_alive(member.id))
+            for member in self.meta.roster.values()
+        )
+        partitions = tuple(
+            PlannedPartition(id=each.id, replicas=each.replicas, bytes=1 << 20) for each in self.meta.map
+        )
+        return estimate_risk(ClusterPicture(nodes, partitions, 3), node)
+
+    def dividing_slot(self, partition: Partition) -> int:
+        return middle_slot(partition)
+
+    async def operate(self, operation: Operation) -> OperationAnswer:
+        if self.failure is not None:
+            raise self.failure
+        self.asked.append(operation)
+        answer = ask_meta(self.meta, operation)
+        self.watch.ring()
+        return answer
+
+
 class FakeNode:
     """A `Node` over two keyspaces."""
 
     def __init__(self) -> None:
+        self.cluster = FakeAdministration()
         self.store = FakeStore()
         self.meta = FakeStore()
         self.shown = PICTURE

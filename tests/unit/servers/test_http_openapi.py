@@ -8,18 +8,56 @@ import pytest
 
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.reply import Failure
+from noctule.core.meta.operations import Admit, BeginMigration, CreateToken, Operation, SetMemberState
+from noctule.core.roster.members import Member, MemberState
 from noctule.servers.http_errors import ERROR_STATUS, MethodNotAllowedError
-from noctule.servers.http_route import JSON, Route
+from noctule.servers.http_route import JSON, Answer, Route
 from noctule.servers.http_routes import ROUTES, match_route
+from tests.unit.core.meta.formed import ask as ask_meta
 
 from .http_fakes import FakeNode, ask, error_of
 from .test_http_instances import WEB_1
 
 SCHEMA_WORDS = {
-    "$ref", "additionalProperties", "anyOf", "default", "description", "enum", "exclusiveMinimum", "items",
+    "$ref", "additionalProperties", "anyOf", "default", "description", "enum", "exclusiveMaximum", "exclusiveMinimum",
+    "items",
     "maximum", "maxLength", "minimum", "minLength", "pattern", "properties", "required", "title", "type",
 }  # fmt: skip
 TYPES = {"string", "number", "integer", "boolean", "object", "array", "null"}
+
+
+BODIES: dict[str, object] = {
+    "putInstance": WEB_1,
+    "patchNode": {"weight": 2.0},
+    "createToken": {},
+    "patchSettings": {"rebalance_enabled": False},
+    "splitPartition": {"at_slot": 100},
+    "preferLeader": {"node": 2},
+    "migratePartition": {"source": 1, "target": 4},
+}
+"""By operation what is sent, where the answer depends on it."""
+BEFORE: dict[str, tuple[Operation, ...]] = {
+    "activateNode": (SetMemberState(1, MemberState.DRAINING),),
+    "getMigration": (BeginMigration(1, 1, 4),),
+    "cancelMigration": (BeginMigration(1, 1, 4),),
+    "leaveNode": (
+        Admit(Member(0, "host6:7601", features=("new", "old")), "a" * 64, "n"),
+        SetMemberState(6, MemberState.DRAINING),
+    ),
+}
+"""What has happened before."""
+
+
+async def asked(route: Route, node: FakeNode) -> Answer:
+    """What the route answers to a good request."""
+    node.store.run(b"SET", b"k", b"v")
+    ask_meta(node.cluster.meta, CreateToken("a" * 64, reusable=True))
+    for operation in BEFORE.get(route.operation, ()):
+        ask_meta(node.cluster.meta, operation)
+    number = "web-1" if "instances" in route.path else "6" if route.operation == "leaveNode" else "1"
+    target = route.path.replace("{key}", "k").replace("{id}", number).replace("{hash}", "a" * 64)
+    body = BODIES.get(route.operation)
+    return await ask(node, route.method, target, msgspec.json.encode(body) if body is not None else b"")
 
 
 @pytest.fixture
@@ -68,7 +106,7 @@ async def test_the_document_has_what_openapi_3_1_demands(document: dict[str, Any
     assert len(ids) == len(set(ids)) == len(ROUTES)
     for path, method, operation in operations(document):
         assert path.startswith("/")
-        assert method in ("get", "put", "delete")
+        assert method in ("get", "put", "delete", "post", "patch")
         assert operation["summary"]
         assert "200" in operation["responses"]
         for status, response in operation["responses"].items():
@@ -132,13 +170,10 @@ def test_the_table_names_each_thing_once() -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
 async def test_each_route_answers_what_it_declares(route: Route) -> None:
     """Strictly: no field that the type lacks, none missing, each of its type."""
-    node = FakeNode()
-    node.store.run(b"SET", b"k", b"v")
-    target = route.path.replace("{key}", "k").replace("{id}", "web-1")
-    body = msgspec.json.encode(WEB_1) if route.body not in (None, bytes) else b""
     for unready in ("", "starting"):
+        node = FakeNode()
         node.unready = unready
-        answer = await ask(node, route.method, target, body)
+        answer = await asked(route, node)
         assert answer.status == (503 if unready and route.unavailable_response else 200)
         assert answer.content_type == route.content_type
         if route.response is not None:
@@ -164,8 +199,7 @@ async def test_errors_that_a_route_can_meet_are_among_those_declared() -> None:
 async def error_met(route: Route, text: bytes) -> type[NoctuleError] | None:
     node = FakeNode()
     node.store.failure = node.meta.failure = Failure(text)
-    target = route.path.replace("{key}", "k").replace("{id}", "web-1")
-    answer = await ask(node, route.method, target, msgspec.json.encode(WEB_1))
+    answer = await asked(route, node)
     if answer.status == 200 or route.unavailable_response:
         return None
     code = error_of(answer).code

@@ -121,7 +121,7 @@ class Keyspace(State):
     def digest(self) -> bytes:
         """16 bytes that are equal for equal data, however it came about; nothing of the territory. Costs every key."""
         digest = blake2b(digest_size=16)
-        for chunk in KeyspacePicture(self.slots.copy(), self.deadlines, self.buckets).chunks():
+        for chunk in KeyspacePicture(self.slots, self.deadlines, self.buckets).chunks():
             digest.update(chunk)
         return digest.digest()
 

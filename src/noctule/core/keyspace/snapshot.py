@@ -56,10 +56,7 @@ class DeadlinesView(Protocol):
 
 
 class KeyspacePicture:
-    """The data at one moment. Another thread may read it while the state it was taken of is written.
-
-    `slots` is the picture's own; the dicts in it may be shared.
-    """
+    """The data at one moment. Another thread may read it while the state it was taken of is written."""
 
     __slots__ = ("_buckets", "_deadlines", "_slots")
 
@@ -67,7 +64,7 @@ class KeyspacePicture:
         self, slots: dict[int, dict[bytes, Value]], deadlines: DeadlinesView, buckets: dict[bytes, Bucket]
     ) -> None:
         self._buckets = buckets
-        self._slots = slots
+        self._slots = slots.copy()  # It is used up, whoever's it was.
         self._deadlines = deadlines
 
     def chunks(self, bytes_target: int = CHUNK_BYTES_TARGET) -> Iterator[bytes]:

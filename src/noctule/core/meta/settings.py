@@ -32,7 +32,9 @@ class ClusterSettings(Struct, frozen=True):
     node_replace_after_s: float = 300.0
     split_bytes: int = 512 << 20
     split_requests_per_s: float = 10_000.0
+    split_after_s: float = 60.0
     merge_enabled: bool = False
+    merge_after_s: float = 3600.0
     merge_bytes: int = 8 << 20
     partitions_max: int = PARTITIONS_MAX
 
@@ -120,9 +122,23 @@ SETTINGS: Mapping[str, About] = MappingProxyType(
             0,
             1e9,
         ),
+        "split_after_s": About(
+            "A partition is split once it was over a limit for so long, without a break.",
+            "A peak passes; what lasts a minute may last an hour.",
+            "s",
+            0,
+            _SECONDS_MAX,
+        ),
         "merge_enabled": About(
             "Whether small neighbours are merged by the planner.",
             "Off, because an idle partition costs next to nothing and the right one of the two pauses.",
+        ),
+        "merge_after_s": About(
+            "Neighbours are merged once they were small together for so long, without a break.",
+            "Much longer than a split waits, so that nothing is merged at night and split in the morning.",
+            "s",
+            0,
+            _SECONDS_MAX,
         ),
         "merge_bytes": About(
             "Neighbours that hold less together may be merged; far below `split_bytes`, or they would be split again.",

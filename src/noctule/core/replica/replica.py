@@ -127,6 +127,7 @@ class Replica:
         "group",
         "has_work",
         "keyspace",
+        "on_batch",
         "raft",
         "sessions",
         "stamp_ms",
@@ -190,6 +191,8 @@ class Replica:
         self._digests = Digests()
         self.has_work = False
         """Whether something is put off until there is time between the turns (`Work`)."""
+        self.on_batch: Callable[[list[list[bytes]], Instant], None] | None = None
+        """Told of the commands of each batch and query, while somebody wants to know what is asked for here."""
         self.wants_turn = False
         """Whether the end of this turn has anything to do here; most messages of a busy group leave nothing to it."""
 
@@ -470,6 +473,8 @@ class Replica:
                 results.append(result)
             else:
                 self._effects.append(Answer(query.sender, query.origin, False, query.number, results))
+                if self.on_batch is not None:
+                    self.on_batch(query.commands, self.raft.now)
 
     def _log_query(self, query: Query | None, commands: list[list[bytes]], slots: int = 0) -> None:
         """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
@@ -552,9 +557,12 @@ class Replica:
             def execute(command: list[bytes], slots: int = batch.slots) -> Reply:
                 return keyspace.execute(command, stamp, slots)
 
+            if self.on_batch is not None and batch.commands:
+                self.on_batch(batch.commands, self.raft.now)
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command) for command in batch.commands]
-                if batch.commands[0][0] == DIGEST:
+                # Who has just joined may not know who belonged then, which is part of the state.
+                if batch.commands[0][0] == DIGEST and self.raft.log.membership_at(index).voters:
                     self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
                 results = self.sessions.apply(batch, stamp, execute)

@@ -14,6 +14,22 @@ REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
 
 
+class MoveProgress(Struct, array_like=True, frozen=True, gc=False):
+    """How the migration of one replica of a group gets on. Fields are only ever added at the end."""
+
+    migration: int
+    stage: str
+    bytes_done: int = 0
+    bytes_total: int = 0
+    keys_done: int = 0
+    keys_total: int = 0
+    entries_left: int = 0
+    """Committed ones that the target lacks."""
+    bytes_per_s: float = 0.0
+    seconds_left: float | None = None
+    """None while nobody can tell."""
+
+
 class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     """One group, by its leader. Fields are only ever added at the end."""
 
@@ -28,6 +44,12 @@ class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     learners: tuple[int, ...] = ()
     lag_entries: dict[int, int] = {}
     """Of each other member that lacks any."""
+    move: MoveProgress | None = None
+    """Of the migration that is under way; told four times a second while it is."""
+    split_slot: int = 0
+    """Where the leader would divide it; 0 while it is far from the limits, and where no split helps."""
+    split_note: str = ""
+    """Why there, or why no split helps: of one hot key, its slot and a hash."""
 
 
 class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):
@@ -48,11 +70,14 @@ class LoadBoard:
         self.memory_bytes: dict[int, int] = {}
         """By node."""
         self.heard_at: dict[int, Instant] = {}
+        self.version = 0
+        """Rises with every report that tells something new."""
 
     def take(self, sender: int, report: LoadReport, now: Instant) -> None:
         """A node, perhaps this one, tells what it leads."""
         self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
+        self.version += bool(report.loads)
         for load in report.loads:
             group = GroupId(load.group)
             known = self._loads.get(group)

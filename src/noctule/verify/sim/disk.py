@@ -20,6 +20,7 @@ from noctule.adapters.wal_recovery import recover
 from noctule.base.errors import DamagedLogError, NoctuleError, StorageError
 from noctule.base.ids import GroupId
 from noctule.core.replica.replica import Replica
+from noctule.node.address_book import AddressBook, load_address_book, save_address_book
 from noctule.node.config import ClusterConfig, NodeConfig
 from noctule.node.data_folder import OWNER_FILE, claim_data_folder
 from noctule.node.recovery import ReplicaSettings, recover_or_return
@@ -29,6 +30,7 @@ from noctule.verify.sim.time import VirtualTime
 
 _Result = TypeVar("_Result")
 
+CLUSTER = "simulated"
 DATA_DIRECTORY = Path("/data")
 WAL_DIRECTORY = Path("/wal")
 SNAPSHOT_DIRECTORY = DATA_DIRECTORY / "snapshots"
@@ -67,12 +69,13 @@ class SimulatedDisk:
         """Whether bits of it were flipped since the last start; only then may that find damage."""
         self.is_replaced = False
         """Whether it is another disk than the one that the node began with."""
-        self._identity = WalIdentity("simulated", node_id)
+        self._identity = WalIdentity(CLUSTER, node_id)
 
     def open(
         self, groups: Iterable[GroupId], settings: ReplicaSettings, chance: random.Random
-    ) -> tuple["DiskThreads", dict[GroupId, Replica]]:
-        """Begin a life by the recovery of a real node, which heals what is damaged by the help of the others.
+    ) -> tuple["DiskThreads", dict[GroupId, Replica], int]:
+        """Begin a life by the recovery of a real node, which heals what is damaged by the help of the others; also
+        returns the directory under which it promises things.
 
         The system calls of recovery may still be hit by a crash, until `settle`; not those of a first start or of a
         return, whose order over several directories the files know nothing of.
@@ -106,7 +109,17 @@ class SimulatedDisk:
         for operation, covered in self.files.operations(WAL_DIRECTORY):
             if operation.kind == "write" and covered.strip(b"\0") and not operation.data.strip(b"\0"):
                 self.count("torn tail cut")
-        return DiskThreads(self, wal, snapshots), replicas
+        return DiskThreads(self, wal, snapshots), replicas, folder.directory
+
+    def book(self) -> AddressBook:
+        """Whom the node knew when it last looked."""
+        return load_address_book(DATA_DIRECTORY, self.files)
+
+    def join(self, book: AddressBook) -> None:
+        """What a node that was let in writes before it first starts."""
+        self.files.make_directory(DATA_DIRECTORY)
+        save_address_book(DATA_DIRECTORY, book, self.files)
+        self.files.settle(DATA_DIRECTORY)
 
     def _found_damage(self, damage: DamagedLogError, _directory: int) -> None:
         if not self.is_flipped:
@@ -311,6 +324,7 @@ class DiskThreads:
 
             def finish() -> None:
                 self._disk.files.settle(SNAPSHOT_DIRECTORY)
+                self._disk.files.settle(DATA_DIRECTORY)
                 if failure is not None:
                     self.failed(failure)
                 else:

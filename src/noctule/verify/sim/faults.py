@@ -7,7 +7,9 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import META_GROUP, GroupId
+from noctule.core.meta.operations import ChangeSettings
+from noctule.core.migration.stages import Migration
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind
 from noctule.verify.sim.disk import SYNC_S_MAX
@@ -27,6 +29,25 @@ WRITE_AWAITED_S_MAX = 1.0
 """How long a fault that wants to hit a write waits for one."""
 
 
+PARTS = ("source", "target", "leader", "leader of meta")
+"""Who has one in a migration."""
+
+
+def node_of(world: "World", migration: Migration, part: str) -> int:
+    """The node that has this part in a migration now; 0 when nobody has."""
+    if part == "source":
+        return migration.source
+    if part == "target":
+        return migration.target
+    group = META_GROUP if part == "leader of meta" else GroupId(migration.partition)
+    leading = [
+        (machine.replicas[group].raft.term, node)
+        for node, machine in world.machines.items()
+        if machine.alive and group in machine.replicas and machine.replicas[group].raft.is_leader()
+    ]
+    return max(leading, default=(0, 0))[1]
+
+
 class Faults:
     """Drawn for one world, all from its chance."""
 
@@ -44,6 +65,16 @@ class Faults:
             self.change_members,
             self.jump_clock,
             self.pause,
+            self.join,
+            self.drain,
+            self.remove,
+            self.stay_away,
+            self.migrate,
+            self.migrate,
+            self.strike_migration,
+            self.strike_migration,
+            self.cancel,
+            self.change_settings,
         )
         """Each is as likely as the others; each is given a node, which it may make nothing of."""
         self._world = world
@@ -53,6 +84,9 @@ class Faults:
         """Whether every group has all nodes as voters, all the time."""
         self._stay_down: set[int] = set()
         """Nodes that nobody starts any more."""
+        self._away: set[int] = set()
+        """Nodes that nobody starts until all is healed."""
+        self._strikes = 0
 
     def schedule(self, fault_s: float, names: Collection[str] = ()) -> None:
         """Draw what the network and the disks are like, and what happens when, of the faults of these names only.
@@ -70,6 +104,7 @@ class Faults:
         for disk in world.disks.values():
             disk.slow_sync = chance.choice((0, 0, 0.05))
             disk.sync_s_max = chance.choice((SYNC_S_MAX, SYNC_S_MAX, 0.02, 0.1))
+        world.stage_watchers.append(self._strike)
         kinds = [fault for fault in self.table if fault.__name__ in names]
         if not names:
             kinds = chance.sample(self.table, chance.randint(2, len(self.table)))
@@ -77,7 +112,10 @@ class Faults:
         self._tend_members()
         for _ in range(chance.randrange(2, FAULTS_MAX)):
             at_s = chance.uniform(min(0.5, fault_s / 2), fault_s)
-            world.time.after(at_s, partial(chance.choice(kinds), chance.choice(world.nodes)))
+            world.time.after(at_s, partial(self._begin, chance.choice(kinds)))
+
+    def _begin(self, fault: Callable[[int], None]) -> None:
+        fault(self._chance.choice(self._world.nodes))
 
     def heal(self) -> None:
         """Everything works again; in some worlds a minority stays down, and the others must do without it.
@@ -86,23 +124,30 @@ class Faults:
         """
         world = self._world
         self._is_healed = True
-        if self._bears_losses and self._chance.random() < 0.5:
-            self._stay_down = set(self._chance.sample(world.nodes, (len(world.nodes) - 1) // 2))
+        self._strikes = 0
+        world.operators.stop_leaving()
+        minority = self._chance.sample(world.nodes, (len(world.nodes) - 1) // 2)
+        if self._bears_losses and world.is_whole() and world.bears_loss_of(minority):
+            self._stay_down = set(minority)
             world.count("minority left down")
         world.network.faults = NetworkFaults()
         world.network.cuts.clear()
         for disk in world.disks.values():
             disk.slow_sync, disk.sync_s_max = 0.0, SYNC_S_MAX
-        for node in world.nodes:
+        for node in list(world.nodes):
             if node in self._stay_down or world.machines[node].failure or world.disks[node].files.failing:
                 world.crash(node)
             if node not in self._stay_down:
                 world.restart(node)
+        if self._away:
+            # Who was away long enough is taken out and may not come back; all that could be, is replaced by now.
+            world.operators.ask(ChangeSettings({"node_replace_after_s": 0}))
+        self._away.clear()
 
     def bring_back(self) -> None:
         """Whoever stayed down comes back, too."""
         self._stay_down = set()
-        for node in self._world.nodes:
+        for node in list(self._world.nodes):
             self._world.restart(node)
 
     # Processes -------------------------------------------------------------------------------------------------------
@@ -129,7 +174,7 @@ class Faults:
     def cut_power_of_all(self, _node: int) -> None:
         """The power fails for everyone at one moment; they come back one by one."""
         self._world.count("power cut of all")
-        for node in self._world.nodes:
+        for node in list(self._world.nodes):
             self._world.crash(node, power=True)
             self._restart_later(node)
 
@@ -145,7 +190,7 @@ class Faults:
 
     def _restart(self, node: int) -> None:
         """A machine that crashed once may do so again soon, or at once, in its recovery."""
-        if node in self._stay_down:
+        if node in self._stay_down or node in self._away:
             return
         self._world.restart(node)
         if self._chance.random() < 0.2 and not self._is_healed:
@@ -176,7 +221,7 @@ class Faults:
     def flip_bits(self, node: int) -> None:
         """A machine dies, and before it comes back bits of its disk change. No other loss may be open."""
         world = self._world
-        if world.is_whole():
+        if node in world.founders and world.is_whole() and world.bears_loss_of([node]):
             world.crash(node, power=self._chance.random() < 0.5)
             world.disks[node].flip_bits()
             self._restart_later(node)
@@ -184,7 +229,7 @@ class Faults:
     def replace_disk(self, node: int) -> None:
         """A machine dies and comes back on an empty disk. No other loss may be open."""
         world = self._world
-        if world.is_whole():
+        if node in world.founders and world.is_whole() and world.bears_loss_of([node]):
             world.crash(node, power=True)
             world.disks[node].replace()
             self._restart_later(node)
@@ -197,7 +242,7 @@ class Faults:
             return
         self._world.count("members changed")
         for machine, group in self._led():
-            if self._chance.random() < 0.7:
+            if node in machine.replicas[group].raft.log.membership.voters and self._chance.random() < 0.7:
                 way = self._chance.choice(list(raft.Transition))
                 machine.take(group, raft.ChangeMembership((Change(ChangeKind.LEARNER, node),), way))
                 if self._chance.random() < 0.6:
@@ -205,12 +250,18 @@ class Faults:
                     self.cut_for_a_while(machine.node_id)
 
     def _tend_members(self) -> None:
-        """Now and then, and after healing always, groups are brought back to all voters."""
+        """Now and then, and after healing always, partitions are brought back to all voters that the map names.
+
+        Migrations are left alone, and *meta* sees to itself.
+        """
+        meta = self._world.meta
         for machine, group in self._led():
             membership = machine.replicas[group].raft.log.membership
+            partition = meta.map.get(group) if meta is not None and group not in meta.busy else None
             if not self._is_healed and self._chance.random() < 0.7:
                 continue
-            lost = [node for node in membership.learners if node not in membership.returning]
+            replicas = partition.replicas if partition is not None else ()
+            lost = [node for node in membership.learners if node in replicas and node not in membership.returning]
             if membership.is_joint() and not membership.auto_leave:
                 machine.take(group, raft.LeaveJoint())
             elif lost and not membership.is_joint():
@@ -221,6 +272,57 @@ class Faults:
         """The groups with a leader that is well, each with it."""
         well = [machine for machine in self._world.machines.values() if machine.is_well]
         return [(each, group) for each in well for group, replica in each.replicas.items() if replica.raft.is_leader()]
+
+    # The cluster changes ---------------------------------------------------------------------------------------------
+
+    def join(self, _node: int) -> None:
+        """Another node joins."""
+        self._world.operators.join()
+
+    def drain(self, node: int) -> None:
+        """A node is to leave."""
+        self._world.operators.drain(node)
+
+    def remove(self, node: int) -> None:
+        """A node is lost for good, and an operator takes it out."""
+        self._world.operators.remove(node)
+
+    def stay_away(self, node: int) -> None:
+        """A node dies and stays away for so long that the cluster replaces it by itself."""
+        world = self._world
+        if world.is_whole() and world.bears_loss_of([node]):
+            self._away.add(node)
+            world.crash(node)
+            world.count("node stays away")
+            world.operators.ask(ChangeSettings({"node_replace_after_s": 1.0}))
+
+    def migrate(self, _node: int) -> None:
+        """A replica moves."""
+        self._world.operators.migrate()
+
+    def cancel(self, _node: int) -> None:
+        """A migration is called back."""
+        self._world.operators.cancel()
+
+    def change_settings(self, _node: int) -> None:
+        """The cluster is told to keep to other limits."""
+        self._world.operators.change_settings()
+
+    def strike_migration(self, _node: int) -> None:
+        """A replica moves, and when the migration comes into one of its stages somebody who has a part in it fails."""
+        self._strikes += 1
+        self._world.operators.migrate()
+
+    def _strike(self, migration: Migration) -> None:
+        if not self._strikes or self._chance.random() < 0.6:
+            return
+        self._strikes -= 1
+        part = self._chance.choice(PARTS)
+        node = node_of(self._world, migration, part)
+        if node in self._world.nodes and not self._is_healed:
+            way = self._chance.choice((self.crash_for_a_while, self.pause, self.cut_for_a_while))
+            self._world.count(f"{part} struck in {migration.stage}")
+            self._world.time.after(0.0, partial(way, node))
 
     # Network ---------------------------------------------------------------------------------------------------------
 

@@ -261,6 +261,8 @@ class Fuzzer(Group):
             self.now = Instant(self.now + 0.06)
         if any(self.nodes[node].is_quiet() for node in self.running()):
             self.counts["quiet after a rest"] += 1
+            if self.chance.random() < 0.5:
+                self._cut_off_leader()
 
     def cut_off(self) -> None:
         """Nodes on an island hear only each other: more often than not a leader alone, whose connections closed."""
@@ -269,11 +271,14 @@ class Fuzzer(Group):
         elif self.chance.random() < 0.4:
             self._island = set(self.chance.sample(self.members, len(self.members) // 2))
         else:
-            leader = self.leader()
-            self._island = {leader}
-            for node in self.running():
-                if node != leader and self.chance.random() < 0.7:
-                    self.suspect(node, leader)
+            self._cut_off_leader()
+
+    def _cut_off_leader(self) -> None:
+        leader = self.leader()
+        self._island = {leader}
+        for node in self.running():
+            if node != leader and self.chance.random() < 0.7:
+                self.suspect(node, leader)
 
     def compact_someone(self) -> None:
         """A node writes a snapshot, if it knows the membership as of what it has applied."""

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from noctule.base.ids import GroupId
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.events import Persist
+from noctule.core.raft.membership import MARK, decode_membership
 from noctule.core.raft.messages import Entry
-from noctule.core.replica.events import DigestReady
+from noctule.core.replica.events import Answer, DigestReady
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -45,6 +48,14 @@ class Invariants:
         self._seen: dict[tuple[int, GroupId], int] = {}
         """Up to where each machine's log was compared; the machine is named by its life."""
         self._digests: dict[tuple[GroupId, int], tuple[int, bytes]] = {}
+        self._members: dict[GroupId, set[int]] = {}
+        """Of each group, by the newest membership that was seen to be committed."""
+        self._out: set[tuple[GroupId, int]] = set()
+        """Nodes that a committed membership took out of a group, until one lets them in again."""
+        self._peers: dict[int, str] = {}
+        """By node id, at which address it was first seen: no two nodes ever have one id."""
+        self._epochs: dict[int, int] = {}
+        """By life, the epoch of the map as a machine saw it last."""
         self._asked_digests: dict[tuple[GroupId, bytes], tuple[int, DigestReady]] = {}
 
     # Elections -------------------------------------------------------------------------------------------------------
@@ -80,10 +91,19 @@ class Invariants:
 
     def recovered(self, machine: "Machine") -> None:
         """Log matching for all that a machine found on its disk: whatever it reads was written so."""
-        for group, replica in machine.replicas.items():
-            log = replica.raft.log
-            entries = log.between(log.first_index, log.last_index)
-            self._match(machine, group, log.first_index, log.snapshot_term, entries)
+        for group in machine.replicas:
+            self.came(machine, group)
+
+    def came(self, machine: "Machine", group: GroupId) -> None:
+        """Log matching for the log with which a replica begins."""
+        log = machine.replicas[group].raft.log
+        self._match(machine, group, log.first_index, log.snapshot_term, log.between(log.first_index, log.last_index))
+
+    def went(self, machine: "Machine", group: GroupId) -> None:
+        """A replica is being removed. It must be out of its group, or the group must be no more."""
+        self._seen.pop((machine.life, group), None)
+        if machine.node_id in self._members.get(group, set()) and machine.meta.map.get(group) is not None:
+            raise SafetyViolation(f"group {group}: node {machine.node_id} removes its replica and is a member still")
 
     def _match(
         self, machine: "Machine", group: GroupId, index: int, before: int | None, entries: Iterable[Entry]
@@ -133,9 +153,40 @@ class Invariants:
             elif index == len(committed) + 1:
                 committed.append(entry)
                 terms.append(consensus.term)
+                if entry.data[:1] == MARK:
+                    self._note_members(group, {*decode_membership(entry.data).members()})
             else:
                 raise SafetyViolation(f"group {group}: node {machine.node_id} committed {index} with a gap before it")
         self._seen[machine.life, group] = consensus.commit
+
+    def _note_members(self, group: GroupId, members: set[int]) -> None:
+        self._out |= {(group, node) for node in self._members.get(group, set()) - members}
+        self._out -= {(group, node) for node in members}
+        self._members[group] = members
+
+    def answered(self, machine: "Machine", group: GroupId, _answer: Answer) -> None:
+        """Nobody is served by a replica that is known to be out of its group: one owner at a time."""
+        if (group, machine.node_id) in self._out:
+            raise SafetyViolation(f"group {group}: node {machine.node_id} serves a client, and is not in the group")
+
+    # The map and the roster ------------------------------------------------------------------------------------------
+
+    def meta(self, machine: "Machine", meta: MetaState, followed: PartitionMap) -> None:
+        """A machine has seen another state of *meta*: epochs only rise on it, the map that it follows is the one that
+        it was told, every slot has one partition, and no id of a node is ever given twice."""
+        epoch = meta.map.epoch
+        if epoch < self._epochs.get(machine.life, 0):
+            raise SafetyViolation(
+                f"node {machine.node_id} goes back from the map of epoch {self._epochs[machine.life]} to {epoch}"
+            )
+        if epoch != self._epochs.get(machine.life):
+            self._epochs[machine.life] = epoch
+            if followed.partitions != meta.map.partitions or followed.slot_table != meta.map.slot_table:
+                raise SafetyViolation(f"node {machine.node_id} follows another map than that of epoch {epoch}")
+            followed.check()
+        for node, member in meta.roster.items():
+            if self._peers.setdefault(node, member.peer) != member.peer:
+                raise SafetyViolation(f"{member.peer} has the id {node}, which was that of {self._peers[node]}")
 
     def states(self, machines: Mapping[int, "Machine"]) -> None:
         """Equal state at equal applied index, on all machines and at all times."""

@@ -1,48 +1,63 @@
-"""One simulated node: the real `Carrier`, `Replica`, `Router` and recovery on a simulated disk and network.
+"""One simulated node: the real `Carrier`, `Replica`, `Router`, `Steward` and recovery on a simulated disk and network.
 
 It stands where `node/host.py` stands in production and keeps to the same rules: one turn for all that comes at one
 instant, one batch for a turn, and a failed disk is final.
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from noctule.adapters.wal_format import Record
+from noctule.adapters.wal_format import Forgotten, Record
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.placement.partition_map import even_map
+from noctule.core.meta.state import MetaState
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.replica import Replica
 from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
-from noctule.core.wire.frames import DigestTold, Envelope
+from noctule.core.roster.members import Member
+from noctule.core.wire.frames import PROTOCOL_VERSION, DigestTold, Envelope, Hello
 from noctule.node.api import ReplySink
-from noctule.node.host import BALANCE_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
-from noctule.node.recovery import ReplicaSettings, records_of
+from noctule.node.governor import Founding
+from noctule.node.host import BALANCE_S, SETTLED_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
+from noctule.node.proposals import Proposals
+from noctule.node.recovery import ReplicaSettings, make_child, record_of_meta, records_of
 from noctule.node.router import Router
 from noctule.node.snapshot_shelf import SnapshotShelf
+from noctule.node.steward import Steward, wants_replica
 from noctule.verify.sim.coverage import WatchedSwitchboard
+from noctule.verify.sim.premises import SimulatedPremises
 from noctule.verify.sim.time import WALL_MS_AT_START
 
 if TYPE_CHECKING:
     from noctule.verify.sim.world import World
 
 
+HANDOVER_LAG_MAX = 1_000
+"""As the host's: whoever misses more entries is not given leadership back."""
+DIGEST_OF_THE_WORLD = b"world "
+"""What the nonces of digests begin with that no node asked for."""
+
+
 class Machine:
     """A node's process for one life; its disk outlives it."""
 
     def __init__(
-        self, world: "World", node_id: int, life: int, settings: ReplicaSettings, partition_count: int
+        self, world: "World", own: Member, life: int, settings: ReplicaSettings, founding: Founding | None
     ) -> None:
+        """`founding` is that of a first member of the cluster; a node that joined has none."""
         self.world = world
-        self.node_id = node_id
+        self.node_id = node_id = own.id
         self.life = life
         """Its number among all lives of all machines."""
         self.disk = world.disks[node_id]
@@ -57,12 +72,18 @@ class Machine:
         self._backlog: list[Callable[[], None]] = []
         """What waits for the end of a pause, in order."""
         self._records: list[Record] = []
+        self._forgotten: dict[int, list[GroupId]] = {}
+        """By the batch that makes it durable: whose snapshots are to be removed then."""
         self._number = self._durable_number = 0
         self._turn_scheduled = False
         self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
-        partitions = even_map(partition_count, settings.voters)
-        self.threads, self.replicas = self.disk.open([META_GROUP, *partitions.partitions], settings, chance)
+        partitions = PartitionMap()
+        self.threads, self.replicas, directory = self.disk.open([META_GROUP], settings, chance)
+        self.digests: dict[GroupId, dict[int, DigestTold]] = {}
+        """Of each group led here that had one taken for a migration: what each replica told last."""
+        self.peers: set[int] = set()
+        """The other nodes, as far as this one knows; nothing is sent to others, and nothing heard from them."""
         self.shelf = SnapshotShelf(self.threads.snapshots)
         self.threads.durable = lambda number: self._wake(partial(self._durable, number))
         self.threads.failed = lambda error: self._wake(partial(self._fail, error))
@@ -81,11 +102,41 @@ class Machine:
             world.coverage,
         )
         self.switchboard.digested = partial(world.invariants.digested, self)
+        self.switchboard.answering = partial(world.invariants.answered, self)
         self.router = self.switchboard.router
-        self.carrier = Carrier(self.replicas, self.switchboard, self)
-        self.liveness = Liveness([node for node in world.nodes if node != node_id], world.time.now())
+        settings = replace(settings, directory=directory)
+        self.carrier = Carrier(
+            self.replicas,
+            self.switchboard,
+            self,
+            lambda split, now: (
+                make_child(split, settings, now, chance) if wants_replica(partitions, split.child, node_id) else None
+            ),
+        )
+        self.liveness = Liveness((), world.time.now())
         self._lives: dict[int, int] = {}
         """Of each other node the newest life that was heard of."""
+        self._connected_since: dict[int, Instant] = {}
+        self._handed_over = 0
+        self.premises = SimulatedPremises(self, settings, chance)
+        proposals = Proposals(self.router.operate, world.time.now)
+        self.steward = Steward(node_id, partitions, self.premises, proposals, self.switchboard.map_changed, chance)
+        self.steward.governor.founding = founding
+        self.steward.own = own
+        self.steward.changed = partial(world.meta_changed, self)
+        self.hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            cluster=world.name,
+            fingerprint="",
+            node_id=node_id,
+            incarnation=life,
+            directory=directory,
+            labels=own.labels,
+            weight=own.weight,
+            version=own.version,
+            features=own.features,
+        )
+        self.peers_changed({*settings.voters, *(member.id for member in self.disk.book().members)} - {node_id})
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -155,14 +206,26 @@ class Machine:
         """Whether it runs, and its disk works."""
         return self.alive and not self._paused and not self.failure and not self.disk.files.failing
 
-    def is_member_of_all(self, voters: tuple[int, ...]) -> bool:
-        """Whether every group has these voters as far as known here, and this machine knows, durably, that it votes."""
-        for replica in self.replicas.values():
-            log, consensus = replica.raft.log, replica.raft
+    @property
+    def meta(self) -> MetaState:
+        """What *meta* says, as far as it is applied here."""
+        return self.steward.meta
+
+    def has_all_of(self, meta: MetaState) -> bool:
+        """Whether it has heard all of this, has the replicas that this gives it and no others, and each of them knows,
+        durably, that it belongs to its group, which has the voters that this names."""
+        own = {META_GROUP, *map(GroupId, meta.held_by.get(self.node_id, ()))}
+        if self.meta.version != meta.version or self.replicas.keys() != own or not self.steward.is_settled:
+            return False
+        present = {node for node in meta.roster if meta.is_present(node)}
+        for group, replica in self.replicas.items():
+            consensus, log = replica.raft, replica.raft.log
+            membership, partition = log.membership, meta.map.get(group)
+            members = present if partition is None else {*partition.replicas}
             is_known = log.committed_membership(consensus.commit).directory_of(self.node_id) == consensus.directory
-            if (log.membership.voters, log.membership.outgoing) != (voters, ()) or not is_known:
+            if membership.is_joint() or {*membership.members()} != members or not is_known:
                 return False
-            if consensus.durable < log.membership_index:
+            if consensus.durable < log.membership_index or (partition is not None and membership.learners):
                 return False
         return True
 
@@ -171,6 +234,10 @@ class Machine:
     ) -> None:
         """A client's command."""
         self._wake(partial(self.router.submit, args, sink, consistency))
+
+    def operate(self, args: list[bytes], sink: ReplySink) -> None:
+        """An operator's wish for *meta*."""
+        self._wake(partial(self.router.operate, args, sink))
 
     def ask(self, group: GroupId, event: Event) -> None:
         """An operator's wish for one group."""
@@ -194,9 +261,12 @@ class Machine:
             self._later(WORK_S, self.schedule_turn)
         self.router.flush()
         stirred = self.carrier.end_turn(self.world.time.now(), self.wall_ms())
+        if self._records:
+            self.flush()  # Of replicas that came or went, which asked for nothing themselves.
         for to, envelopes in self.switchboard.take_outgoing().items():
-            self.world.transmit(self, to, envelopes)
-            self._live(liveness.FrameSent(to))
+            if to in self.peers:
+                self.world.transmit(self, to, envelopes)
+                self._live(liveness.FrameSent(to))
         self.world.turned(self, self._changed(stirred))
 
     def _changed(self, stirred: Iterable[GroupId]) -> list[tuple[GroupId, RaftNode]]:
@@ -227,11 +297,28 @@ class Machine:
                 self.schedule_turn()
             if now >= self.liveness.next_deadline():
                 self._live(liveness.Tick())
+            self.steward.tick(now)
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
+                self._balance(now)
                 self._free_segments()
                 self._take_digests()
         self.router.tick()
+
+    def _balance(self, now: Instant) -> None:
+        """As the host does: one group is handed to the node that should lead it, if that has been there for a while."""
+        groups = self.carrier.leaders.led_by(self.node_id)
+        for offset in range(len(groups)):
+            group = groups[(self._handed_over + offset) % len(groups)]
+            target = self.steward.preferred_leader(group)
+            since = self._connected_since.get(target)
+            if target == self.node_id or since is None or now - since < SETTLED_S:
+                continue
+            consensus = self.replicas[group].raft
+            if consensus.log.last_index - consensus.describe().match.get(target, 0) < HANDOVER_LAG_MAX:
+                self._handed_over += offset + 1
+                self.take(group, raft.TransferLeadership(target))
+                return
 
     def _free_segments(self) -> None:
         """As the host does: groups that keep an old segment of the log from being dropped write a snapshot."""
@@ -246,18 +333,20 @@ class Machine:
         for group, replica in self.replicas.items():
             if replica.raft.is_leader():
                 self._nonce += 1
-                self.take(group, TakeDigest(b"%d-%d" % (self.life, self._nonce)))
+                self.take(group, TakeDigest(DIGEST_OF_THE_WORLD + b"%d-%d" % (self.life, self._nonce)))
 
     def receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
         """A frame came, from the sender's process of that life; nothing is learnt from it once this node has failed."""
         self._wake(partial(self._receive, sender, life, envelopes))
 
     def _receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
-        if self.failure:
+        if self.failure or sender not in self.peers:
             return
         if life > self._lives.get(sender, 0):
             # The first frame of another process stands for the connection that it would have come by.
             self._lives[sender] = life
+            self._connected_since[sender] = self.world.time.now()
+            self.steward.peer_connected(self.world.machines[sender].hello)
             self._live(liveness.Connected(sender, life))
         self._live(liveness.FrameHeard(sender))
         if envelopes:
@@ -268,8 +357,21 @@ class Machine:
         self._wake(partial(self._peer_lost, node))
 
     def _peer_lost(self, node: int) -> None:
+        self._connected_since.pop(node, None)
         self._live(liveness.Disconnected(node))
         self.switchboard.peer_lost(node)
+
+    def peers_changed(self, nodes: Collection[int]) -> None:
+        """These are the other nodes from now on."""
+        for gone in self.peers - {*nodes}:
+            self._connected_since.pop(gone, None)
+            self._lives.pop(gone, None)
+        self.peers = {*nodes}
+        self._live(liveness.PeersChanged(tuple(sorted(nodes))))
+
+    def is_trusted(self, node: int) -> bool:
+        """Whether the node is there and answers, as far as this one can tell."""
+        return node in self.peers and not self.liveness.suspects(node)
 
     def _live(self, event: liveness.Event) -> None:
         if self.failure:
@@ -296,18 +398,54 @@ class Machine:
             if self.replicas[group].raft.is_quiet():
                 self.world.count(what)
 
+    # Replicas that come and go ---------------------------------------------------------------------------------------
+
+    def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
+        """Take a replica in; `records` are durable before anything that it promises."""
+        self.world.count("replica added")
+        self._records += [record_of_meta(self.replicas[META_GROUP]), *records]
+        self.carrier.add(replica)
+        self.world.invariants.came(self, group)
+        self.schedule_turn()
+
+    def remove_replica(self, group: GroupId) -> None:
+        """As the host does: first the log forgets it, then its snapshots go."""
+        self.world.count("replica removed")
+        replica = self.replicas[group]
+        self.world.invariants.went(self, group)
+        self.carrier.remove(group)
+        self.switchboard.replica_removed(group, replica)
+        for kept in (self.digests, self._last_states, self._membership_indexes):
+            kept.pop(group, None)
+        self.world.coverage.removed(self.node_id, group)
+        self._records += [record_of_meta(self.replicas[META_GROUP]), Forgotten(group)]
+        self._forgotten.setdefault(self._number + 1, []).append(group)
+        self.schedule_turn()
+
+    def _remove_snapshots(self, group: GroupId) -> None:
+        def work() -> None:
+            if group not in self.replicas:  # Else another replica of it has come, and these may be its own.
+                self.shelf.forget(group)
+                self.threads.snapshots.remove_all(group)
+
+        self.in_disk_thread(work)
+
+    def in_disk_thread(self, work: Callable[[], None]) -> None:
+        """Do something with the data folder, after what waits already."""
+        self.threads.in_snapshot_thread(work, lambda _: None)
+
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
     def take(self, group: GroupId, event: Event) -> None:
-        """One event for one group."""
-        if self.failure:
+        """One event for one group, unless that has been removed while it was on its way."""
+        if self.failure or group not in self.replicas:
             return
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()
 
     def is_connected(self, node: int) -> bool:
-        """Always: whether a frame arrives is the network's business."""
-        return True
+        """Always, to whom it knows: whether a frame arrives is the network's business."""
+        return node in self.peers
 
     def wall_ms(self) -> int:
         """This machine's wall clock, which is wrong by its own offset."""
@@ -337,9 +475,12 @@ class Machine:
 
     def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
         """A replica told the leader its digest; the invariants have compared it already."""
+        if group in self.replicas and not digest.nonce.startswith(DIGEST_OF_THE_WORLD):
+            self.digests.setdefault(group, {})[sender] = digest
 
     def load_told(self, sender: int, report: LoadReport) -> None:
-        """Nobody reports here."""
+        """A node tells what it leads."""
+        self.steward.board.take(sender, report, self.world.time.now())
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """As the rest."""
@@ -366,6 +507,9 @@ class Machine:
         self._durable_number = max(self._durable_number, number)
         if self.failure:
             return
+        while self._forgotten and (first := next(iter(self._forgotten))) <= number:
+            for group in self._forgotten.pop(first):
+                self._remove_snapshots(group)
         self.carrier.durable(number, self.world.time.now())
         self.schedule_turn()
 
@@ -387,7 +531,7 @@ class Machine:
     def drop_chunks(self, group: GroupId) -> None:
         """From the disk."""
         self.world.count("snapshot given up on the way")
-        self.threads.in_snapshot_thread(lambda: self.shelf.drop_chunks(group), lambda _: None)
+        self.in_disk_thread(lambda: self.shelf.drop_chunks(group))
 
     def open_snapshot(self, group: GroupId) -> None:
         """On the disk."""
@@ -399,13 +543,14 @@ class Machine:
 
     def keep_snapshots(self, group: GroupId, kept: raft.KeepSnapshots) -> None:
         """On the disk."""
-        self.threads.in_snapshot_thread(lambda: self.shelf.keep(group, kept.indexes), lambda _: None)
+        self.in_disk_thread(lambda: self.shelf.keep(group, kept.indexes))
 
     def _in_thread(self, group: GroupId, work: Callable[[], Event]) -> None:
         """What the work with snapshot files tells is taken in here, unless the machine has died meanwhile."""
         self.threads.in_snapshot_thread(work, lambda event: self._wake(partial(self._told, group, event)))
 
     def _told(self, group: GroupId, event: Event) -> None:
-        if isinstance(event, raft.SnapshotSaved) and event.index > self.replicas[group].raft.applied:
+        replica = self.replicas.get(group)
+        if replica is not None and isinstance(event, raft.SnapshotSaved) and event.index > replica.raft.applied:
             self.world.count("snapshot restored")
         self.take(group, event)

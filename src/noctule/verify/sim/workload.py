@@ -102,7 +102,7 @@ class _Client:
     def _next(self) -> None:
         if self._workload.stopped:
             return
-        alive = [machine for machine in self._world.machines.values() if machine.alive]
+        alive = [machine for machine in self._world.machines.values() if machine.alive and machine.meta.cluster_id]
         if not alive:
             self._world.time.after(0.05, self._next)
             return

@@ -1,12 +1,12 @@
 """A world from one seed: machines, network, disks, clocks and clients; what goes wrong is faults.py.
 
-First a safety phase in which things fail, then a majority heals and progress is demanded. The same seed makes the same
+The first machines form a cluster as real ones do, through *meta*; others may join, and any may leave. First a safety phase in which things fail, then a majority heals and progress is demanded. The same seed makes the same
 world, event by event: all chance comes from one generator, and nothing depends on the hashing of strings.
 """
 
 import hashlib
 import random
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,27 +15,44 @@ import msgspec
 from noctule.base.errors import RequestError
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.meta.settings import SettingValue
+from noctule.core.meta.state import MetaState
+from noctule.core.migration.stages import Migration, Stage
 from noctule.core.raft.config import RaftConfig
+from noctule.core.raft.membership import Membership
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.replica import SnapshotPolicy
+from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import Envelope
+from noctule.node.address_book import AddressBook
+from noctule.node.governor import META_VOTERS_MAX, Founding
+from noctule.node.node import FIRST_TIMEOUT_S
 from noctule.node.recovery import ReplicaSettings
 from noctule.verify.checkers.history import Recorder
 from noctule.verify.checkers.judge import judge
 from noctule.verify.checkers.violation import text_of
 from noctule.verify.sim.coverage import Coverage
-from noctule.verify.sim.disk import SimulatedDisk
+from noctule.verify.sim.disk import CLUSTER, SimulatedDisk
 from noctule.verify.sim.faults import Faults
 from noctule.verify.sim.invariants import Invariants, LivenessViolation, SafetyViolation
 from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.network import Network
+from noctule.verify.sim.operators import Operators, member_of
 from noctule.verify.sim.time import VirtualTime
 from noctule.verify.sim.workload import KEYS, Workload, recorded
 
 STATES_EVERY_S = 1.0
 """States are compared this often also when nothing is applied; see `invariants.STATES_EVERY_ENTRIES`."""
 HEAL_S_MAX = 20.0
-"""How long after healing everything must work again."""
+"""How long after healing clients must be served again, and be told what became of what they asked for."""
+WHOLE_S_MAX = 120.0
+"""How long until every replica is where it belongs: migrations that were begun are ended, or have gone back, by then."""
+LOOK_S = 0.05
+"""Between two looks at whether it is."""
+MIGRATION_TIMEOUT_S = 3.0
+"""Short, so that migrations of what is gone go back within the life of a world."""
+STAYS_S_MAX = 2.0
+"""How long a machine that was taken out of the cluster runs on without having heard of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +81,9 @@ class World:
         partition_count: int = 2,
         clients: int = 6,
         think_s_max: float | None = None,
+        settings: Mapping[str, SettingValue] | None = None,
     ) -> None:
-        """`think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
+        """`settings` are those of the cluster, beside what it is formed with. `think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
         so that in some worlds groups have the time to go quiet."""
         self.seed = seed
         self.chance = random.Random(seed)
@@ -74,12 +92,18 @@ class World:
         self.coverage = Coverage()
         self.invariants = Invariants(self.count)
         self.history = Recorder()
-        self.nodes = range(1, node_count + 1)
-        self.disks = {
-            node: SimulatedDisk(node, self.time, random.Random(self.chance.getrandbits(64)), self.count)
-            for node in self.nodes
-        }
-        self.clock_offsets_s = {node: self.chance.uniform(-3600, 3600) for node in self.nodes}
+        self.name = CLUSTER
+        self.founders = tuple(range(1, node_count + 1))
+        self.nodes = list(self.founders)
+        """All that were ever in the cluster and have not left it for good, as far as their machines know."""
+        self.gone: set[int] = set()
+        """Those that have."""
+        self.disks: dict[int, SimulatedDisk] = {}
+        self.clock_offsets_s: dict[int, float] = {}
+        self.stage_watchers: list[Callable[[Migration], None]] = []
+        """Told of each stage of each migration, as soon as any machine has heard of it."""
+        self._stages: set[tuple[int, Stage]] = set()
+        self.operators = Operators(self)
         self.faults = Faults(self)
         self.machines: dict[int, Machine] = {}
         self.request_deadline_s = self.chance.choice((0.15, 5.0, 5.0))
@@ -87,20 +111,63 @@ class World:
         self._quiet_after_s = self.chance.choice((0.0, 0.01, 0.1, 0.1, 0.3))
         self._lease_s = self.chance.choice((0.0, 0.0, 0.2))
         self._partition_count = partition_count
+        self._factor = self.chance.choice((3, 3, 5))
+        self._settings = {"migration_timeout_s": MIGRATION_TIMEOUT_S, "node_replace_after_s": 0, **(settings or {})}
+        self._members: dict[int, Member] = {}
         self._lives = 0
         self._watchers: dict[int, list[Callable[[], None]]] = {}
         self._trace = hashlib.blake2b(digest_size=16)
-        for node in self.nodes:
+        for node in self.founders:
+            self._install(member_of(node, node))
+        for node in self.founders:
             self._start(node)
         drawn = self.chance.choice((0.01, 0.01, 0.01, 0.7))
         self.workload = Workload(self, clients, drawn if think_s_max is None else think_s_max)
 
     # Machines --------------------------------------------------------------------------------------------------------
 
+    def _install(self, member: Member) -> None:
+        """Put a machine there, with an empty disk."""
+        node = member.id
+        self._members[node] = member
+        self.disks[node] = SimulatedDisk(node, self.time, random.Random(self.chance.getrandbits(64)), self.count)
+        self.clock_offsets_s[node] = self.chance.uniform(-3600, 3600)
+
+    def let_in(self, member: Member, book: AddressBook) -> None:
+        """Start a machine that the cluster has let in; it knows whom the `book` names."""
+        if member.id in self.disks:
+            raise SafetyViolation(f"node id {member.id} was given twice")
+        self.count("node joined")
+        self._install(member)
+        self.disks[member.id].join(book)
+        self.nodes.append(member.id)
+        self._start(member.id)
+
+    def retire(self, node: int, _reason: str = "") -> None:
+        """A machine that no longer belongs to the cluster ends for good, at the end of this instant."""
+        if node not in self.gone:
+            self.gone.add(node)
+            self.time.after(0.0, partial(self._end_for_good, node))
+
+    def _end_for_good(self, node: int) -> None:
+        self.crash(node)
+        if node in self.nodes:
+            self.nodes.remove(node)
+
+    def _founding(self) -> Founding:
+        return Founding(
+            cluster_id=f"{self.chance.getrandbits(64):016x}",
+            members=tuple(Member(id=node, peer=self._members[node].peer) for node in self.founders),
+            partition_count=self._partition_count,
+            replication_factor=self._factor,
+            settings=self._settings,
+        )
+
     def _start(self, node: int) -> None:
+        is_founder = node in self.founders
         settings = ReplicaSettings(
             node_id=node,
-            voters=tuple(self.nodes),
+            voters=self.founders[:META_VOTERS_MAX] if is_founder else (),
             raft=RaftConfig(
                 retained_entries=self.chance.choice((0, 10, 100)),
                 chunk_bytes_max=500,
@@ -109,10 +176,12 @@ class World:
                 quiet_after_s=self._quiet_after_s,
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
-            first_timeout_s=0.25,
+            first_timeout_s=FIRST_TIMEOUT_S,
+            first_partitions=self._partition_count,
         )
         self._lives += 1
-        machine = Machine(self, node, self._lives, settings, self._partition_count)
+        founding = self._founding() if is_founder else None
+        machine = Machine(self, self._members[node], self._lives, settings, founding)
         self.invariants.recovered(machine)
         self.machines[node] = machine
 
@@ -121,13 +190,57 @@ class World:
 
         One that finds its disk damaged, or empty, is taken back by the others under another directory.
         """
-        if not self.machines[node].alive:
+        if not self.machines[node].alive and node not in self.gone:
             self._start(node)
 
+    @property
+    def meta(self) -> MetaState | None:
+        """The newest state of *meta* that any machine that runs has; None until the cluster is formed."""
+        metas = [machine.meta for machine in self.machines.values() if machine.alive]
+        newest = max(metas, key=lambda meta: meta.version, default=None)
+        return newest if newest is not None and newest.cluster_id else None
+
     def is_whole(self) -> bool:
-        """Whether every machine is well and every group has all of them as voters: one more loss can be borne."""
-        voters = tuple(self.nodes)
-        return all(machine.is_well and machine.is_member_of_all(voters) for machine in self.machines.values())
+        """Whether every machine is well, everything is where the map says, and nothing is on its way: one more loss
+        can be borne wherever there are three replicas."""
+        meta = self.meta
+        if meta is None or meta.busy:
+            return False
+        present = {node for node in meta.roster if meta.is_present(node)}
+        if not present <= self.machines.keys() or any(node not in present for node in meta.held_by):
+            return False
+        return all(self.machines[node].is_well and self.machines[node].has_all_of(meta) for node in sorted(present))
+
+    def bears_loss_of(self, nodes: Collection[int]) -> bool:
+        """Whether every group has a majority without these, by the map and by what any machine knows of its group."""
+        meta = self.meta
+        if meta is None:
+            return False
+        memberships = [Membership(voters=partition.replicas) for partition in meta.map]
+        for machine in self.machines.values():
+            if machine.alive:
+                for replica in machine.replicas.values():
+                    log = replica.raft.log
+                    memberships += [log.membership, log.committed_membership(replica.raft.commit)]
+        halves = [half for each in memberships for half in (each.voters, each.outgoing) if half]
+        return all(2 * len([node for node in half if node not in nodes]) > len(half) for half in halves)
+
+    def meta_changed(self, machine: Machine) -> None:
+        """A machine has applied something to *meta*."""
+        meta = machine.meta
+        self.invariants.meta(machine, meta, machine.steward.partitions)
+        for migration in meta.migrations.values():
+            if (migration.id, migration.stage) not in self._stages:
+                self._stages.add((migration.id, migration.stage))
+                self.count(f"migration {migration.stage}")
+                for watcher in list(self.stage_watchers):
+                    watcher(migration)
+        for node in self.nodes:
+            member = meta.roster.get(node)
+            if member is not None and member.state not in PRESENT and node not in self.gone:
+                self.count(f"node {member.state}")
+                self.gone.add(node)
+                self.time.after(self.chance.uniform(0, STAYS_S_MAX), partial(self._end_for_good, node))
 
     def crash(self, node: int, *, power: bool = False) -> None:
         """kill -9, after which connections close; or the machine's power fails, which nobody is told."""
@@ -162,8 +275,8 @@ class World:
         """A frame leaves a machine."""
 
         def deliver(received: list[Envelope]) -> None:
-            machine = self.machines[to]
-            if machine.alive:
+            machine = self.machines.get(to)
+            if machine is not None and machine.alive:
                 machine.receive(sender.node_id, sender.life, received)
 
         self.network.send(sender.node_id, to, envelopes, deliver)
@@ -199,10 +312,12 @@ class World:
         while self.workload.in_flight:
             if self.time.now() > deadline or not self.time.step():
                 raise LivenessViolation(f"{self.workload.in_flight} operations were never answered")
+        deadline = self.time.now() + WHOLE_S_MAX
         while not self.is_whole():
-            if self.time.now() > deadline or not self.time.step():
-                raise LivenessViolation(f"not every machine votes in every group {HEAL_S_MAX} s after all was healed")
-        self._read_back()
+            if self.time.now() > deadline:
+                raise LivenessViolation(f"not all is where it belongs {WHOLE_S_MAX} s after healing: {self.why_not()}")
+            self.time.run_until(self.time.now() + LOOK_S)
+        self.read_back()
         self.invariants.states(self.machines)
         self._judge()
         self._trace.update(msgspec.json.encode(self.history.operations()))
@@ -225,12 +340,29 @@ class World:
             machine.carrier.check()
         self.time.after(STATES_EVERY_S, self._check_states)
 
-    def _read_back(self) -> None:
+    def why_not(self) -> str:
+        """What the world is like, for whoever wants to know why it is not whole."""
+        meta = self.meta
+        if meta is None:
+            return "the cluster is not formed"
+        parts = [f"busy {list(meta.busy.values())}, roster {[(m.id, str(m.state)) for m in meta.roster.values()]}"]
+        parts += [f"{each.id} on {each.replicas} {each.state}" for each in meta.map]
+        for node, machine in self.machines.items():
+            if machine.alive:
+                groups = {
+                    group: (each.raft.role.name, each.raft.term, each.raft.leader, each.raft.log.membership)
+                    for group, each in machine.replicas.items()
+                }
+                parts.append(f"node {node}: well {machine.is_well}, version {machine.meta.version}, {groups}")
+        return "; ".join(parts)
+
+    def read_back(self) -> None:
+        """Every acknowledged operation shows once in what can be read now, or `SafetyViolation`."""
         read: dict[bytes, Reply] = {}
         wanted = [[b"GET", b"counter:%d" % key] for key in range(KEYS)]
         wanted += [[b"HKEYS", b"set:%d" % key] for key in range(KEYS)]
         deadline = self.time.now() + HEAL_S_MAX
-        reader = next(machine for machine in self.machines.values() if machine.alive)
+        reader = next(machine for node, machine in self.machines.items() if machine.alive and node not in self.gone)
         for args in wanted:
             begun = self.history.begin("read-back", args[1].decode(), "read", (), self.time.now())
             reply: Reply = Failure(b"")

@@ -23,7 +23,7 @@ def detector_after(gaps: list[float], start: float = 100.0) -> tuple[PhiDetector
 
 
 def test_it_is_the_formula_of_the_paper() -> None:
-    """-log10 of the chance that a normally distributed gap is longer: 1 is wrong one time in ten, 2 one in a hundred."""
+    """-log10 of the chance that a normally distributed gap is longer: 1 errs one time in ten, 2 one in a hundred."""
     for elapsed, mean, deviation in ((0.1, 0.1, 0.02), (0.15, 0.1, 0.03), (0.25, 0.05, 0.05)):
         tail = 1 - 0.5 * (1 + math.erf((elapsed - mean) / (deviation * math.sqrt(2))))
         assert math.isclose(phi(elapsed, mean, deviation), -math.log10(tail), rel_tol=1e-6)
@@ -36,7 +36,8 @@ def test_it_is_finite_and_never_falls_with_time(first: float, second: float, mea
     """erfc is 0 behind some forty deviations, and its logarithm would be an error in the middle of an outage."""
     early, late = sorted((first, second))
     low, high = phi(early, mean, deviation), phi(late, mean, deviation)
-    assert low >= 0 and math.isfinite(high)
+    assert low >= 0
+    assert math.isfinite(high)
     assert low <= high * (1 + 1e-3)
 
 

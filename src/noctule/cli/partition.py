@@ -1,0 +1,102 @@
+"""`noctule partition`: where the keys are, and changing that by hand."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from noctule.cli import output
+from noctule.cli.asking import YesOption, ask, confirm, size, title_of
+from noctule.cli.output import NODE_URL, JsonOption, NodeOption
+
+if TYPE_CHECKING:
+    from noctule.core.meta.views import OperationView, PartitionView, ReplicaView
+
+partition = typer.Typer(help="Show, split, merge and lead partitions.", no_args_is_help=True, rich_markup_mode=None)
+
+Partition = Annotated[int, typer.Argument(min=1, help="The partition's id.", metavar="PARTITION")]
+
+
+@partition.command("list")
+def list_(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
+    """List all partitions in the order of their slots."""
+    found = ask(node, lambda client: client.partitions())
+    if json:
+        output.print_json({"partitions": found})
+    else:
+        columns = ("partition", "slots", "state", "leader", "replicas (lag)", "data", "keys", "requests/s", "epoch")
+        output.print_table(f"{len(found)} partitions", columns, [_row(each) for each in found])
+
+
+@partition.command("show")
+def show(which: Partition, node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
+    """Show one partition."""
+    _tell(ask(node, lambda client: client.partition(which)), json=json)
+
+
+@partition.command("split")
+def split(
+    which: Partition,
+    node: NodeOption = NODE_URL,
+    at_slot: Annotated[
+        int | None, typer.Option(help="The new partition's first slot; else where the keys halve, or the slots.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Divide a partition in two; nothing is copied, and clients are served all the while."""
+    _tell_begun(ask(node, lambda client: client.split(which, at_slot)), json=json)
+
+
+@partition.command("merge")
+def merge(which: Partition, node: NodeOption = NODE_URL, yes: YesOption = False, json: JsonOption = False) -> None:
+    """Merge a partition with its right neighbour, whose keys pause while they are copied."""
+    confirm(f"Merge partition {which} with its right neighbour, whose keys pause meanwhile?", yes=yes)
+    _tell_begun(ask(node, lambda client: client.merge(which)), json=json)
+
+
+@partition.command("leader")
+def leader(
+    which: Partition,
+    to: Annotated[int, typer.Argument(min=1, help="The node that is to lead it.", metavar="NODE")],
+    node: NodeOption = NODE_URL,
+    json: JsonOption = False,
+) -> None:
+    """Have another replica lead a partition; the leadership follows within moments."""
+    _tell(ask(node, lambda client: client.prefer_leader(which, to)), json=json)
+
+
+def _tell(view: "PartitionView", *, json: bool) -> None:
+    if json:
+        output.print_json(view)
+        return
+    columns = ("node", "role", "lag (entries)")
+    lags = ["unknown" if each.lag_entries is None else each.lag_entries for each in view.replicas]
+    rows = [(each.node, each.role, lag) for each, lag in zip(view.replicas, lags, strict=True)]
+    title = f"partition {view.id}: slots {_slots(view)}, {view.state}, {size(view.bytes)}, {view.keys} keys"
+    output.print_table(title, columns, rows)
+
+
+def _tell_begun(view: "OperationView", *, json: bool) -> None:
+    output.print_json(view) if json else print(f"begun: {title_of(view)}")
+
+
+def _row(view: "PartitionView") -> tuple[object, ...]:
+    return (
+        view.id,
+        _slots(view),
+        str(view.state),
+        view.leader or "unknown",
+        " ".join(map(_replica, view.replicas)),
+        size(view.bytes),
+        view.keys,
+        view.requests_per_s,
+        view.epoch,
+    )
+
+
+def _slots(view: "PartitionView") -> str:
+    return f"{view.first_slot}–{view.last_slot}" if view.first_slot <= view.last_slot else "none yet"
+
+
+def _replica(view: "ReplicaView") -> str:
+    lag = f"({view.lag_entries})" if view.lag_entries else ""
+    return f"{view.node}{'*' if view.role == 'learner' else ''}{lag}"

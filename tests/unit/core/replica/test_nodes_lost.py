@@ -1,0 +1,60 @@
+"""A node that is lost costs what it led, and those who are left share it without a word."""
+
+from noctule.base.ids import GroupId, Instant
+from noctule.core.raft import events as raft
+from noctule.core.raft.messages import Append, Entry
+from noctule.core.replica.carry_out import CAMPAIGN_PACE_S, RANK_S
+
+from .colony import Colony
+
+GROUPS = tuple(GroupId(number) for number in range(1, 21))
+LOST = 1
+
+
+def colony_led_by_the_lost() -> Colony:
+    """Nodes 2 and 3 follow node 1 in all groups but the last, which node 2 leads."""
+    colony = Colony(3, groups=GROUPS)
+    for node in (2, 3):
+        machine = colony.machines[node]
+        for group in GROUPS:
+            leader = LOST if group != GROUPS[-1] else 5 - node
+            machine.take(raft.Received(leader, Append(1, 0, 0, 0, [Entry(1, b"")])), group=group)
+        machine.turn()
+        machine.sync()
+    return colony
+
+
+def waits_after_the_loss(colony: Colony, node: int) -> dict[GroupId, float]:
+    """For each group how long this node waits before it campaigns."""
+    machine = colony.machines[node]
+    before = {group: replica.next_deadline() for group, replica in machine.replicas.items()}
+    machine.carrier.suspect(LOST, colony.now)
+    machine.turn()
+    after = {group: replica.next_deadline() for group, replica in machine.replicas.items()}
+    return {group: after[group] - colony.now for group in GROUPS if after[group] != before[group]}
+
+
+def test_only_groups_that_it_led_campaign_one_after_the_other_and_voters_take_turns() -> None:
+    colony = colony_led_by_the_lost()
+    waits = {node: waits_after_the_loss(colony, node) for node in (2, 3)}
+    jitter = colony.config.suspicion_s_max
+    for node in (2, 3):
+        assert set(waits[node]) == set(GROUPS[:-1])
+    first = [min((2, 3), key=lambda node: waits[node][group]) for group in GROUPS[:-1]]
+    assert 9 <= first.count(2) <= 10, "each takes half of what was lost"
+    for place, group in enumerate(GROUPS[:-1]):
+        early, late = sorted((waits[2][group], waits[3][group]))
+        assert place * CAMPAIGN_PACE_S <= early <= place * CAMPAIGN_PACE_S + jitter
+        assert RANK_S - jitter <= late - early <= RANK_S + jitter
+
+
+def test_who_follows_a_lost_node_anew_is_told_again() -> None:
+    """What the lost node said last may come late; nobody must sleep under it for ever."""
+    colony = Colony(3, groups=GROUPS)
+    machine = colony.machines[2]
+    machine.carrier.suspect(LOST, colony.now)
+    machine.turn()
+    machine.take(raft.Received(LOST, Append(1, 0, 0, 0, [])), group=GROUPS[0])
+    machine.turn()
+    assert machine.replicas[GROUPS[0]].next_deadline() <= Instant(colony.now + 2 * RANK_S)
+    machine.carrier.check()
