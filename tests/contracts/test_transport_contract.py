@@ -9,6 +9,7 @@ import google_crc32c
 import msgspec
 import pytest
 import uvloop
+from msgspec import structs
 from transport_kinds import HOST, Caller, Ear, Framed, Grpc, Kind, Memory
 
 from noctule.adapters.peer_connections import PeerConnections, refusal_of
@@ -286,6 +287,37 @@ def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
             assert one.transport.is_connected(3)
             one.transport.send(3, BEAT)
             await wait_until(lambda: three.ear.frames)
+
+    run(scenario)
+
+
+def test_a_node_that_was_taken_out_for_good_is_told_so_by_those_who_know(run: Run) -> None:
+    """It may never hear so from the log: whoever has applied that it left closes the connection to it."""
+
+    async def scenario(kind: Kind) -> None:
+        known = [structs.replace(hello_of(node), cluster_id="c0ffee") for node in (1, 2)]
+        async with nodes(kind, *known) as (one, two):
+            await wait_until_connected(one, two)
+            told: list[str] = []
+            two.transport.on_own_departure = told.append
+            one.transport.departure_of = lambda node: "node 2 has left" if node == 2 else ""
+            one.transport.set_peers({})
+            await wait_until(lambda: told)
+            assert told[0] == two.transport.refusals[1] == "node 2 has left"
+
+    run(scenario)
+
+
+def test_a_word_from_another_cluster_takes_nobody_out(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        known = [structs.replace(hello_of(node), cluster_id=name) for node, name in ((1, "c0ffee"), (2, ""))]
+        async with nodes(kind, *known) as (one, two):
+            told: list[str] = []
+            two.transport.on_own_departure = told.append
+            one.transport.departure_of = lambda _node: "gone"
+            one.transport.set_peers({})
+            await wait_until(lambda: two.transport.refusals.get(1) == "gone")
+            assert told == []
 
     run(scenario)
 

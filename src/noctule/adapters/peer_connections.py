@@ -78,6 +78,10 @@ class PeerConnections(ABC):
         self.hello = hello
         self.receiver = receiver
         self.admit = admit
+        self.departure_of: Callable[[int], str] = lambda _: ""
+        """Why a node that was a member is none any more, in words for its operator; empty as far as nobody knows."""
+        self.on_own_departure: Callable[[str], None] = lambda _: None
+        """Told when a peer says that this node was taken out of the cluster, and why."""
         """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
         self.peers: Mapping[int, Address] = {}
         """The others, and where to dial them; `set_peers` changes it."""
@@ -169,19 +173,24 @@ class PeerConnections(ABC):
         """
         refusal = refusal_of(self.hello, hello, expected)
         if not refusal and hello.node_id not in self.peers:
-            refusal = f"node {hello.node_id} is not a member of the cluster of node {self.hello.node_id}"
+            unknown = f"node {hello.node_id} is not a member of the cluster of node {self.hello.node_id}"
+            refusal = self.departure_of(hello.node_id) or unknown
         if not refusal:
             refusal = self.admit(hello)
         if refusal:
             self.refused(expected or hello.node_id, refusal)
+            if hello.has_departed and expected == hello.node_id and hello.cluster_id == self.hello.cluster_id != "":
+                self.on_own_departure(hello.refusal)
             return refusal
         connection.hello = hello
         self._established(connection, hello, is_dialled=expected is not None)
         return ""
 
-    def answer_to(self, refusal: str) -> Hello:
+    def answer_to(self, hello: Hello, refusal: str) -> Hello:
         """What an accepting side says of itself, or why it will not talk."""
-        return structs.replace(self.hello, refusal=refusal) if refusal else self.hello
+        if not refusal:
+            return self.hello
+        return structs.replace(self.hello, refusal=refusal, has_departed=refusal == self.departure_of(hello.node_id))
 
     def lost(self, connection: Connection) -> None:
         """A connection is closed."""

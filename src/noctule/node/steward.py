@@ -23,7 +23,7 @@ from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-from noctule.core.roster.members import PRESENT, Member
+from noctule.core.roster.members import PRESENT, Member, MemberState
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
@@ -186,6 +186,14 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
+    def departure_of(self, node: int) -> str:
+        """Why a node that was a member is none any more, in words; empty while it is one, and for those never met."""
+        member = self.meta.roster.get(node)
+        if member is None or member.state in PRESENT:
+            return ""
+        how = "has left" if member.state is MemberState.LEFT else "was removed from"
+        return f"node {node} {how} the cluster: to come back, join as another node with an empty data folder"
+
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
@@ -211,9 +219,9 @@ class Steward:
         if changes.members and meta.roster:
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
             self._premises.set_members(meta.cluster_id, present)
-            own = meta.roster.get(self.node_id)
-            if own is not None and own.state not in PRESENT:
-                self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+            departure = self.departure_of(self.node_id)
+            if departure:
+                self._premises.retire(departure)
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}

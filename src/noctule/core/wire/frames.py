@@ -48,6 +48,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     version: str = ""
     features: tuple[str, ...] = ()
+    has_departed: bool = False
+    """With `refusal`: whoever is answered was taken out of the cluster, for good."""
 
     def member(self, peer: str) -> Member:
         """What the node says of itself, as the roster keeps it; `peer` is where others find it."""
