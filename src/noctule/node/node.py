@@ -145,7 +145,7 @@ class LocalNode:
                 snapshots=snapshots,
                 clock=clock,
             )
-            hello = _hello(config, folder, chance, version)
+            hello = structs.replace(_hello(config, folder, chance, version), cluster_id=book.cluster_id)
             known = {member.id: member for member in book.members} | {
                 node: _named(config, node) for node in cluster.voters
             }
@@ -156,6 +156,7 @@ class LocalNode:
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
+            transport.farewell, transport.dismissed = steward.farewell, premises.retire
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)

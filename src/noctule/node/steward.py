@@ -22,7 +22,7 @@ from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-from noctule.core.roster.members import PRESENT, Member
+from noctule.core.roster.members import PRESENT, Member, farewell
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
@@ -171,6 +171,11 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
+    def farewell(self, node: int) -> str:
+        """How a node ceased to be a member, in words; empty when it is one, or never was, as far as is known here."""
+        member = self.meta.roster.get(node)
+        return "" if member is None else farewell(member)
+
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
@@ -198,7 +203,7 @@ class Steward:
             self._premises.set_members(meta.cluster_id, present)
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
-                self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+                self._premises.retire(farewell(own))
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}

@@ -35,6 +35,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     resp: str = ""
     http: str = ""
     refusal: str = ""
+    is_gone: bool = False
+    """Beside a refusal: whoever asked was a member once, and never will be again under its id."""
     folder: int = 0
     """Drawn when the node's data folder was made; 0 from a release that drew none."""
     directory: int = 0
