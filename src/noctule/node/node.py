@@ -257,7 +257,6 @@ def _founding(config: NodeConfig, chance: random.Random) -> Founding:
         partition_count=cluster.partition_count,
         replication_factor=cluster.replication_factor,
         settings={
-            "durability": cluster.durability,
             "migrations_concurrent_max": cluster.migrations_concurrent_max,
             "migration_chunk_bytes": cluster.migration_chunk_bytes,
             "migration_timeout_s": cluster.migration_timeout_s,

@@ -72,6 +72,10 @@ class NodePremises:
         self._host.add_replica(group, replica, records)
         log.debug("replica_made", extra={"fields": {"group": group, "initial": partition.initial}})
 
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """The host hands it nothing."""
+        (self._host.muted.add if is_mute else self._host.muted.discard)(group)
+
     def remove_replica(self, group: GroupId) -> None:
         """The host forgets it."""
         self._host.remove_replica(group)

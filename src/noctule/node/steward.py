@@ -14,7 +14,8 @@ from typing import Protocol
 import msgspec
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.meta.operations import UpdateMember
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.meta.operations import ReleaseReplica, UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.mover import Progress
 from noctule.core.placement.hotspots import SplitAdvice
@@ -66,6 +67,9 @@ class Premises(Protocol):
     def add_replica(self, partition: Partition) -> None:
         """Make a replica that is not here, and make it durable that it begins."""
 
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """Whether what other nodes say to a replica is not to reach it."""
+
     def remove_replica(self, group: GroupId) -> None:
         """Forget a replica for good, its log and its snapshots."""
 
@@ -91,6 +95,16 @@ class Premises(Protocol):
 
     def retire(self, reason: str) -> None:
         """This node no longer belongs to the cluster: stop serving."""
+
+
+class _Farewell:
+    """A replica is about to be removed, from when it fell silent until then, or until the map gives it back."""
+
+    def __init__(self) -> None:
+        self.is_released = False
+
+    def answered(self, reply: Reply) -> None:
+        self.is_released |= not isinstance(reply, Failure)
 
 
 class Steward:
@@ -122,6 +136,7 @@ class Steward:
         self._map_changed = map_changed
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
+        self._farewells: dict[GroupId, _Farewell] = {}
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
@@ -215,18 +230,36 @@ class Steward:
             partition = meta.map.get(group)
             is_mine = partition is not None and self.node_id in partition.replicas
             if is_mine == (group in self._premises.replicas):
+                if is_mine and self._farewells.pop(group, None) is not None:
+                    self._premises.mute_replica(group, False)
                 continue
             done += 1
             if partition is None or not is_mine:
-                if self._is_unheard_of(group, meta) or self._is_bound(group):
+                if self._is_unheard_of(group, meta) or self._is_bound(group) or not self._is_released(group):
                     left[group] = since
                 else:
+                    del self._farewells[group]
                     self._premises.remove_replica(group)
             elif self._awaits_parent(partition, now - since):
                 left[group] = since
             else:
                 self._premises.add_replica(partition)
         self._pending = left
+
+    def _is_released(self, group: GroupId) -> bool:
+        """Whether the newest map that there is does not give the replica to this node either.
+
+        Until *meta* has said so the replica keeps what it has promised, and promises nothing more: the group may have
+        taken it in again, and would count on that.
+        """
+        farewell = self._farewells.get(group)
+        if farewell is None:
+            farewell = self._farewells[group] = _Farewell()
+            self._premises.mute_replica(group, True)
+        if not farewell.is_released:
+            operation = ReleaseReplica(group, self.node_id)
+            self.proposals.propose(("release", group), operation, farewell.answered)
+        return farewell.is_released
 
     def _is_unheard_of(self, group: GroupId, meta: MetaState) -> bool:
         """Whether the group was made after all that has been applied here: its parent's log came first."""

@@ -19,6 +19,7 @@ from noctule.core.meta.operations import (
     BeginSplit,
     FinishSplit,
     PreferLeader,
+    ReleaseReplica,
 )
 from noctule.core.meta.roster_operations import require
 from noctule.core.meta.settings import REPLICAS_MAX
@@ -164,6 +165,13 @@ def prefer_leader(objects: Objects, operation: PreferLeader, _now_ms: int) -> No
         require(node != work.target, f"node {node} has no whole replica of partition {partition.id} yet")
     others = tuple(each for each in partition.replicas if each != node)
     objects.put_partition(msgspec.structs.replace(partition, replicas=(node, *others)))
+
+
+def release_replica(objects: Objects, operation: ReleaseReplica, _now_ms: int) -> None:
+    """See `ReleaseReplica`."""
+    partition = objects.map.get(operation.partition)
+    is_given = partition is not None and operation.node in partition.replicas
+    require(not is_given, f"partition {operation.partition} has a replica on node {operation.node}")
 
 
 def _without_source(replicas: Sequence[int], source: int, target: int) -> tuple[int, ...]:

@@ -162,6 +162,16 @@ class PreferLeader(_Operation, tag="prefer_leader", frozen=True):
     node: int
 
 
+class ReleaseReplica(_Operation, tag="release_replica", frozen=True):
+    """A node asks whether it may remove its replica; refused while the map gives it to that node. Changes nothing.
+
+    A node that looks at an old map would remove what a newer one has given it back, and with it what it has promised.
+    """
+
+    partition: int
+    node: int
+
+
 class OpenFeature(_Operation, tag="open_feature", frozen=True):
     """From now on the cluster does what needs this feature; refused unless every present member has it. For good."""
 
@@ -184,6 +194,7 @@ Operation: TypeAlias = (
     | BeginMerge
     | AdvanceMerge
     | PreferLeader
+    | ReleaseReplica
     | OpenFeature
 )
 

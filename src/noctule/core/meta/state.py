@@ -103,4 +103,5 @@ _OPERATIONS: dict[type, Callable[[Objects, Any, int], Answer]] = {
     operations.BeginMerge: map_operations.begin_merge,
     operations.AdvanceMerge: map_operations.advance_merge,
     operations.PreferLeader: map_operations.prefer_leader,
+    operations.ReleaseReplica: map_operations.release_replica,
 }

@@ -13,7 +13,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.events import Persist
 from noctule.core.raft.membership import MARK, decode_membership
 from noctule.core.raft.messages import Entry
-from noctule.core.replica.events import Answer, DigestReady
+from noctule.core.replica.events import DigestReady
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -50,8 +50,6 @@ class Invariants:
         self._digests: dict[tuple[GroupId, int], tuple[int, bytes]] = {}
         self._members: dict[GroupId, set[int]] = {}
         """Of each group, by the newest membership that was seen to be committed."""
-        self._out: set[tuple[GroupId, int]] = set()
-        """Nodes that a committed membership took out of a group, until one lets them in again."""
         self._peers: dict[int, str] = {}
         """By node id, at which address it was first seen: no two nodes ever have one id."""
         self._epochs: dict[int, int] = {}
@@ -154,20 +152,10 @@ class Invariants:
                 committed.append(entry)
                 terms.append(consensus.term)
                 if entry.data[:1] == MARK:
-                    self._note_members(group, {*decode_membership(entry.data).members()})
+                    self._members[group] = {*decode_membership(entry.data).members()}
             else:
                 raise SafetyViolation(f"group {group}: node {machine.node_id} committed {index} with a gap before it")
         self._seen[machine.life, group] = consensus.commit
-
-    def _note_members(self, group: GroupId, members: set[int]) -> None:
-        self._out |= {(group, node) for node in self._members.get(group, set()) - members}
-        self._out -= {(group, node) for node in members}
-        self._members[group] = members
-
-    def answered(self, machine: "Machine", group: GroupId, _answer: Answer) -> None:
-        """Nobody is served by a replica that is known to be out of its group: one owner at a time."""
-        if (group, machine.node_id) in self._out:
-            raise SafetyViolation(f"group {group}: node {machine.node_id} serves a client, and is not in the group")
 
     # The map and the roster ------------------------------------------------------------------------------------------
 

@@ -82,6 +82,8 @@ class Machine:
         self.threads, self.replicas, directory = self.disk.open([META_GROUP], settings, chance)
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken for a migration: what each replica told last."""
+        self.muted: set[GroupId] = set()
+        """Replicas that are about to be removed: what other nodes say to them is not heard."""
         self.peers: set[int] = set()
         """The other nodes, as far as this one knows; nothing is sent to others, and nothing heard from them."""
         self.shelf = SnapshotShelf(self.threads.snapshots)
@@ -102,7 +104,6 @@ class Machine:
             world.coverage,
         )
         self.switchboard.digested = partial(world.invariants.digested, self)
-        self.switchboard.answering = partial(world.invariants.answered, self)
         self.router = self.switchboard.router
         settings = replace(settings, directory=directory)
         self.carrier = Carrier(
@@ -417,6 +418,7 @@ class Machine:
         self.switchboard.replica_removed(group, replica)
         for kept in (self.digests, self._last_states, self._membership_indexes):
             kept.pop(group, None)
+        self.muted.discard(group)
         self.world.coverage.removed(self.node_id, group)
         self._records += [record_of_meta(self.replicas[META_GROUP]), Forgotten(group)]
         self._forgotten.setdefault(self._number + 1, []).append(group)
@@ -438,7 +440,7 @@ class Machine:
 
     def take(self, group: GroupId, event: Event) -> None:
         """One event for one group, unless that has been removed while it was on its way."""
-        if self.failure or group not in self.replicas:
+        if self.failure or group not in self.replicas or (group in self.muted and isinstance(event, raft.Received)):
             return
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()

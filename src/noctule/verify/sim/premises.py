@@ -11,7 +11,6 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
-from noctule.node.api import ReplySink
 from noctule.node.address_book import AddressBook, save_address_book
 from noctule.node.api import ReplySink
 from noctule.node.recovery import ReplicaSettings, make_replica
@@ -53,6 +52,10 @@ class SimulatedPremises:
         group, now = GroupId(partition.id), self._machine.now()
         replica, records = make_replica(partition, self._settings, now, self._chance)
         self._machine.add_replica(group, replica, records)
+
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """The machine hands it nothing."""
+        (self._machine.muted.add if is_mute else self._machine.muted.discard)(group)
 
     def remove_replica(self, group: GroupId) -> None:
         """The machine forgets it."""

@@ -186,7 +186,7 @@ def test_a_child_is_hidden_until_it_is_split_off() -> None:
     ask(state, FinishSplit(5))
     parent, child = part(state, 2), part(state, 5)
     assert (parent.first_slot, parent.last_slot, parent.state) == (4_096, 4_999, ACTIVE)
-    assert (child.first_slot, child.last_slot, child.state, child.parent) == (5_000, 8_191, ACTIVE, 0)
+    assert (child.first_slot, child.last_slot, child.state, child.parent) == (5_000, 8_191, ACTIVE, 2)
     assert {parent.epoch, child.epoch, state.map.epoch} == {epoch + 1}
     assert (state.splits, state.busy, child.initial) == ({}, {}, ())
     state.check()
