@@ -15,6 +15,7 @@ from cluster_processes import (
 from cluster_workload import Workload
 from up_process import wait_until
 
+from noctule.base.errors import RETIRED
 from noctule.client.admin import AdminClient
 from noctule.core.meta.views import MemberView, PartitionView
 from noctule.core.roster.members import MemberState
@@ -85,7 +86,7 @@ async def test_nodes_come_and_a_first_one_goes_and_no_request_fails(start_nodes:
         assert during.errors == []
         async with after.running():
             assert (await admin.leave(1)).state is MemberState.LEFT
-            assert lives[1].process.wait(CATCHES_UP_S_MAX) == 0
+            assert lives[1].process.wait(CATCHES_UP_S_MAX) == RETIRED
             [event] = lives[1].events("node_retired")
             assert event["reason"] == "node 1 has left the cluster"
             await after.until_written("the end of node 1")
@@ -93,7 +94,7 @@ async def test_nodes_come_and_a_first_one_goes_and_no_request_fails(start_nodes:
     for workload in (during, after):
         await workload.check(*doors[1:])
     again = cluster.start(1)
-    assert again.process.wait(CATCHES_UP_S_MAX) == 0
+    assert again.process.wait(CATCHES_UP_S_MAX) == RETIRED
     [event] = again.events("node_retired")
     assert event["reason"] == "node 1 has left the cluster"
 
@@ -132,7 +133,7 @@ async def test_who_may_join_and_under_which_id(start_nodes: StartNodes) -> None:
         await admin.drain(3)
         await until_calm(admin, {1, 2})
         await admin.leave(3)
-        assert cluster.life_of["third"].process.wait(CATCHES_UP_S_MAX) == 0
+        assert cluster.life_of["third"].process.wait(CATCHES_UP_S_MAX) == RETIRED
         fourth = await serving(cluster.join("fourth", again, reusable))
         assert fourth.id == 4, "ids are never reused"
 
@@ -168,7 +169,7 @@ async def test_dead_nodes_are_replaced_or_removed_and_stay_out(start_nodes: Star
             cluster.start(node)
         for node in (4, 5):
             life = cluster.life_of[node]
-            assert life.process.wait(CATCHES_UP_S_MAX) == 0
+            assert life.process.wait(CATCHES_UP_S_MAX) == RETIRED
             [event] = life.events("node_retired")
             assert event["reason"].startswith(f"node {node} was removed from the cluster")
         await workload.until_written("the return of the removed")
