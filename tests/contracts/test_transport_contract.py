@@ -290,6 +290,27 @@ def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
     run(scenario)
 
 
+def test_a_former_member_is_told_how_it_went_by_its_own_cluster_only(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), hello_of(2), dial=False) as (one, two):
+            told: list[str] = []
+            two.transport.dismissed = told.append
+            two.transport.dial()
+            await wait_until(lambda: two.transport.is_connected(1))
+            one.transport.set_peers({})
+            await wait_until(lambda: 1 in two.transport.refusals)
+            assert told == [], "nobody knows how it went"
+            one.transport.hello = msgspec.structs.replace(one.transport.hello, cluster_id="")
+            one.transport.farewell = lambda node: f"node {node} was removed"
+            await wait_until(lambda: two.transport.refusals[1] == "node 2 was removed")
+            assert told == [], "it cannot know who belongs to cluster A"
+            one.transport.hello = hello_of(1)
+            await wait_until(lambda: told)
+            assert told[0] == "node 2 was removed"
+
+    run(scenario)
+
+
 def test_a_peer_whose_address_changed_is_dialled_there(run: Run) -> None:
     async def scenario(kind: Kind) -> None:
         async with nodes(kind, hello_of(1), hello_of(2), dial=False) as group:
