@@ -6,7 +6,6 @@ import pytest
 from cluster_processes import (
     CATCHES_UP_S_MAX,
     Door,
-    NodeCluster,
     NodeProcess,
     StartNodes,
     until,
