@@ -270,6 +270,31 @@ def test_a_peer_that_is_let_in_while_running_is_found_by_both(run: Run) -> None:
     run(scenario)
 
 
+def test_a_member_that_one_has_not_heard_of_yet_is_met(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), hello_of(2)) as group:
+            one, two = group
+            for node, cluster_id in ((3, "A"), (4, "B"), (5, "")):
+                group.append(new := await listening(kind, hello_of(node, cluster_id=cluster_id)))
+                acquaint(new, one)
+                new.transport.dial()
+            three, others = group[2], group[3:]
+            await wait_until(lambda: all(1 in node.transport.refusals for node in (three, *others)))
+            asked: list[int] = []
+
+            def meet(hello: Hello) -> bool:
+                asked.append(hello.node_id)
+                acquaint(one, two, three)
+                return hello.node_id == 3
+
+            one.transport.meet = meet
+            await wait_until_connected(one, three)
+            assert set(asked) == {3}, "others are of another cluster, or of none"
+            assert all(1 in node.transport.refusals for node in others)
+
+    run(scenario)
+
+
 def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
     async def scenario(kind: Kind) -> None:
         async with nodes(kind, hello_of(1), hello_of(2), hello_of(3)) as (one, two, three):

@@ -81,6 +81,9 @@ class PeerConnections(ABC):
         """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
         self.farewell: Callable[[int], str] = lambda _: ""
         """How a node ceased to be a member, in words for its operator; empty when it never was one, or still is."""
+        self.meet: Callable[[Hello], bool] = lambda _: False
+        """Whether a stranger of this cluster may be a new member of which this node has not heard; then it is among the
+        peers by `set_peers` when this returns."""
         self.dismissed: Callable[[str], None] = lambda _: None
         """Told how, when a peer says that this node is no member any more."""
         self.peers: Mapping[int, Address] = {}
@@ -172,7 +175,7 @@ class PeerConnections(ABC):
         Whoever accepts must answer by `answer_to` with what this gave, and then close when there was a refusal.
         """
         refusal = refusal_of(self.hello, hello, expected)
-        if not refusal and hello.node_id not in self.peers:
+        if not refusal and hello.node_id not in self.peers and not self._may_be_new(hello):
             stranger = f"node {hello.node_id} is not a member of the cluster of node {self.hello.node_id}"
             refusal = self.farewell(hello.node_id) or stranger
         if not refusal:
@@ -235,6 +238,9 @@ class PeerConnections(ABC):
         self.refusals.pop(node, None)
         log.info("peer_connected", extra={"fields": {"peer": node}})
         self.receiver.peer_connected(hello)
+
+    def _may_be_new(self, hello: Hello) -> bool:
+        return hello.cluster_id != "" and self._is_of_ours(hello) and self.meet(hello)
 
     def _is_of_ours(self, hello: Hello) -> bool:
         """Whether it can know who belongs to this node's cluster."""

@@ -155,6 +155,7 @@ class LocalNode:
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
             transport.farewell, transport.dismissed = steward.farewell, premises.retire
+            transport.meet = steward.meet
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
@@ -165,9 +166,10 @@ class LocalNode:
 
     def join(self, resp: str, http: str, control: str = "") -> None:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
-        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control)
+        peer = f"{self.config.advertise_host}:{self.peer_port}"
+        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control, peer=peer)
         self.transport.hello = hello
-        self.steward.own = hello.member(f"{self.config.advertise_host}:{self.peer_port}")
+        self.steward.own = hello.member(peer)
         self.host.start()
         self.transport.dial()
 

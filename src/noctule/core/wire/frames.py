@@ -50,6 +50,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     version: str = ""
     features: tuple[str, ...] = ()
+    peer: str = ""
+    """host:port where it is to be dialled, for those who have not heard of it yet."""
 
     def member(self, peer: str) -> Member:
         """What the node says of itself, as the roster keeps it; `peer` is where others find it."""
