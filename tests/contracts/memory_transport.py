@@ -60,7 +60,7 @@ class Wire:
             hello = decode_hello(bodies[0])
             refusal = self._owner.introduced(self, hello, self._expected)
             if self._expected is None:
-                self.send(encode_hello(self._owner.answer_to(hello, refusal)))
+                self.send(encode_hello(self._owner.answer_to(hello.node_id, refusal)))
             if refusal:
                 self.abort()
         except ProtocolError:

@@ -23,7 +23,7 @@ from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-from noctule.core.roster.members import PRESENT, Member, MemberState
+from noctule.core.roster.members import PRESENT, Member, farewell
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
@@ -78,6 +78,9 @@ class Premises(Protocol):
 
     def set_members(self, cluster_id: str, members: Mapping[int, Member]) -> None:
         """These are the present members, this node perhaps among them: connect to the others, and to nobody else."""
+
+    def add_peer(self, member: Member) -> None:
+        """Connect to this one too, until `set_members` says otherwise."""
 
     def is_alive(self, node: int) -> bool:
         """Whether the failure detector trusts that node; this one is always alive."""
@@ -137,6 +140,8 @@ class Steward:
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
         self._farewells: dict[GroupId, _Farewell] = {}
+        self._newcomers: dict[int, Member] = {}
+        """Nodes that say they are members, with ids that *meta* has not given yet as far as it is applied here."""
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
@@ -186,13 +191,22 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
-    def departure_of(self, node: int) -> str:
-        """Why a node that was a member is none any more, in words; empty while it is one, and for those never met."""
+    def meet(self, hello: Hello) -> bool:
+        """Whether a stranger may be a member of which this node, being behind, has not heard; connect to it then.
+
+        It may be the one that leads *meta*, from which alone it could be heard. Ids only rise, so one that is known to
+        have been given is no newcomer's.
+        """
+        if hello.node_id < self.meta.counters.member_id_next or not hello.peer:
+            return False
+        self._newcomers[hello.node_id] = hello.member(hello.peer)
+        self._premises.add_peer(self._newcomers[hello.node_id])
+        return True
+
+    def farewell(self, node: int) -> str:
+        """How a node ceased to be a member, in words; empty when it is one, or never was, as far as is known here."""
         member = self.meta.roster.get(node)
-        if member is None or member.state in PRESENT:
-            return ""
-        how = "has left" if member.state is MemberState.LEFT else "was removed from"
-        return f"node {node} {how} the cluster: to come back, join as another node with an empty data folder"
+        return "" if member is None else farewell(member)
 
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
@@ -217,11 +231,13 @@ class Steward:
         if groups:
             self._map_changed(sorted(groups))
         if changes.members and meta.roster:
+            given = meta.counters.member_id_next
+            self._newcomers = {node: member for node, member in self._newcomers.items() if node >= given}
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(meta.cluster_id, present)
-            departure = self.departure_of(self.node_id)
-            if departure:
-                self._premises.retire(departure)
+            self._premises.set_members(meta.cluster_id, present | self._newcomers)
+            own = meta.roster.get(self.node_id)
+            if own is not None and own.state not in PRESENT:
+                self._premises.retire(farewell(own))
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}

@@ -30,6 +30,7 @@ class _Operation(Struct, frozen=True, tag_field="op", omit_defaults=True):
 class Form(_Operation, tag="form", frozen=True):
     """Form the cluster: its id, first members and partitions. Answers the cluster's id; once formed, always the same.
 
+    The features that all first members have are open from the beginning.
     The partitions have contiguous ranges that differ by one slot at most, and `replicas[i]` holds number i + 1.
     """
 

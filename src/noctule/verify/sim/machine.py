@@ -136,6 +136,7 @@ class Machine:
             weight=own.weight,
             version=own.version,
             features=own.features,
+            peer=own.peer,
         )
         self.peers_changed({*settings.voters, *(member.id for member in self.disk.book().members)} - {node_id})
         self._wake_for_turn = partial(self._wake, self._turn)
@@ -341,7 +342,7 @@ class Machine:
         self._wake(partial(self._receive, sender, life, envelopes))
 
     def _receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
-        if self.failure or sender not in self.peers:
+        if self.failure or not (sender in self.peers or self.steward.meet(self.world.machines[sender].hello)):
             return
         if life > self._lives.get(sender, 0):
             # The first frame of another process stands for the connection that it would have come by.

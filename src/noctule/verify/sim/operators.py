@@ -13,9 +13,9 @@ from noctule.core.meta import operations
 from noctule.core.meta.operations import Operation, decode_answer, encode_operation
 from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.stages import ENDED, Stage
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
 from noctule.node.address_book import AddressBook
-from noctule.node.node import FEATURES
 from noctule.node.proposals import Done
 
 if TYPE_CHECKING:
