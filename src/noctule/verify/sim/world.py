@@ -82,6 +82,7 @@ class World:
         clients: int = 6,
         think_s_max: float | None = None,
         settings: Mapping[str, SettingValue] | None = None,
+        replication_factor: int | None = None,
     ) -> None:
         """`settings` are those of the cluster, beside what it is formed with. `think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
         so that in some worlds groups have the time to go quiet."""
@@ -111,7 +112,8 @@ class World:
         self._quiet_after_s = self.chance.choice((0.0, 0.01, 0.1, 0.1, 0.3))
         self._lease_s = self.chance.choice((0.0, 0.0, 0.2))
         self._partition_count = partition_count
-        self._factor = self.chance.choice((3, 3, 5))
+        factor = self.chance.choice((3, 3, 5))
+        self._factor = replication_factor or factor
         self._settings = {"migration_timeout_s": MIGRATION_TIMEOUT_S, "node_replace_after_s": 0, **(settings or {})}
         self._members: dict[int, Member] = {}
         self._lives = 0
@@ -308,18 +310,7 @@ class World:
                     f"{self.workload.done - before} operations in {HEAL_S_MAX} s after everything was healed"
                 )
         self.faults.bring_back()
-        self.workload.stopped = True
-        while self.workload.in_flight:
-            if self.time.now() > deadline or not self.time.step():
-                raise LivenessViolation(f"{self.workload.in_flight} operations were never answered")
-        deadline = self.time.now() + WHOLE_S_MAX
-        while not self.is_whole():
-            if self.time.now() > deadline:
-                raise LivenessViolation(f"not all is where it belongs {WHOLE_S_MAX} s after healing: {self.why_not()}")
-            self.time.run_until(self.time.now() + LOOK_S)
-        self.read_back()
-        self.invariants.states(self.machines)
-        self._judge()
+        self.settle()
         self._trace.update(msgspec.json.encode(self.history.operations()))
         self.coverage.counts.update({"frame lost": self.network.lost, "frame doubled": self.network.doubled})
         return Outcome(
@@ -332,6 +323,23 @@ class World:
             counts=dict(sorted(self.coverage.counts.items())),
             digest=self._trace.hexdigest(),
         )
+
+    def settle(self) -> None:
+        """Stop the clients, wait until everything is where it belongs, and compare what is there with what they were
+        told. Raises as `run` does."""
+        self.workload.stopped = True
+        deadline = self.time.now() + HEAL_S_MAX
+        while self.workload.in_flight:
+            if self.time.now() > deadline or not self.time.step():
+                raise LivenessViolation(f"{self.workload.in_flight} operations were never answered")
+        deadline = self.time.now() + WHOLE_S_MAX
+        while not self.is_whole():
+            if self.time.now() > deadline:
+                raise LivenessViolation(f"not all is where it belongs {WHOLE_S_MAX} s after healing: {self.why_not()}")
+            self.time.run_until(self.time.now() + LOOK_S)
+        self.read_back()
+        self.invariants.states(self.machines)
+        self._judge()
 
     def _check_states(self) -> None:
         alive = {node: machine for node, machine in self.machines.items() if machine.alive}
