@@ -156,6 +156,7 @@ class LocalNode:
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
+            steward.member_id_next = max((member.id for member in book.members), default=-1) + 1
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)

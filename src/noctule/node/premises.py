@@ -106,6 +106,11 @@ class NodePremises:
         """Through the router."""
         self._host.router.order(group, args, sink)
 
+    def tell(self, node: int, report: LoadReport) -> None:
+        """Into the next frame to it."""
+        self._host.switchboard.put(node, META_GROUP, report)
+        self._host.schedule_turn()
+
     def broadcast(self, report: LoadReport) -> None:
         """Into the next frame to each connected peer."""
         for node in self._transport.peers:

@@ -86,6 +86,9 @@ class Premises(Protocol):
     def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
         """Have the leader of a group log a command about the group itself, wherever it is."""
 
+    def tell(self, node: int, report: LoadReport) -> None:
+        """To one node, if it is connected."""
+
     def broadcast(self, report: LoadReport) -> None:
         """To every node that is connected."""
 
@@ -130,6 +133,8 @@ class Steward:
         self.governor = Governor(node_id, self, premises, proposals)
         self.own: Member | None = None
         """What this node is to be in the roster; None until its doors are open."""
+        self.member_id_next = 0
+        """Every node with a smaller id has been heard of here, from *meta* or from others."""
         self.changed: Callable[[], None] = lambda: None
         """Called when *meta* has changed here, after what follows from it has begun."""
         self._premises = premises
@@ -191,6 +196,23 @@ class Steward:
         self.board.tell_again()
         self.governor.met[hello.node_id] = hello
 
+    def report_told(self, sender: int, report: LoadReport, now: Instant) -> None:
+        """Another node tells what it leads, and how many nodes it has heard of.
+
+        Who was away while others joined would not know the leader of *meta*, and so never hear of it from there: those
+        that both know tell it.
+        """
+        self.board.take(sender, report, now)
+        meta = self.meta
+        if report.members and report.member_id_next > self.member_id_next:
+            self.member_id_next = report.member_id_next
+            self._premises.set_members(report.cluster_id, {member.id: member for member in report.members})
+        elif report.member_id_next < self.member_id_next == meta.counters.member_id_next:
+            members = tuple(_present(meta).values())
+            self._premises.tell(
+                sender, LoadReport([], self._premises.memory_bytes(), self.member_id_next, meta.cluster_id, members)
+            )
+
     # The map ---------------------------------------------------------------------------------------------------------
 
     def _take_changes(self, meta: MetaState, now: Instant) -> None:
@@ -209,8 +231,9 @@ class Steward:
         if groups:
             self._map_changed(sorted(groups))
         if changes.members and meta.roster:
-            present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(meta.cluster_id, present)
+            if meta.counters.member_id_next >= self.member_id_next:  # Else others have told of later ones already.
+                self.member_id_next = meta.counters.member_id_next
+                self._premises.set_members(meta.cluster_id, _present(meta))
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
                 self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
@@ -339,9 +362,13 @@ class Steward:
             if replica is not None and replica.raft.is_leader():
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
                 loads.append(load_of(replica, count, progress.get(group), advice))
-        report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
+        report = LoadReport(self.board.news(loads), self._premises.memory_bytes(), self.member_id_next)
         self.board.take(self.node_id, report, now)
         self._premises.broadcast(report)
+
+
+def _present(meta: MetaState) -> dict[int, Member]:
+    return {node: member for node, member in meta.roster.items() if member.state in PRESENT}
 
 
 def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from noctule.base.ids import GroupId, Instant
+from noctule.core.roster.members import Member
 
 REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
@@ -58,6 +59,11 @@ class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):
     loads: list[GroupLoad]
     memory_bytes: int = 0
     """That the teller's process takes."""
+    member_id_next: int = 0
+    """The teller has heard of every node with a smaller id."""
+    cluster_id: str = ""
+    members: tuple[Member, ...] = ()
+    """Those present, told to a node that has heard of fewer: it might not let its leader speak to it."""
 
 
 class LoadBoard:

@@ -137,7 +137,9 @@ class Machine:
             version=own.version,
             features=own.features,
         )
-        self.peers_changed({*settings.voters, *(member.id for member in self.disk.book().members)} - {node_id})
+        known = {member.id for member in self.disk.book().members}
+        self.steward.member_id_next = max(known, default=-1) + 1
+        self.peers_changed({*settings.voters, *known} - {node_id})
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -482,7 +484,7 @@ class Machine:
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
-        self.steward.board.take(sender, report, self.world.time.now())
+        self.steward.report_told(sender, report, self.world.time.now())
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """As the rest."""

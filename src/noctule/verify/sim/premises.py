@@ -83,6 +83,11 @@ class SimulatedPremises:
         """Through the router."""
         self._machine.router.order(group, args, sink)
 
+    def tell(self, node: int, report: LoadReport) -> None:
+        """Into the next frame to it."""
+        self._machine.switchboard.put(node, META_GROUP, report)
+        self._machine.schedule_turn()
+
     def broadcast(self, report: LoadReport) -> None:
         """Into the next frame to each peer."""
         machine = self._machine
