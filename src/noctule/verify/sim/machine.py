@@ -258,7 +258,7 @@ class Machine:
             self.router.tick()
             return
         if self.carrier.has_work():
-            if any(replica.raft.applied < replica.raft.commit for replica in self.replicas.values()):
+            if self.world.is_watched and any(each.raft.applied < each.raft.commit for each in self.replicas.values()):
                 self.world.count("commit applied in slices")
             self.carrier.work(self.world.time.now())
             self._later(WORK_S, self.schedule_turn)
@@ -305,7 +305,8 @@ class Machine:
                 self._free_at = now + BALANCE_S
                 self._balance(now)
                 self._free_segments()
-                self._take_digests()
+                if self.world.is_watched:
+                    self._take_digests()
         self.router.tick()
 
     def _balance(self, now: Instant) -> None:
