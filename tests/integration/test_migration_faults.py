@@ -139,7 +139,7 @@ class Arena:
         await until_ready(self.doors[node])
 
     async def _check_that_nothing_is_left(self, loser: int, value: str) -> None:
-        """A node without a replica asks another one even for eventual reads; an old replica would answer from before."""
+        """Even for eventual reads a node without a replica asks another one; what is left of one would answer from it."""
 
         async def is_gone() -> bool:
             picture = await self.doors[loser].picture()

@@ -28,6 +28,7 @@ from noctule.core.placement.splits import MergeWish, PartitionLoad, SplitLimits,
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.raft.node import RaftNode
+from noctule.core.roster.features import MERGE, MIGRATE, SPLIT
 from noctule.core.roster.loads import LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
 from noctule.core.wire.frames import Hello
@@ -207,7 +208,7 @@ class Governor:
     def _govern(self, meta: MetaState, now: Instant) -> None:
         self._dismiss(meta, now)
         found = self.plan(meta, now)
-        for move in found.moves:
+        for move in found.moves if MIGRATE in meta.features else ():
             self._begin(move)
         for change in found.leader_moves:
             self._prefer(change)
@@ -218,6 +219,8 @@ class Governor:
         self._policy.limits = limits_of(meta.settings, len(meta.map))
         board = self._steward.board
         for wish in self._policy.look(loads_of(meta, board), now):
+            if (MERGE if isinstance(wish, MergeWish) else SPLIT) not in meta.features:
+                continue
             if isinstance(wish, MergeWish):
                 self._policy.rest((wish.left, wish.right), now)
                 merge = operations.BeginMerge(wish.left, wish.right, wish.reason)

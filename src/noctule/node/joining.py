@@ -63,13 +63,18 @@ async def join_cluster(config: NodeConfig, facts: MemberFacts, ask: Ask, files: 
             "choose another --data-dir"
         )
     nonce = _nonce(config.data_dir, files or FileSystem())
-    answer = await _answer_of(ask, config.join, JoinRequest(config.token, nonce, facts))
+    answer = await _answer_of(ask, config.join, JoinRequest(config.token, nonce, facts, _named_cluster(config)))
     if answer.refusal:
         raise ConfigError(f"the cluster at {config.join} does not let this node in: {answer.refusal}")
     cluster = ClusterConfig.joined(answer.cluster, answer.settings)
     save_address_book(config.data_dir, AddressBook.of(answer.cluster_id, answer.members), files)
     log.info("cluster_joined", extra={"fields": {"id": answer.node_id, "cluster": answer.cluster}})
     return replace(config, node_id=answer.node_id, cluster=cluster)
+
+
+def _named_cluster(config: NodeConfig) -> str:
+    """The cluster that the settings ask for by its name; empty where they leave it to the token."""
+    return "" if config.cluster.name == ClusterConfig().name else config.cluster.name
 
 
 async def _answer_of(ask: Ask, address: str, request: JoinRequest) -> JoinAnswer:

@@ -27,6 +27,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.config import RaftConfig
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
@@ -51,9 +52,6 @@ log = logging.getLogger("noctule.node")
 
 FIRST_TIMEOUT_S = 0.25
 """The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
-FEATURES = ("migrate", "split", "merge")
-"""What this release can do beyond the first; a cluster does what all its members can."""
-
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -145,7 +143,7 @@ class LocalNode:
                 snapshots=snapshots,
                 clock=clock,
             )
-            hello = _hello(config, folder, chance, version)
+            hello = structs.replace(_hello(config, folder, chance, version), cluster_id=book.cluster_id)
             known = {member.id: member for member in book.members} | {
                 node: _named(config, node) for node in cluster.voters
             }
@@ -156,6 +154,8 @@ class LocalNode:
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
+            transport.farewell, transport.dismissed = steward.farewell, premises.retire
+            transport.meet = steward.meet
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
@@ -166,9 +166,10 @@ class LocalNode:
 
     def join(self, resp: str, http: str, control: str = "") -> None:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
-        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control)
+        peer = f"{self.config.advertise_host}:{self.peer_port}"
+        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control, peer=peer)
         self.transport.hello = hello
-        self.steward.own = hello.member(f"{self.config.advertise_host}:{self.peer_port}")
+        self.steward.own = hello.member(peer)
         self.host.start()
         self.transport.dial()
 
@@ -199,6 +200,8 @@ class LocalNode:
                 return f"node {node}, which leads group {leaders.any_led_by(node)}, cannot be reached"
         if not self.steward.meta.cluster_id:
             return "the cluster is not formed yet"
+        if lacking := sorted(self.steward.meta.features.difference(FEATURES)):
+            return f"the cluster uses the features {lacking}, which this release does not have: upgrade this node"
         if not self.steward.is_settled:
             return "this node is still making or removing replicas that the map gives or takes"
         if waiting := host.groups_not_admitted():

@@ -16,7 +16,7 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
-from noctule.node.address_book import AddressBook, addresses_of, save_address_book
+from noctule.node.address_book import AddressBook, addresses_of, save_address_book, split_address
 from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host
@@ -97,6 +97,12 @@ class NodePremises:
         if book != self._saved:
             self._saved = book
             self._host.in_disk_thread(lambda: save_address_book(self._config.data_dir, book))
+
+    def add_peer(self, member: Member) -> None:
+        """Dial it."""
+        addresses = {**self._transport.peers, member.id: split_address(member.peer)}
+        self._host.peers_changed(addresses)
+        self._transport.set_peers(addresses)
 
     def is_alive(self, node: int) -> bool:
         """As the host's failure detector says."""

@@ -19,11 +19,11 @@ from noctule.core.meta.operations import ReleaseReplica, UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.mover import Progress
 from noctule.core.placement.hotspots import SplitAdvice
-from noctule.core.placement.partition_map import Partition, PartitionMap
+from noctule.core.placement.partition_map import Partition, PartitionMap, Promise
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-from noctule.core.roster.members import PRESENT, Member
+from noctule.core.roster.members import PRESENT, Member, farewell
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
@@ -78,6 +78,9 @@ class Premises(Protocol):
 
     def set_members(self, cluster_id: str, members: Mapping[int, Member]) -> None:
         """These are the present members, this node perhaps among them: connect to the others, and to nobody else."""
+
+    def add_peer(self, member: Member) -> None:
+        """Connect to this one too, until `set_members` says otherwise."""
 
     def is_alive(self, node: int) -> bool:
         """Whether the failure detector trusts that node; this one is always alive."""
@@ -137,6 +140,8 @@ class Steward:
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
         self._farewells: dict[GroupId, _Farewell] = {}
+        self._newcomers: dict[int, Member] = {}
+        """Nodes that say they are members, with ids that *meta* has not given yet as far as it is applied here."""
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
@@ -186,6 +191,23 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
+    def meet(self, hello: Hello) -> bool:
+        """Whether a stranger may be a member of which this node, being behind, has not heard; connect to it then.
+
+        It may be the one that leads *meta*, from which alone it could be heard. Ids only rise, so one that is known to
+        have been given is no newcomer's.
+        """
+        if hello.node_id < self.meta.counters.member_id_next or not hello.peer:
+            return False
+        self._newcomers[hello.node_id] = hello.member(hello.peer)
+        self._premises.add_peer(self._newcomers[hello.node_id])
+        return True
+
+    def farewell(self, node: int) -> str:
+        """How a node ceased to be a member, in words; empty when it is one, or never was, as far as is known here."""
+        member = self.meta.roster.get(node)
+        return "" if member is None else farewell(member)
+
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
@@ -209,11 +231,13 @@ class Steward:
         if groups:
             self._map_changed(sorted(groups))
         if changes.members and meta.roster:
+            given = meta.counters.member_id_next
+            self._newcomers = {node: member for node, member in self._newcomers.items() if node >= given}
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(meta.cluster_id, present)
+            self._premises.set_members(meta.cluster_id, present | self._newcomers)
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
-                self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+                self._premises.retire(farewell(own))
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}
@@ -252,7 +276,10 @@ class Steward:
             farewell = self._farewells[group] = _Farewell()
             self._premises.mute_replica(group, True)
         if not farewell.is_released:
-            operation = ReleaseReplica(group, self.node_id)
+            consensus = self._premises.replicas[group].raft
+            last_term, last_index = consensus.log.last_term, consensus.log.last_index
+            promise = Promise(self.node_id, consensus.term, consensus.vote, last_term, last_index)
+            operation = ReleaseReplica(group, promise)
             self.proposals.propose(("release", group), operation, farewell.answered)
         return farewell.is_released
 

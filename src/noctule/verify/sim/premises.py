@@ -75,6 +75,10 @@ class SimulatedPremises:
             self._saved = book
             machine.in_disk_thread(lambda: save_address_book(DATA_DIRECTORY, book, machine.disk.files))
 
+    def add_peer(self, member: Member) -> None:
+        """Reach it too."""
+        self._machine.peers_changed({*self._machine.peers, member.id})
+
     def is_alive(self, node: int) -> bool:
         """As the machine's failure detector says."""
         return node == self._machine.node_id or self._machine.is_trusted(node)
