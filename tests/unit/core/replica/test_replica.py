@@ -445,7 +445,7 @@ def test_a_leader_that_has_committed_nothing_of_its_own_may_not_know_what_was_ac
     assert heir.staleness_ms(colony.now) == 0
 
 
-# Removed ---------------------------------------------------------------------------------------------------------------
+# Removed --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_replica_that_is_removed_refuses_all_that_waits_and_disclaims_nothing() -> None:
