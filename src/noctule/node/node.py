@@ -25,6 +25,7 @@ from noctule.base.ids import META_GROUP
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.config import RaftConfig
+from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.members import Member
@@ -49,8 +50,6 @@ from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
-FIRST_TIMEOUT_S = 0.25
-"""The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
 FEATURES = ("migrate", "split", "merge")
 """What this release can do beyond the first; a cluster does what all its members can."""
 
@@ -278,7 +277,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         durability=Durability(config.cluster.durability),
-        first_timeout_s=FIRST_TIMEOUT_S,
+        first_timeout_s=FIRST_WAIT_S,
         first_partitions=config.cluster.partition_count,
         directory=folder.directory,
     )
