@@ -43,6 +43,8 @@ META_VOTERS_MAX = 5
 """Voters of *meta*; all other members are learners of it. Five bear the loss of two, and more only slow it down."""
 PLAN_S = 1.0
 """How often a plan is made."""
+PLAN_ANYWAY_S = 5.0
+"""A plan is made so often though nothing has changed: what has been so for a while may be due."""
 FORM_WAIT_S = 1.0
 """How long the first leader waits for the others' labels before it places replicas without them."""
 CAUGHT_UP_ENTRIES = 100
@@ -75,7 +77,10 @@ class Governor:
         self._proposals = proposals
         self._leads_since: Instant | None = None
         self._away_since: dict[int, Instant] = {}
-        self._plan_at = Instant(0.0)
+        self._plan_at = self._plan_anyway_at = Instant(0.0)
+        self._nothing_to_do: tuple[int, int] | None = None
+        """The versions of *meta* and of the board for which a plan was empty: with ten thousand partitions each plan
+        costs tens of milliseconds."""
         self._policy = SplitPolicy(SplitLimits())
 
     def tick(self, meta: MetaState, now: Instant) -> None:
@@ -207,7 +212,12 @@ class Governor:
 
     def _govern(self, meta: MetaState, now: Instant) -> None:
         self._dismiss(meta, now)
+        known = (meta.version, self._steward.board.version)
+        if known == self._nothing_to_do and not self._away_since and now < self._plan_anyway_at:
+            return
+        self._plan_anyway_at = Instant(now + PLAN_ANYWAY_S)
         found = self.plan(meta, now)
+        self._nothing_to_do = known if not found.moves and not found.leader_moves else None
         for move in found.moves if MIGRATE in meta.features else ():
             self._begin(move)
         for change in found.leader_moves:

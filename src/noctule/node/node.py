@@ -25,6 +25,7 @@ from noctule.base.ids import META_GROUP
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.config import RaftConfig
+from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import FEATURES
@@ -50,8 +51,6 @@ from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
-FIRST_TIMEOUT_S = 0.25
-"""The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -280,7 +279,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         durability=Durability(config.cluster.durability),
-        first_timeout_s=FIRST_TIMEOUT_S,
+        first_timeout_s=FIRST_WAIT_S,
         first_partitions=config.cluster.partition_count,
         directory=folder.directory,
     )

@@ -242,10 +242,8 @@ class Steward:
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}
         done = 0
-        for group, since in self._pending.items():
-            if done >= REPLICAS_PER_TICK_MAX:
-                left[group] = since
-                continue
+        pending = iter(self._pending.items())
+        for group, since in pending:
             partition = meta.map.get(group)
             is_mine = partition is not None and self.node_id in partition.replicas
             if is_mine == (group in self._premises.replicas):
@@ -253,6 +251,9 @@ class Steward:
                     self._premises.mute_replica(group, False)
                 continue
             done += 1
+            if done > REPLICAS_PER_TICK_MAX:
+                left |= {group: since, **dict(pending)}
+                break
             if partition is None or not is_mine:
                 if self._is_unheard_of(group, meta) or self._is_bound(group) or not self._is_released(group):
                     left[group] = since
