@@ -181,12 +181,16 @@ class Governor:
         caught_up = {node for node, match in matched.items() if match + CAUGHT_UP_ENTRIES >= consensus.commit}
         change = next_change(
             membership,
-            {node: member.state for node, member in meta.roster.items()},
+            {node: self._state_of(member) for node, member in meta.roster.items()},
             reliable={node for node in caught_up if self._premises.is_alive(node)} | {self._node_id},
             leader=self._node_id,
         )
         if change is not None:
             self._premises.take(META_GROUP, raft.ChangeMembership((change,), raft.Transition.SIMPLE))
+
+    def _state_of(self, member: Member) -> MemberState:
+        """As *meta* is to see it: whoever has just gone stays a learner for a moment, to be told."""
+        return MemberState.DRAINING if member.id in self._steward.departing else member.state
 
     # The plan --------------------------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ REPLICAS_PER_TICK_MAX = 40
 LEAD_S = 0.02
 """How often what is led here is looked at, while something moves."""
 REPORT_S = 1.0
+FAREWELL_S = 2.0
+"""How long a node that left or was removed stays connected, and a learner of *meta*: so it hears that, and ends."""
 MOVES_S = 0.25
 """How often it is told how migrations get on."""
 CHILD_S = 5.0
@@ -142,6 +144,10 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
+        self.departing: dict[int, Instant] = {}
+        """Nodes that no longer belong to the cluster, and until when they stay connected, to hear of it."""
+        self._known: set[int] = set()
+        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -163,6 +169,7 @@ class Steward:
             self._settle(meta, now)
         if now >= self._lead_at:
             self._lead_at = Instant(now + LEAD_S)
+            self._part(meta, now)
             self.mover.tick(meta, now)
             self.governor.tick(meta, now)
         if now >= self._report_at:
@@ -209,11 +216,28 @@ class Steward:
         if groups:
             self._map_changed(sorted(groups))
         if changes.members and meta.roster:
-            present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(meta.cluster_id, present)
+            gone = {node for node in changes.members & self._known if not meta.is_present(node)}
+            self.departing |= dict.fromkeys(gone, Instant(now + FAREWELL_S))
+            self._set_members(meta)
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
                 self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+
+    def _set_members(self, meta: MetaState) -> None:
+        members = {
+            node: member
+            for node, member in meta.roster.items()
+            if member.state in PRESENT or node in self.departing
+        }
+        self._known = set(members)
+        self._premises.set_members(meta.cluster_id, members)
+
+    def _part(self, meta: MetaState, now: Instant) -> None:
+        """Have nothing more to do with those that have had their time to hear that they no longer belong."""
+        over = {node for node, until in self.departing.items() if now >= until}
+        if over:
+            self.departing = {node: until for node, until in self.departing.items() if node not in over}
+            self._set_members(meta)
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}
