@@ -225,9 +225,7 @@ class Steward:
 
     def _set_members(self, meta: MetaState) -> None:
         members = {
-            node: member
-            for node, member in meta.roster.items()
-            if member.state in PRESENT or node in self.departing
+            node: member for node, member in meta.roster.items() if member.state in PRESENT or node in self.departing
         }
         self._known = set(members)
         self._premises.set_members(meta.cluster_id, members)
