@@ -67,7 +67,14 @@ async def _serve(config: NodeConfig, version: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.wanted.set)
     doors = await NodeDoors.open(config, version, stop.retire)
-    facts = {"id": doors.node.config.node_id, "pid": os.getpid(), **doors.addresses}
+    facts = {
+        "id": doors.node.config.node_id,
+        "pid": os.getpid(),
+        "resp": doors.addresses["resp"],
+        "http": doors.addresses["http"],
+        "control": doors.addresses["control"],
+        "peer": doors.addresses["peer"],
+    }
     print(msgspec.json.encode({"event": "node_serving", **facts}).decode(), flush=True)
     log.info("node_serving", extra={"fields": facts})
     await stop.wanted.wait()
