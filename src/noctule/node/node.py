@@ -51,6 +51,8 @@ from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
+SEEN_S_MAX = 5.0
+"""How long this node's own replica of *meta* may take to apply what the group has agreed on."""
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -217,12 +219,15 @@ class LocalNode:
         return node_picture(self)
 
     async def operate(self, operation: Operation) -> Answer:
-        """Have *meta* do an operation; returns what it answered.
+        """Have *meta* do an operation; returns what it answered, once this node sees it done too.
 
+        A node that hears nothing of *meta* for `SEEN_S_MAX` returns all the same, for it is done.
         Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known.
         """
-        return await ask_meta(self.host.router.operate, operation)
+        version, answer = await ask_meta(self.host.router.operate, operation)
+        await self.watch.until(lambda: self.steward.meta.version >= version, SEEN_S_MAX)
+        return answer
 
 
 def site_of(cluster: str) -> bytes:
