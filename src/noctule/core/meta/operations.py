@@ -223,13 +223,18 @@ REFUSED = b"REFUSED "
 """What the text of a refusal begins with."""
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """The reply of an operation that was applied."""
-    return _encoder.encode(answer)
+def encode_answer(answer: Answer, version: int) -> bytes:
+    """The reply of an operation that was applied, and with which version of the state."""
+    return _encoder.encode((version, answer))
 
 
 def decode_answer(reply: Reply) -> Answer:
     """What an operation answered. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+    return decode_applied(reply)[1]
+
+
+def decode_applied(reply: Reply) -> tuple[int, Answer]:
+    """The same after the version: a replica of that version, or a later one, shows what the operation has done."""
     if isinstance(reply, Failure):
         raise RequestError(reply.text.removeprefix(REFUSED).decode(errors="replace"))
     try:
@@ -238,4 +243,4 @@ def decode_answer(reply: Reply) -> Answer:
         raise StorageError(f"an answer of meta cannot be read: {error}") from error
 
 
-_answer_decoder = msgspec.msgpack.Decoder(Answer)
+_answer_decoder = msgspec.msgpack.Decoder(tuple[int, Answer])
