@@ -252,13 +252,13 @@ def test_the_snapshots_of_a_log_that_was_lost_stay(tmp_path: Path) -> None:
     """They hold what was committed, and spare the leaders from sending it."""
     wal, snapshots, _ = recover(tmp_path / "old")
     wal.close()
-    snapshots.write(GROUP, 1, 5, snapshot_at(1))
+    snapshots.write(7, 1, 5, snapshot_at(1))
     (tmp_path / "new").mkdir()
     (tmp_path / "old" / "snapshots").rename(tmp_path / "new" / "snapshots")
     wal, snapshots, replicas = recover(tmp_path / "new")
     wal.close()
-    assert snapshots.groups() == {GROUP}
-    assert value(replicas[GROUP]) == b"1"
+    assert snapshots.groups() == {7}
+    assert value(replicas[GroupId(7)]) == b"1"
 
 
 def test_what_the_log_has_is_there_though_it_is_none_of_the_fixed_ones(tmp_path: Path) -> None:
