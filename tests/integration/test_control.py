@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from scenarios import Run
 
 from noctule.adapters import control_client, control_server, grpc_methods
 from noctule.adapters.control import (
@@ -53,25 +53,7 @@ pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 WAIT_S = 5.0
-SCENARIO_S = 20.0
 MOVE = Migration(7, 3, 1, 2, Stage.PREPARE)
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
-
-    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
-        swallowed: list[dict[str, object]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
-            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
-        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
-        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
-
-    return run_scenario
 
 
 @dataclass
