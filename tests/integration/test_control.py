@@ -46,7 +46,7 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.core.migration.stages import Migration, Stage
-from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.partition_map import Partition, Promise
 from noctule.core.roster.members import Member, MemberState
 
 pytestmark = pytest.mark.integration
@@ -140,7 +140,13 @@ def test_every_question_is_answered_in_plain_values(run: Run) -> None:
     async def scenario() -> None:
         desk = Desk()
         desk.cluster_info = ClusterInfo(
-            "bats", "id", 9, 1, 2, (Member(1, "h:1"),), (Partition(1, 0, 16_383, (1, 2)), Partition(2, 0, -1, ()))
+            "bats",
+            "id",
+            9,
+            1,
+            2,
+            (Member(1, "h:1"),),
+            (Partition(1, 0, 16_383, (1, 2), former=(Promise(4, 5, 6, 7, 8),)), Partition(2, 0, -1, ())),
         )
         async with served(desk) as (client, address, _):
             facts = MemberFacts("h:4", "c:4", "w:4", "r:4", {"zone": "a"}, 2.0, "1.0", ("split",))
