@@ -178,7 +178,17 @@ def show(report: Report) -> None:
         )
         for row in report.rows
     ]
-    columns = ("partitions", "formed s", "restarted s", "KB/replica", "idle CPU %", "lost", "served s", "back s", "load")
+    columns = (
+        "partitions",
+        "formed s",
+        "restarted s",
+        "KB/replica",
+        "idle CPU %",
+        "lost",
+        "served s",
+        "back s",
+        "load",
+    )
     output.print_table(f"Partitions on {NODES} nodes, three replicas each", columns, rows)
     print(describe(report.machine))
 

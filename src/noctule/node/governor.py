@@ -289,7 +289,8 @@ def next_change(
     """The next single change of *meta*'s membership; None when it is as it should be.
 
     `reliable` are the nodes that are alive and have caught up. First those who belong come in as learners, then voters
-    are made, since more voters bear more losses; those that should not vote are taken back only when enough others do.
+    are made, since more voters bear more losses; those that should not vote are taken back only when enough others do,
+    and never so that a majority of those who are left is not there.
     """
     members, voters = set(membership.members()), set(membership.voters)
     present = {node for node, state in states.items() if state in PRESENT}
@@ -308,7 +309,8 @@ def next_change(
     if not spare and len(voters) > wanted:
         spare = unsteady or [node for node in sorted(voters, reverse=True) if node != leader]
     for node in spare:
-        if len(voters) > 1:
+        left = voters - {node}
+        if 2 * len(left & reliable) > len(left):  # Else what is agreed on next would wait for whoever is away.
             return Change(ChangeKind.LEARNER if node in present else ChangeKind.REMOVED, node)
     for node in sorted(members - voters - present):
         return Change(ChangeKind.REMOVED, node)

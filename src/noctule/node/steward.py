@@ -19,7 +19,7 @@ from noctule.core.meta.operations import ReleaseReplica, UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.mover import Progress
 from noctule.core.placement.hotspots import SplitAdvice
-from noctule.core.placement.partition_map import Partition, PartitionMap
+from noctule.core.placement.partition_map import Partition, PartitionMap, Promise
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
@@ -276,7 +276,10 @@ class Steward:
             farewell = self._farewells[group] = _Farewell()
             self._premises.mute_replica(group, True)
         if not farewell.is_released:
-            operation = ReleaseReplica(group, self.node_id)
+            consensus = self._premises.replicas[group].raft
+            last_term, last_index = consensus.log.last_term, consensus.log.last_index
+            promise = Promise(self.node_id, consensus.term, consensus.vote, last_term, last_index)
+            operation = ReleaseReplica(group, promise)
             self.proposals.propose(("release", group), operation, farewell.answered)
         return farewell.is_released
 

@@ -174,8 +174,12 @@ def prefer_leader(objects: Objects, operation: PreferLeader, _now_ms: int) -> No
 def release_replica(objects: Objects, operation: ReleaseReplica, _now_ms: int) -> None:
     """See `ReleaseReplica`."""
     partition = objects.map.get(operation.partition)
-    is_given = partition is not None and operation.node in partition.replicas
-    require(not is_given, f"partition {operation.partition} has a replica on node {operation.node}")
+    if partition is None:
+        return  # It was merged into another one, and no group will have its id.
+    node = operation.promise.node
+    require(node not in partition.replicas, f"partition {partition.id} has a replica on node {node}")
+    others = [each for each in partition.former if each.node != node and objects.is_present(each.node)]
+    objects.put_partition(msgspec.structs.replace(partition, former=(*others, operation.promise)))
 
 
 def _without_source(replicas: Sequence[int], source: int, target: int) -> tuple[int, ...]:

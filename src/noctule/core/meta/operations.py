@@ -15,6 +15,7 @@ from noctule.base.errors import RequestError, StorageError
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import Stage
+from noctule.core.placement.partition_map import Promise
 from noctule.core.roster.members import Member, MemberState
 
 COMMAND = b"NOCTULE.META"
@@ -164,13 +165,15 @@ class PreferLeader(_Operation, tag="prefer_leader", frozen=True):
 
 
 class ReleaseReplica(_Operation, tag="release_replica", frozen=True):
-    """A node asks whether it may remove its replica; refused while the map gives it to that node. Changes nothing.
+    """A node asks whether it may remove its replica; refused while the map gives it to that node.
 
-    A node that looks at an old map would remove what a newer one has given it back, and with it what it has promised.
+    A node that looks at an old map would else remove what a newer one has given it back. What the replica has promised
+    is kept here, for another one there may be some day.
     """
 
     partition: int
-    node: int
+    promise: Promise
+    """It names the node."""
 
 
 class OpenFeature(_Operation, tag="open_feature", frozen=True):

@@ -3,13 +3,13 @@
 import os
 import random
 import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from noctule.adapters.files import LOCK_NAME, DirectoryLock, load_json, lock_directory, write_json_atomically
+from noctule.adapters.ports import check_port_free
 from noctule.base.errors import ConfigError, StorageError
 from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, WantedPort, cluster_file_for, node_data_dir
 from noctule.node.data_folder import OWNER_FILE
@@ -121,13 +121,9 @@ def _ephemeral_port_min() -> int:
 
 
 def _listen_problem(host: str, port: int) -> str:
-    """Why nothing can listen there; empty when it can. As the servers do it, so that TIME_WAIT is no hindrance."""
+    """Why nothing can listen there; empty when it can."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1)
+        check_port_free(host, port)
     except OSError as error:
         return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return ""

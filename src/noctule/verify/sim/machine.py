@@ -138,7 +138,8 @@ class Machine:
             features=own.features,
             peer=own.peer,
         )
-        self.peers_changed({*settings.voters, *(member.id for member in self.disk.book().members)} - {node_id})
+        known = {member.id for member in self.disk.book().members}
+        self.peers_changed({*settings.voters, *known} - {node_id})
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -257,7 +258,7 @@ class Machine:
             self.router.tick()
             return
         if self.carrier.has_work():
-            if any(replica.raft.applied < replica.raft.commit for replica in self.replicas.values()):
+            if self.world.is_watched and any(each.raft.applied < each.raft.commit for each in self.replicas.values()):
                 self.world.count("commit applied in slices")
             self.carrier.work(self.world.time.now())
             self._later(WORK_S, self.schedule_turn)
@@ -304,7 +305,8 @@ class Machine:
                 self._free_at = now + BALANCE_S
                 self._balance(now)
                 self._free_segments()
-                self._take_digests()
+                if self.world.is_watched:
+                    self._take_digests()
         self.router.tick()
 
     def _balance(self, now: Instant) -> None:
