@@ -33,7 +33,12 @@ class Merging:
     is_held: bool = False
 
 
-MERGES = [Merging("right", "fence", is_held=True), Merging("left", "fence"), Merging("left", "copy"), Merging("right", "copy")]
+MERGES = [
+    Merging("right", "fence", is_held=True),
+    Merging("left", "fence"),
+    Merging("left", "copy"),
+    Merging("right", "copy"),
+]
 
 
 class Arena:

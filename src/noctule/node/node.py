@@ -52,6 +52,8 @@ log = logging.getLogger("noctule.node")
 
 FIRST_TIMEOUT_S = 0.25
 """The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
+SEEN_S_MAX = 5.0
+"""How long this node's own replica of *meta* may take to apply what was just agreed on."""
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -218,12 +220,15 @@ class LocalNode:
         return node_picture(self)
 
     async def operate(self, operation: Operation) -> Answer:
-        """Have *meta* do an operation; returns what it answered.
+        """Have *meta* do an operation; returns what it answered, once this node sees it done too.
 
+        Should it not see that in time, it answers all the same: it was done.
         Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known.
         """
-        return await ask_meta(self.host.router.operate, operation)
+        applied = await ask_meta(self.host.router.operate, operation)
+        await self.watch.until(lambda: self.steward.meta.version >= applied.version, SEEN_S_MAX)
+        return applied.answer
 
 
 def site_of(cluster: str) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from noctule.base.errors import OutcomeUnknownError, RequestError, UnavailableError
 from noctule.base.ids import Instant
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.meta.operations import OpenFeature, Operation, decode_operation, encode_answer
+from noctule.core.meta.operations import Applied, OpenFeature, Operation, decode_operation, encode_answer
 from noctule.node.api import ReplySink
 from noctule.node.proposals import AGAIN_S, Proposals, ask_meta
 
@@ -75,9 +75,9 @@ def test_purposes_that_are_over_are_forgotten_and_those_on_their_way_are_not() -
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (encode_answer(7), 7),
-        (encode_answer("id"), "id"),
-        (encode_answer(None), None),
+        (encode_answer(7, 3), Applied(7, 3)),
+        (encode_answer("id"), Applied("id")),
+        (encode_answer(None), Applied(None)),
         (REFUSED, RequestError),
         (Failure(b"CLUSTERDOWN no leader"), UnavailableError),
         (Failure(b"OVERLOADED too many"), UnavailableError),

@@ -223,19 +223,32 @@ REFUSED = b"REFUSED "
 """What the text of a refusal begins with."""
 
 
-def encode_answer(answer: Answer) -> bytes:
+class Applied(Struct, frozen=True, array_like=True):
+    """What an operation that was applied answered."""
+
+    answer: Answer
+    version: int = 0
+    """Of the state of *meta* that has it, so that whoever asked can wait until that is applied where it looks."""
+
+
+def encode_answer(answer: Answer, version: int = 0) -> bytes:
     """The reply of an operation that was applied."""
-    return _encoder.encode(answer)
+    return _encoder.encode(Applied(answer, version))
 
 
 def decode_answer(reply: Reply) -> Answer:
-    """What an operation answered. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+    """What an operation answered; raises as `decode_applied` does."""
+    return decode_applied(reply).answer
+
+
+def decode_applied(reply: Reply) -> Applied:
+    """The inverse. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
     if isinstance(reply, Failure):
         raise RequestError(reply.text.removeprefix(REFUSED).decode(errors="replace"))
     try:
-        return _answer_decoder.decode(reply if isinstance(reply, bytes) else b"")
+        return _applied_decoder.decode(reply if isinstance(reply, bytes) else b"")
     except msgspec.MsgspecError as error:
         raise StorageError(f"an answer of meta cannot be read: {error}") from error
 
 
-_answer_decoder = msgspec.msgpack.Decoder(Answer)
+_applied_decoder = msgspec.msgpack.Decoder(Applied)

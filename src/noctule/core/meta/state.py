@@ -56,7 +56,7 @@ class MetaState(Objects):
         counters = self.counters
         epoch, version = self.map.epoch, counters.version + 1
         self.set_counters(msgspec.structs.replace(counters, epoch=epoch, version=version))
-        return encode_answer(answer)
+        return encode_answer(answer, version)
 
     def _fenced(self, args: Sequence[bytes]) -> Failure | None:
         """Why a command cannot be done here, if it would reach the objects."""
