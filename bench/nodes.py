@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from subjects import CHECKOUT, HOST, PICTURE_S_MAX, STOP_S_MAX, wait_until
@@ -87,6 +88,13 @@ class NodeProcess:
         status, body = self._get("/health/ready")
         return "" if status == 200 else f"node {self.id}: {body.decode(errors='replace')[:200]}"
 
+    def ask(self, method: str, path: str, body: bytes = b"") -> dict[str, Any]:
+        """An object of the HTTP API; raises `UnavailableError` with what the node says when it refuses."""
+        status, answer = self._get(path, method, body)
+        if status >= 300:
+            raise UnavailableError(f"node {self.id} answers {method} {path} with {status}: {answer.decode()}")
+        return msgspec.json.decode(answer, type=dict[str, Any])
+
     def picture(self) -> Cluster:
         """GET /api/cluster; raises `UnavailableError` when it does not serve."""
         _, body = self._get("/api/cluster")
@@ -99,16 +107,33 @@ class NodeProcess:
             raise UnavailableError(f"node {self.id} is gone, or this system has no procfs")
         return stats
 
-    def _get(self, path: str) -> tuple[int, bytes]:
+    def _get(self, path: str, method: str = "GET", body: bytes = b"") -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(HOST, self.http_port, timeout=PICTURE_S_MAX)
         try:
-            connection.request("GET", path)
+            headers = {"Content-Type": "application/json"} if body else {}
+            connection.request(method, path, body or None, headers)
             response = connection.getresponse()
             return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(f"node {self.id} does not answer: {error}") from None
         finally:
             connection.close()
+
+
+@contextmanager
+def joining_node(folder: Path, number: int, member: NodeProcess, flags: Sequence[str] = ()) -> Iterator[NodeProcess]:
+    """A node that joins the cluster of a member by a token, not started yet; killed at the end.
+
+    `number` is the id that it will be given: the first one that nobody had.
+    """
+    token = member.ask("POST", "/api/tokens", b"{}")["text"]
+    ports = list(free_ports(HOST, len(DOORS), avoid=set()))
+    cluster = ["--cluster", folder.name, "--join", f"{HOST}:{member.control_port}", "--token", str(token)]
+    node = NodeProcess(number, ports, folder, [*cluster, *flags])
+    try:
+        yield node
+    finally:
+        node.kill()
 
 
 @contextmanager

@@ -63,16 +63,19 @@ async def test_features_open_with_the_last_node_that_is_upgraded(start_nodes: St
         doors[3] = await replace(cluster, doors[3], THIS)
         async with doors[3].admin() as admin:
 
+            async def is_open() -> bool:
+                try:
+                    await admin.split(1)
+                except RequestError:
+                    return False
+                return True
+
             async def is_split() -> bool:
-                if len(await admin.partitions()) == 2:
-                    try:
-                        await admin.split(1)
-                    except RequestError as error:
-                        assert "is not open yet" in str(error) or "busy" in str(error)
-                        return False
                 return not await admin.operations(running=True)
 
-            await until(is_split, "the feature to open and the split to be done", CATCHES_UP_S_MAX)
+            await until(is_open, "the feature to open by itself", CATCHES_UP_S_MAX)
+            await until(is_split, "the end of the split")
+            assert len(await admin.partitions()) == 3
         await workload.until_written("the split")
     await workload.check(*doors.values())
 

@@ -43,6 +43,12 @@ META_VOTERS_MAX = 5
 """Voters of *meta*; all other members are learners of it. Five bear the loss of two, and more only slow it down."""
 PLAN_S = 1.0
 """How often a plan is made."""
+PLAN_ANYWAY_S = 5.0
+"""A plan is made so often though nothing has changed: what has been so for a while may be due."""
+WATCH_S = 0.1
+"""How often it is looked at who is there, and who belongs to *meta*."""
+MOVES_SHOWN_MAX = 300
+"""Of a plan that is only to be shown: to find thousands of moves would hold up the loop for seconds."""
 FORM_WAIT_S = 1.0
 """How long the first leader waits for the others' labels before it places replicas without them."""
 CAUGHT_UP_ENTRIES = 100
@@ -75,11 +81,17 @@ class Governor:
         self._proposals = proposals
         self._leads_since: Instant | None = None
         self._away_since: dict[int, Instant] = {}
-        self._plan_at = Instant(0.0)
+        self._watch_at = self._plan_at = self._plan_anyway_at = Instant(0.0)
+        self._nothing_to_do: tuple[int, int] | None = None
+        """The versions of *meta* and of the board for which a plan was empty: with ten thousand partitions each plan
+        costs tens of milliseconds."""
         self._policy = SplitPolicy(SplitLimits())
 
     def tick(self, meta: MetaState, now: Instant) -> None:
         """Do what is due; nothing unless this node leads *meta*."""
+        if now < self._watch_at:
+            return
+        self._watch_at = Instant(now + WATCH_S)
         self._note_absences(meta, now)
         consensus = self._premises.replicas[META_GROUP].raft
         if not consensus.is_leader():
@@ -136,10 +148,10 @@ class Governor:
         return ClusterPicture(nodes, tuple(partitions), meta.replication_factor, running)
 
     def plan(self, meta: MetaState, now: Instant, *, is_dry: bool = False, is_balancing: bool | None = None) -> Plan:
-        """What would be done next; the whole way with `is_dry`."""
+        """What would be done next; with `is_dry` up to `MOVES_SHOWN_MAX` moves, however many may run at a time."""
         settings = meta.settings
         limits = PlannerLimits(
-            moves_max=len(meta.map) if is_dry else settings.migrations_concurrent_max,
+            moves_max=MOVES_SHOWN_MAX if is_dry else settings.migrations_concurrent_max,
             node_replace_after_s=settings.node_replace_after_s or float("inf"),
             is_balancing=settings.rebalance_enabled if is_balancing is None else is_balancing,
         )
@@ -207,7 +219,12 @@ class Governor:
 
     def _govern(self, meta: MetaState, now: Instant) -> None:
         self._dismiss(meta, now)
+        known = (meta.version, self._steward.board.version)
+        if known == self._nothing_to_do and not self._away_since and now < self._plan_anyway_at:
+            return
+        self._plan_anyway_at = Instant(now + PLAN_ANYWAY_S)
         found = self.plan(meta, now)
+        self._nothing_to_do = known if not found.moves and not found.leader_moves else None
         for move in found.moves if MIGRATE in meta.features else ():
             self._begin(move)
         for change in found.leader_moves:

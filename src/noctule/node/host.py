@@ -141,6 +141,7 @@ class Host:
 
     def start(self) -> None:
         """Begin to keep time."""
+        self.carrier.begin(self._clock.now(), self._steward.preferred_leader)
         self._tick()
 
     async def stop(self) -> None:

@@ -7,6 +7,8 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import ReplySink
 from noctule.node.conversation import Conversation
 
+RETRY_DELAY_S = 0.01
+"""Between a refusal and the next try: an election or a transfer takes a few of these."""
 NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN")
 """How failures begin that promise that nothing happened."""
 PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
@@ -123,6 +125,7 @@ class Lane:
         "queries",
         "reader",
         "retry_at",
+        "retry_delay_s",
         "session_used_at",
     )
 
@@ -138,6 +141,8 @@ class Lane:
         self.open_reads: list[Command] = []
         self.queries: dict[int, Flight] = {}
         self.retry_at: float | None = None
+        self.retry_delay_s = RETRY_DELAY_S
+        """What the next refusal delays the next try by."""
         self.idle_since = 0.0
         """When it was last found empty."""
         self.gone_at: float | None = None

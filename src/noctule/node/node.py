@@ -25,6 +25,7 @@ from noctule.base.ids import META_GROUP
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.config import RaftConfig
+from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import FEATURES
@@ -50,10 +51,8 @@ from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
-FIRST_TIMEOUT_S = 0.25
-"""The preferred leader of a group campaigns so long after its start: by then nodes started together have met."""
 SEEN_S_MAX = 5.0
-"""How long this node's own replica of *meta* may take to apply what was just agreed on."""
+"""How long this node's own replica of *meta* may take to apply what the group has agreed on."""
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -222,13 +221,13 @@ class LocalNode:
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.
 
-        Should it not see that in time, it answers all the same: it was done.
+        A node that hears nothing of *meta* for `SEEN_S_MAX` returns all the same, for it is done.
         Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known.
         """
-        applied = await ask_meta(self.host.router.operate, operation)
-        await self.watch.until(lambda: self.steward.meta.version >= applied.version, SEEN_S_MAX)
-        return applied.answer
+        version, answer = await ask_meta(self.host.router.operate, operation)
+        await self.watch.until(lambda: self.steward.meta.version >= version, SEEN_S_MAX)
+        return answer
 
 
 def site_of(cluster: str) -> bytes:
@@ -285,7 +284,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         durability=Durability(config.cluster.durability),
-        first_timeout_s=FIRST_TIMEOUT_S,
+        first_timeout_s=FIRST_WAIT_S,
         first_partitions=config.cluster.partition_count,
         directory=folder.directory,
     )

@@ -26,6 +26,7 @@ from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Entry, HardState
 from noctule.core.raft.node import RaftNode
+from noctule.core.replica.carry_out import first_wait_s
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.events import ChildSaved, SplitOff
 from noctule.core.replica.family import find_split
@@ -100,7 +101,12 @@ def make_replica(
     group, initial = GroupId(partition.id), partition.initial
     log, hard_state = RaftLog(), HardState()
     records: list[Record] = []
+    wait_s = None
     if initial:
+        # They are made one after the other, so each node's are at about the same place.
+        is_first = partition.replicas[:1] == (settings.node_id,)
+        rank = sum(other < settings.node_id for other in initial)
+        wait_s = first_wait_s(is_first=is_first, rank=rank, place=0, count=settings.first_partitions)
         entry = Entry(FIRST_TERM, encode_membership(Membership(voters=tuple(sorted(initial)))))
         log, hard_state = RaftLog(entries=[entry]), HardState(FIRST_TERM)
         records = [HardStateRecord(group, FIRST_TERM, 0, 0), Entries(group, 1, [entry])]
@@ -108,8 +114,7 @@ def make_replica(
     if promise is not None:
         hard_state = HardState(promise.term, promise.vote)
         records = [HardStateRecord(group, promise.term, promise.vote, 0)]
-    first = partition.replicas[0] if partition.replicas else 0
-    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0, first=first)
+    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0, wait_s=wait_s)
     _keep_promise(replica, promise)
     return replica, records
 
@@ -373,8 +378,9 @@ def meet(
             # The snapshot's own term was heard of in the same turn and did not reach the disk. Nothing was promised
             # in it then, for a vote leaves only when it is durable.
             hard_state = HardState(covered_term)
-    first = preferred_leader(group, log.membership.voters)
-    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=covered, first=first)
+    is_first = preferred_leader(group, log.membership.voters) == settings.node_id
+    wait_s = settings.first_timeout_s if is_first else None
+    replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=covered, wait_s=wait_s)
     if snapshot is not None:
         replica.load_state(snapshot[2])
         replica.snapshot_restored(covered)
@@ -390,9 +396,9 @@ def _replica(
     hard_state: HardState,
     log: RaftLog,
     applied: int,
-    first: int = 0,
+    wait_s: float | None = None,
 ) -> Replica:
-    """`first` is the node that should lead first; 0: nobody in particular."""
+    """`wait_s` is how long it waits for a leader first, if not as long as always."""
     consensus = RaftNode(
         node_id=settings.node_id,
         config=settings.raft,
@@ -402,7 +408,7 @@ def _replica(
         log=log,
         applied=applied,
         directory=settings.directory,
-        first_timeout_s=settings.first_timeout_s if first == settings.node_id else None,
+        first_timeout_s=wait_s,
     )
     keyspace = MetaState() if group == META_GROUP else None
     # What *meta* decides cannot be taken back.

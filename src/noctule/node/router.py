@@ -27,7 +27,7 @@ from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node.api import ReplySink, Store
 from noctule.node.conversation import Conversation
 from noctule.node.detours import Detours
-from noctule.node.lanes import Command, Flight, Gather, Lane
+from noctule.node.lanes import RETRY_DELAY_S, Command, Flight, Gather, Lane
 
 COMMANDS_WAITING_MAX = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
@@ -36,8 +36,11 @@ BATCH_COMMANDS_MAX = 2_048
 """A batch is applied in one go by each replica: so many small commands take 5 to 8 ms."""
 FLIGHTS_MAX = 1
 """Batches, and queries, of one lane on their way; meanwhile commands gather, so a busy lane sends larger ones."""
-RETRY_DELAY_S = 0.01
-"""Between a refusal and the next try: an election or a transfer takes a few of these."""
+RETRY_DELAY_S_MAX = 0.08
+"""While nothing can leave, each try doubles the delay up to here: thousands of lanes without a leader must not hold up
+its election, and are told when it is over."""
+LOOK_S = 0.1
+"""How often every open lane is looked at, for what is over its deadline or was never answered."""
 ANSWER_TIMEOUT_S = 2.0
 """A request without an answer for so long is sent again: it, or its answer, was dropped on the way."""
 SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
@@ -110,6 +113,9 @@ class Router:
         """Those in which something waits or is on its way, and some that were emptied since the last tick."""
         self._touched: dict[GroupId, Lane] = {}
         """Those with something to send at the end of this turn."""
+        self._retrying: dict[GroupId, Lane] = {}
+        """Those with something to send again."""
+        self._look_at = 0.0
         self._detours = Detours()
         self._detours_due: float | None = None
         self._sweep_at = 0.0
@@ -427,13 +433,17 @@ class Router:
             # One that must be confirmed by a majority has the others of its query confirmed with it.
             lease = all(command.lease for command in flight.commands)
             sent = self._dispatch.dispatch_query(leader, lane.group, lane.reader, flight.number, commands, lease=lease)
-        if not sent:
+        if sent:
+            lane.retry_delay_s = RETRY_DELAY_S
+        else:
             flight.sent_to = 0
             self._retry(lane, now)
 
     def _retry(self, lane: Lane, now: float) -> None:
         if lane.retry_at is None:
-            lane.retry_at = now + RETRY_DELAY_S
+            lane.retry_at = now + lane.retry_delay_s
+            lane.retry_delay_s = min(2 * lane.retry_delay_s, RETRY_DELAY_S_MAX)
+            self._retrying[lane.group] = lane
 
     # Outcomes --------------------------------------------------------------------------------------------------------
 
@@ -514,7 +524,8 @@ class Router:
         """Whoever leads now is asked at once."""
         lane = self._open.get(group)
         if lane is not None and (lane.flights or lane.queries):
-            lane.retry_at = self._now()
+            lane.retry_at, lane.retry_delay_s = self._now(), RETRY_DELAY_S
+            self._retrying[group] = lane
 
     def peer_lost(self, node: int) -> None:
         """What was sent to that node may be lost with it, or may have been taken: only the former is made up for."""
@@ -529,20 +540,31 @@ class Router:
     def tick(self) -> None:
         """Try again what is due, give up what is over its deadline."""
         now = self._now()
-        for group, lane in list(self._open.items()):
-            if lane.is_empty:
-                lane.retry_at = None
-                lane.idle_since = now
-                del self._open[group]
-                continue
-            self._expire(lane, now)
-            self._resend(lane, now)
+        for group, lane in list(self._retrying.items()):
+            if lane.retry_at is None:
+                del self._retrying[group]
+            elif now >= lane.retry_at:
+                del self._retrying[group]
+                self._resend(lane, now)
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            self._look(now)
         if self._detours:
             self._hurry_detours(now)
         if now >= self._sweep_at:
             self._sweep_at = now + LANE_IDLE_S_MAX / 10
             for lane in [lane for lane in self._lanes.values() if self._is_forgettable(lane, now)]:
                 del self._lanes[lane.group]
+
+    def _look(self, now: float) -> None:
+        for group, lane in list(self._open.items()):
+            if lane.is_empty:
+                lane.retry_at = None
+                lane.idle_since = now
+                del self._open[group]
+            else:
+                self._expire(lane, now)
+                self._resend(lane, now)
 
     def _hurry_detours(self, now: float) -> None:
         late = self._detours.expire(now)

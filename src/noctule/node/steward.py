@@ -147,6 +147,7 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
+        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -242,10 +243,8 @@ class Steward:
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}
         done = 0
-        for group, since in self._pending.items():
-            if done >= REPLICAS_PER_TICK_MAX:
-                left[group] = since
-                continue
+        pending = iter(self._pending.items())
+        for group, since in pending:
             partition = meta.map.get(group)
             is_mine = partition is not None and self.node_id in partition.replicas
             if is_mine == (group in self._premises.replicas):
@@ -253,6 +252,9 @@ class Steward:
                     self._premises.mute_replica(group, False)
                 continue
             done += 1
+            if done > REPLICAS_PER_TICK_MAX:
+                left |= {group: since, **dict(pending)}
+                break
             if partition is None or not is_mine:
                 if self._is_unheard_of(group, meta) or self._is_bound(group) or not self._is_released(group):
                     left[group] = since
@@ -329,8 +331,9 @@ class Steward:
                 own.resp,
                 own.version,
                 own.features,
-                wanted.labels,
-                wanted.weight,
+                # What is known here may be old by now, and must not undo what an operator has changed since.
+                own.labels if is_new else None,
+                own.weight if is_new else -1.0,
             )
             self.proposals.propose("own", operation)
 

@@ -13,7 +13,8 @@ from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
 from noctule.node.api import Commands
-from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S
+from noctule.node.lanes import RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S
 
 from .fake_dispatch import DEADLINE_S, Asked, FakeDispatch, Sink, Written
 

@@ -12,7 +12,8 @@ from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
-from noctule.node.router import ANSWER_TIMEOUT_S, MOVED_RETRY_S, RETRY_DELAY_S
+from noctule.node.lanes import RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S, MOVED_RETRY_S
 
 from .fake_dispatch import Asked, FakeDispatch, Sink, Written
 from .test_conversation import NOW_MS, expected, say

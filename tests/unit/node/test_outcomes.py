@@ -18,7 +18,8 @@ from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import Batch
 from noctule.core.replica.client_sessions import SESSION_EXPIRES_MS
 from noctule.core.replica.events import Answer, Query, Refuse, Submit
-from noctule.node.router import ANSWER_TIMEOUT_S, RETRY_DELAY_S, Router
+from noctule.node.lanes import RETRY_DELAY_S
+from noctule.node.router import ANSWER_TIMEOUT_S, Router
 from tests.unit.core.replica.colony import GROUP, Colony, Machine, write
 
 from .fake_dispatch import Sink

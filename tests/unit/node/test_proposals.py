@@ -8,7 +8,7 @@ import pytest
 from noctule.base.errors import OutcomeUnknownError, RequestError, UnavailableError
 from noctule.base.ids import Instant
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.meta.operations import Applied, OpenFeature, Operation, decode_operation, encode_answer
+from noctule.core.meta.operations import OpenFeature, Operation, decode_operation, encode_answer
 from noctule.node.api import ReplySink
 from noctule.node.proposals import AGAIN_S, Proposals, ask_meta
 
@@ -38,7 +38,7 @@ def test_one_is_on_its_way_for_each_purpose() -> None:
     assert [operation for operation, _ in meta.asked] == [SPLIT, MERGE]
 
 
-@pytest.mark.parametrize("reply", [encode_answer(None), REFUSED, Failure(b"UNKNOWN no answer")])
+@pytest.mark.parametrize("reply", [encode_answer(None, 1), REFUSED, Failure(b"UNKNOWN no answer")])
 def test_after_an_answer_a_purpose_waits_for_the_map_to_follow(reply: Reply) -> None:
     """Whatever was answered: it is asked again a moment later by whoever sees that it is still to be done."""
     meta, heard = Meta(), list[Reply]()
@@ -66,7 +66,7 @@ def test_purposes_that_are_over_are_forgotten_and_those_on_their_way_are_not() -
     meta.proposals.propose("waits", SPLIT)
     for number in range(3_000):
         meta.proposals.propose(number, SPLIT)
-        meta.asked.pop()[1].deliver(encode_answer(None))
+        meta.asked.pop()[1].deliver(encode_answer(None, 1))
         meta.now = Instant(meta.now + AGAIN_S)
     assert len(meta.proposals._not_before) < 1_100
     assert not meta.proposals.propose("waits", SPLIT)
@@ -75,9 +75,9 @@ def test_purposes_that_are_over_are_forgotten_and_those_on_their_way_are_not() -
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (encode_answer(7, 3), Applied(7, 3)),
-        (encode_answer("id"), Applied("id")),
-        (encode_answer(None), Applied(None)),
+        (encode_answer(7, 1), (1, 7)),
+        (encode_answer("id", 1), (1, "id")),
+        (encode_answer(None, 1), (1, None)),
         (REFUSED, RequestError),
         (Failure(b"CLUSTERDOWN no leader"), UnavailableError),
         (Failure(b"OVERLOADED too many"), UnavailableError),
@@ -103,4 +103,4 @@ async def test_an_answer_to_somebody_who_went_away_is_dropped() -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    meta.asked[0][1].deliver(encode_answer(1))
+    meta.asked[0][1].deliver(encode_answer(1, 1))

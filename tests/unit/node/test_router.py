@@ -11,11 +11,12 @@ from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.node import router as router_module
+from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import (
     ANSWER_TIMEOUT_S,
     ANSWER_TOO_LARGE,
     BATCH_COMMANDS_MAX,
-    RETRY_DELAY_S,
+    RETRY_DELAY_S_MAX,
     SESSION_IDLE_S_MAX,
 )
 
@@ -152,13 +153,28 @@ def test_a_lost_peer_is_not_waited_for(node: FakeDispatch) -> None:
     assert asked_again == [query._replace(to=3)]
 
 
+def test_what_cannot_leave_is_tried_again_ever_later_until_a_leader_is_known(node: FakeDispatch) -> None:
+    """Ten thousand lanes that tried every 10 ms took the time that the elections needed which they waited for."""
+    node.leaders[ONE] = 0
+    node.submit(b"SET a 1")
+    node.turn()
+    before = node.router.retries_total
+    for _ in range(100):
+        node.after(RETRY_DELAY_S)
+    assert node.router.retries_total - before <= 3 + 100 * RETRY_DELAY_S / RETRY_DELAY_S_MAX
+    node.leaders[ONE] = 1
+    node.router.leader_changed(ONE)
+    ((batch,), _) = node.after(0.0)
+    assert batch.lines == [b"SET a 1"]
+
+
 def test_a_peer_to_which_nothing_leaves_is_tried_again(node: FakeDispatch) -> None:
     node.away = {1}
     (sink,) = node.submit(b"SET a 1")
     assert node.turn() == ([], [])
     assert node.after(RETRY_DELAY_S) == ([], [])
     node.away = set()
-    ((batch,), _) = node.after(RETRY_DELAY_S)
+    ((batch,), _) = node.after(2 * RETRY_DELAY_S)
     node.answer(batch, OK)
     assert sink.replies == [OK]
 
@@ -208,7 +224,7 @@ def test_over_its_deadline_a_write_that_never_left_did_not_happen_and_never_will
     node.after(0.2)
     assert sink.replies == [NO_LEADER]
     node.leaders[ONE] = 2
-    ((void,), _) = node.after(RETRY_DELAY_S)
+    ((void,), _) = node.after(RETRY_DELAY_S_MAX)
     assert (void.sequence, void.lines) == (2, [])
     node.submit(b"INCR a")
     assert node.turn() == ([], [])
@@ -404,7 +420,7 @@ def test_a_void_in_its_place_does_not_change_what_was_said(node: FakeDispatch) -
     """The void's own fate is nobody's business."""
     assert outcome_of(node, "sent1 disclaimed1") == NO_LEADER
     node.leaders[ONE] = 2
-    ((void,), _) = node.after(RETRY_DELAY_S)
+    ((void,), _) = node.after(RETRY_DELAY_S_MAX)
     assert void.lines == []
     node.answer(void)
     (sink,) = node.submit(b"INCR a")

@@ -11,7 +11,7 @@ whoever still looks at it. So no pause depends on more than the keys of one slot
 
 from binascii import crc32, crc_hqx
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Self, TypeAlias
 from weakref import ref
@@ -20,6 +20,7 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
+from noctule.core.keyspace.recount import Recount
 from noctule.core.keyspace.territory import EVERYWHERE, Territory
 from noctule.core.placement.slots import SLOT_COUNT, SLOT_MASK, key_slot
 
@@ -86,6 +87,7 @@ class State:
         "_lookers",
         "_orders",
         "_own_hashes",
+        "_recount",
         "_shared_slots",
         "buckets",
         "bytes_used",
@@ -127,6 +129,8 @@ class State:
         """Those whose dict was not written since it was shared."""
         self._own_hashes: set[bytes] = set()
         """Keys of hashes that nobody else has seen since the data was last shared."""
+        self._recount: Recount[Value] | None = None
+        """What is left to be counted since the last cut."""
         self._lookers: list[ref[DeadlinesThen]] = []
         """Whoever may still look at deadlines as they were; the dead ones are found at the next sharing."""
 
@@ -314,6 +318,7 @@ class State:
         self._shared_slots = set()
         self._own_hashes = set()
         self._lookers = []
+        self._recount = None
 
     def clear_slots(self, first: int, last: int) -> None:
         """Remove what is in these slots, both inclusive; costs every key of theirs unless that is everything."""
@@ -339,40 +344,67 @@ class State:
     def cut(self, at_slot: int) -> Self:
         """Move the slots from `at_slot` on, with all that belongs to them, to a new state. Copies no data.
 
-        Costs a look at each key of the smaller half, for what it counts. Replaces the outer dicts, as `clear` does, so
-        whoever looks at an earlier moment is not disturbed; what is shared stays so in both halves.
+        Costs the number of slots and of deadlines, and not of keys: until `count_on` has looked at all of them, which
+        is to be called in slices, `bytes_used` is an estimate in both halves. Replaces the outer dict, as `clear` does,
+        and shares all slots, so whoever looks at an earlier moment is not disturbed.
         """
+        self._count_all()
         half = type(self)()
         half.buckets = self.buckets
         half.slots = {slot: values for slot, values in self.slots.items() if slot >= at_slot}
         half.key_count = sum(map(len, half.slots.values()))
+        half.bytes_used = self.bytes_used * half.key_count // max(self.key_count, 1)
         self.slots = {slot: values for slot, values in self.slots.items() if slot < at_slot}
         self.key_count -= half.key_count
-        half._is_shared, half._own_hashes = self._is_shared, self._own_hashes.copy()
-        half._shared_slots = {slot for slot in self._shared_slots if slot >= at_slot}
-        self._shared_slots -= half._shared_slots
-        self._lookers = []
-        small, large = (half, self) if half.key_count <= self.key_count else (self, half)
-        size, heap = self.bytes_used, self._heap
-        large.deadlines = deadlines = self.deadlines.copy()
-        small.deadlines = {}
-        if deadlines:
-            for values in small.slots.values():
-                for key in values.keys() & deadlines.keys():
-                    small.deadlines[key] = deadlines.pop(key)
-        small.bytes_used = DEADLINE_COST_BYTES * len(small.deadlines) + sum(map(_slot_bytes, small.slots.values()))
-        large.bytes_used = size - small.bytes_used
-        for each in (self, half):
-            # Whose key is in the other half is stale, as are entries that were set anew, and is skipped like those.
-            each._heap = heap.copy()
-            each._compact_heap()
+        self.bytes_used -= half.bytes_used
         half._orders = {slot: order for slot, order in self._orders.items() if slot >= at_slot}
         self._orders = {slot: order for slot, order in self._orders.items() if slot < at_slot}
+        # Those of the other half, and their entries in the heap, do no harm: each half is asked for its own keys only.
+        half.deadlines, half._heap = self.deadlines.copy(), self._heap.copy()
+        self._begin_recount(lambda slot: slot < at_slot)
+        half._begin_recount(lambda slot: slot >= at_slot)
         return half
+
+    def _begin_recount(self, is_own: Callable[[int], bool]) -> None:
+        self._is_shared, self._own_hashes = True, set()
+        self._shared_slots = set(self.slots)
+        self._recount = Recount(
+            self.slots.values(),
+            self.deadlines,
+            is_own=is_own,
+            size_of=_slot_bytes,
+            deadline_bytes=DEADLINE_COST_BYTES,
+            estimate=self.bytes_used,
+        )
+
+    @property
+    def is_counting(self) -> bool:
+        """Whether `count_on` has something left to look at."""
+        return self._recount is not None
+
+    def count_on(self) -> None:
+        """One slice, of a few milliseconds, of what a cut has left to be counted."""
+        recount = self._recount
+        if recount is None:
+            return
+        for key in recount.work():
+            if self._lookers:
+                self._note_deadline(key, self.deadlines.get(key))
+            self.deadlines.pop(key, None)
+        if recount.is_done:
+            self.bytes_used += recount.correction
+            self._recount = None
+            self._compact_heap()
+
+    def _count_all(self) -> None:
+        while self._recount is not None:
+            self.count_on()
 
     def join(self, other: "State") -> None:
         """Take in everything of another state, which has no slot in common with this one and is not used any more."""
         ensure(self.slots.keys().isdisjoint(other.slots), "what is joined has other slots")
+        self._count_all()
+        other._count_all()
         self.buckets = other.buckets | self.buckets
         self.slots = self.slots | other.slots
         self.deadlines = self.deadlines | other.deadlines
@@ -409,7 +441,7 @@ class State:
         heap = self._heap
         while heap and heap[0][0] <= now_ms and len(found) < limit:
             deadline, key = heappop(heap)
-            if self.deadlines.get(key) == deadline:
+            if self.deadlines.get(key) == deadline and (self._recount is None or self.get(key) is not None):
                 found[key] = deadline
         for key, deadline in found.items():
             heappush(heap, (deadline, key))
@@ -443,16 +475,18 @@ class State:
                 ensure(not isinstance(value, dict) or value, "a hash is never empty", key=key)
                 count += 1
                 size += KEY_COST_BYTES + len(key) + value_bytes(value)
+        ensure(self.key_count == count, "the key count is true", counted=count, kept=self.key_count)
+        for slot, order in self._orders.items():
+            ensure(order == scan_order(self.slots.get(slot, {})), "a kept scan order is true", slot=slot)
+        if self._recount is not None:
+            return
         for key in self.deadlines:
             ensure(self.get(key) is not None, "only a key that is present has a deadline", key=key)
         size += DEADLINE_COST_BYTES * len(self.deadlines)
-        ensure(self.key_count == count, "the key count is true", counted=count, kept=self.key_count)
         ensure(self.bytes_used == size, "the size is true", counted=size, kept=self.bytes_used)
         awaited = {(deadline, key) for key, deadline in self.deadlines.items()}
         ensure(awaited <= set(self._heap), "every deadline is in the heap")
         ensure(len(self._heap) <= 2 * len(awaited) + HEAP_SLACK, "the heap is bounded", entries=len(self._heap))
-        for slot, order in self._orders.items():
-            ensure(order == scan_order(self.slots.get(slot, {})), "a kept scan order is true", slot=slot)
 
     def _note_deadline(self, key: bytes, deadline: int | None) -> None:
         for looker in self._lookers:
@@ -480,8 +514,10 @@ def value_bytes(value: Value) -> int:
 
 def _slot_bytes(values: dict[bytes, Value]) -> int:
     """What a slot's keys add to `bytes_used` beside their deadlines."""
-    keys = KEY_COST_BYTES * len(values) + sum(map(len, values))
-    return keys + sum(map(value_bytes, values.values()))
+    held = values.values()
+    # A split counts a million of them in one go; nearly all of them are strings.
+    sizes = map(len, held) if set(map(type, held)) == {bytes} else map(value_bytes, held)  # type: ignore[arg-type]
+    return KEY_COST_BYTES * len(values) + sum(map(len, values)) + sum(sizes)
 
 
 def scan_order(values: dict[bytes, Value] | dict[bytes, bytes]) -> list[tuple[int, bytes]]:

@@ -223,32 +223,24 @@ REFUSED = b"REFUSED "
 """What the text of a refusal begins with."""
 
 
-class Applied(Struct, frozen=True, array_like=True):
-    """What an operation that was applied answered."""
-
-    answer: Answer
-    version: int = 0
-    """Of the state of *meta* that has it, so that whoever asked can wait until that is applied where it looks."""
-
-
-def encode_answer(answer: Answer, version: int = 0) -> bytes:
-    """The reply of an operation that was applied."""
-    return _encoder.encode(Applied(answer, version))
+def encode_answer(answer: Answer, version: int) -> bytes:
+    """The reply of an operation that was applied, and with which version of the state."""
+    return _encoder.encode((version, answer))
 
 
 def decode_answer(reply: Reply) -> Answer:
-    """What an operation answered; raises as `decode_applied` does."""
-    return decode_applied(reply).answer
+    """What an operation answered. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+    return decode_applied(reply)[1]
 
 
-def decode_applied(reply: Reply) -> Applied:
-    """The inverse. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+def decode_applied(reply: Reply) -> tuple[int, Answer]:
+    """The same after the version: a replica of that version, or a later one, shows what the operation has done."""
     if isinstance(reply, Failure):
         raise RequestError(reply.text.removeprefix(REFUSED).decode(errors="replace"))
     try:
-        return _applied_decoder.decode(reply if isinstance(reply, bytes) else b"")
+        return _answer_decoder.decode(reply if isinstance(reply, bytes) else b"")
     except msgspec.MsgspecError as error:
         raise StorageError(f"an answer of meta cannot be read: {error}") from error
 
 
-_applied_decoder = msgspec.msgpack.Decoder(Applied)
+_answer_decoder = msgspec.msgpack.Decoder(tuple[int, Answer])

@@ -236,6 +236,11 @@ class RaftNode:
             self._become_candidate(transfer=True)
         return self._gathered()
 
+    def wait_first(self, now: Instant, wait_s: float) -> None:
+        """Of a replica whose time begins: miss no leader for so long. Recovery may have outlasted any earlier wait."""
+        self.now = now
+        self._election_deadline = max(Instant(now + wait_s), self._promised_until)
+
     def tell_commit(self) -> list[Effect]:
         """Have the followers, if this replica leads, told now, and not by the next heartbeat, what is committed."""
         if self.leadership is not None:

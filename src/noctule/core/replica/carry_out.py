@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Message
 from noctule.core.replica.events import (
@@ -40,6 +40,22 @@ CAMPAIGN_PACE_S = 0.0002
 long frames."""
 RANK_S = 0.1
 """Between the campaigns of two voters of one group, so that the first one has won before the next one asks."""
+FIRST_WAIT_S = 0.25
+"""Whoever should lead a group campaigns so long after its node has begun: by then nodes started together have met."""
+ELECTION_S = 0.0005
+"""So long each of the elections takes that a node waits for at a time, with the work of all nodes on one machine: while
+thousands are on their way, nobody is to take the last of them for failed."""
+
+
+def first_wait_s(*, is_first: bool, rank: int, place: int, count: int) -> float:
+    """How long a replica waits before it first campaigns, when `count` groups begin at a time and this is the one at
+    that `place`.
+
+    Who should lead campaigns at once, and the others in the order of their ranks when all of it must be over.
+    """
+    if is_first:
+        return FIRST_WAIT_S + place * CAMPAIGN_PACE_S
+    return 2 * FIRST_WAIT_S + count * ELECTION_S + rank * RANK_S
 
 
 class Peers(Protocol):
@@ -157,6 +173,17 @@ class Carrier:
         replica = self.replicas.pop(group)
         self._release(replica.waiting_parent, group, replica.raft.now)
 
+    def begin(self, now: Instant, preferred: Callable[[GroupId], int]) -> None:
+        """Time begins for all that are here: each waits first for whom is `preferred` as its leader."""
+        place = 0
+        for group, replica in self.replicas.items():
+            is_first = preferred(group) == replica.raft.node_id
+            # Everything else waits for *meta*.
+            count = len(self.replicas) if group != META_GROUP else 1
+            wait_s = first_wait_s(is_first=is_first, rank=self._rank(group), place=place, count=count)
+            replica.raft.wait_first(now, wait_s)
+            place += is_first
+
     def take(self, group: GroupId, event: Event, now: Instant) -> None:
         """Take one event in for one group. `end_turn` must follow before control goes back to the world."""
         self._stirred[group] = None
@@ -245,8 +272,10 @@ class Carrier:
         voters agree on without a word: so votes are not split, and no frame holds them all. `end_turn` must follow.
         """
         self.suspected.add(node)
-        for place, group in enumerate(self.leaders.led_by(node)):
-            wait_s = place * CAMPAIGN_PACE_S + self._rank(group) * RANK_S
+        led = self.leaders.led_by(node)
+        rank_s = RANK_S + len(led) * ELECTION_S
+        for place, group in enumerate(led):
+            wait_s = place * CAMPAIGN_PACE_S + self._rank(group) * rank_s
             self.take(group, raft.Suspect(node, wait_s), now)
         for group in self._led_with_a_member_on(node):
             self.take(group, raft.Suspect(node), now)

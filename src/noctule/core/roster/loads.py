@@ -69,6 +69,8 @@ class LoadBoard:
         self._told: dict[GroupId, GroupLoad] = {}
         self.memory_bytes: dict[int, int] = {}
         """By node."""
+        self.version = 0
+        """Another one when anything was told of a group."""
         self.heard_at: dict[int, Instant] = {}
         self.version = 0
         """Rises with every report that tells something new."""
@@ -77,6 +79,7 @@ class LoadBoard:
         """A node, perhaps this one, tells what it leads."""
         self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
+        self.version += bool(report.loads)
         self.version += bool(report.loads)
         for load in report.loads:
             group = GroupId(load.group)
@@ -96,6 +99,7 @@ class LoadBoard:
 
     def forget(self, group: GroupId) -> None:
         """The group is no more."""
+        self.version += 1
         self._loads.pop(group, None)
         self._told.pop(group, None)
 

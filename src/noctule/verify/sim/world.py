@@ -21,12 +21,12 @@ from noctule.core.migration.stages import Migration, Stage
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Membership
 from noctule.core.raft.node import RaftNode
+from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import Envelope
 from noctule.node.address_book import AddressBook
 from noctule.node.governor import META_VOTERS_MAX, Founding
-from noctule.node.node import FIRST_TIMEOUT_S
 from noctule.node.recovery import ReplicaSettings
 from noctule.verify.checkers.history import Recorder
 from noctule.verify.checkers.judge import judge
@@ -183,7 +183,7 @@ class World:
                 quiet_after_s=self._quiet_after_s,
             ),
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
-            first_timeout_s=FIRST_TIMEOUT_S,
+            first_timeout_s=FIRST_WAIT_S,
             first_partitions=self._partition_count,
         )
         self._lives += 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.base.errors import RequestError
-from noctule.core.keyspace import reshape, staging
+from noctule.core.keyspace import recount, reshape, staging
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply
 from noctule.core.keyspace.snapshot import chain_digest
@@ -84,8 +84,10 @@ def test_a_split_moves_the_slots_with_all_that_belongs_to_them(at_slot: int) -> 
     keyspace, whole = keyspace_of(), keyspace_of()
     moved = {slot: values for slot, values in keyspace.slots.items() if slot >= at_slot}
     half = split(keyspace, 7, at_slot)
-    keyspace.check()
-    half.check()
+    for each in (keyspace, half):
+        while each.is_counting:
+            each.count_on()
+        each.check()
     assert all(half.slots[slot] is values for slot, values in moved.items())  # No copy.
     assert keyspace.slots | half.slots == whole.slots
     assert keyspace.deadlines | half.deadlines == whole.deadlines
@@ -93,6 +95,47 @@ def test_a_split_moves_the_slots_with_all_that_belongs_to_them(at_slot: int) -> 
     assert keyspace.bytes_used + half.bytes_used == whole.bytes_used
     assert (keyspace.claim, half.claim) == (range_code(0, at_slot - 1), range_code(at_slot, SLOT_COUNT - 1))
     assert sorted(keyspace.expired_keys(9_999, 999) + half.expired_keys(9_999, 999)) == sorted(whole.deadlines)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_a_split_left_to_be_counted_comes_true_whatever_is_written_meanwhile(seed: int) -> None:
+    """Both halves hold each other's deadlines for a while: nothing of the other half may expire, or be counted, here."""
+    chance = Random(seed)
+    keyspace = keyspace_of()
+    then = keyspace.picture()
+    before = list(keyspace_of().picture().chunks())
+    half = split(keyspace, 7, chance.choice((1, 2_000, AT, 15_000)))
+    names = [b"k%d" % number for number in range(260)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recount, "KEYS_AT_A_TIME", chance.choice((1, 7, 50)))
+        while keyspace.is_counting or half.is_counting:
+            for each in (keyspace, half):
+                assert all(each.get(key) is not None for key in each.expired_keys(9_999, 999))
+                for _ in range(chance.randrange(4)):
+                    key = chance.choice(names)
+                    each.execute(chance.choice(writes_to(key)), 5)
+                each.check()
+                each.count_on()
+                if chance.random() < 0.02:
+                    each.execute([b"NOCTULE.WRITEWITHIN", b"0", b"16383", b"FLUSHALL"], 5)
+    for each in (keyspace, half):
+        each.check()
+        assert not each.is_counting
+    assert list(then.chunks()) == before, "a picture of the whole is as it was"
+
+
+def writes_to(key: bytes) -> list[list[bytes]]:
+    """Some of each kind."""
+    return [
+        [b"SET", key, b"longer"],
+        [b"SET", key, b"v", b"PX", b"5000"],
+        [b"PEXPIREAT", key, b"7000"],
+        [b"PERSIST", key],
+        [b"DEL", key],
+        [b"HSET", key, b"g", b"more"],
+        [b"HDEL", key, b"f"],
+    ]
 
 
 def test_a_split_keeps_the_orders_of_large_slots() -> None:

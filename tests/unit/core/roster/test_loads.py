@@ -5,7 +5,7 @@ import pytest
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.roster import loads as loads_module
-from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
+from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
 
 NOW = Instant(7.0)
 
@@ -62,3 +62,10 @@ def test_what_does_not_fit_one_report_is_told_by_the_next(monkeypatch: pytest.Mo
     monkeypatch.setattr(loads_module, "REPORT_GROUPS_MAX", 2)
     board, loads = LoadBoard(), [GroupLoad(group, 1) for group in range(1, 6)]
     assert [[load.group for load in board.news(loads)] for _ in range(4)] == [[1, 2], [3, 4], [5], []]
+
+
+def test_an_older_release_neither_sends_nor_minds_progress() -> None:
+    sent = msgspec.msgpack.encode([1, 2, 3, 4, 5, [1], [], {}])
+    assert msgspec.msgpack.decode(sent, type=GroupLoad) == GroupLoad(1, 2, 3, 4, 5, (1,), (), {})
+    load = GroupLoad(1, 2, move=MoveProgress(7, "transfer", 1, 10, seconds_left=2.5))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(load), type=GroupLoad) == load
