@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,12 @@ FREE_PORTS = (
 )
 
 
-def command(*arguments: str) -> list[str]:
+THIS_RELEASE = ("-m", "noctule")
+
+
+def command(*arguments: str, release: Sequence[str] = THIS_RELEASE) -> list[str]:
     """The command line as the tests run it: with warnings as errors."""
-    return [sys.executable, "-W", "error", "-m", "noctule", *arguments]
+    return [sys.executable, "-W", "error", *release, *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -332,8 +332,9 @@ class Steward:
                 own.resp,
                 own.version,
                 own.features,
-                wanted.labels,
-                wanted.weight,
+                # What is known here may be old by now, and must not undo what an operator has changed since.
+                own.labels if is_new else None,
+                own.weight if is_new else -1.0,
             )
             self.proposals.propose("own", operation)
 
