@@ -319,7 +319,9 @@ def test_more_nodes_join_and_one_that_left_is_not_started_again(start_up: StartU
     url = node_url(running, 0)
     members = get_json(f"{url}/api/nodes")["nodes"]
     assert [(member["id"], member["state"]) for member in members] == [(1, "active"), (2, "active"), (3, "active")]
-    assert run(directory, "cluster", "set", "replication_factor=2", "--node", url).returncode == 0
+    # A move that gets stuck goes back, and is tried again, well before the wait ends.
+    settings = ("replication_factor=2", "migration_timeout_s=5")
+    assert run(directory, "cluster", "set", *settings, "--node", url).returncode == 0
     left = run(directory, "cluster", "leave", "3", "--yes", "--node", url, "--timeout-s", "40")
     assert left.returncode == 0, left.stderr
     wait_until(lambda: "node-3 has left the cluster" in grown.stderr, "the supervisor to notice")
