@@ -147,7 +147,6 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
-        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
