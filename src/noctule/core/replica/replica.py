@@ -213,7 +213,7 @@ class Replica:
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
             if self._early is not None and type(event) is raft.Persisted:
                 self._answer_early(self._early)
-        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests) or self.keyspace.is_counting
+        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
         if self._family.born:
             effects += self._family.born
@@ -385,10 +385,8 @@ class Replica:
     def _work(self, _event: Work, now: Instant) -> None:
         if self.raft.applied < self.raft.commit:
             self._take(self.raft.handle(raft.ApplyMore(), now))
-        elif self._digests:
-            self._effects.extend(self._digests.work())
         else:
-            self.keyspace.count_on()
+            self._effects.extend(self._digests.work())
 
     def _take_digest(self, event: TakeDigest, _now: Instant) -> None:
         if self.raft.is_leader():

@@ -399,3 +399,16 @@ def _empty(machine: Machine) -> Replica:
     """A replica as the map makes it."""
     effect = SplitOff(CHILD, machine.replica.keyspace, 0, 0, Colony().machines[1].replica.raft.log.membership, 0, False)
     return machine._make_child(effect, Instant(0.0))
+
+
+def test_both_halves_are_counted_in_ticks_and_not_at_the_split() -> None:
+    colony = colony_with_keys()
+    leader = split(colony)
+    halves = [leader.replicas[group].keyspace for group in (GROUP, CHILD)]
+    assert all(half.is_counting for half in halves)
+    for _ in range(4):
+        leader.carrier.tick(colony.now)
+        leader.turn()
+    assert not any(half.is_counting for half in halves)
+    for half in halves:
+        half.check()
