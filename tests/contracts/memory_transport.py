@@ -57,9 +57,10 @@ class Wire:
             if self.hello is not None:
                 self._owner.receiver.frame_received(self.hello.node_id, decode_envelopes(bodies[0]))
                 return
-            refusal = self._owner.introduced(self, decode_hello(bodies[0]), self._expected)
+            hello = decode_hello(bodies[0])
+            refusal = self._owner.introduced(self, hello, self._expected)
             if self._expected is None:
-                self.send(encode_hello(self._owner.answer_to(refusal)))
+                self.send(encode_hello(self._owner.answer_to(hello.node_id, refusal)))
             if refusal:
                 self.abort()
         except ProtocolError:

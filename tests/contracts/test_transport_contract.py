@@ -270,6 +270,31 @@ def test_a_peer_that_is_let_in_while_running_is_found_by_both(run: Run) -> None:
     run(scenario)
 
 
+def test_a_member_that_one_has_not_heard_of_yet_is_met(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), hello_of(2)) as group:
+            one, two = group
+            for node, cluster_id in ((3, "A"), (4, "B"), (5, "")):
+                group.append(new := await listening(kind, hello_of(node, cluster_id=cluster_id)))
+                acquaint(new, one)
+                new.transport.dial()
+            three, others = group[2], group[3:]
+            await wait_until(lambda: all(1 in node.transport.refusals for node in (three, *others)))
+            asked: list[int] = []
+
+            def meet(hello: Hello) -> bool:
+                asked.append(hello.node_id)
+                acquaint(one, two, three)
+                return hello.node_id == 3
+
+            one.transport.meet = meet
+            await wait_until_connected(one, three)
+            assert set(asked) == {3}, "others are of another cluster, or of none"
+            assert all(1 in node.transport.refusals for node in others)
+
+    run(scenario)
+
+
 def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
     async def scenario(kind: Kind) -> None:
         async with nodes(kind, hello_of(1), hello_of(2), hello_of(3)) as (one, two, three):
@@ -286,6 +311,27 @@ def test_a_peer_that_is_taken_out_is_cut_off_and_kept_out(run: Run) -> None:
             assert one.transport.is_connected(3)
             one.transport.send(3, BEAT)
             await wait_until(lambda: three.ear.frames)
+
+    run(scenario)
+
+
+def test_a_former_member_is_told_how_it_went_by_its_own_cluster_only(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), hello_of(2), dial=False) as (one, two):
+            told: list[str] = []
+            two.transport.dismissed = told.append
+            two.transport.dial()
+            await wait_until(lambda: two.transport.is_connected(1))
+            one.transport.set_peers({})
+            await wait_until(lambda: 1 in two.transport.refusals)
+            assert told == [], "nobody knows how it went"
+            one.transport.hello = msgspec.structs.replace(one.transport.hello, cluster_id="")
+            one.transport.farewell = lambda node: f"node {node} was removed"
+            await wait_until(lambda: two.transport.refusals[1] == "node 2 was removed")
+            assert told == [], "it cannot know who belongs to cluster A"
+            one.transport.hello = hello_of(1)
+            await wait_until(lambda: told)
+            assert told[0] == "node 2 was removed"
 
     run(scenario)
 

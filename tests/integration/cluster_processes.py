@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from up_process import CHECKOUT, Up, command, environment, wait_until
 
 from noctule.base.errors import NoctuleError
+from noctule.client.admin import AdminClient
 from noctule.client.api import NodeClient
 from noctule.client.pictures import Cluster
 from noctule.kits.store import connect
@@ -45,6 +46,12 @@ class Door:
     id: int
     resp_port: int
     url: str
+    control: str = ""
+    """host:port of its gRPC service; empty where nobody asks for it."""
+
+    def admin(self) -> AdminClient:
+        """Asks this node to change the cluster; to be used in ``async with``."""
+        return AdminClient(self.url)
 
     def client(self, *, answer_timeout_s: float = 5.0) -> Redis:
         """A client that sends each command once; the caller closes it."""
@@ -180,7 +187,7 @@ class NodeProcess:
         )
         assert self.process.poll() is None, self._stderr.read_text()
         said = json.loads(self._stdout.read_text().splitlines()[0])
-        return Door(said["id"], int(said["resp"].rpartition(":")[2]), f"http://{said['http']}")
+        return Door(said["id"], int(said["resp"].rpartition(":")[2]), f"http://{said['http']}", said["control"])
 
     def wait_refused(self) -> tuple[int, str]:
         """Its exit code and its stderr, once it has ended by itself; it must not have served."""
@@ -201,38 +208,57 @@ class NodeProcess:
 
 
 class NodeCluster:
-    """Nodes of one cluster in one directory, with free ports; `close` in a ``finally``."""
+    """Nodes of one cluster in one directory, with free ports; `close` in a ``finally``.
 
-    def __init__(self, directory: Path, *, cluster: str = "bats", partitions: int = 4) -> None:
+    The first ones know each other by their settings, with ids from 1; others join, and have names of the test's.
+    """
+
+    def __init__(self, directory: Path, *, cluster: str = "bats", partitions: int = 4, nodes: int = 3) -> None:
         self.directory = directory
-        self.peers = {node: free_port() for node in (1, 2, 3)}
-        """The port of each node for the others."""
-        self._flags = {
+        self.peers = {node: free_port() for node in range(1, nodes + 1)}
+        """The port of each first node for the others."""
+        self.life_of: dict[int | str, NodeProcess] = {}
+        """The newest one of each node, by its number or name."""
+        self._flags = {"resp-port": "0", "http-port": "0", "control-port": "0"}
+        self._first_flags = self._flags | {
             "cluster": cluster,
             "partitions": str(partitions),
             "peers": ",".join(f"{node}:{port}" for node, port in self.peers.items()),
-            "resp-port": "0",
-            "http-port": "0",
-            "control-port": "0",
         }
+        self._joined_ports: dict[str, int] = {}
         self._lives: list[NodeProcess] = []
 
-    def data_dir(self, node: int) -> Path:
+    def data_dir(self, node: int | str) -> Path:
         """Of a node that is not told another."""
         return self.directory / f"node-{node}"
 
     def start(self, node: int, *, prefix: Sequence[str] = (), **settings: str) -> NodeProcess:
-        """Start a node: `settings` are flags with underscores, `prefix` are words before the command."""
-        flags = self._flags | {"node-id": str(node), "data-dir": str(self.data_dir(node))}
+        """Start a first node: `settings` are flags with underscores, `prefix` are words before the command."""
+        return self._start(node, self._first_flags | {"node-id": str(node)}, settings, prefix)
+
+    def start_all(self, **settings: str) -> dict[int, NodeProcess]:
+        """Start the first nodes."""
+        return {node: self.start(node, **settings) for node in self.peers}
+
+    def join(self, name: str, via: Door, token: str, **settings: str) -> NodeProcess:
+        """Start a node that joins by way of another one; the second time under one name with what it has by then."""
+        return self.start_joined(name, join=via.control, token=token, **settings)
+
+    def start_joined(self, name: str, **settings: str) -> NodeProcess:
+        """Start a node that has joined before, and is told neither where the others are nor who it is."""
+        port = self._joined_ports.setdefault(name, free_port())
+        return self._start(name, self._flags | {"peer-port": str(port)}, settings)
+
+    def _start(
+        self, node: int | str, flags: dict[str, str], settings: dict[str, str], prefix: Sequence[str] = ()
+    ) -> NodeProcess:
+        flags = flags | {"data-dir": str(self.data_dir(node))}
         flags |= {name.replace("_", "-"): value for name, value in settings.items()}
         words = command("node", *(word for name, value in flags.items() for word in (f"--{name}", value)))
         path = self.directory / f"life-{len(self._lives) + 1}-node-{node}"
-        self._lives.append(NodeProcess(path, self.directory, [*prefix, *words]))
-        return self._lives[-1]
-
-    def start_all(self, **settings: str) -> dict[int, NodeProcess]:
-        """Start the three nodes."""
-        return {node: self.start(node, **settings) for node in self.peers}
+        life = self.life_of[node] = NodeProcess(path, self.directory, [*prefix, *words])
+        self._lives.append(life)
+        return life
 
     def close(self) -> None:
         """End what still runs."""
@@ -286,9 +312,9 @@ def start_nodes(cluster_directory: Path) -> Iterator[StartNodes]:
     """``start_nodes(partitions=1)``: a `NodeCluster` with nothing started yet, ended after the test."""
     with contextlib.ExitStack() as stack:
 
-        def new(*, cluster: str = "bats", partitions: int = 4) -> NodeCluster:
-            nodes = NodeCluster(cluster_directory, cluster=cluster, partitions=partitions)
-            stack.callback(nodes.close)
-            return nodes
+        def new(*, cluster: str = "bats", partitions: int = 4, nodes: int = 3) -> NodeCluster:
+            found = NodeCluster(cluster_directory, cluster=cluster, partitions=partitions, nodes=nodes)
+            stack.callback(found.close)
+            return found
 
         yield new

@@ -28,19 +28,22 @@ class Workload:
     """Four writers of new keys and of counters that they share, and two readers of what was acknowledged before.
 
     Each client talks to one node and turns to the next when it gets an error. A reader that sees less than what was
-    acknowledged when it asked ends the test.
+    acknowledged when it asked ends the test. Two workloads on one cluster need different names.
     """
 
-    def __init__(self, doors: Sequence[Door], *, value_bytes: int = 16) -> None:
+    def __init__(self, doors: Sequence[Door], *, value_bytes: int = 16, name: str = "") -> None:
         self.acknowledged: dict[str, str] = {}
         """Each key with its value."""
-        self.answers: dict[str, list[int]] = {f"counter-{number}": [] for number in range(COUNTERS)}
+        self.answers: dict[str, list[int]] = {f"{name}counter-{number}": [] for number in range(COUNTERS)}
         """Of the INCRs of each counter."""
         self.unanswered: Counter[str] = Counter()
         """INCRs by counter."""
         self.reads = 0
+        self.errors: list[str] = []
+        """What clients were told instead of an answer."""
         self._is_over = False
         self._doors = doors
+        self._name = name
         self._padding = "." * value_bytes
         self._chance = random.Random(7)
         self._numbers = itertools.count(1)
@@ -100,12 +103,13 @@ class Workload:
                     while not self._is_over:
                         await work(number, client)
                         await asyncio.sleep(PAUSE_S)
-            except RedisError:
+            except RedisError as error:
+                self.errors.append(f"{type(error).__name__}: {error}")
                 turn += 1
                 await asyncio.sleep(MOVE_ON_S)
 
     async def _write(self, number: int, client: Redis) -> None:
-        key = f"key-{next(self._numbers)}"
+        key = f"{self._name}key-{next(self._numbers)}"
         value = key + self._padding
         assert await client.set(key, value) is True
         self.acknowledged[key] = value

@@ -18,7 +18,9 @@ from noctule.base.bounds import HTTP_BODY_BYTES_MAX, KEY_BYTES_MAX
 from noctule.base.errors import ConfigError, RequestError
 from noctule.client.api import NodeClient
 from noctule.client.pictures import Instance
-from noctule.servers import http_body, http_server
+from noctule.core.meta.operations import SetMemberState
+from noctule.core.roster.members import MemberState
+from noctule.servers import http_body, http_events, http_server
 from noctule.servers.http_body import BodyBudget
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_server import HEADER_BYTES_MAX, HEADERS_MAX, LINE_BYTES_MAX, HttpServer
@@ -478,3 +480,48 @@ def test_it_stops_so_on_the_loop_of_production(scenario: Callable[[FakeNode], Aw
 def test_hosts_that_are_not_ours_on_the_loop_of_production(host: str) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(test_a_host_that_is_not_ours_is_a_config_error(FakeNode(), host))
+
+
+async def test_events_flow_until_the_server_stops(node: FakeNode, server: HttpServer) -> None:
+    async with connected(server) as connection:
+        await connection.send(b"GET /api/events HTTP/1.1\r\n" + HOST + b"\r\n")
+        async with asyncio.timeout(DEADLINE_S):
+            head = await connection.reader.readuntil(b"\r\n\r\n")
+            assert b"Content-Type: text/event-stream" in head
+            assert b"event: cluster" in await connection.reader.readuntil(b'"epoch":1}\n\n')
+            await node.cluster.operate(SetMemberState(2, MemberState.DRAINING))
+            assert b"event: member" in await connection.reader.readuntil(b'"state":"draining"')
+            begun = asyncio.get_running_loop().time()
+            await server.stop(DEADLINE_S)
+            assert asyncio.get_running_loop().time() - begun < 2, "a stream holds up no stop"
+
+
+async def test_a_stream_ends_when_its_client_has_gone_and_so_many_are_served(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "STREAMS_MAX", 1)
+    monkeypatch.setattr(http_events, "LOOK_S", 0.01)
+    monkeypatch.setattr(http_events, "PAUSE_S", 0.01)
+    monkeypatch.setattr(http_events, "HEARTBEAT_S", 0.01)
+    request = b"GET /api/events HTTP/1.1\r\n" + HOST + b"\r\n"
+    async with asyncio.timeout(DEADLINE_S):
+        async with connected(server) as first:
+            await first.send(request)
+            await first.reader.readuntil(b"event: cluster")
+            refused = await ask(server, request)
+            assert (refused.status, refused.error.code) == (503, "unavailable")
+        while (again := await head_of(server, request)) != 200:
+            assert again == 503
+
+
+async def head_of(server: HttpServer, request: bytes) -> int:
+    async with connected(server) as connection:
+        await connection.send(request)
+        return int((await connection.reader.readuntil(b"\r\n")).split()[1])
+
+
+async def test_head_of_a_stream_is_a_head_alone(server: HttpServer) -> None:
+    async with connected(server) as connection:
+        await connection.send(b"HEAD /api/events HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert b"text/event-stream" in await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.wait_closed()

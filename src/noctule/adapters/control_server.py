@@ -5,7 +5,6 @@ more to offer on the same port, such as the receiver of snapshots, adds its hand
 """
 
 import logging
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +18,7 @@ from noctule.adapters.control import ControlHandler
 from noctule.adapters.grpc_errors import INTERNAL_SENTENCE, status_of
 from noctule.adapters.grpc_methods import Method
 from noctule.adapters.grpc_options import server_options
+from noctule.adapters.ports import check_port_free
 from noctule.adapters.tls import Tls
 from noctule.base.bounds import CONTROL_CALLS_MAX, CONTROL_MESSAGE_BYTES_MAX, SNAPSHOT_PIECE_BYTES_MAX
 from noctule.base.errors import ConfigError, InternalError, NoctuleError, RequestError, TooLargeError
@@ -66,7 +66,7 @@ class ControlServer:
         """
         address = f"{host}:{port}"
         try:
-            _check_free(host, port)  # gRPC would say why on stderr, and only there.
+            check_port_free(host, port)  # gRPC would say why on stderr, and only there.
             if self._tls is not None:
                 bound = self._server.add_secure_port(address, self._tls.server_credentials())
             else:
@@ -121,15 +121,6 @@ def _request(method: Method[Ask, Answer], data: bytes) -> Ask:
     if len(data) > CONTROL_MESSAGE_BYTES_MAX:  # The port takes more, for pieces of snapshots.
         raise TooLargeError(f"a request of {len(data)} bytes is over the limit of {CONTROL_MESSAGE_BYTES_MAX}")
     return method.request.decode(data)
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raise `OSError` when nothing can listen there."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1)
 
 
 def generic(method: Method[Ask, Answer], handler: "grpc.RpcMethodHandler[Any, Any]") -> grpc.GenericRpcHandler:

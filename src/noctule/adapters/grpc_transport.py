@@ -181,8 +181,9 @@ class GrpcTransport(PeerConnections):
                 first = await context.read()
             if first is grpc.aio.EOF:
                 return
-            refusal = self.introduced(connection, decode_hello(_body_of(first)), None)
-            await context.write(Frame(frame=encode_hello(self.answer_to(refusal))).SerializeToString())
+            hello = decode_hello(_body_of(first))
+            refusal = self.introduced(connection, hello, None)
+            await context.write(Frame(frame=encode_hello(self.answer_to(hello.node_id, refusal))).SerializeToString())
             while not refusal and (data := await context.read()) is not grpc.aio.EOF:
                 assert connection.hello is not None
                 self.receiver.frame_received(connection.hello.node_id, decode_envelopes(_body_of(data)))

@@ -79,6 +79,13 @@ class PeerConnections(ABC):
         self.receiver = receiver
         self.admit = admit
         """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
+        self.farewell: Callable[[int], str] = lambda _: ""
+        """How a node ceased to be a member, in words for its operator; empty when it never was one, or still is."""
+        self.meet: Callable[[Hello], bool] = lambda _: False
+        """Whether a stranger of this cluster may be a new member of which this node has not heard; then it is among the
+        peers by `set_peers` when this returns."""
+        self.dismissed: Callable[[str], None] = lambda _: None
+        """Told how, when a peer says that this node is no member any more."""
         self.peers: Mapping[int, Address] = {}
         """The others, and where to dial them; `set_peers` changes it."""
         self.loop = asyncio.get_running_loop()
@@ -165,23 +172,28 @@ class PeerConnections(ABC):
     def introduced(self, connection: Connection, hello: Hello, expected: int | None) -> str:
         """A peer said who it is: let it in, or say why not; `expected` is the node that was dialled, or None.
 
-        Whoever accepts must answer with `answer_to` what this gave, and then close when there was a refusal.
+        Whoever accepts must answer by `answer_to` with what this gave, and then close when there was a refusal.
         """
         refusal = refusal_of(self.hello, hello, expected)
-        if not refusal and hello.node_id not in self.peers:
-            refusal = f"node {hello.node_id} is not a member of the cluster of node {self.hello.node_id}"
+        if not refusal and hello.node_id not in self.peers and not self._may_be_new(hello):
+            stranger = f"node {hello.node_id} is not a member of the cluster of node {self.hello.node_id}"
+            refusal = self.farewell(hello.node_id) or stranger
         if not refusal:
             refusal = self.admit(hello)
         if refusal:
             self.refused(expected or hello.node_id, refusal)
+            if hello.is_gone and self._is_of_ours(hello):
+                self.dismissed(refusal)
             return refusal
         connection.hello = hello
         self._established(connection, hello, is_dialled=expected is not None)
         return ""
 
-    def answer_to(self, refusal: str) -> Hello:
-        """What an accepting side says of itself, or why it will not talk."""
-        return structs.replace(self.hello, refusal=refusal) if refusal else self.hello
+    def answer_to(self, node: int, refusal: str) -> Hello:
+        """What an accepting side says of itself, or why it will not talk to that node."""
+        if not refusal:
+            return self.hello
+        return structs.replace(self.hello, refusal=refusal, is_gone=refusal == self.farewell(node))
 
     def lost(self, connection: Connection) -> None:
         """A connection is closed."""
@@ -226,6 +238,14 @@ class PeerConnections(ABC):
         self.refusals.pop(node, None)
         log.info("peer_connected", extra={"fields": {"peer": node}})
         self.receiver.peer_connected(hello)
+
+    def _may_be_new(self, hello: Hello) -> bool:
+        return hello.cluster_id != "" and self._is_of_ours(hello) and self.meet(hello)
+
+    def _is_of_ours(self, hello: Hello) -> bool:
+        """Whether it can know who belongs to this node's cluster."""
+        is_same = hello.cluster_id == self.hello.cluster_id or not self.hello.cluster_id
+        return is_same and hello.cluster == self.hello.cluster
 
     def _tell_disconnected(self, node: int) -> None:
         log.info("peer_disconnected", extra={"fields": {"peer": node}})

@@ -78,7 +78,7 @@ class _Connection(asyncio.Protocol):
         assert self._transport is not None
         refusal = self._owner.introduced(self, hello, self._expected)
         if self._expected is None:
-            self._transport.write(encode_hello(self._owner.answer_to(refusal)))
+            self._transport.write(encode_hello(self._owner.answer_to(hello.node_id, refusal)))
         if refusal:
             self._transport.close()
         elif self._deadline is not None:

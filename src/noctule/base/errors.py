@@ -16,6 +16,9 @@
 
 from typing import ClassVar, Literal
 
+RETIRED = 12
+"""Exit code of a node that no longer belongs to its cluster: starting it again is no use."""
+
 Outcome = Literal["not_applied", "unknown"]
 
 

@@ -50,8 +50,8 @@ def info(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
     if json:
         output.print_json(facts)
     else:
-        rows = [(name.replace("_", " "), value) for name, value in facts.items()]
-        output.print_table(f"cluster {facts['cluster']}", ("", ""), rows[1:])
+        for name, value in facts.items():
+            print(f"{name.replace('_', ' ')}: {str(value).lower() if isinstance(value, bool) else value}")
 
 
 @cluster.command("nodes")

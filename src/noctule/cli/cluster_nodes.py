@@ -131,4 +131,5 @@ def _tell(member: "MemberView", *, json: bool) -> None:
     if json:
         output.print_json(member)
     else:
-        print(f"node {member.id} is {member.state} and holds {member.replicas} partitions")
+        verb = "has" if member.state == "left" else "is"
+        print(f"node {member.id} {verb} {member.state} and holds {member.replicas} partitions")

@@ -10,6 +10,7 @@ from typing import Annotated, TypeAlias
 import typer
 
 from noctule.base.errors import (
+    RETIRED,
     ConfigError,
     InternalError,
     NoctuleError,
@@ -35,6 +36,7 @@ EXIT_CODES: dict[int, str] = {
     StorageError.exit_code: "The disk failed, is full, or holds something damaged.",
     VIOLATED: "A history holds an answer that no correct store could have given.",
     UNDECIDED: "Too many ways to explain a history: nobody can say whether a correct store could have answered so.",
+    RETIRED: "The node no longer belongs to its cluster; starting it again is no use.",
     InternalError.exit_code: "A bug of Noctule's own. NOCTULE_DEBUG=1 shows where.",
     INTERRUPTED: "Ended by a signal before its work was done.",
     BROKEN_PIPE: "Whoever read the output has gone.",

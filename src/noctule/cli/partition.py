@@ -71,8 +71,8 @@ def _tell(view: "PartitionView", *, json: bool) -> None:
     columns = ("node", "role", "lag (entries)")
     lags = ["unknown" if each.lag_entries is None else each.lag_entries for each in view.replicas]
     rows = [(each.node, each.role, lag) for each, lag in zip(view.replicas, lags, strict=True)]
-    title = f"partition {view.id}: slots {_slots(view)}, {view.state}, {size(view.bytes)}, {view.keys} keys"
-    output.print_table(title, columns, rows)
+    print(f"partition {view.id}: slots {_slots(view)}, {view.state}, {size(view.bytes)}, {view.keys} keys")
+    output.print_table("replicas", columns, rows)
 
 
 def _tell_begun(view: "OperationView", *, json: bool) -> None:

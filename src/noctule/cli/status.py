@@ -1,43 +1,40 @@
 """`noctule status`: nodes, partitions and instances, as the nodes themselves see them."""
 
 import asyncio
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from noctule.cli import output
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
 
 if TYPE_CHECKING:
-    from noctule.client.pictures import Cluster, Group
+    from noctule.client.pictures import Cluster
+    from noctule.core.meta.views import MemberView, PartitionView
 
+LEADERLESS_SHOWN_MAX = 20
 ASK_DEADLINE_S = 3.0
-"""For each node; one that is silent for longer is shown without its part."""
+"""For each other node; one that is silent for longer is shown without its part."""
 
 
 def status(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
     """Show nodes, partitions and instances of a running cluster."""
     import msgspec
 
-    asked, others = asyncio.run(_pictures(node))
-    lag = lag_of_nodes([asked, *others])
+    asked, members, partitions, others = asyncio.run(_gather(node))
+    lag = lag_of_nodes(partitions)
     if json:
         document = msgspec.to_builtins(asked, str_keys=True)
-        pictures = [asked, *others]
-        of_each: dict[str, Mapping[int, float]] = {
-            "lag_entries": lag,
-            "lag_bytes": lag_of_nodes(pictures, "lag_bytes"),
-            "lag_s": lag_s_of_nodes(pictures),
-        }
-        for name, values in of_each.items():
-            document[name] = {str(peer.id): values.get(peer.id) for peer in asked.nodes}
+        document["lag_entries"] = {str(peer.id): lag.get(peer.id) for peer in asked.nodes}
+        document["members"] = msgspec.to_builtins(members)
+        document["partitions"] = msgspec.to_builtins(partitions)
         output.print_json(document)
     else:
-        show(asked, lag, returning_line([asked, *others]))
+        show(asked, members, partitions, returning_line([asked, *others]))
 
 
-async def _pictures(url: str) -> "tuple[Cluster, list[Cluster]]":
-    """What the asked node shows, and what the others do: only the leader of a group knows who lags behind."""
+async def _gather(url: str) -> "tuple[Cluster, list[MemberView], list[PartitionView], list[Cluster]]":
+    """What the asked node knows of all, and what the others say of themselves: nobody else knows what they lost."""
     from noctule.base.errors import NoctuleError
+    from noctule.client.admin import AdminClient
     from noctule.client.api import NodeClient
 
     async def picture_of(address: str) -> "Cluster | None":
@@ -48,46 +45,36 @@ async def _pictures(url: str) -> "tuple[Cluster, list[Cluster]]":
             # The table says already that this node is not well.
             return None
 
-    async with NodeClient(url) as client:
-        asked = await client.cluster()
+    async with AdminClient(url) as client:
+        asked, members, partitions = await client.cluster(), await client.members(), await client.partitions()
     addresses = [peer.http for peer in asked.nodes if peer.http and peer.alive and peer.id != asked.node_id]
     found = await asyncio.gather(*map(picture_of, addresses))
-    return asked, [picture for picture in found if picture is not None]
+    return asked, members, partitions, [picture for picture in found if picture is not None]
 
 
-def lag_of_nodes(pictures: "list[Cluster]", field: str = "lag") -> dict[int, int]:
-    """For each node the log entries that it does not have yet, over all groups whose leader was asked; or their bytes.
+def lag_of_nodes(partitions: "list[PartitionView]") -> dict[int, int]:
+    """For each node the log entries that it does not have yet, over all partitions whose leader has told.
 
     Nodes of which no leader speaks are left out.
     """
     lag: dict[int, int] = {}
-    for picture in pictures:
-        for group in picture.groups:
-            if group.leader == picture.node_id:
-                # Its leader has every entry of the group.
-                for node, entries in {picture.node_id: 0, **getattr(group, field)}.items():
-                    lag[node] = lag.get(node, 0) + entries
+    for partition in partitions:
+        for replica in partition.replicas:
+            if replica.lag_entries is not None:
+                lag[replica.node] = lag.get(replica.node, 0) + replica.lag_entries
     return lag
 
 
-def lag_s_of_nodes(pictures: "list[Cluster]") -> dict[int, float]:
-    """For each node how long ago the oldest entry that it lacks in any group was stamped; see `lag_of_nodes`."""
-    lag_s: dict[int, float] = {}
-    for picture in pictures:
-        for group in picture.groups:
-            if group.leader == picture.node_id:
-                for node, seconds in {picture.node_id: 0.0, **group.lag_s}.items():
-                    lag_s[node] = max(lag_s.get(node, 0.0), seconds)
-    return lag_s
-
-
-def partitions_line(groups: "list[Group]") -> str:
+def partitions_line(partitions: "list[PartitionView]") -> str:
     """How many partitions there are and which of them nobody leads, in one line."""
-    partitions = [group for group in groups if group.first_slot >= 0]
-    leaderless = [str(group.id) for group in groups if group.leader is None]
-    keys = sum(group.keys for group in partitions)
-    without = f"groups without a leader: {', '.join(leaderless)}" if leaderless else "every one has a leader"
-    return f"{len(partitions)} partition{'s' * (len(partitions) != 1)}, {keys} keys; {without}"
+    leaderless = [str(partition.id) for partition in partitions if not partition.leader]
+    keys = sum(partition.keys for partition in partitions)
+    shown = ", ".join(leaderless[:LEADERLESS_SHOWN_MAX])
+    more = f" and {len(leaderless) - LEADERLESS_SHOWN_MAX} more" if len(leaderless) > LEADERLESS_SHOWN_MAX else ""
+    without = f"without a known leader: {shown}{more}" if leaderless else "every one has a leader"
+    busy = [partition for partition in partitions if partition.state != "active"]
+    moving = f"; {len(busy)} not at rest: noctule migrate status" if busy else ""
+    return f"{len(partitions)} partition{'s' * (len(partitions) != 1)}, {keys} keys; {without}{moving}"
 
 
 def returning_line(pictures: "list[Cluster]") -> str:
@@ -100,13 +87,15 @@ def returning_line(pictures: "list[Cluster]") -> str:
     )
 
 
-def show(asked: "Cluster", lag: dict[int, int], returning: str = "") -> None:
+def show(asked: "Cluster", members: "list[MemberView]", partitions: "list[PartitionView]", returning: str = "") -> None:
     """Print the tables; `returning` as `returning_line` gives it."""
+    lag = lag_of_nodes(partitions)
+    known = {member.id: member for member in members}
     rows = [
         (
             peer.id,
-            "alive" if peer.alive else "not reached",
-            peer.leads,
+            _state(peer.alive, known.get(peer.id)),
+            known[peer.id].leads if peer.id in known else peer.leads,
             lag.get(peer.id, "unknown"),
             "itself" if peer.id == asked.node_id else _milliseconds(peer.last_contact_ms),
             peer.http,
@@ -116,7 +105,7 @@ def show(asked: "Cluster", lag: dict[int, int], returning: str = "") -> None:
     ]
     columns = ("node", "state", "leads", "lag (entries)", "last heard", "HTTP", "RESP")
     output.print_table(f"cluster {asked.cluster}, as node {asked.node_id} sees it", columns, rows)
-    print(partitions_line(asked.groups))
+    print(partitions_line(partitions))
     if returning:
         print(returning)
     if asked.storage_failure:
@@ -131,6 +120,11 @@ def show(asked: "Cluster", lag: dict[int, int], returning: str = "") -> None:
         )
     else:
         print("no instances are registered")
+
+
+def _state(alive: bool, member: "MemberView | None") -> str:
+    state = "alive" if alive else "not reached"
+    return f"{state}, draining" if member is not None and member.state == "draining" else state
 
 
 def _milliseconds(value: int | None) -> str:

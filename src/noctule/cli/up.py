@@ -17,7 +17,7 @@ def up(
         str | None,
         typer.Argument(metavar="APP", help="The ASGI app as module:attribute; without it only the nodes run."),
     ] = None,
-    nodes: Annotated[int, typer.Option(help="How many nodes; fixed at the first start on a data folder.")] = 3,
+    nodes: Annotated[int, typer.Option(help="How many nodes; a larger number than before has the new ones join.")] = 3,
     instances: Annotated[int, typer.Option(help="How many instances of the app.")] = 3,
     port: Annotated[int, typer.Option(help="Of the gateway; 0: the system chooses.")] = 8080,
     host: Annotated[
@@ -27,9 +27,9 @@ def up(
     data_dir: Annotated[Path, typer.Option(help="The folder for data and logs; made if it is missing.")] = Path(
         ".noctule"
     ),
-    partitions: Annotated[int, typer.Option(help="How many partitions; fixed as the nodes are.")] = 16,
+    partitions: Annotated[int, typer.Option(help="With how many partitions it is formed.")] = 16,
     resp_port_base: Annotated[
-        int, typer.Option(help="Node i has this RESP port plus i; 0: the system chooses. The same for the next two.")
+        int, typer.Option(help="Node i has this RESP port plus i; 0: the system chooses. The same for the next three.")
     ] = 7400,
     http_port_base: Annotated[int, typer.Option(help="Of the HTTP API.")] = 7500,
     peer_port_base: Annotated[int, typer.Option(help="Of the nodes among themselves.")] = 7600,

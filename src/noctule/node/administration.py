@@ -11,7 +11,6 @@ from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk, estimate_risk
 from noctule.core.roster.loads import LoadBoard
-from noctule.node.proposals import ask_meta
 from noctule.node.watch import Watch
 
 if TYPE_CHECKING:
@@ -69,4 +68,4 @@ class Administration:
         Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known.
         """
-        return await ask_meta(self._node.host.router.operate, operation)
+        return await self._node.operate(operation)

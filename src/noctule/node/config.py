@@ -6,6 +6,7 @@ the environment or a settings file.
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +145,21 @@ class ClusterConfig:
         if self.durability != "quorum":  # An earlier release knows no other, and does not say so.
             facts.append(self.durability)
         return hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
+
+    def agreed(self) -> dict[str, str]:
+        """What a node that joins must be told, since it is equal on all nodes for as long as the cluster lives."""
+        return {"partitions": str(self.partition_count), "lease_ms": str(self.lease_ms), "durability": self.durability}
+
+    @classmethod
+    def joined(cls, name: str, agreed: Mapping[str, str]) -> "ClusterConfig":
+        """The settings of a node that joined a cluster with these."""
+        return cls(
+            name=name,
+            voters={},
+            partition_count=int(agreed["partitions"]),
+            lease_ms=int(agreed["lease_ms"]),
+            durability=agreed["durability"],
+        )
 
     def problems(self) -> list[Problem]:
         """Everything that is wrong; empty when it can be used."""

@@ -62,7 +62,7 @@ class NodeControl:
             cluster_id=meta.cluster_id,
             cluster=cluster.name,
             members=tuple(node.premises.members[each] for each in sorted(node.premises.members)),
-            settings={"lease_ms": str(cluster.lease_ms), "partitions": str(cluster.partition_count)},
+            settings=cluster.agreed(),
         )
 
     async def _until_known(self, member: int) -> None:

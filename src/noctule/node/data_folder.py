@@ -8,7 +8,7 @@ import logging
 import os
 import random
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -76,8 +76,8 @@ class Owner(_Claim):
     log_folder: str
     """Where the log of this directory is, from the data folder. Empty until the log is made, and nothing is promised
     before this is durable: so an empty one says that an empty log has lost nothing."""
-    lease_ms: int = 0
-    """Of a node that joined: what its cluster's settings said then."""
+    agreed: dict[str, str] = field(default_factory=dict)
+    """Of a node that joined: the settings that are equal on all nodes, by their keys."""
 
 
 class DataFolder:
@@ -186,9 +186,9 @@ def claim_data_folder(config: NodeConfig, chance: random.Random, files: FileSyst
     else:
         _check_empty(config, files)
         directory = _draw(chance) if config.rejoin else 0
-        lease_ms = 0 if config.cluster.voters else config.cluster.lease_ms
+        agreed = {} if config.cluster.voters else config.cluster.agreed()
         claim = asdict(_claim_of(config))
-        owner = Owner(**claim, folder=_draw(chance), directory=directory, log_folder="", lease_ms=lease_ms)
+        owner = Owner(**claim, folder=_draw(chance), directory=directory, log_folder="", agreed=agreed)
         write_json_atomically(config.data_dir / OWNER_FILE, owner, files)
     return DataFolder(config.data_dir, config.wal_dir, owner, files, chance)
 

@@ -28,6 +28,7 @@ from noctule.core.placement.splits import MergeWish, PartitionLoad, SplitLimits,
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.raft.node import RaftNode
+from noctule.core.roster.features import MERGE, MIGRATE, SPLIT
 from noctule.core.roster.loads import LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
 from noctule.core.wire.frames import Hello
@@ -44,6 +45,10 @@ PLAN_S = 1.0
 """How often a plan is made."""
 PLAN_ANYWAY_S = 5.0
 """A plan is made so often though nothing has changed: what has been so for a while may be due."""
+WATCH_S = 0.1
+"""How often it is looked at who is there, and who belongs to *meta*."""
+MOVES_SHOWN_MAX = 300
+"""Of a plan that is only to be shown: to find thousands of moves would hold up the loop for seconds."""
 FORM_WAIT_S = 1.0
 """How long the first leader waits for the others' labels before it places replicas without them."""
 CAUGHT_UP_ENTRIES = 100
@@ -76,7 +81,7 @@ class Governor:
         self._proposals = proposals
         self._leads_since: Instant | None = None
         self._away_since: dict[int, Instant] = {}
-        self._plan_at = self._plan_anyway_at = Instant(0.0)
+        self._watch_at = self._plan_at = self._plan_anyway_at = Instant(0.0)
         self._nothing_to_do: tuple[int, int] | None = None
         """The versions of *meta* and of the board for which a plan was empty: with ten thousand partitions each plan
         costs tens of milliseconds."""
@@ -84,6 +89,9 @@ class Governor:
 
     def tick(self, meta: MetaState, now: Instant) -> None:
         """Do what is due; nothing unless this node leads *meta*."""
+        if now < self._watch_at:
+            return
+        self._watch_at = Instant(now + WATCH_S)
         self._note_absences(meta, now)
         consensus = self._premises.replicas[META_GROUP].raft
         if not consensus.is_leader():
@@ -140,10 +148,10 @@ class Governor:
         return ClusterPicture(nodes, tuple(partitions), meta.replication_factor, running)
 
     def plan(self, meta: MetaState, now: Instant, *, is_dry: bool = False, is_balancing: bool | None = None) -> Plan:
-        """What would be done next; the whole way with `is_dry`."""
+        """What would be done next; with `is_dry` up to `MOVES_SHOWN_MAX` moves, however many may run at a time."""
         settings = meta.settings
         limits = PlannerLimits(
-            moves_max=len(meta.map) if is_dry else settings.migrations_concurrent_max,
+            moves_max=MOVES_SHOWN_MAX if is_dry else settings.migrations_concurrent_max,
             node_replace_after_s=settings.node_replace_after_s or float("inf"),
             is_balancing=settings.rebalance_enabled if is_balancing is None else is_balancing,
         )
@@ -217,7 +225,7 @@ class Governor:
         self._plan_anyway_at = Instant(now + PLAN_ANYWAY_S)
         found = self.plan(meta, now)
         self._nothing_to_do = known if not found.moves and not found.leader_moves else None
-        for move in found.moves:
+        for move in found.moves if MIGRATE in meta.features else ():
             self._begin(move)
         for change in found.leader_moves:
             self._prefer(change)
@@ -228,6 +236,8 @@ class Governor:
         self._policy.limits = limits_of(meta.settings, len(meta.map))
         board = self._steward.board
         for wish in self._policy.look(loads_of(meta, board), now):
+            if (MERGE if isinstance(wish, MergeWish) else SPLIT) not in meta.features:
+                continue
             if isinstance(wish, MergeWish):
                 self._policy.rest((wish.left, wish.right), now)
                 merge = operations.BeginMerge(wish.left, wish.right, wish.reason)
@@ -296,7 +306,8 @@ def next_change(
     """The next single change of *meta*'s membership; None when it is as it should be.
 
     `reliable` are the nodes that are alive and have caught up. First those who belong come in as learners, then voters
-    are made, since more voters bear more losses; those that should not vote are taken back only when enough others do.
+    are made, since more voters bear more losses; those that should not vote are taken back only when enough others do,
+    and never so that a majority of those who are left is not there.
     """
     members, voters = set(membership.members()), set(membership.voters)
     present = {node for node, state in states.items() if state in PRESENT}
@@ -315,7 +326,8 @@ def next_change(
     if not spare and len(voters) > wanted:
         spare = unsteady or [node for node in sorted(voters, reverse=True) if node != leader]
     for node in spare:
-        if len(voters) > 1:
+        left = voters - {node}
+        if 2 * len(left & reliable) > len(left):  # Else what is agreed on next would wait for whoever is away.
             return Change(ChangeKind.LEARNER if node in present else ChangeKind.REMOVED, node)
     for node in sorted(members - voters - present):
         return Change(ChangeKind.REMOVED, node)

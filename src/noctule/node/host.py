@@ -100,6 +100,8 @@ class Host:
         """What each peer last said of itself."""
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken: what each replica told last."""
+        self.muted: set[GroupId] = set()
+        """Replicas that are about to be removed: what other nodes say to them is not heard."""
         self.liveness = Liveness((), clock.now())
         """Which of the other nodes seem alive."""
         self.elections_total = 0
@@ -239,6 +241,8 @@ class Host:
             return
         if group not in self.carrier.replicas:
             return  # Removed, and this was on its way.
+        if group in self.muted and isinstance(event, raft.Received):
+            return
         if isinstance(event, Submit) and self._wal.is_overloaded:
             self.switchboard.answer(group, Refuse(event.sender, event.origin, True, event.sequence))
         else:
@@ -264,6 +268,7 @@ class Host:
         self.carrier.remove(group)
         self.switchboard.replica_removed(group, replica)
         self.digests.pop(group, None)
+        self.muted.discard(group)
         self._records += [record_of_meta(self.carrier.replicas[META_GROUP]), Forgotten(group)]
         self._forgotten[self._batch_number + 1] = [*self._forgotten.get(self._batch_number + 1, ()), group]
         self.schedule_turn()

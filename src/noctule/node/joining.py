@@ -44,9 +44,7 @@ def with_stored_identity(config: NodeConfig, files: FileSystem | None = None) ->
         return config
     if owner.voters:
         return config
-    cluster = replace(
-        config.cluster, name=owner.cluster, voters={}, partition_count=owner.partition_count, lease_ms=owner.lease_ms
-    )
+    cluster = ClusterConfig.joined(owner.cluster, owner.agreed)
     return replace(config, node_id=owner.node_id, cluster=cluster)
 
 
@@ -65,18 +63,18 @@ async def join_cluster(config: NodeConfig, facts: MemberFacts, ask: Ask, files: 
             "choose another --data-dir"
         )
     nonce = _nonce(config.data_dir, files or FileSystem())
-    answer = await _answer_of(ask, config.join, JoinRequest(config.token, nonce, facts))
+    answer = await _answer_of(ask, config.join, JoinRequest(config.token, nonce, facts, _named_cluster(config)))
     if answer.refusal:
         raise ConfigError(f"the cluster at {config.join} does not let this node in: {answer.refusal}")
-    cluster = ClusterConfig(
-        name=answer.cluster,
-        voters={},
-        partition_count=int(answer.settings.get("partitions", config.cluster.partition_count)),
-        lease_ms=int(answer.settings.get("lease_ms", "0")),
-    )
+    cluster = ClusterConfig.joined(answer.cluster, answer.settings)
     save_address_book(config.data_dir, AddressBook.of(answer.cluster_id, answer.members), files)
     log.info("cluster_joined", extra={"fields": {"id": answer.node_id, "cluster": answer.cluster}})
     return replace(config, node_id=answer.node_id, cluster=cluster)
+
+
+def _named_cluster(config: NodeConfig) -> str:
+    """The cluster that the settings ask for by its name; empty where they leave it to the token."""
+    return "" if config.cluster.name == ClusterConfig().name else config.cluster.name
 
 
 async def _answer_of(ask: Ask, address: str, request: JoinRequest) -> JoinAnswer:

@@ -6,7 +6,6 @@ from functools import partial
 from noctule.base.ids import GroupId, Instant
 from noctule.core.meta.settings import ClusterSettings
 from noctule.core.placement.hotspots import LoadSampler, SplitAdvice, split_by_size
-from noctule.core.placement.slots import SLOT_COUNT
 from noctule.core.replica.replica import Replica
 
 WATCHED_SHARE = 0.5
@@ -31,7 +30,7 @@ class LoadWatch:
         is_busy = 0 < settings.split_requests_per_s * WATCHED_SHARE <= requests_per_s
         is_large = 0 < settings.split_bytes * WATCHED_SHARE <= keyspace.bytes_used
         self._watch(replica, now, is_busy=is_busy)
-        if keyspace.last_slot >= SLOT_COUNT or keyspace.first_slot >= keyspace.last_slot:
+        if keyspace.first_slot >= keyspace.last_slot:  # One slot, or fenced.
             return None
         if is_busy and replica.group in self._samplers:
             return self._samplers[replica.group].split_point(keyspace.first_slot, keyspace.last_slot, now)

@@ -28,6 +28,7 @@ from noctule.core.raft.config import RaftConfig
 from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
@@ -50,9 +51,8 @@ from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.node")
 
-FEATURES = ("migrate", "split", "merge")
-"""What this release can do beyond the first; a cluster does what all its members can."""
-
+SEEN_S_MAX = 5.0
+"""How long this node's own replica of *meta* may take to apply what the group has agreed on."""
 QUIET_HEARTBEATS = 2
 """A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
 read all the time; more would make the first seconds of thousands of groups longer."""
@@ -144,7 +144,7 @@ class LocalNode:
                 snapshots=snapshots,
                 clock=clock,
             )
-            hello = _hello(config, folder, chance, version)
+            hello = structs.replace(_hello(config, folder, chance, version), cluster_id=book.cluster_id)
             known = {member.id: member for member in book.members} | {
                 node: _named(config, node) for node in cluster.voters
             }
@@ -155,6 +155,8 @@ class LocalNode:
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
             steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
+            transport.farewell, transport.dismissed = steward.farewell, premises.retire
+            transport.meet = steward.meet
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
@@ -165,9 +167,10 @@ class LocalNode:
 
     def join(self, resp: str, http: str, control: str = "") -> None:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
-        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control)
+        peer = f"{self.config.advertise_host}:{self.peer_port}"
+        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control, peer=peer)
         self.transport.hello = hello
-        self.steward.own = hello.member(f"{self.config.advertise_host}:{self.peer_port}")
+        self.steward.own = hello.member(peer)
         self.host.start()
         self.transport.dial()
 
@@ -198,6 +201,8 @@ class LocalNode:
                 return f"node {node}, which leads group {leaders.any_led_by(node)}, cannot be reached"
         if not self.steward.meta.cluster_id:
             return "the cluster is not formed yet"
+        if lacking := sorted(self.steward.meta.features.difference(FEATURES)):
+            return f"the cluster uses the features {lacking}, which this release does not have: upgrade this node"
         if not self.steward.is_settled:
             return "this node is still making or removing replicas that the map gives or takes"
         if waiting := host.groups_not_admitted():
@@ -214,12 +219,15 @@ class LocalNode:
         return node_picture(self)
 
     async def operate(self, operation: Operation) -> Answer:
-        """Have *meta* do an operation; returns what it answered.
+        """Have *meta* do an operation; returns what it answered, once this node sees it done too.
 
+        A node that hears nothing of *meta* for `SEEN_S_MAX` returns all the same, for it is done.
         Raises `RequestError` when it is refused, `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known.
         """
-        return await ask_meta(self.host.router.operate, operation)
+        version, answer = await ask_meta(self.host.router.operate, operation)
+        await self.watch.until(lambda: self.steward.meta.version >= version, SEEN_S_MAX)
+        return answer
 
 
 def site_of(cluster: str) -> bytes:
@@ -255,7 +263,6 @@ def _founding(config: NodeConfig, chance: random.Random) -> Founding:
         partition_count=cluster.partition_count,
         replication_factor=cluster.replication_factor,
         settings={
-            "durability": cluster.durability,
             "migrations_concurrent_max": cluster.migrations_concurrent_max,
             "migration_chunk_bytes": cluster.migration_chunk_bytes,
             "migration_timeout_s": cluster.migration_timeout_s,

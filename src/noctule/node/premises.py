@@ -16,7 +16,7 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
-from noctule.node.address_book import AddressBook, addresses_of, save_address_book
+from noctule.node.address_book import AddressBook, addresses_of, save_address_book, split_address
 from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host
@@ -72,6 +72,10 @@ class NodePremises:
         self._host.add_replica(group, replica, records)
         log.debug("replica_made", extra={"fields": {"group": group, "initial": partition.initial}})
 
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """The host hands it nothing."""
+        (self._host.muted.add if is_mute else self._host.muted.discard)(group)
+
     def remove_replica(self, group: GroupId) -> None:
         """The host forgets it."""
         self._host.remove_replica(group)
@@ -93,6 +97,12 @@ class NodePremises:
         if book != self._saved:
             self._saved = book
             self._host.in_disk_thread(lambda: save_address_book(self._config.data_dir, book))
+
+    def add_peer(self, member: Member) -> None:
+        """Dial it."""
+        addresses = {**self._transport.peers, member.id: split_address(member.peer)}
+        self._host.peers_changed(addresses)
+        self._transport.set_peers(addresses)
 
     def is_alive(self, node: int) -> bool:
         """As the host's failure detector says."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from noctule.base.errors import OutcomeUnknownError, UnavailableError
 from noctule.base.ids import Instant
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.meta.operations import REFUSED, Answer, Operation, decode_answer, encode_operation
+from noctule.core.meta.operations import REFUSED, Answer, Operation, decode_applied, encode_operation
 from noctule.node.api import ReplySink
 
 log = logging.getLogger("noctule.node")
@@ -63,8 +63,8 @@ class _Answer:
             self._done(reply)
 
 
-async def ask_meta(submit: Callable[[list[bytes], ReplySink], None], operation: Operation) -> Answer:
-    """Have *meta* do an operation; returns what it answered.
+async def ask_meta(submit: Callable[[list[bytes], ReplySink], None], operation: Operation) -> tuple[int, Answer]:
+    """Have *meta* do an operation; returns its version by then, and what it answered.
 
     Raises `RequestError` when it is refused, `UnavailableError` when it was not done in time, and `OutcomeUnknownError`
     when that is not known: an operation names what it expects, so it may be asked for again.
@@ -75,7 +75,7 @@ async def ask_meta(submit: Callable[[list[bytes], ReplySink], None], operation: 
     if isinstance(reply, Failure) and not reply.text.startswith(REFUSED):
         kind = OutcomeUnknownError if reply.text.startswith(b"UNKNOWN") else UnavailableError
         raise kind(reply.text.decode("utf-8", "replace"))
-    return decode_answer(reply)
+    return decode_applied(reply)
 
 
 class _Waiting:

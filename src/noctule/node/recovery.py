@@ -5,7 +5,7 @@
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.meta.state import MetaState
-from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.partition_map import Partition, Promise
 from noctule.core.placement.slots import slot_range
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import Persist
@@ -110,8 +110,18 @@ def make_replica(
         entry = Entry(FIRST_TERM, encode_membership(Membership(voters=tuple(sorted(initial)))))
         log, hard_state = RaftLog(entries=[entry]), HardState(FIRST_TERM)
         records = [HardStateRecord(group, FIRST_TERM, 0, 0), Entries(group, 1, [entry])]
+    promise = partition.promise_of(settings.node_id)
+    if promise is not None:
+        hard_state = HardState(promise.term, promise.vote)
+        records = [HardStateRecord(group, promise.term, promise.vote, 0)]
     replica = _replica(group, settings, now, chance, hard_state=hard_state, log=log, applied=0, wait_s=wait_s)
+    _keep_promise(replica, promise)
     return replica, records
+
+
+def _keep_promise(replica: Replica, promise: Promise | None) -> None:
+    if promise is not None:
+        replica.raft.promised = (promise.last_term, promise.last_index)
 
 
 def make_child(split: SplitOff, settings: ReplicaSettings, now: Instant, chance: random.Random) -> Replica:
@@ -184,6 +194,16 @@ def _recover(
         wal.close()
         raise
     return wal, snapshots, replicas
+
+
+def _keep_promises(replicas: Mapping[GroupId, Replica], node_id: int) -> None:
+    """Of replicas that are not the first ones of their groups here; *meta* knew of that before they were made."""
+    meta = replicas[META_GROUP].keyspace if META_GROUP in replicas else None
+    if isinstance(meta, MetaState):
+        for group, replica in replicas.items():
+            partition = meta.map.get(group)
+            if partition is not None:
+                _keep_promise(replica, partition.promise_of(node_id))
 
 
 def _set_log_aside(folder: DataFolder) -> None:
@@ -277,6 +297,7 @@ def recover_replicas(
             followed = recovered[META_GROUP].commit
             if followed > replicas[META_GROUP].raft.applied:
                 replicas[META_GROUP].replay(followed)
+        _keep_promises(replicas, settings.node_id)
         if marks:
             wal.write(marks)
     except BaseException:

@@ -14,15 +14,16 @@ from typing import Protocol
 import msgspec
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.meta.operations import UpdateMember
+from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.meta.operations import ReleaseReplica, UpdateMember
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.mover import Progress
 from noctule.core.placement.hotspots import SplitAdvice
-from noctule.core.placement.partition_map import Partition, PartitionMap
+from noctule.core.placement.partition_map import Partition, PartitionMap, Promise
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-from noctule.core.roster.members import PRESENT, Member
+from noctule.core.roster.members import PRESENT, Member, farewell
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import Governor
@@ -66,6 +67,9 @@ class Premises(Protocol):
     def add_replica(self, partition: Partition) -> None:
         """Make a replica that is not here, and make it durable that it begins."""
 
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """Whether what other nodes say to a replica is not to reach it."""
+
     def remove_replica(self, group: GroupId) -> None:
         """Forget a replica for good, its log and its snapshots."""
 
@@ -74,6 +78,9 @@ class Premises(Protocol):
 
     def set_members(self, cluster_id: str, members: Mapping[int, Member]) -> None:
         """These are the present members, this node perhaps among them: connect to the others, and to nobody else."""
+
+    def add_peer(self, member: Member) -> None:
+        """Connect to this one too, until `set_members` says otherwise."""
 
     def is_alive(self, node: int) -> bool:
         """Whether the failure detector trusts that node; this one is always alive."""
@@ -91,6 +98,16 @@ class Premises(Protocol):
 
     def retire(self, reason: str) -> None:
         """This node no longer belongs to the cluster: stop serving."""
+
+
+class _Farewell:
+    """A replica is about to be removed, from when it fell silent until then, or until the map gives it back."""
+
+    def __init__(self) -> None:
+        self.is_released = False
+
+    def answered(self, reply: Reply) -> None:
+        self.is_released |= not isinstance(reply, Failure)
 
 
 class Steward:
@@ -122,11 +139,15 @@ class Steward:
         self._map_changed = map_changed
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
+        self._farewells: dict[GroupId, _Farewell] = {}
+        self._newcomers: dict[int, Member] = {}
+        """Nodes that say they are members, with ids that *meta* has not given yet as far as it is applied here."""
         self._seen: tuple[int, int] = (0, -1)
         """Which state of *meta*, by identity and version, has been looked at."""
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
+        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -171,6 +192,23 @@ class Steward:
         partition = self.meta.map.get(group)
         return partition.replicas[0] if partition is not None and partition.replicas else 0
 
+    def meet(self, hello: Hello) -> bool:
+        """Whether a stranger may be a member of which this node, being behind, has not heard; connect to it then.
+
+        It may be the one that leads *meta*, from which alone it could be heard. Ids only rise, so one that is known to
+        have been given is no newcomer's.
+        """
+        if hello.node_id < self.meta.counters.member_id_next or not hello.peer:
+            return False
+        self._newcomers[hello.node_id] = hello.member(hello.peer)
+        self._premises.add_peer(self._newcomers[hello.node_id])
+        return True
+
+    def farewell(self, node: int) -> str:
+        """How a node ceased to be a member, in words; empty when it is one, or never was, as far as is known here."""
+        member = self.meta.roster.get(node)
+        return "" if member is None else farewell(member)
+
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
@@ -194,11 +232,13 @@ class Steward:
         if groups:
             self._map_changed(sorted(groups))
         if changes.members and meta.roster:
+            given = meta.counters.member_id_next
+            self._newcomers = {node: member for node, member in self._newcomers.items() if node >= given}
             present = {node: member for node, member in meta.roster.items() if member.state in PRESENT}
-            self._premises.set_members(meta.cluster_id, present)
+            self._premises.set_members(meta.cluster_id, present | self._newcomers)
             own = meta.roster.get(self.node_id)
             if own is not None and own.state not in PRESENT:
-                self._premises.retire(f"node {self.node_id} has {own.state} the cluster")
+                self._premises.retire(farewell(own))
 
     def _settle(self, meta: MetaState, now: Instant) -> None:
         left: dict[GroupId, Instant] = {}
@@ -208,21 +248,42 @@ class Steward:
             partition = meta.map.get(group)
             is_mine = partition is not None and self.node_id in partition.replicas
             if is_mine == (group in self._premises.replicas):
+                if is_mine and self._farewells.pop(group, None) is not None:
+                    self._premises.mute_replica(group, False)
                 continue
             done += 1
             if done > REPLICAS_PER_TICK_MAX:
                 left |= {group: since, **dict(pending)}
                 break
             if partition is None or not is_mine:
-                if self._is_unheard_of(group, meta) or self._is_bound(group):
+                if self._is_unheard_of(group, meta) or self._is_bound(group) or not self._is_released(group):
                     left[group] = since
                 else:
+                    del self._farewells[group]
                     self._premises.remove_replica(group)
             elif self._awaits_parent(partition, now - since):
                 left[group] = since
             else:
                 self._premises.add_replica(partition)
         self._pending = left
+
+    def _is_released(self, group: GroupId) -> bool:
+        """Whether the newest map that there is does not give the replica to this node either.
+
+        Until *meta* has said so the replica keeps what it has promised, and promises nothing more: the group may have
+        taken it in again, and would count on that.
+        """
+        farewell = self._farewells.get(group)
+        if farewell is None:
+            farewell = self._farewells[group] = _Farewell()
+            self._premises.mute_replica(group, True)
+        if not farewell.is_released:
+            consensus = self._premises.replicas[group].raft
+            last_term, last_index = consensus.log.last_term, consensus.log.last_index
+            promise = Promise(self.node_id, consensus.term, consensus.vote, last_term, last_index)
+            operation = ReleaseReplica(group, promise)
+            self.proposals.propose(("release", group), operation, farewell.answered)
+        return farewell.is_released
 
     def _is_unheard_of(self, group: GroupId, meta: MetaState) -> bool:
         """Whether the group was made after all that has been applied here: its parent's log came first."""

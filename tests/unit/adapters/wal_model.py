@@ -40,7 +40,8 @@ class Model:
                     group.log = {index: entry for index, entry in group.log.items() if index < first}
                     group.log.update(enumerate(entries, start=first))
                 case HardState(term=term, vote=vote, commit=commit):
-                    group.term, group.vote, group.commit = term, vote, commit
+                    group.term, group.vote = term, vote
+                    group.commit = max(group.commit, commit)
                 case SnapshotMark(index=index, term=term) if index > group.snapshot_index:
                     known = group.log.get(index)
                     keeps = known is not None and known[0] == term

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from noctule.base.errors import ConfigError
-from noctule.deploy.local.checks import claim_data_dir, lost_nodes
-from noctule.deploy.local.plan import UpConfig
+from noctule.deploy.local.checks import claim_data_dir, lost_nodes, new_nodes, record_left
+from noctule.deploy.local.plan import FORMAT, ClusterFile, UpConfig
+
+FOUNDED = ClusterFile("local-1", 3, 16, FORMAT)
 
 
 @pytest.fixture
@@ -48,13 +50,33 @@ def test_a_folder_in_use_is_refused_with_the_pid(config: UpConfig) -> None:
         lock.release()
 
 
-def test_another_number_of_nodes_is_refused_and_leaves_no_lock(config: UpConfig) -> None:
+def test_fewer_nodes_are_refused_and_leaves_no_lock(config: UpConfig) -> None:
     lock, _ = claim_data_dir(config)
     lock.release()
-    with pytest.raises(ConfigError, match="start it with --nodes 3 --partitions 16"):
-        claim_data_dir(replace(config, nodes=5))
+    with pytest.raises(ConfigError, match=r"start it with --nodes 3 --partitions 16.*noctule cluster leave"):
+        claim_data_dir(replace(config, nodes=2))
     lock, _ = claim_data_dir(config)
     lock.release()
+
+
+def test_more_nodes_are_written_down_and_those_that_leave_too(config: UpConfig) -> None:
+    lock, _ = claim_data_dir(config)
+    lock.release()
+    lock, grown = claim_data_dir(replace(config, nodes=5))
+    lock.release()
+    assert (grown.numbers, grown.founding, new_nodes(config, grown)) == ([1, 2, 3, 4, 5], 3, {4, 5})
+    folder = config.data_dir / "node-4"
+    folder.mkdir()
+    (folder / "node.json").write_text("{}")
+    assert new_nodes(config, grown) == {5}
+    record_left(config, 4)
+    record_left(config, 2)
+    lock, left = claim_data_dir(config)
+    lock.release()
+    assert (left.numbers, left.founding, new_nodes(config, left)) == ([1, 3, 5], 3, {5})
+    lock, again = claim_data_dir(replace(config, nodes=4))
+    lock.release()
+    assert again.numbers == [1, 3, 5, 6]
 
 
 def test_a_damaged_cluster_file_is_never_overwritten(config: UpConfig) -> None:
@@ -100,7 +122,7 @@ def test_a_folder_is_lost_when_others_have_met_its_node(
         (folder / "node.json").write_text("{}")
         if met:
             (folder / "peers.json").write_text(json.dumps({str(peer): 7 for peer in met}))
-    assert lost_nodes(config) == lost
+    assert lost_nodes(config, FOUNDED) == lost
 
 
 def test_what_a_node_remembers_is_not_guessed(config: UpConfig) -> None:
@@ -109,4 +131,4 @@ def test_what_a_node_remembers_is_not_guessed(config: UpConfig) -> None:
     (folder / "node.json").write_text("{}")
     (folder / "peers.json").write_text("{")
     with pytest.raises(ConfigError, match=r"node-1/peers\.json is not JSON"):
-        lost_nodes(config)
+        lost_nodes(config, FOUNDED)

@@ -10,6 +10,7 @@ import pytest
 from noctule.base.errors import ConfigError
 from noctule.deploy.local.plan import (
     FORMAT,
+    ClusterFile,
     Plan,
     UpConfig,
     cluster_file_for,
@@ -21,10 +22,15 @@ from noctule.deploy.local.plan import (
 CONFIG = UpConfig(app="shop.board.app:app", data_dir=Path("/data"))
 
 
-def plan_of(config: UpConfig) -> Plan:
-    count = free_ports_count(config)
+def cluster_of(config: UpConfig) -> ClusterFile:
+    return ClusterFile("local-1", config.nodes, config.partitions, FORMAT)
+
+
+def plan_of(config: UpConfig, cluster: ClusterFile | None = None) -> Plan:
+    cluster = cluster or cluster_of(config)
+    count = free_ports_count(config, cluster)
     ports = iter(range(20_001, 20_001 + count))
-    plan = make_plan(config, "local-1", ports, "/python")
+    plan = make_plan(config, cluster, ports, "/python")
     assert next(ports, None) is None, "exactly the ports that were announced are taken"
     return plan
 
@@ -47,13 +53,13 @@ def test_nodes_have_their_ports_folders_and_each_other() -> None:
         *("/python", "-m", "noctule", "node", "--node-id", "2", "--cluster", "local-1"),
         *("--peers", "1@127.0.0.1:7601,2@127.0.0.1:7602,3@127.0.0.1:7603", "--partitions", "16"),
         *("--host", "127.0.0.1", "--advertise-host", "127.0.0.1"),
-        *("--resp-port", "7402", "--http-port", "7502", "--peer-port", "7602"),
+        *("--resp-port", "7402", "--http-port", "7502", "--peer-port", "7602", "--control-port", "7702"),
         *("--data-dir", "/data/node-2", "--wal-dir", "/data/node-2/wal", "--die-with-parent"),
     )
 
 
 def test_a_node_whose_folder_is_lost_is_told_to_rejoin() -> None:
-    plan = make_plan(CONFIG, "local-1", iter(range(20_001, 20_004)), "/python", lost={2})
+    plan = make_plan(CONFIG, cluster_of(CONFIG), iter(range(20_001, 20_004)), "/python", lost={2})
     assert ["--rejoin" in node.process.command for node in plan.nodes] == [False, True, False]
 
 
@@ -78,16 +84,18 @@ def test_without_an_app_only_nodes_run() -> None:
     plan = plan_of(config)
     assert (plan.instances, plan.service) == ((), "")
     assert "--port" not in {port.flag for port in wanted_ports(config)}
-    assert free_ports_count(config) == 0
+    assert free_ports_count(config, cluster_of(config)) == 0
 
 
 def test_base_0_takes_free_ports_and_no_port_twice() -> None:
     config = replace(CONFIG, resp_port_base=0, http_port_base=0, peer_port_base=0, control_port_base=0, port=0)
     assert wanted_ports(config) == []
     plan = plan_of(config)
-    ports = [port for node in plan.nodes for port in (node.resp_port, node.http_port, node.peer_port)]
+    ports = [
+        port for node in plan.nodes for port in (node.resp_port, node.http_port, node.peer_port, node.control_port)
+    ]
     ports += [each.port for each in plan.instances]
-    assert len(ports) == len(set(ports)) == 12
+    assert len(ports) == len(set(ports)) == 15
     for node in plan.nodes:
         assert f"{node.id}@127.0.0.1:{node.peer_port}" in flags_of(plan.nodes[0].process.command)["--peers"]
 
@@ -99,6 +107,7 @@ def test_every_wanted_port_is_named_with_its_flag() -> None:
         (7401, "--resp-port-base"),
         (7501, "--http-port-base"),
         (7601, "--peer-port-base"),
+        (7701, "--control-port-base"),
     }
 
 
@@ -156,6 +165,30 @@ def test_all_wrong_wishes_are_told_at_once() -> None:
         replace(CONFIG, nodes=0, app="main", port=-1).validate()
     for words in ("--nodes 0", "app 'main'", "--port -1"):
         assert words in str(caught.value)
+
+
+def test_nodes_that_were_not_there_at_first_join_through_one_that_is() -> None:
+    cluster = msgspec.structs.replace(cluster_of(CONFIG), nodes=4, founders=3, left=(1,))
+    plan = plan_of(CONFIG, cluster)
+    assert [(node.id, node.joins, node.peer_port, node.control_port) for node in plan.nodes] == [
+        (2, False, 7602, 7702),
+        (3, False, 7603, 7703),
+        (4, True, 7604, 7704),
+        (5, True, 7605, 7705),
+    ]
+    founder, joiner = flags_of(plan.nodes[0].process.command), flags_of(plan.nodes[-1].process.command)
+    assert founder["--peers"] == "1@127.0.0.1:7601,2@127.0.0.1:7602,3@127.0.0.1:7603"
+    assert "--join" not in founder
+    assert joiner["--join"] == "127.0.0.1:7702"
+    assert not {"--peers", "--node-id", "--token"} & joiner.keys()
+    assert plan.nodes[-1].process.environment.keys() == {"NOCTULE_TOKEN"}
+
+
+def test_nodes_that_join_need_ports_that_stay() -> None:
+    stored = msgspec.to_builtins(cluster_of(CONFIG))
+    with pytest.raises(ConfigError, match="need ports that stay"):
+        cluster_file_for(replace(CONFIG, nodes=4, peer_port_base=0), stored, "aa")
+    assert cluster_file_for(replace(CONFIG, nodes=3, peer_port_base=0), stored, "aa").nodes == 3
 
 
 def test_a_new_data_folder_gets_a_cluster_of_its_own() -> None:

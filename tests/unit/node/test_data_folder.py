@@ -41,7 +41,7 @@ def test_the_first_start_makes_the_folders_and_writes_whose_they_are(config: Nod
         "folder": folder.owner.folder,
         "directory": 0,
         "log_folder": "",
-        "lease_ms": 0,
+        "agreed": {},
     }
 
 

@@ -7,15 +7,15 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure
-from noctule.core.placement.partition_map import even_map
+from noctule.core.placement.partition_map import Partition, even_map
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
 from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
-from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Refused
+from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Leads, Refused, Where
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
-from tests.unit.core.replica.colony import Colony
+from tests.unit.core.replica.colony import Colony, query, write
 
 from .fake_dispatch import Sink
 
@@ -199,3 +199,83 @@ def test_once_closed_nothing_is_answered_from_here() -> None:
     node.switchboard.close()
     assert node.switchboard.leader_of(GROUP)[0] == 0
     assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is ReadOutcome.MUST_LOG
+
+
+# Groups that are not here ----------------------------------------------------------------------------------------------
+
+AFAR = GroupId(5)
+"""On nodes 2 and 3 only."""
+
+
+def with_afar() -> Node:
+    node = Node()
+    node.partitions.put(Partition(AFAR, 8_192, 16_383, (2, 3)))
+    node.switchboard.map_changed([AFAR])
+    return node
+
+
+def test_for_a_group_that_is_not_here_requests_are_refused_and_nothing_is_disclaimed() -> None:
+    """Its replica may have been here, and may have logged an earlier copy of the very same batch."""
+    node = Node()
+    node.switchboard.receive(3, [(9, Forward(8, 4, b"x", 2)), (9, ForwardQuery(8, 5, [])), (9, Where())])
+    assert node.taken == []
+    assert node.switchboard.take_outgoing() == {3: [(9, Refused(8, True, 4)), (9, Refused(8, False, 5))]}
+    assert node.turns_wanted
+
+
+def test_the_leader_of_a_group_that_is_not_here_is_asked_for_and_then_known() -> None:
+    node = with_afar()
+    assert node.switchboard.leader_of(AFAR) == (0, 0)
+    assert node.switchboard.take_outgoing() == {2: [(AFAR, Where())]}
+    sink = Sink()
+    node.router.submit([b"GET", b"a"], sink)
+    node.router.flush()
+    node.switchboard.receive(2, [(AFAR, Leads(2, 9))])
+    assert node.switchboard.leader_of(AFAR) == (2, 9)
+    node.router.tick()
+    assert node.switchboard.take_outgoing() == {2: [(AFAR, ForwardQuery(ORIGIN, 1, [[b"GET", b"a"]]))]}
+
+
+def test_who_is_asked_tells_what_its_replica_knows_and_else_says_nothing() -> None:
+    node = Node()
+    node.switchboard.receive(2, [(GROUP, Where())])
+    assert node.switchboard.take_outgoing() == {}
+    node.colony.elect(1)
+    term = node.colony.machines[1].replicas[GROUP].raft.term
+    node.switchboard.receive(2, [(GROUP, Where())])
+    assert node.switchboard.take_outgoing() == {2: [(GROUP, Leads(1, term))]}
+
+
+def test_a_refusal_names_the_leader_and_is_believed() -> None:
+    node = with_afar()
+    node.colony.elect(1)
+    term = node.colony.machines[1].replicas[GROUP].raft.term
+    node.switchboard.answer(GROUP, Refuse(2, 8, True, 4))
+    assert node.switchboard.take_outgoing() == {2: [(GROUP, Refused(8, True, 4, 0, 1, term))]}
+    node.connected = {2, 3}
+    node.switchboard.receive(2, [(AFAR, Refused(ORIGIN, True, 1, leader=3, term=6))])
+    assert node.switchboard.leader_of(AFAR) == (3, 6)
+
+
+def test_a_voter_hears_of_a_leader_from_its_group_and_asks_nobody() -> None:
+    node = Node()
+    assert node.switchboard.leader_of(GROUP)[0] == 0
+    assert node.switchboard.take_outgoing() == {}
+
+
+def test_a_lost_node_is_no_leader_any_more() -> None:
+    node = with_afar()
+    node.switchboard.receive(2, [(AFAR, Leads(2, 9))])
+    node.switchboard.peer_lost(2)
+    assert node.switchboard.leader_of(AFAR)[0] == 0
+
+
+def test_what_waits_at_a_replica_that_is_removed_is_refused_here_and_afar() -> None:
+    node = Node()
+    machine = node.colony.elect(1)
+    replica = machine.replicas[GROUP]
+    replica.handle(query(7, 3, b"GET a", sender=2), Instant(30.0))
+    replica.handle(write(1, 1, b"SET a 1", sender=3), Instant(30.0))
+    del machine.replicas[GROUP]
+    node.switchboard.replica_removed(GROUP, replica)
+    assert node.switchboard.take_outgoing() == {2: [(GROUP, Refused(7, False, 3))], 3: [(GROUP, Refused(1, True, 1))]}

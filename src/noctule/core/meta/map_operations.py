@@ -19,18 +19,21 @@ from noctule.core.meta.operations import (
     BeginSplit,
     FinishSplit,
     PreferLeader,
+    ReleaseReplica,
 )
-from noctule.core.meta.roster_operations import require
+from noctule.core.meta.roster_operations import require, require_feature
 from noctule.core.meta.settings import REPLICAS_MAX
 from noctule.core.migration.merges import MERGE_ENDED, MERGE_NEXT, Merge, MergeStage
 from noctule.core.migration.splits import Split
 from noctule.core.migration.stages import ENDED, NEXT, Migration, Stage
 from noctule.core.placement.partition_map import Partition
+from noctule.core.roster.features import MERGE, MIGRATE, SPLIT
 from noctule.core.roster.members import MemberState
 
 
 def begin_migration(objects: Objects, operation: BeginMigration, now_ms: int) -> int:
     """See `BeginMigration`."""
+    require_feature(objects, MIGRATE)
     partition = _idle_partition(objects, operation.partition)
     source, target, replicas = operation.source, operation.target, partition.replicas
     require(source or target, "a migration has a source, a target, or both")
@@ -88,6 +91,7 @@ def advance_migration(objects: Objects, operation: AdvanceMigration, now_ms: int
 
 def begin_split(objects: Objects, operation: BeginSplit, now_ms: int) -> int:
     """See `BeginSplit`."""
+    require_feature(objects, SPLIT)
     parent = _idle_partition(objects, operation.partition)
     at_slot, limit = operation.at_slot, objects.settings.partitions_max
     fits = parent.first_slot < at_slot <= parent.last_slot
@@ -122,6 +126,7 @@ def abort_split(objects: Objects, operation: AbortSplit, _now_ms: int) -> None:
 
 def begin_merge(objects: Objects, operation: BeginMerge, now_ms: int) -> int:
     """See `BeginMerge`."""
+    require_feature(objects, MERGE)
     left, right = _idle_partition(objects, operation.left), _idle_partition(objects, operation.right)
     are_neighbours = left.last_slot + 1 == right.first_slot
     require(are_neighbours, f"partition {right.id} does not begin where partition {left.id} ends")
@@ -164,6 +169,17 @@ def prefer_leader(objects: Objects, operation: PreferLeader, _now_ms: int) -> No
         require(node != work.target, f"node {node} has no whole replica of partition {partition.id} yet")
     others = tuple(each for each in partition.replicas if each != node)
     objects.put_partition(msgspec.structs.replace(partition, replicas=(node, *others)))
+
+
+def release_replica(objects: Objects, operation: ReleaseReplica, _now_ms: int) -> None:
+    """See `ReleaseReplica`."""
+    partition = objects.map.get(operation.partition)
+    if partition is None:
+        return  # It was merged into another one, and no group will have its id.
+    node = operation.promise.node
+    require(node not in partition.replicas, f"partition {partition.id} has a replica on node {node}")
+    others = [each for each in partition.former if each.node != node and objects.is_present(each.node)]
+    objects.put_partition(msgspec.structs.replace(partition, former=(*others, operation.promise)))
 
 
 def _without_source(replicas: Sequence[int], source: int, target: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from noctule.base.errors import RequestError, StorageError
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import Stage
+from noctule.core.placement.partition_map import Promise
 from noctule.core.roster.members import Member, MemberState
 
 COMMAND = b"NOCTULE.META"
@@ -30,6 +31,7 @@ class _Operation(Struct, frozen=True, tag_field="op", omit_defaults=True):
 class Form(_Operation, tag="form", frozen=True):
     """Form the cluster: its id, first members and partitions. Answers the cluster's id; once formed, always the same.
 
+    The features that all first members have are open from the beginning.
     The partitions have contiguous ranges that differ by one slot at most, and `replicas[i]` holds number i + 1.
     """
 
@@ -162,6 +164,18 @@ class PreferLeader(_Operation, tag="prefer_leader", frozen=True):
     node: int
 
 
+class ReleaseReplica(_Operation, tag="release_replica", frozen=True):
+    """A node asks whether it may remove its replica; refused while the map gives it to that node.
+
+    A node that looks at an old map would else remove what a newer one has given it back. What the replica has promised
+    is kept here, for another one there may be some day.
+    """
+
+    partition: int
+    promise: Promise
+    """It names the node."""
+
+
 class OpenFeature(_Operation, tag="open_feature", frozen=True):
     """From now on the cluster does what needs this feature; refused unless every present member has it. For good."""
 
@@ -184,6 +198,7 @@ Operation: TypeAlias = (
     | BeginMerge
     | AdvanceMerge
     | PreferLeader
+    | ReleaseReplica
     | OpenFeature
 )
 
@@ -208,13 +223,18 @@ REFUSED = b"REFUSED "
 """What the text of a refusal begins with."""
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """The reply of an operation that was applied."""
-    return _encoder.encode(answer)
+def encode_answer(answer: Answer, version: int) -> bytes:
+    """The reply of an operation that was applied, and with which version of the state."""
+    return _encoder.encode((version, answer))
 
 
 def decode_answer(reply: Reply) -> Answer:
     """What an operation answered. Raises `RequestError` with the sentence when it was refused: nothing has changed."""
+    return decode_applied(reply)[1]
+
+
+def decode_applied(reply: Reply) -> tuple[int, Answer]:
+    """The same after the version: a replica of that version, or a later one, shows what the operation has done."""
     if isinstance(reply, Failure):
         raise RequestError(reply.text.removeprefix(REFUSED).decode(errors="replace"))
     try:
@@ -223,4 +243,4 @@ def decode_answer(reply: Reply) -> Answer:
         raise StorageError(f"an answer of meta cannot be read: {error}") from error
 
 
-_answer_decoder = msgspec.msgpack.Decoder(Answer)
+_answer_decoder = msgspec.msgpack.Decoder(tuple[int, Answer])

@@ -52,6 +52,14 @@ def require_formed(objects: Objects) -> None:
     require(objects.cluster_id, "the cluster is not formed yet")
 
 
+def require_feature(objects: Objects, name: str) -> None:
+    """Refuse the operation while not every member can do what it asks for."""
+    if name not in objects.features:
+        lacking = _lacking(objects, name)
+        why = f"nodes {lacking} do not have it: upgrade them" if lacking else "it is opened within moments: try again"
+        raise RequestError(f"the feature {name!r} is not open yet; {why}")
+
+
 def form(objects: Objects, operation: Form, now_ms: int) -> str:
     """See `Form`."""
     if objects.cluster_id:
@@ -80,6 +88,7 @@ def form(objects: Objects, operation: Form, now_ms: int) -> str:
     counters = msgspec.structs.replace(
         objects.counters,
         cluster_id=operation.cluster_id,
+        features=tuple(sorted(set.intersection(*(set(member.features) for member in members.values())))),
         member_id_next=max(members) + 1,
         partition_id_next=count + 1,
     )
@@ -177,10 +186,15 @@ def open_feature(objects: Objects, operation: OpenFeature, _now_ms: int) -> None
     name = operation.name
     require(0 < len(name) <= NAME_LENGTH_MAX, "a feature has a name")
     require(name not in objects.features, f"the feature {name!r} is open already")
-    lacking = sorted(m.id for m in objects.roster.values() if m.state in PRESENT and name not in m.features)
+    lacking = _lacking(objects, name)
     require(not lacking, f"nodes {lacking} do not have the feature {name!r} yet")
     features = tuple(sorted({*objects.counters.features, name}))
     objects.set_counters(msgspec.structs.replace(objects.counters, features=features))
+
+
+def _lacking(objects: Objects, name: str) -> list[int]:
+    """The present members that do not have a feature."""
+    return sorted(m.id for m in objects.roster.values() if m.state in PRESENT and name not in m.features)
 
 
 def _present_member(objects: Objects, node: int) -> Member:

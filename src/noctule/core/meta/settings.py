@@ -5,7 +5,7 @@ What only one process needs to know stands in its own config; the first values o
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_type_hints
+from typing import TypeAlias, get_type_hints
 
 import msgspec
 from msgspec import Struct
@@ -23,7 +23,6 @@ class ClusterSettings(Struct, frozen=True):
     """All of them; `SETTINGS` tells of each."""
 
     replication_factor: int = 3
-    durability: Literal["quorum", "leader"] = "quorum"
     migrations_concurrent_max: int = 3
     migration_chunk_bytes: int = 1 << 20
     migration_timeout_s: float = 30.0
@@ -49,7 +48,6 @@ class About(Struct, frozen=True):
     low: float = 0
     """Both bounds belong to the range; they say nothing of settings that are no numbers."""
     high: float = 0
-    choices: tuple[str, ...] = ()
 
 
 _SECONDS_MAX = 30 * 86_400
@@ -63,11 +61,6 @@ SETTINGS: Mapping[str, About] = MappingProxyType(
             "replicas",
             1,
             REPLICAS_MAX,
-        ),
-        "durability": About(
-            "When a write is acknowledged: once a quorum has synced it, or once the leader has.",
-            "With `leader` acknowledged writes are lost when the leader's machine is.",
-            choices=("quorum", "leader"),
         ),
         "migrations_concurrent_max": About(
             "Replicas that may be on their way at one time, in the whole cluster.",
@@ -183,8 +176,6 @@ def _problem(name: str, value: SettingValue) -> str:
     about = SETTINGS.get(name)
     if about is None:
         return f"{name!r} is no setting of the cluster"
-    if about.choices:
-        return "" if value in about.choices else f"{name} must be {' or '.join(about.choices)}"
     if _KINDS[name] is bool:
         return "" if isinstance(value, bool) else f"{name} must be true or false"
     is_number = isinstance(value, int if _KINDS[name] is int else int | float) and not isinstance(value, bool)

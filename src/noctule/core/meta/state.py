@@ -56,7 +56,7 @@ class MetaState(Objects):
         counters = self.counters
         epoch, version = self.map.epoch, counters.version + 1
         self.set_counters(msgspec.structs.replace(counters, epoch=epoch, version=version))
-        return encode_answer(answer)
+        return encode_answer(answer, version)
 
     def _fenced(self, args: Sequence[bytes]) -> Failure | None:
         """Why a command cannot be done here, if it would reach the objects."""
@@ -103,4 +103,5 @@ _OPERATIONS: dict[type, Callable[[Objects, Any, int], Answer]] = {
     operations.BeginMerge: map_operations.begin_merge,
     operations.AdvanceMerge: map_operations.advance_merge,
     operations.PreferLeader: map_operations.prefer_leader,
+    operations.ReleaseReplica: map_operations.release_replica,
 }

@@ -174,9 +174,9 @@ class Leadership:
             self._heartbeat()
         if now >= self._repair_at:
             self._repair_at = Instant(now + self._node.config.heartbeat_s)
+            self._close_snapshots()  # Before any is opened anew, which would be closed with it.
             self._repair()
             self._resend_chunks()
-            self._close_snapshots()
         if self._node.snapshot_bytes_per_s:
             for _, _, outgoing in self._outgoing():
                 self._load_chunks(outgoing)

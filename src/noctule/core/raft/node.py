@@ -147,6 +147,7 @@ class RaftNode:
         "log",
         "node_id",
         "now",
+        "promised",
         "role",
         "snapshot_bytes_per_s",
         "term",
@@ -179,6 +180,8 @@ class RaftNode:
         """Handed out for applying; the state is in step once the effects are carried out. After a long commit it is
         behind `commit` until enough `ApplyMore` came."""
         self.durable = self.log.last_index
+        self.promised = (0, 0)
+        """Term and index of the last entry of an earlier replica that was here: who lacks that is not elected."""
         self.leadership: Leadership | None = None
         self._chance = chance
         self._votes: dict[int, bool] = {}
@@ -673,7 +676,8 @@ class RaftNode:
         does not count its own vote.
         """
         memberships = (self.log.membership, self.log.committed_membership(self.commit))
-        return any(each.is_voter(self.node_id) for each in memberships) and self._may_vote()
+        has_what_it_promised = (self.log.last_term, self.log.last_index) >= self.promised
+        return has_what_it_promised and any(each.is_voter(self.node_id) for each in memberships) and self._may_vote()
 
     def _step_vote_request(self, sender: int, message: VoteRequest) -> None:
         if message.pre:
@@ -694,7 +698,8 @@ class RaftNode:
         self.send_when_durable(sender, VoteReply(self.term, granted, False, self.directory))
 
     def _is_up_to_date(self, message: VoteRequest) -> bool:
-        return self.log.is_up_to_date(message.last_index, message.last_term)
+        is_up_to_date = self.log.is_up_to_date(message.last_index, message.last_term)
+        return is_up_to_date and (message.last_term, message.last_index) >= self.promised
 
     def _goes_first(self, sender: int, message: VoteRequest) -> bool:
         """Whether this node asks for votes, too, and with the same log is further, or has the smaller id.

@@ -1,4 +1,4 @@
-"""What a replica keeps for the children that were split off from it, until they can do without (ADR 0021).
+"""What a replica keeps for the children that were split off from it, until they can do without (ADR 0022).
 
 A child begins with a state that is nowhere on the disk but in its parent: the parent's snapshot and log make it once
 more after a crash. So as long as the child has no durable snapshot of its own, no snapshot of the parent, its own or a

@@ -44,3 +44,12 @@ class Member(Struct, frozen=True):
     """What that program can do; a feature is opened once every present member has it."""
     joined_ms: int = 0
     """By the stamp of the entry that let it in."""
+
+
+def farewell(member: Member) -> str:
+    """How a member went, in words for its operator; empty while it belongs to the cluster."""
+    if member.state is MemberState.LEFT:
+        return f"node {member.id} has left the cluster"
+    if member.state is MemberState.REMOVED:
+        return f"node {member.id} was removed from the cluster: it may join anew, with an empty data folder"
+    return ""

@@ -35,6 +35,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     resp: str = ""
     http: str = ""
     refusal: str = ""
+    is_gone: bool = False
+    """Beside a refusal: whoever asked was a member once, and never will be again under its id."""
     folder: int = 0
     """Drawn when the node's data folder was made; 0 from a release that drew none."""
     directory: int = 0
@@ -48,6 +50,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     weight: float = 1.0
     version: str = ""
     features: tuple[str, ...] = ()
+    peer: str = ""
+    """host:port where it is to be dialled, for those who have not heard of it yet."""
 
     def member(self, peer: str) -> Member:
         """What the node says of itself, as the roster keeps it; `peer` is where others find it."""

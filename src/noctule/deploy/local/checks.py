@@ -3,11 +3,13 @@
 import os
 import random
 import secrets
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from noctule.adapters.files import LOCK_NAME, DirectoryLock, load_json, lock_directory, write_json_atomically
+from noctule.adapters.ports import check_port_free
 from noctule.base.errors import ConfigError, StorageError
 from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, WantedPort, cluster_file_for, node_data_dir
 from noctule.node.data_folder import OWNER_FILE
@@ -41,7 +43,7 @@ def claim_data_dir(config: UpConfig) -> tuple[DirectoryLock, ClusterFile]:
     try:
         stored = load_json(directory / CLUSTER_FILE)
         cluster = cluster_file_for(config, stored, secrets.token_hex(4))
-        if stored is None:
+        if stored is None or cluster != msgspec.convert(stored, ClusterFile):
             write_json_atomically(directory / CLUSTER_FILE, cluster)
     except StorageError as error:
         lock.release()
@@ -52,12 +54,24 @@ def claim_data_dir(config: UpConfig) -> tuple[DirectoryLock, ClusterFile]:
     return lock, cluster
 
 
-def lost_nodes(config: UpConfig) -> set[int]:
-    """The nodes whose data folder is gone: others have met them. None when all are, for that is a new cluster.
+def record_left(config: UpConfig, number: int) -> None:
+    """Write down that this node has left for good. Raises `StorageError`."""
+    path = config.data_dir / CLUSTER_FILE
+    write_json_atomically(path, msgspec.convert(load_json(path), ClusterFile).without(number))
+
+
+def new_nodes(config: UpConfig, cluster: ClusterFile) -> set[int]:
+    """The nodes that have not been let in yet."""
+    numbers = [number for number in cluster.numbers if number > cluster.founding]
+    return {number for number in numbers if not (node_data_dir(config, number) / OWNER_FILE).exists()}
+
+
+def lost_nodes(config: UpConfig, cluster: ClusterFile) -> set[int]:
+    """The founders whose data folder is gone: others have met them. None when all are, for that is a new cluster.
 
     Raises `ConfigError` when what a node remembers of the others cannot be read.
     """
-    folders = {node: node_data_dir(config, node) for node in range(1, config.nodes + 1)}
+    folders = {node: node_data_dir(config, node) for node in cluster.numbers if node <= cluster.founding}
     gone = {node for node, folder in folders.items() if not (folder / OWNER_FILE).exists()}
     try:
         known = {peer for node in folders.keys() - gone for peer in load_peer_folders(folders[node])}
@@ -107,13 +121,9 @@ def _ephemeral_port_min() -> int:
 
 
 def _listen_problem(host: str, port: int) -> str:
-    """Why nothing can listen there; empty when it can. As the servers do it, so that TIME_WAIT is no hindrance."""
+    """Why nothing can listen there; empty when it can."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(1)
+        check_port_free(host, port)
     except OSError as error:
         return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
     return ""

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from noctule.base.errors import NoctuleError, StorageError
+from noctule.base.errors import RETIRED, NoctuleError, StorageError
 from noctule.deploy.local.plan import ProcessPlan
 from noctule.deploy.local.processes import LogFile, Notice, Process
 from noctule.deploy.local.restarts import DELAY_S_MAX, RestartPolicy
@@ -51,7 +51,9 @@ class Child:
         raise process.failure()
 
     async def keep_running(self, *, on_end: Callable[[], None], on_serving: Callable[[], None]) -> None:
-        """Start it again whenever it ends, until cancelled; it must have served by now.
+        """Start it again whenever it ends, until cancelled, or until it ends for good (`RETIRED`).
+
+        It must have served by now.
 
         `on_end` is called at once when a process that served has ended, `on_serving` when its successor serves.
         """
@@ -62,6 +64,9 @@ class Child:
             await asyncio.wait({process.ended})
             if was_serving:
                 on_end()
+            if process.ended.result() == RETIRED:
+                log.info("child_retired", extra={"child": self.plan.name})
+                return
             was_serving = False
             await self._start_again(self._delay_s(process))
             try:

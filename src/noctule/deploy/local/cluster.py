@@ -7,18 +7,20 @@ what is on disk: see supervisor.py.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import aiohttp
 import msgspec
 
 from noctule.base.errors import NoctuleError, UnavailableError
+from noctule.client.admin import AdminClient
 from noctule.client.exchange import exchange, new_session
 from noctule.client.pictures import Instance as RegisteredInstance
 from noctule.client.pictures import InstanceState
 from noctule.deploy.local.child import START_TIMEOUT_S, Child
-from noctule.deploy.local.plan import InstancePlan, NodePlan, Plan, join
+from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan, join
 from noctule.deploy.local.processes import Notice
 from noctule.deploy.local.registrar import Registrar
 from noctule.gateway.config import GatewayConfig, Instance
@@ -29,6 +31,8 @@ READY_POLL_S = 0.05
 READY_ANSWER_S = 1.0
 HEALTHY_TIMEOUT_S = 30.0
 """How long instances may take from serving to being ready."""
+TOKEN_TTL_S = 300.0
+"""How long a node may take to be let in."""
 DRAIN_S = 30.0
 """How long requests in flight, and then an instance, may take to end."""
 NODE_STOP_S = 10.0
@@ -42,9 +46,20 @@ log = logging.getLogger("noctule.up")
 class LocalCluster:
     """All processes of a plan and the gateway. `start`, then `keep_running` until cancelled, then `stop` or `kill`."""
 
-    def __init__(self, plan: Plan, notice: Notice) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        notice: Notice,
+        *,
+        new: Collection[int] = (),
+        on_left: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._plan = plan
         self._notice = notice
+        self._new = new
+        """The nodes that have not been let in yet."""
+        self._on_left = on_left
+        """Told of each node that has left the cluster for good."""
         self.nodes = {node.id: Child(node.process, plan.log_dir, notice) for node in plan.nodes}
         self.instances = {each.id: Child(each.process, plan.log_dir, notice) for each in plan.instances}
         self._gateway: Gateway | None = None
@@ -63,9 +78,13 @@ class LocalCluster:
 
         Raises what the first process that failed said was wrong. `stop` must follow in any case.
         """
+        founders = [node for node in self._plan.nodes if not node.joins]
+        others = [node for node in self._plan.nodes if node.joins]
         self._notice(f"starting {_count(len(self.nodes), 'node')}")
-        await self._start_all(self.nodes.values())
-        await self._wait_ready()
+        # Those that are in already belong to the groups, and may be needed for a leader.
+        await self._start_all(self.nodes[node.id] for node in self._plan.nodes if node.id not in self._new)
+        await self._wait_ready([node for node in [*founders, *others] if node.id not in self._new])
+        await self._let_in([node for node in others if node.id in self._new])
         if not self._plan.instances:
             return
         self._notice(f"starting {_count(len(self.instances), 'instance')} of {self._plan.service}")
@@ -82,8 +101,8 @@ class LocalCluster:
     async def keep_running(self) -> None:
         """Start again what ends, keep the registry told and the logs short, until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for node_id, node in self.nodes.items():
-                group.create_task(node.keep_running(on_end=_nothing, on_serving=_nothing), name=f"node-{node_id}")
+            for node_id in self.nodes:
+                group.create_task(self._keep_node(node_id), name=f"node-{node_id}")
             for plan in self._plan.instances:
                 group.create_task(self._keep_instance(plan), name=plan.id)
             if self._plan.instances:
@@ -119,11 +138,31 @@ class LocalCluster:
             waiting.append(child.wait_serving())
         await _gather(waiting)
 
-    async def _wait_ready(self) -> None:
+    async def _wait_ready(self, nodes: Sequence[NodePlan]) -> None:
         self._notice("waiting until every partition has a leader")
         async with new_session() as session:
-            ready = _gather([self._node_ready(session, node) for node in self._plan.nodes])
-            await self._while_alive(ready, self.nodes.values())
+            ready = _gather([self._node_ready(session, node) for node in nodes])
+            await self._while_alive(ready, [self.nodes[node.id] for node in nodes])
+
+    async def _let_in(self, nodes: Sequence[NodePlan]) -> None:
+        """One after the other, so that they get their ids in the order of their numbers."""
+        if not nodes:
+            return
+        async with AdminClient([node.url for node in self._plan.nodes if node.id not in self._new]) as client:
+            for node in nodes:
+                self._notice(f"node-{node.id} joins")
+                token = await client.create_token(ttl_s=TOKEN_TTL_S, note=f"node-{node.id} of noctule up")
+                child = self.nodes[node.id]
+                child.plan = replace(child.plan, environment={TOKEN_VARIABLE: token.text})
+                child.start()
+                await child.wait_serving()
+        await self._wait_ready(nodes)
+
+    async def _keep_node(self, node_id: int) -> None:
+        """Returns once the node has left the cluster for good."""
+        await self.nodes[node_id].keep_running(on_end=_nothing, on_serving=_nothing)
+        self._notice(f"node-{node_id} has left the cluster and is not started again")
+        self._on_left(node_id)
 
     async def _node_ready(self, session: aiohttp.ClientSession, node: NodePlan) -> None:
         reason = "no answer"

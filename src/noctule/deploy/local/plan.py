@@ -5,7 +5,7 @@ which looks at this machine, and then cluster.py, which carries the plan out.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ NODES_MAX = 99
 INSTANCES_MAX = 99
 
 CLUSTER_FILE = "cluster.json"
+TOKEN_VARIABLE = "NOCTULE_TOKEN"
 
 _WILDCARD_HOSTS = ("0.0.0.0", "::")
 _APP = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -82,13 +83,34 @@ class UpConfig:
             raise ConfigError("; ".join(problems))
 
 
-class ClusterFile(msgspec.Struct, frozen=True):
+class ClusterFile(msgspec.Struct, frozen=True, omit_defaults=True):
     """What cluster.json says of the cluster whose data the folder holds."""
 
     cluster: str
     nodes: int
+    """How many belong to it."""
     partitions: int
+    """With which it was formed."""
     format: int
+    founders: int = 0
+    """Numbers 1 to this were there at the first start, the others joined; 0: all of them were."""
+    left: tuple[int, ...] = ()
+    """The numbers of nodes that have left for good; they are not used again."""
+
+    @property
+    def founding(self) -> int:
+        """How many nodes were there at the first start."""
+        return self.founders or self.nodes
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the nodes that belong to it, ascending."""
+        return [number for number in range(1, self.nodes + len(self.left) + 1) if number not in self.left]
+
+    def without(self, number: int) -> "ClusterFile":
+        """The same once that node has left for good."""
+        left = tuple(sorted({*self.left, number}))
+        return msgspec.structs.replace(self, founders=self.founding, nodes=self.nodes - 1, left=left)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +144,11 @@ class NodePlan:
     resp_port: int
     http_port: int
     peer_port: int
+    control_port: int
     data_dir: Path
     process: ProcessPlan
+    joins: bool = False
+    """It was not there at the first start: it is let in by a token, once, and starts after those that were."""
 
     @property
     def url(self) -> str:
@@ -164,7 +189,7 @@ def cluster_file_for(config: UpConfig, stored: object, suffix: str) -> ClusterFi
     """The cluster of this data folder: what is stored there, or a new one whose name ends in `suffix`.
 
     `stored` is the content of cluster.json, None at the first start. Raises `ConfigError` when it is not that of a
-    cluster, or of one with other numbers of nodes or partitions, both of which are fixed at the first start.
+    cluster, or of one with another number of partitions or with more nodes; with fewer, those that lack will join it.
     """
     if stored is None:
         return ClusterFile(f"local-{suffix}", config.nodes, config.partitions, FORMAT)
@@ -178,17 +203,27 @@ def cluster_file_for(config: UpConfig, stored: object, suffix: str) -> ClusterFi
             f"the data folder {config.data_dir} has format {found.format}, and this version reads {FORMAT}: "
             "use the version that wrote it, or choose another --data-dir"
         )
-    if (found.nodes, found.partitions) != (config.nodes, config.partitions):
+    if config.partitions != found.partitions or config.nodes < found.nodes:
+        fewer = "; noctule cluster leave takes nodes out while it runs" if config.nodes < found.nodes else ""
         raise ConfigError(
             f"the data folder {config.data_dir} holds cluster {found.cluster} with {found.nodes} nodes and "
             f"{found.partitions} partitions, not {config.nodes} and {config.partitions}: "
-            f"start it with --nodes {found.nodes} --partitions {found.partitions}, or choose another --data-dir"
+            f"start it with --nodes {found.nodes} --partitions {found.partitions}, or choose another --data-dir{fewer}"
         )
-    return found
+    grown = msgspec.structs.replace(found, nodes=config.nodes, founders=found.founding)
+    if grown.numbers[-1] > grown.founding and not (config.peer_port_base and config.control_port_base):
+        raise ConfigError(
+            "nodes that join need ports that stay: give --peer-port-base and --control-port-base other values than 0"
+        )
+    return found if grown.nodes == found.nodes else grown
 
 
-def wanted_ports(config: UpConfig) -> list[WantedPort]:
-    """Every port that must be free before anything starts; those that the system chooses are not among them."""
+def wanted_ports(config: UpConfig, numbers: Sequence[int] = ()) -> list[WantedPort]:
+    """Every port that must be free before anything starts; those that the system chooses are not among them.
+
+    `numbers` are those of the nodes, from 1 on unless given.
+    """
+    numbers = numbers or range(1, config.nodes + 1)
     wanted = []
     if config.app is not None and config.port:
         wanted.append(WantedPort(config.host, config.port, "--port", "the gateway"))
@@ -198,15 +233,15 @@ def wanted_ports(config: UpConfig) -> list[WantedPort]:
         ("--peer-port-base", config.peer_port_base, "peers"),
         ("--control-port-base", config.control_port_base, "control"),
     ):
-        numbers = range(1, config.nodes + 1) if base else ()
-        wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
+        if base:
+            wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
     return wanted
 
 
-def free_ports_count(config: UpConfig) -> int:
+def free_ports_count(config: UpConfig, cluster: ClusterFile) -> int:
     """How many ports the system has to choose for `make_plan`."""
-    bases = (config.resp_port_base, config.http_port_base, config.peer_port_base)
-    return config.nodes * bases.count(0) + (config.instances if config.app is not None else 0)
+    instances = config.instances if config.app is not None else 0
+    return len(_numbered(cluster)) * _bases(config).count(0) + instances
 
 
 def node_data_dir(config: UpConfig, node_id: int) -> Path:
@@ -215,24 +250,34 @@ def node_data_dir(config: UpConfig, node_id: int) -> Path:
 
 
 def make_plan(
-    config: UpConfig, cluster: str, free_ports: Iterator[int], python: str, lost: Collection[int] = ()
+    config: UpConfig, cluster: ClusterFile, free_ports: Iterator[int], python: str, lost: Collection[int] = ()
 ) -> Plan:
     """Lay out the cluster. `python` is the interpreter that has this package; `free_ports` gives `free_ports_count`.
 
     `lost` are the nodes whose data folder was there and is gone.
     """
     host = config.inner_host
-    bases = (config.resp_port_base, config.http_port_base, config.peer_port_base)
-    ports = [[base + i if base else next(free_ports) for base in bases] for i in range(1, config.nodes + 1)]
-    peers = ",".join(f"{i}@{join(host, peer)}" for i, (_, _, peer) in enumerate(ports, start=1))
+    bases = _bases(config)
+    ports = {number: [base + number if base else next(free_ports) for base in bases] for number in _numbered(cluster)}
+    founders = range(1, cluster.founding + 1)
+    peers = ",".join(f"{number}@{join(host, ports[number][2])}" for number in founders)
+    # Through the first one that is there whoever joins is let in.
+    door = join(host, ports[cluster.numbers[0]][3])
     nodes = tuple(
-        _node_plan(config, cluster, peers, python, node_id=i, ports=own, is_lost=i in lost)
-        for i, own in enumerate(ports, start=1)
+        _node_plan(
+            config,
+            python,
+            number=number,
+            ports=ports[number],
+            cluster={"--cluster": cluster.cluster, "--peers": peers} if number in founders else {"--join": door},
+            is_lost=number in lost,
+        )
+        for number in cluster.numbers
     )
     count = config.instances if config.app is not None else 0
     instances = tuple(_instance_plan(config, nodes, next(free_ports), python, number=i) for i in range(1, count + 1))
     return Plan(
-        cluster=cluster,
+        cluster=cluster.cluster,
         service=_service_name(config.app) if config.app is not None else "",
         data_dir=config.data_dir,
         gateway_host=config.host,
@@ -240,6 +285,15 @@ def make_plan(
         nodes=nodes,
         instances=instances,
     )
+
+
+def _bases(config: UpConfig) -> tuple[int, ...]:
+    return (config.resp_port_base, config.http_port_base, config.peer_port_base, config.control_port_base)
+
+
+def _numbered(cluster: ClusterFile) -> list[int]:
+    """The nodes that have ports: those that are there, and the founders, by whom the others know the cluster."""
+    return sorted({*cluster.numbers, *range(1, cluster.founding + 1)})
 
 
 def join(host: str, port: int) -> str:
@@ -254,28 +308,32 @@ def _service_name(app: str) -> str:
 
 
 def _node_plan(
-    config: UpConfig, cluster: str, peers: str, python: str, *, node_id: int, ports: list[int], is_lost: bool
+    config: UpConfig, python: str, *, number: int, ports: list[int], cluster: dict[str, str], is_lost: bool
 ) -> NodePlan:
-    resp_port, http_port, peer_port = ports
-    data_dir = node_data_dir(config, node_id)
+    resp_port, http_port, peer_port, control_port = ports
+    data_dir = node_data_dir(config, number)
+    joins = "--join" in cluster
     # Whatever must differ between nodes is a flag, so that noctule.toml and the environment can set only the rest.
     flags: dict[str, Any] = {
-        "--node-id": node_id,
-        "--cluster": cluster,
-        "--peers": peers,
+        **({} if joins else {"--node-id": number}),
+        **cluster,
         "--partitions": config.partitions,
         "--host": config.inner_host,
         "--advertise-host": join(config.inner_host, 0).removesuffix(":0"),
         "--resp-port": resp_port,
         "--http-port": http_port,
         "--peer-port": peer_port,
-        "--control-port": config.control_port_base + node_id if config.control_port_base else 0,
+        "--control-port": control_port,
         "--data-dir": data_dir,
         "--wal-dir": data_dir / "wal",
     }
     switches = ("--rejoin",) if is_lost else ()
-    process = ProcessPlan(f"node-{node_id}", (*_command(python, "node", flags), *switches))
-    return NodePlan(node_id, config.inner_host, resp_port, http_port, peer_port, data_dir, process)
+    # Only one that is not in yet shows its token; that there is one at all is wanted of each that joins.
+    environment = {TOKEN_VARIABLE: "used"} if joins else {}
+    process = ProcessPlan(f"node-{number}", (*_command(python, "node", flags), *switches), environment)
+    return NodePlan(
+        number, config.inner_host, resp_port, http_port, peer_port, control_port, data_dir, process, joins=joins
+    )
 
 
 def _instance_plan(

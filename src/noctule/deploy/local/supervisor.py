@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 import uvloop
 
-from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes
+from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes, new_nodes, record_left
 from noctule.deploy.local.cluster import LocalCluster
 from noctule.deploy.local.json_log import JsonLines
 from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports
@@ -38,6 +39,7 @@ class RunningNode(msgspec.Struct, frozen=True):
     resp_port: int
     http_port: int
     peer_port: int
+    control_port: int
     host: str
     data_dir: str
 
@@ -75,26 +77,29 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
     config.validate()
     lock, cluster = claim_data_dir(config)
     try:
-        wanted = wanted_ports(config)
+        wanted = wanted_ports(config, cluster.numbers)
         check_ports_free(wanted)
         taken = {port.port for port in wanted}
-        chosen = free_ports(config.inner_host, free_ports_count(config), avoid=taken)
-        lost = lost_nodes(config)
+        chosen = free_ports(config.inner_host, free_ports_count(config, cluster), avoid=taken)
+        lost = lost_nodes(config, cluster)
         for node in sorted(lost):
             notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")
-        plan = make_plan(config, cluster.cluster, chosen, sys.executable, lost)
+        plan = make_plan(config, cluster, chosen, sys.executable, lost)
         with _logging_to(plan.log_dir / "up.log"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_supervise(plan, notice, on_ready))
+            local = partial(
+                LocalCluster, plan, notice, new=new_nodes(config, cluster), on_left=partial(record_left, config)
+            )
+            return runner.run(_supervise(plan, local, on_ready))
     finally:
         lock.release()
 
 
-async def _supervise(plan: Plan, notice: Notice, on_ready: Callable[[Running], None]) -> int:
+async def _supervise(plan: Plan, make: Callable[[], LocalCluster], on_ready: Callable[[Running], None]) -> int:
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
-    cluster = LocalCluster(plan, notice)
+    cluster = make()
     started = False
     try:
         started = await _unless(stop, cluster.start())
@@ -121,6 +126,7 @@ def describe(plan: Plan, cluster: LocalCluster) -> Running:
                 resp_port=node.resp_port,
                 http_port=node.http_port,
                 peer_port=node.peer_port,
+                control_port=node.control_port,
                 host=node.host,
                 data_dir=str(node.data_dir),
             )

@@ -149,8 +149,6 @@ class WatchedSwitchboard(Switchboard):
         super().__init__(node_id, replicas, surroundings, router, partitions)
         self.digested: Callable[[GroupId, DigestReady], None]
         """Told of each digest that was taken here; set by the owner."""
-        self.answering: Callable[[GroupId, Answer], None]
-        """Told of each answer that a replica here gives; set by the owner."""
         self._coverage = coverage
         self._leads: dict[GroupId, int] = {}
         """The groups that this node leads, each with the term."""
@@ -198,8 +196,6 @@ class WatchedSwitchboard(Switchboard):
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
         """To the router here, or into the frame for the node whose router asked."""
         self._coverage.answered(group, answer)
-        if isinstance(answer, Answer):
-            self.answering(group, answer)
         super().answer(group, answer)
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:

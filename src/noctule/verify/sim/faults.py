@@ -29,6 +29,8 @@ WRITE_AWAITED_S_MAX = 1.0
 """How long a fault that wants to hit a write waits for one."""
 
 
+JOINING_MAX = 3
+"""Machines that may join in one world."""
 PARTS = ("source", "target", "leader", "leader of meta")
 """Who has one in a migration."""
 
@@ -277,7 +279,8 @@ class Faults:
 
     def join(self, _node: int) -> None:
         """Another node joins."""
-        self._world.operators.join()
+        if self._world.operators.joining < JOINING_MAX:
+            self._world.operators.join()
 
     def drain(self, node: int) -> None:
         """A node is to leave."""

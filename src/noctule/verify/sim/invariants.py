@@ -13,7 +13,7 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft.events import Persist
 from noctule.core.raft.membership import MARK, decode_membership
 from noctule.core.raft.messages import Entry
-from noctule.core.replica.events import Answer, DigestReady
+from noctule.core.replica.events import DigestReady
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -48,10 +48,8 @@ class Invariants:
         self._seen: dict[tuple[int, GroupId], int] = {}
         """Up to where each machine's log was compared; the machine is named by its life."""
         self._digests: dict[tuple[GroupId, int], tuple[int, bytes]] = {}
-        self._members: dict[GroupId, set[int]] = {}
+        self._voters: dict[GroupId, set[int]] = {}
         """Of each group, by the newest membership that was seen to be committed."""
-        self._out: set[tuple[GroupId, int]] = set()
-        """Nodes that a committed membership took out of a group, until one lets them in again."""
         self._peers: dict[int, str] = {}
         """By node id, at which address it was first seen: no two nodes ever have one id."""
         self._epochs: dict[int, int] = {}
@@ -100,10 +98,10 @@ class Invariants:
         self._match(machine, group, log.first_index, log.snapshot_term, log.between(log.first_index, log.last_index))
 
     def went(self, machine: "Machine", group: GroupId) -> None:
-        """A replica is being removed. It must be out of its group, or the group must be no more."""
+        """A replica is being removed. It must be no voter of its group, or the group must be no more."""
         self._seen.pop((machine.life, group), None)
-        if machine.node_id in self._members.get(group, set()) and machine.meta.map.get(group) is not None:
-            raise SafetyViolation(f"group {group}: node {machine.node_id} removes its replica and is a member still")
+        if machine.node_id in self._voters.get(group, set()) and machine.meta.map.get(group) is not None:
+            raise SafetyViolation(f"group {group}: node {machine.node_id} removes its replica and votes in it still")
 
     def _match(
         self, machine: "Machine", group: GroupId, index: int, before: int | None, entries: Iterable[Entry]
@@ -154,20 +152,11 @@ class Invariants:
                 committed.append(entry)
                 terms.append(consensus.term)
                 if entry.data[:1] == MARK:
-                    self._note_members(group, {*decode_membership(entry.data).members()})
+                    membership = decode_membership(entry.data)
+                    self._voters[group] = {*membership.voters, *membership.outgoing}
             else:
                 raise SafetyViolation(f"group {group}: node {machine.node_id} committed {index} with a gap before it")
         self._seen[machine.life, group] = consensus.commit
-
-    def _note_members(self, group: GroupId, members: set[int]) -> None:
-        self._out |= {(group, node) for node in self._members.get(group, set()) - members}
-        self._out -= {(group, node) for node in members}
-        self._members[group] = members
-
-    def answered(self, machine: "Machine", group: GroupId, _answer: Answer) -> None:
-        """Nobody is served by a replica that is known to be out of its group: one owner at a time."""
-        if (group, machine.node_id) in self._out:
-            raise SafetyViolation(f"group {group}: node {machine.node_id} serves a client, and is not in the group")
 
     # The map and the roster ------------------------------------------------------------------------------------------
 

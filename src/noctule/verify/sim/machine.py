@@ -82,6 +82,8 @@ class Machine:
         self.threads, self.replicas, directory = self.disk.open([META_GROUP], settings, chance)
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken for a migration: what each replica told last."""
+        self.muted: set[GroupId] = set()
+        """Replicas that are about to be removed: what other nodes say to them is not heard."""
         self.peers: set[int] = set()
         """The other nodes, as far as this one knows; nothing is sent to others, and nothing heard from them."""
         self.shelf = SnapshotShelf(self.threads.snapshots)
@@ -102,7 +104,6 @@ class Machine:
             world.coverage,
         )
         self.switchboard.digested = partial(world.invariants.digested, self)
-        self.switchboard.answering = partial(world.invariants.answered, self)
         self.router = self.switchboard.router
         settings = replace(settings, directory=directory)
         self.carrier = Carrier(
@@ -135,8 +136,10 @@ class Machine:
             weight=own.weight,
             version=own.version,
             features=own.features,
+            peer=own.peer,
         )
-        self.peers_changed({*settings.voters, *(member.id for member in self.disk.book().members)} - {node_id})
+        known = {member.id for member in self.disk.book().members}
+        self.peers_changed({*settings.voters, *known} - {node_id})
         self._wake_for_turn = partial(self._wake, self._turn)
         self._wake_for_tick = partial(self._wake, self._tick)
         self._free_at = world.time.now() + BALANCE_S
@@ -255,7 +258,7 @@ class Machine:
             self.router.tick()
             return
         if self.carrier.has_work():
-            if any(replica.raft.applied < replica.raft.commit for replica in self.replicas.values()):
+            if self.world.is_watched and any(each.raft.applied < each.raft.commit for each in self.replicas.values()):
                 self.world.count("commit applied in slices")
             self.carrier.work(self.world.time.now())
             self._later(WORK_S, self.schedule_turn)
@@ -302,7 +305,8 @@ class Machine:
                 self._free_at = now + BALANCE_S
                 self._balance(now)
                 self._free_segments()
-                self._take_digests()
+                if self.world.is_watched:
+                    self._take_digests()
         self.router.tick()
 
     def _balance(self, now: Instant) -> None:
@@ -340,7 +344,7 @@ class Machine:
         self._wake(partial(self._receive, sender, life, envelopes))
 
     def _receive(self, sender: int, life: int, envelopes: list[Envelope]) -> None:
-        if self.failure or sender not in self.peers:
+        if self.failure or not (sender in self.peers or self.steward.meet(self.world.machines[sender].hello)):
             return
         if life > self._lives.get(sender, 0):
             # The first frame of another process stands for the connection that it would have come by.
@@ -417,6 +421,7 @@ class Machine:
         self.switchboard.replica_removed(group, replica)
         for kept in (self.digests, self._last_states, self._membership_indexes):
             kept.pop(group, None)
+        self.muted.discard(group)
         self.world.coverage.removed(self.node_id, group)
         self._records += [record_of_meta(self.replicas[META_GROUP]), Forgotten(group)]
         self._forgotten.setdefault(self._number + 1, []).append(group)
@@ -438,7 +443,7 @@ class Machine:
 
     def take(self, group: GroupId, event: Event) -> None:
         """One event for one group, unless that has been removed while it was on its way."""
-        if self.failure or group not in self.replicas:
+        if self.failure or group not in self.replicas or (group in self.muted and isinstance(event, raft.Received)):
             return
         self.carrier.take(group, event, self.world.time.now())
         self.schedule_turn()

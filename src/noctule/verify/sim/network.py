@@ -27,7 +27,7 @@ class Network:
         self.faults = NetworkFaults()
         self.cuts: set[tuple[int, int]] = set()
         """(from, to) pairs that get nothing through."""
-        self.frames = self.lost = self.doubled = 0
+        self.frames = self.messages = self.bytes = self.lost = self.doubled = 0
         self._time = time
         self._chance = chance
 
@@ -35,10 +35,12 @@ class Network:
         """Put a frame on its way."""
         chance, faults = self._chance, self.faults
         self.frames += 1
+        self.messages += len(envelopes)
         if chance.random() < faults.loss:
             self.lost += 1
             return
         body = encode_frame(envelopes)[8:]
+        self.bytes += len(body) + 8
         copies = 1
         if chance.random() < faults.doubled:
             self.doubled += 1

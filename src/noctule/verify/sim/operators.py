@@ -13,29 +13,33 @@ from noctule.core.meta import operations
 from noctule.core.meta.operations import Operation, decode_answer, encode_operation
 from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.stages import ENDED, Stage
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
 from noctule.node.address_book import AddressBook
-from noctule.node.node import FEATURES
 from noctule.node.proposals import Done
 
 if TYPE_CHECKING:
     from noctule.verify.sim.machine import Machine
     from noctule.verify.sim.world import World
 
-JOINING_MAX = 3
-"""Machines that may join in one world."""
 AGAIN_S = 0.3
 """A machine that waits to be let in asks again after so long."""
+SETTINGS = {
+    "replication_factor": (3, 3, 5),
+    "migrations_concurrent_max": (1, 2, 10),
+    "migration_bytes_per_s_max": (0, 1_000, 100_000),
+}
+"""What operators like to set, and to what."""
 TEND_S = 0.5
 """Between two looks at whether a node that is to leave has nothing left to hold."""
 
 
-def member_of(node: int, machine: int) -> Member:
-    """What a machine, by its number among all, says of itself; of three racks it is in one."""
+def member_of(node: int, machine: int, rack_count: int) -> Member:
+    """What a machine, by its number among all, says of itself."""
     return Member(
         id=node,
         peer=f"machine-{machine}:1",
-        labels={"host": f"machine-{machine}", "rack": f"rack-{machine % 3}"},
+        labels={"host": f"machine-{machine}", "rack": f"rack-{machine % rack_count}"},
         version="simulated",
         features=FEATURES,
     )
@@ -58,7 +62,8 @@ class Operators:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._chance = world.chance
-        self._joining = 0
+        self.joining = 0
+        """Machines that were ever told to join."""
         self._leaving: set[int] = set()
 
     def ask(self, operation: Operation, done: Done = lambda _reply: None, at: "Machine | None" = None) -> None:
@@ -74,14 +79,12 @@ class Operators:
 
     # Nodes -----------------------------------------------------------------------------------------------------------
 
-    def join(self, *, reusable: bool = False) -> None:
+    def join(self) -> None:
         """Another machine is to join: an operator makes a token, and the machine asks until it is let in."""
-        if self._joining == JOINING_MAX:
-            return
-        self._joining += 1
-        number = len(self._world.founders) + self._joining
+        self.joining += 1
+        number = len(self._world.founders) + self.joining
         token = hash_token(f"noctule-{number}")
-        self.ask(operations.CreateToken(token, reusable))
+        self.ask(operations.CreateToken(token))
         _Joiner(self._world, number, token, self._chance)
 
     def drain(self, node: int) -> None:
@@ -155,15 +158,11 @@ class Operators:
     def change_settings(self) -> None:
         """Another replication factor, or other limits."""
         chance = self._chance
-        values: dict[str, int | float | str | bool] = chance.choice(
-            (
-                {"replication_factor": 3},
-                {"replication_factor": 5},
-                {"migrations_concurrent_max": chance.choice((1, 2, 10))},
-                {"migration_bytes_per_s_max": chance.choice((0, 1_000, 100_000))},
-                {"rebalance_enabled": chance.random() < 0.5},
-            )
-        )
+        values: dict[str, int | float | str | bool] = {}
+        name = chance.choice(("replication_factor", "migrations_concurrent_max", "migration_bytes_per_s_max"))
+        values[name] = chance.choice(SETTINGS[name])
+        if chance.random() < 0.3:
+            values["rebalance_enabled"] = chance.random() < 0.5
         self._world.count("settings changed")
         self.ask(operations.ChangeSettings(values))
 
@@ -188,7 +187,9 @@ class _Joiner:
         if all(node in self._world.gone for node in self._known):
             self._known = [self._chance.choice(self._world.nodes)]  # Somebody tells it of another one.
         elif machine.alive:
-            operation = operations.Admit(member_of(0, self._number), self._token, f"nonce {self._number}")
+            operation = operations.Admit(
+                member_of(0, self._number, self._world.rack_count), self._token, f"nonce {self._number}"
+            )
             self._world.operators.ask(operation, partial(self._answered, machine), machine)
 
     def _answered(self, machine: "Machine", reply: Reply) -> None:

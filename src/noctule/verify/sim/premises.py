@@ -53,6 +53,10 @@ class SimulatedPremises:
         replica, records = make_replica(partition, self._settings, now, self._chance)
         self._machine.add_replica(group, replica, records)
 
+    def mute_replica(self, group: GroupId, is_mute: bool) -> None:
+        """The machine hands it nothing."""
+        (self._machine.muted.add if is_mute else self._machine.muted.discard)(group)
+
     def remove_replica(self, group: GroupId) -> None:
         """The machine forgets it."""
         self._machine.remove_replica(group)
@@ -70,6 +74,10 @@ class SimulatedPremises:
         if book != self._saved:
             self._saved = book
             machine.in_disk_thread(lambda: save_address_book(DATA_DIRECTORY, book, machine.disk.files))
+
+    def add_peer(self, member: Member) -> None:
+        """Reach it too."""
+        self._machine.peers_changed({*self._machine.peers, member.id})
 
     def is_alive(self, node: int) -> bool:
         """As the machine's failure detector says."""

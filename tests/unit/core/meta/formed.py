@@ -4,11 +4,14 @@ from noctule.base.errors import RequestError
 from noctule.core.meta.operations import Answer, Form, Operation, decode_answer, encode_operation
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member
 
+NEWER = (*FEATURES, "new")
+"""What a release after this one may have."""
 FORM = Form(
     "bats",
-    [Member(node, f"host{node}:7601", features=("old", "new")) for node in range(1, 6)],
+    [Member(node, f"host{node}:7601", features=FEATURES if node == 5 else NEWER) for node in range(1, 6)],
     [(1, 2, 3), (2, 3, 4), (3, 4, 5), (4, 5, 1)],
     3,
 )

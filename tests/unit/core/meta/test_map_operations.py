@@ -15,16 +15,19 @@ from noctule.core.meta.operations import (
     BeginSplit,
     ChangeSettings,
     FinishSplit,
+    OpenFeature,
     Operation,
     PreferLeader,
     SetMemberState,
+    UpdateMember,
 )
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import NEXT, Stage
 from noctule.core.placement.partition_map import PartitionState
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import MemberState
-from tests.unit.core.meta.formed import NOW_MS, ask, formed, part, refusal, reloaded
+from tests.unit.core.meta.formed import FORM, NOW_MS, ask, formed, part, refusal, reloaded
 
 WAY = (Stage.PREPARE, Stage.TRANSFER, Stage.VERIFY, Stage.UPDATE, Stage.CLEANUP, Stage.DONE)
 BACK = (Stage.ROLLBACK, Stage.ROLLED_BACK)
@@ -35,6 +38,28 @@ def go(state: MetaState, *stages: Stage, migration: int = 1, now_ms: int = NOW_M
     """Advance a migration through these stages, the first of which it is in."""
     for stage, to in pairwise(stages):
         ask(state, AdvanceMigration(migration, stage, to, f"to {to}"), now_ms)
+
+
+# Features -------------------------------------------------------------------------------------------------------------
+
+BEGINNINGS = {"migrate": BeginMigration(1, 1, 4), "split": BeginSplit(1, 2_000), "merge": BeginMerge(1, 2)}
+
+
+@pytest.mark.parametrize("feature", BEGINNINGS)
+def test_nothing_begins_that_a_member_cannot_do_yet(feature: str) -> None:
+    first = [*FORM.members]
+    others = tuple(name for name in FEATURES if name != feature)
+    first[1] = msgspec.structs.replace(first[1], features=others)
+    state = MetaState()
+    ask(state, msgspec.structs.replace(FORM, members=first))
+    state.take_changes()
+    sentence = f"the feature {feature!r} is not open yet; "
+    assert refusal(state, BEGINNINGS[feature]) == f"{sentence}nodes [2] do not have it: upgrade them"
+    ask(state, UpdateMember(2, features=FEATURES))
+    state.take_changes()
+    assert refusal(state, BEGINNINGS[feature]) == f"{sentence}it is opened within moments: try again"
+    ask(state, OpenFeature(feature))
+    ask(state, BEGINNINGS[feature])
 
 
 # Migrations -----------------------------------------------------------------------------------------------------------
@@ -186,7 +211,7 @@ def test_a_child_is_hidden_until_it_is_split_off() -> None:
     ask(state, FinishSplit(5))
     parent, child = part(state, 2), part(state, 5)
     assert (parent.first_slot, parent.last_slot, parent.state) == (4_096, 4_999, ACTIVE)
-    assert (child.first_slot, child.last_slot, child.state, child.parent) == (5_000, 8_191, ACTIVE, 0)
+    assert (child.first_slot, child.last_slot, child.state, child.parent) == (5_000, 8_191, ACTIVE, 2)
     assert {parent.epoch, child.epoch, state.map.epoch} == {epoch + 1}
     assert (state.splits, state.busy, child.initial) == ({}, {}, ())
     state.check()

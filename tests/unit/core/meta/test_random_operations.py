@@ -13,21 +13,22 @@ from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.merges import MERGE_ENDED, MERGE_NEXT, MergeStage
 from noctule.core.migration.stages import ENDED, NEXT, Stage
 from noctule.core.placement.slots import SLOT_COUNT
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
-from tests.unit.core.meta.formed import FORM, ask, reloaded
+from tests.unit.core.meta.formed import FORM, NEWER, ask, reloaded
 
 NODES = st.integers(0, 9)
 GROUPS = st.integers(0, 12)
 IDS = st.integers(1, 9)
 SLOTS = st.integers(-1, SLOT_COUNT)
 TOKENS = st.sampled_from([hash_token(text) for text in "abc"])
-NAMES = st.sampled_from(["old", "new", "x", ""])
+NAMES = st.sampled_from(["split", "new", "x", ""])
 PEERS = st.sampled_from([f"host{number}:7601" for number in range(12)])
-FEATURES = st.sampled_from([(), ("old",), ("old", "new")])
+TOLD = st.sampled_from([(), FEATURES, NEWER])
 
 ANYTHING = st.one_of(
-    st.builds(ops.Admit, st.builds(Member, NODES, PEERS, features=FEATURES), TOKENS, st.sampled_from("pqrs")),
-    st.builds(ops.UpdateMember, NODES, PEERS | st.just(""), features=FEATURES, weight=st.floats(-1, 3)),
+    st.builds(ops.Admit, st.builds(Member, NODES, PEERS, features=TOLD), TOKENS, st.sampled_from("pqrs")),
+    st.builds(ops.UpdateMember, NODES, PEERS | st.just(""), features=TOLD, weight=st.floats(-1, 3)),
     st.builds(ops.SetMemberState, NODES, st.sampled_from(MemberState)),
     st.builds(ops.CreateToken, TOKENS, st.booleans(), st.integers(0, 100)),
     st.builds(ops.RevokeToken, TOKENS),

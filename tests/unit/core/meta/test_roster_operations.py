@@ -19,12 +19,13 @@ from noctule.core.meta.operations import (
 from noctule.core.meta.state import MetaState
 from noctule.core.meta.tokens import hash_token
 from noctule.core.placement.partition_map import PartitionState
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
-from tests.unit.core.meta.formed import FORM, NOW_MS, ask, formed, part, refusal, reloaded
+from tests.unit.core.meta.formed import FORM, NEWER, NOW_MS, ask, formed, part, refusal, reloaded
 
 ACTIVE, DRAINING, LEFT, REMOVED = MemberState
 TOKEN = hash_token("noctule-x")
-NEW = Member(0, "new:7601", features=("new",))
+NEW = Member(0, "new:7601", features=NEWER)
 
 
 def with_token(*, reusable: bool = False, expires_ms: int = 0) -> MetaState:
@@ -244,19 +245,18 @@ def test_a_learner_on_its_way_makes_no_majority() -> None:
 
 def test_a_feature_is_opened_once_every_present_member_has_it() -> None:
     state = formed()
-    ask(state, UpdateMember(5, features=("old",)))
-    state.take_changes()
     assert refusal(state, OpenFeature("new")) == "nodes [5] do not have the feature 'new' yet"
     ask(state, SetMemberState(5, REMOVED))
     ask(state, OpenFeature("new"))
-    assert state.features == reloaded(state).features == {"new"}
+    assert state.features == reloaded(state).features == {*NEWER}
     state.take_changes()
     assert "already" in refusal(state, OpenFeature("new"))
 
 
 def test_what_lacks_an_open_feature_stays_outside() -> None:
     state = with_token()
+    ask(state, SetMemberState(5, REMOVED))
     ask(state, OpenFeature("new"))
     state.take_changes()
-    assert "upgrade it" in refusal(state, Admit(Member(0, "a:1", features=("old",)), TOKEN, "n"))
-    assert "upgrade it" in refusal(state, UpdateMember(2, features=("old",)))
+    assert "upgrade it" in refusal(state, Admit(Member(0, "a:1", features=FEATURES), TOKEN, "n"))
+    assert "upgrade it" in refusal(state, UpdateMember(2, features=FEATURES))

@@ -35,7 +35,6 @@ def test_both_bounds_belong_to_the_range(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("durability", "maybe", "durability must be quorum or leader"),
         ("rebalance_enabled", 1, "rebalance_enabled must be true or false"),
         ("replication_factor", 3.0, "replication_factor must be a whole number"),
         ("replication_factor", True, "replication_factor must be a whole number"),

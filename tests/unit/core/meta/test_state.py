@@ -15,6 +15,7 @@ from noctule.core.meta.operations import (
     ChangeSettings,
     OpenFeature,
     SetMemberState,
+    UpdateMember,
     encode_operation,
 )
 from noctule.core.meta.records import Kind, record_key
@@ -26,7 +27,7 @@ from noctule.core.raft.membership import Membership
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.roster.members import MemberState
-from tests.unit.core.meta.formed import FORM, NOW_MS, ask, formed, refusal, reloaded
+from tests.unit.core.meta.formed import FORM, NEWER, NOW_MS, ask, formed, refusal, reloaded
 
 MEMBER = record_key(Kind.MEMBER, 1)
 
@@ -135,9 +136,11 @@ def test_settings_and_features_are_told_of() -> None:
     ask(state, ChangeSettings({"replication_factor": 5}))
     assert state.take_changes().settings
     assert state.replication_factor == 5
+    ask(state, UpdateMember(5, features=NEWER))
+    state.take_changes()
     ask(state, OpenFeature("new"))
     assert state.take_changes().features
-    assert state.features == {"new"}
+    assert state.features == {*NEWER}
 
 
 def test_what_was_loaded_has_changed_in_everything() -> None:

@@ -15,6 +15,7 @@ from noctule.core.migration.group_view import Digest, GroupView, view_group
 from noctule.core.migration.stages import ENDED, Migration
 from noctule.core.placement.partition_map import Partition
 from noctule.core.raft import events as raft
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import PRESENT, Member
 from noctule.verify.sim.driving import Group
 
@@ -29,7 +30,7 @@ class Drivers:
         self.chance = random.Random(seed)
         self.group = Group(replicas, seed=seed)
         self.log: list[Operation] = []
-        members = [Member(node, f"host{node}:1") for node in range(1, nodes + 1)]
+        members = [Member(node, f"host{node}:1", features=FEATURES) for node in range(1, nodes + 1)]
         self.metas = {node: (MetaState(), 0) for node in range(nodes + 1)}
         """By node its state of *meta* and how much of the log it has applied; 0 is *meta* itself."""
         self.ask(Form("bats", members, [replicas], len(replicas)))

@@ -1,4 +1,4 @@
-"""The partition manager: map, placement and planner behind four questions. It decides; nothing here carries out.
+"""The partition planner: map, placement and planner behind four questions. It decides; nothing here carries out.
 
 What it answers is asked of *meta* as operations by whoever has it; what runs is told in `core.migration`. The states
 of a partition are those of `PartitionState`.
@@ -25,7 +25,7 @@ from noctule.core.placement.slots import SLOT_COUNT, slot_range
 from noctule.core.roster.members import MemberState
 
 
-class PartitionManager:
+class PartitionPlanner:
     """Looks at a map, which others change, and at nodes as they are handed in."""
 
     def __init__(self, partitions: PartitionMap, replication_factor: int) -> None:

@@ -3,22 +3,22 @@
 import pytest
 
 from noctule.base.errors import RequestError
-from noctule.core.placement.manager import PartitionManager
 from noctule.core.placement.partition_map import PartitionMap
+from noctule.core.placement.partition_planner import PartitionPlanner
 from noctule.core.placement.picture import NodePicture, PartitionPicture, PlannerLimits
 from noctule.core.roster.members import MemberState
 from tests.unit.core.placement.clusters import nodes_of
 
 
-def manager_of(partition_count: int = 12, node_count: int = 3) -> PartitionManager:
-    empty = PartitionManager(PartitionMap(), 3)
+def manager_of(partition_count: int = 12, node_count: int = 3) -> PartitionPlanner:
+    empty = PartitionPlanner(PartitionMap(), 3)
     partitions = PartitionMap(empty.allocate_partitions(nodes_of(node_count), partition_count))
     partitions.check()
-    return PartitionManager(partitions, 3)
+    return PartitionPlanner(partitions, 3)
 
 
 def test_a_new_cluster_covers_every_slot_and_begins_with_its_voters() -> None:
-    partitions = PartitionManager(PartitionMap(), 3).allocate_partitions(nodes_of(5), 7)
+    partitions = PartitionPlanner(PartitionMap(), 3).allocate_partitions(nodes_of(5), 7)
     PartitionMap(partitions).check()
     assert [partition.id for partition in partitions] == [1, 2, 3, 4, 5, 6, 7]
     assert all(partition.initial == partition.replicas and len(partition.replicas) == 3 for partition in partitions)
@@ -46,7 +46,7 @@ def test_what_cannot_be_allocated_or_moved_is_refused_with_the_reason() -> None:
         manager.allocate_partitions(nodes_of(3), 4)
     for count in (0, 16_385):
         with pytest.raises(RequestError, match="between 1 and 16384"):
-            PartitionManager(PartitionMap(), 3).allocate_partitions(nodes_of(3), count)
+            PartitionPlanner(PartitionMap(), 3).allocate_partitions(nodes_of(3), count)
     assert manager.migrate_partition(1, 2, NodePicture(id=4)).target == 4
     for partition, source, target, words in (
         (99, 1, NodePicture(id=4), "no partition 99"),

@@ -1,0 +1,13 @@
+"""What a release can do beyond the first one, by names that members tell of themselves.
+
+A cluster does what all its members can: a feature is opened, for good, once every present member has it, so that an
+upgrade node by node needs no other care. What needs one is refused until then.
+"""
+
+MIGRATE = "migrate"
+"""Replicas move from node to node."""
+SPLIT = "split"
+MERGE = "merge"
+
+FEATURES = (MIGRATE, SPLIT, MERGE)
+"""Of this release."""

@@ -1,0 +1,75 @@
+"""A node with its doors: RESP, HTTP and control, opened and closed in order, in whatever process it is.
+
+Open: data folder and log, peers, RESP, HTTP, control. Close: not ready, so that whoever balances turns away; commands
+on their way are answered; leadership is handed over; the disk finishes.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+from noctule.adapters.control_client import ControlClient
+from noctule.adapters.control_server import ControlServer
+from noctule.adapters.system_clock import SystemClock
+from noctule.node.config import NodeConfig
+from noctule.node.control import NodeControl
+from noctule.node.joining import join_cluster
+from noctule.node.node import LocalNode, facts_of
+from noctule.node.node_tls import load_tls
+from noctule.servers.http_server import HttpServer
+from noctule.servers.resp_server import RespServer
+
+DRAIN_S = 5.0
+"""How long commands on their way may take when the node stops."""
+
+
+class NodeDoors:
+    """A running node and its doors, from `open` to `close`."""
+
+    def __init__(self, node: LocalNode, addresses: dict[str, str], stack: contextlib.AsyncExitStack) -> None:
+        self.node = node
+        self.addresses = addresses
+        """host:port of each door: resp, http, control, peer."""
+        self._stack = stack
+
+    @classmethod
+    async def open(
+        cls, config: NodeConfig, version: str, retired: Callable[[str], None] = lambda _: None
+    ) -> "NodeDoors":
+        """Let the node in where it is to join, start it, and open its doors.
+
+        `retired` is called, with the reason, when the node no longer belongs to its cluster.
+        Raises `ConfigError`, `StorageError` or `UnavailableError`; nothing is left running then.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            config = await _let_in(config, version)
+            node = await LocalNode.open(config, SystemClock(), version)
+            stack.push_async_callback(node.stop)
+            resp = RespServer(node.store, node.picture, config.host, config.resp_port, staleness_ms=node.staleness_ms)
+            await resp.start()
+            node.more_counters.append(resp.counters)
+            stack.push_async_callback(resp.stop, DRAIN_S)
+            http = HttpServer(node, config.host, config.http_port)
+            await http.start()
+            stack.push_async_callback(http.stop, DRAIN_S)
+            control = ControlServer(NodeControl(node), load_tls(config))
+            control_port = await control.start(config.host, config.control_port)
+            stack.push_async_callback(control.stop)
+            ports = {"resp": resp.port, "http": http.port, "control": control_port, "peer": node.peer_port}
+            addresses = {door: f"{config.advertise_host}:{port}" for door, port in ports.items()}
+            node.premises.retired = retired
+            node.join(addresses["resp"], addresses["http"], addresses["control"])
+            return cls(node, addresses, stack.pop_all())
+
+    async def close(self) -> None:
+        """Stop in order. Being killed instead loses nothing either."""
+        self.node.draining = True
+        await self._stack.aclose()
+
+
+async def _let_in(config: NodeConfig, version: str) -> NodeConfig:
+    """The settings with the id that the node has in its cluster, which it joins now if it is to."""
+    client = ControlClient(load_tls(config))
+    try:
+        return await join_cluster(config, facts_of(config, version), client.join)
+    finally:
+        await client.close()

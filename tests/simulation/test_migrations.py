@@ -1,0 +1,139 @@
+"""A migration that loses its source, its target or its leader in any of its stages ends, and nothing is lost by it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from noctule.core.meta import operations
+from noctule.core.migration.stages import ENDED, Migration, Stage
+from noctule.verify.sim.faults import node_of
+from noctule.verify.sim.invariants import LivenessViolation
+from noctule.verify.sim.world import World
+
+GROUP = 1
+DOWN_S = 1.5
+END_S_MAX = 60.0
+STAGES = (Stage.PREPARE, Stage.TRANSFER, Stage.VERIFY, Stage.UPDATE, Stage.CLEANUP)
+PARTS = ("source", "target", "leader", "leader of meta")
+SETTINGS: dict[str, int | float | str | bool] = {"rebalance_enabled": False, "replication_factor": 3}
+
+
+def formed_world(seed: int) -> World:
+    """Six nodes in three racks, of which three hold each partition, and clients at work."""
+    world = World(seed, node_count=6, clients=3, think_s_max=0.02, settings=SETTINGS, replication_factor=3)
+    until(world, world.is_whole)
+    until(world, lambda: all("rack" in member.labels for member in world.meta.roster.values()))  # type: ignore[union-attr]
+    return world
+
+
+def until(world: World, condition: Callable[[], bool]) -> None:
+    """Let time pass until something is so."""
+    deadline = world.time.now() + END_S_MAX
+    while not condition():
+        if world.time.now() > deadline:
+            raise LivenessViolation(world.why_not())
+        world.time.run_until(world.time.now() + 0.02)
+
+
+def begin(world: World, *, source_leads: bool = False) -> None:
+    """Begin to move a replica of the partition to the other node of its rack."""
+    meta = world.meta
+    assert meta is not None
+    partition = meta.map.partitions[GROUP]  # type: ignore[index]
+    source = partition.replicas[0 if source_leads else -1]
+    rack = meta.roster[source].labels["rack"]
+    target = next(node for node, member in meta.roster.items() if member.labels["rack"] == rack and node != source)
+    world.operators.ask(operations.BeginMigration(GROUP, source, target))
+
+
+def end_of(world: World) -> Migration:
+    """The migration, once it has ended and everything is where it belongs; everything acknowledged is found."""
+
+    def ended() -> bool:
+        meta = world.meta
+        return meta is not None and any(each.stage in ENDED for each in meta.migrations.values())
+
+    until(world, ended)
+    until(world, world.is_whole)
+    world.settle()
+    meta = world.meta
+    assert meta is not None
+    (migration,) = meta.migrations.values()
+    partition = meta.map.partitions[GROUP]  # type: ignore[index]
+    came, went = (migration.target, migration.source)
+    if migration.stage is Stage.ROLLED_BACK:
+        came, went = went, came
+    assert came in partition.replicas
+    assert went not in partition.replicas
+    return migration
+
+
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power"])
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_lost_when_one_dies_in_a_stage(stage: Stage, part: str, power: bool) -> None:
+    world = formed_world(1 + STAGES.index(stage) * len(PARTS) + PARTS.index(part))
+    struck: list[int] = []
+
+    def strike(migration: Migration) -> None:
+        if migration.stage is stage and not struck:
+            node = node_of(world, migration, part)
+            struck.append(node)
+            world.time.after(0.0, partial(world.crash, node, power=power))
+            world.time.after(DOWN_S, partial(world.restart, node))
+
+    world.stage_watchers.append(strike)
+    begin(world, source_leads=part == "source")
+    migration = end_of(world)
+    assert struck, "the migration came into that stage, and somebody had that part"
+    assert struck[0]
+    if stage in (Stage.UPDATE, Stage.CLEANUP):
+        assert migration.stage is Stage.DONE, "from there on there is only forward"
+
+
+@pytest.mark.parametrize("stage", [Stage.PREPARE, Stage.TRANSFER, Stage.VERIFY])
+def test_a_target_that_stays_away_is_taken_out_again(stage: Stage) -> None:
+    world = formed_world(40 + STAGES.index(stage))
+
+    def strike(migration: Migration) -> None:
+        if migration.stage is stage and migration.target in world.nodes:
+            world.time.after(0.0, partial(world.crash, migration.target))
+        elif migration.stage is Stage.ROLLED_BACK:
+            world.time.after(0.0, partial(world.restart, migration.target))
+
+    world.stage_watchers.append(strike)
+    begin(world)
+    migration = end_of(world)
+    assert migration.stage is Stage.ROLLED_BACK
+    assert "no progress" in migration.note
+
+
+def test_a_migration_that_is_called_back_leaves_everything_as_it_was() -> None:
+    world = formed_world(50)
+    world.stage_watchers.append(lambda each: world.operators.cancel() if each.stage is Stage.TRANSFER else None)
+    begin(world)
+    end_of(world)
+
+
+def test_a_target_that_holds_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digests differ, so the migration goes back; the world, which compares states itself, must not look."""
+    from noctule.core.replica.digests import Digests
+
+    monkeypatch.setattr("noctule.verify.sim.invariants.Invariants.digested", lambda *_arguments: None)
+    world = formed_world(51)
+    original = Digests.begin
+    target: list[int] = []
+    world.stage_watchers.append(lambda migration: target.append(migration.target))
+
+    def begin_digest(self: Digests, nonce: bytes, index: int, chunks: Any) -> None:
+        machine = world.machines[target[0]] if target else None
+        is_target = machine is not None and any(each._digests is self for each in machine.replicas.values())
+        original(self, nonce, index, iter([*chunks, b"more"]) if is_target else chunks)
+
+    monkeypatch.setattr(Digests, "begin", begin_digest)
+    begin(world)
+    migration = end_of(world)
+    assert migration.stage is Stage.ROLLED_BACK
+    assert "holds something else" in migration.note
