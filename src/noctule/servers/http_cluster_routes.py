@@ -45,6 +45,16 @@ CLUSTER_ROUTES: tuple[Route, ...] = (
     ),
     Route(
         method="GET",
+        path="/api/reach",
+        operation="getReach",
+        summary="How this node reaches the others",
+        description="Whether frames flow, and how long a call to the control port takes; asked of all of them now.",
+        handler=http_members.get_reach,
+        response=http_members.ReachList,
+        errors=_LOCAL,
+    ),
+    Route(
+        method="GET",
         path="/api/nodes/{id}",
         operation="getNode",
         summary="One node",

@@ -263,3 +263,14 @@ async def test_a_part_behind_the_id_takes_its_own_methods(node: FakeNode) -> Non
 async def test_the_picture_of_the_cluster_says_whether_it_is_formed(node: FakeNode) -> None:
     shown = await call(node, "GET", "/api/cluster")
     assert {"cluster_id", "epoch", "formed"} <= shown.keys()
+
+
+async def test_a_node_says_how_it_reaches_the_others(node: FakeNode) -> None:
+    node.cluster.silent = {3}
+    answer = await ask(node, "GET", "/api/reach")
+    shown = msgspec.json.decode(answer.body)
+    assert shown["node"] == 1
+    told = {each["node"]: (each["is_connected"], each["call_ms"]) for each in shown["others"]}
+    assert 1 not in told
+    assert told[2] == (True, 0.5)
+    assert told[3] == (False, None)
