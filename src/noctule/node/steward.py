@@ -301,8 +301,9 @@ class Steward:
 
     def _awaits_parent(self, partition: Partition, waited_s: float) -> bool:
         """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
-        parent = partition.parent
-        return parent != 0 and GroupId(parent) in self._premises.replicas and waited_s < CHILD_S
+        parent = self._premises.replicas.get(GroupId(partition.parent)) if partition.parent else None
+        territory = parent.keyspace.territory if parent is not None else None
+        return territory is not None and territory.newest_child < partition.id and waited_s < CHILD_S
 
     def _tell_own(self, meta: MetaState) -> None:
         """Have the roster say of this node what is so."""

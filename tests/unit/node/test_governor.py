@@ -137,7 +137,7 @@ def test_it_comes_to_an_end_and_a_majority_of_the_voters_is_there_all_the_way(
         assert all(states[node] is ACTIVE for node in membership.voters)
 
 
-# What partitions bear --------------------------------------------------------------------------------------------------
+# What partitions bear -------------------------------------------------------------------------------------------------
 
 
 def test_loads_are_in_the_order_of_slots_and_nobody_s_word_is_none() -> None:
