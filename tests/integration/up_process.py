@@ -117,7 +117,7 @@ class Up:
         self._stderr = self._stdout.with_suffix(".stderr")
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                command("up", *arguments, *FREE_PORTS, "--json", "--data-dir", data_dir),
+                command("up", *FREE_PORTS, *arguments, "--json", "--data-dir", data_dir),
                 cwd=directory,
                 env=environment(),
                 stdout=stdout,

@@ -147,7 +147,6 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
-        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -368,7 +367,7 @@ class Steward:
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
                 loads.append(load_of(replica, count, progress.get(group), advice))
         report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
-        self.board.take(self.node_id, report, now)
+        self.board.take(self.node_id, report)
         self._premises.broadcast(report)
 
 
