@@ -131,8 +131,8 @@ def _finished_split(child: Partition) -> OperationView:
 
 
 def _partition(call: Call) -> Partition:
-    number, meta = call.get(PARTITION_ID), known_meta(call.node.cluster)
-    found = meta.map.get(number)
+    number = call.get(PARTITION_ID)
+    found = call.meta.map.get(number)
     if found is None:
         raise NotFoundError(f"there is no partition {number}")
     return found

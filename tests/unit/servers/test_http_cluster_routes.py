@@ -17,6 +17,7 @@ from noctule.core.meta.operations import (
     FinishSplit,
     Operation,
 )
+from noctule.core.meta.state import MetaState
 from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.stages import Stage
 from noctule.core.placement.picture import LeaderMove, Move, Plan
@@ -152,6 +153,13 @@ async def test_settings_are_changed_together_or_not_at_all(node: FakeNode) -> No
     assert "replication_factor must be from 1" in sentence
     assert (await call(node, "GET", "/api/settings")) == changed
     assert "name at least one" in await refusal(node, "PATCH", "/api/settings")
+
+
+async def test_a_node_that_knows_no_cluster_yet_denies_nothing(node: FakeNode) -> None:
+    node.cluster.meta = MetaState()
+    for path in ("/api/nodes/1", "/api/partitions/1"):
+        answer = await ask(node, "GET", path)
+        assert error_of(answer).code == "unavailable"
 
 
 # Partitions -----------------------------------------------------------------------------------------------------------
