@@ -29,8 +29,8 @@ from noctule.servers.http_route import Route
 
 # What a node knows already, it tells without asking anybody.
 _LOCAL: tuple[type[NoctuleError], ...] = (RequestError, InternalError)
-_FIND: tuple[type[NoctuleError], ...] = (*_LOCAL, NotFoundError)
-_CHANGE: tuple[type[NoctuleError], ...] = (*_FIND, TooLargeError, UnavailableError, StorageError, OutcomeUnknownError)
+_FIND: tuple[type[NoctuleError], ...] = (*_LOCAL, NotFoundError, UnavailableError)
+_CHANGE: tuple[type[NoctuleError], ...] = (*_FIND, TooLargeError, StorageError, OutcomeUnknownError)
 
 CLUSTER_ROUTES: tuple[Route, ...] = (
     Route(

@@ -106,7 +106,7 @@ async def _change(call: Call, operation: Operation) -> Answer:
 def _require(call: Call) -> int:
     """The node of the path, which must be a member or have been one."""
     node = call.get(NODE_ID)
-    if node not in call.node.cluster.meta.roster:
+    if node not in call.meta.roster:
         raise NotFoundError(f"there is no node {node}")
     return node
 
