@@ -139,7 +139,7 @@ class Arena:
         await until_ready(self.doors[node])
 
     async def _check_that_nothing_is_left(self, loser: int, value: str) -> None:
-        """Also for eventual reads a node without a replica asks another one; what is left of one would answer here."""
+        """Even for eventual reads a node without a replica asks another one; an old replica would answer itself."""
 
         async def is_gone() -> bool:
             picture = await self.doors[loser].picture()

@@ -147,7 +147,6 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
-        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -332,8 +331,9 @@ class Steward:
                 own.resp,
                 own.version,
                 own.features,
-                wanted.labels,
-                wanted.weight,
+                # What is known here may be old by now, and must not undo what an operator has changed since.
+                own.labels if is_new else None,
+                own.weight if is_new else -1.0,
             )
             self.proposals.propose("own", operation)
 

@@ -140,7 +140,7 @@ class Switchboard:
                 take(group, Submit(sender, message.origin, message.sequence, message.batch, message.term))
             elif isinstance(message, ForwardQuery):
                 origin, number, commands = message.origin, message.number, message.commands
-                take(group, Query(sender, origin, number, commands, message.lease, message.slots))
+                take(group, Query(sender, origin, number, commands, message.lease))
             elif isinstance(message, Where):
                 leader, term = self._known_here(group)
                 if leader:

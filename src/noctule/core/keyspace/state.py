@@ -21,8 +21,8 @@ from msgspec import Struct
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
 from noctule.core.keyspace.recount import Recount
-from noctule.core.keyspace.territory import EVERYWHERE, Territory
-from noctule.core.placement.slots import SLOT_COUNT, SLOT_MASK, key_slot
+from noctule.core.keyspace.territory import Territory
+from noctule.core.placement.slots import BRACE, SLOT_COUNT, SLOT_MASK, key_slot
 
 if TYPE_CHECKING:
     from noctule.core.keyspace.staging import Staging
@@ -91,7 +91,6 @@ class State:
         "_shared_slots",
         "buckets",
         "bytes_used",
-        "claim",
         "deadlines",
         "first_slot",
         "key_count",
@@ -114,8 +113,6 @@ class State:
         """An estimate of the memory held, a function of the data alone; within a quarter of what tracemalloc finds."""
         self.territory: Territory | None = None
         """The slots held here; None where every key is at home, as in *meta*. Changed by the commands in reshape.py."""
-        self.claim = EVERYWHERE
-        """The territory's: kept, since it is compared with what each command's sender believes."""
         self.first_slot, self.last_slot = 0, SLOT_COUNT - 1
         """Both inclusive, of what a command may be about: the territory's; no slot at all while that is fenced."""
         self.staging: Staging | None = None
@@ -155,7 +152,7 @@ class State:
         slots, deadlines = self.slots, self.deadlines
         count = size = 0
         for key, value, deadline in records:
-            slot = crc_hqx(key, 0) & SLOT_MASK if b"{" not in key else key_slot(key)
+            slot = crc_hqx(key, 0) & SLOT_MASK if BRACE not in key else key_slot(key)
             values = slots.get(slot)
             if values is None:
                 values = slots[slot] = {}
@@ -333,10 +330,8 @@ class State:
     def hold(self, territory: Territory | None) -> None:
         """Take the territory, or what has changed in it, for granted from now on."""
         self.territory = territory
-        self.claim = EVERYWHERE
         self.first_slot, self.last_slot = 0, SLOT_COUNT - 1
         if territory is not None:
-            self.claim = territory.claim
             self.first_slot, self.last_slot = territory.first, territory.last
             if territory.fenced:
                 self.first_slot, self.last_slot = SLOT_COUNT, -1
@@ -376,6 +371,11 @@ class State:
             deadline_bytes=DEADLINE_COST_BYTES,
             estimate=self.bytes_used,
         )
+
+    @property
+    def is_fenced(self) -> bool:
+        """Whether nothing is answered or changed here, since all of it is about to be part of a neighbour."""
+        return self.territory is not None and self.territory.fenced != 0
 
     @property
     def is_counting(self) -> bool:
@@ -465,7 +465,6 @@ class State:
         """Raise `InternalError` unless the slots, deadlines, counts, heap and orders agree. Costs every key."""
         count = size = 0
         territory = self.territory
-        ensure(self.claim == (EVERYWHERE if territory is None else territory.claim), "the claim is the territory's")
         for slot, values in self.slots.items():
             ensure(values, "a slot without keys is absent", slot=slot)
             is_home = territory is None or territory.first <= slot <= territory.last

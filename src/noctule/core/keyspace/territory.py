@@ -8,13 +8,6 @@ from dataclasses import dataclass
 
 from msgspec import Struct
 
-from noctule.core.placement.slots import range_code
-
-EVERYWHERE = 0
-"""The claim of a state without a territory: no command is refused."""
-FENCED = -1
-"""The claim of a fenced state, which no router ever sends."""
-
 
 class Territory(Struct, array_like=True, gc=False):
     """Slots `first`…`last`, both inclusive. Fields are only added at the end, with defaults: it stands in snapshots."""
@@ -31,11 +24,6 @@ class Territory(Struct, array_like=True, gc=False):
     """The newest merge by which it has grown."""
     absorb_ended: int = 0
     """The newest merge by which it has grown, or which was taken back."""
-
-    @property
-    def claim(self) -> int:
-        """What a batch must say of the range for its commands to need no further check."""
-        return FENCED if self.fenced else range_code(self.first, self.last)
 
 
 @dataclass(frozen=True, slots=True)

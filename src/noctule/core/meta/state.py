@@ -26,7 +26,7 @@ NO_FLUSH = Failure(b"ERR the meta group is not flushed")
 class MetaState(Objects):
     """What every node knows of the cluster, as far as its replica of *meta* has applied the log."""
 
-    def execute(self, args: Sequence[bytes], now_ms: int, believed: int = 0) -> Reply:
+    def execute(self, args: Sequence[bytes], now_ms: int) -> Reply:
         """Apply an operation, or a command to the ordinary keys, at the leader's time in unix ms.
 
         An operation answers MessagePack (`operations.decode_answer`), or a `Failure` that begins with ``REFUSED``; then
@@ -35,16 +35,16 @@ class MetaState(Objects):
         """
         if args[0] == COMMAND:
             return self._operate(args, now_ms)
-        return self._fenced(args) or self._unreserved(args, super().execute(args, now_ms, believed))
+        return self._fenced(args) or self._unreserved(args, super().execute(args, now_ms))
 
-    def read(self, args: Sequence[bytes], now_ms: int, believed: int = 0) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+    def read(self, args: Sequence[bytes], now_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
         """As of any keyspace; the objects are not among the keys."""
         if args[0] == COMMAND:
             return MUST_LOG
         fenced = self._fenced(args)
         if fenced is not None:
             return fenced
-        reply = super().read(args, now_ms, believed)
+        reply = super().read(args, now_ms)
         return reply if isinstance(reply, ReadOutcome) else self._unreserved(args, reply)
 
     def _operate(self, args: Sequence[bytes], now_ms: int) -> Reply:

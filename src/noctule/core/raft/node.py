@@ -880,7 +880,8 @@ class RaftNode:
         if not self.config.quiet_after_s:
             return 1
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
-            return min(self._campaigns, BACKOFF_MAX)
+            # A transfer, or a group that is split off, has one campaign without asking first.
+            return min(max(self._campaigns, 1), BACKOFF_MAX)
         # A leader that has no vote is on its way out, and will not ask for any when it is gone.
         is_watched = not self._leader_is_suspected and self.log.membership.is_voter(self.leader)
         return WATCHED_PATIENCE if is_watched else 1

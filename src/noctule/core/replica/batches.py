@@ -27,9 +27,6 @@ class Batch(Struct, array_like=True, frozen=True, gc=False):
     sequence: int
     acknowledged_below: int
     commands: list[list[bytes]]
-    slots: int = 0
-    """The `range_code` of the slots that whoever sent it takes for the group's; 0 when it does not say. With the right
-    one no command needs a look at its keys; commands for all keys are carried out with the right one only."""
 
 
 class EntryBody(Struct, array_like=True, frozen=True, gc=False):
@@ -51,11 +48,9 @@ _batch_decoder = msgspec.msgpack.Decoder(Batch)
 _stamp_decoder = msgspec.msgpack.Decoder(_Stamp)
 
 
-def encode_batch(
-    origin: int, sequence: int, acknowledged_below: int, commands: list[list[bytes]], slots: int = 0
-) -> bytes:
+def encode_batch(origin: int, sequence: int, acknowledged_below: int, commands: list[list[bytes]]) -> bytes:
     """A `Batch` as bytes."""
-    return _encoder.encode((origin, sequence, acknowledged_below, commands, slots))
+    return _encoder.encode((origin, sequence, acknowledged_below, commands))
 
 
 def encode_opening(drawn: int) -> bytes:

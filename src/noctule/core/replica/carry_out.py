@@ -143,6 +143,8 @@ class Carrier:
         """Those of them that have something to do at its end."""
         self._put_off: dict[GroupId, None] = {}
         """Groups that have work for between the turns, in the order in which they get it."""
+        self._counting: set[GroupId] = set()
+        """Groups that were divided and are not counted yet: one slice each tick, for nobody waits for it."""
         self._persists: list[tuple[GroupId, Replica, raft.Persist]] = []
         """Of this turn."""
         self._undurable: deque[tuple[int, GroupId, Replica, raft.Persist]] = deque()
@@ -158,6 +160,8 @@ class Carrier:
         self.replicas[group] = replica
         self.leaders.change(group, replica.raft.leader)
         self._timetable.note(group, replica.next_deadline())
+        if replica.keyspace.is_counting:
+            self._counting.add(group)
 
     def remove(self, group: GroupId) -> None:
         """Take a replica out: it is asked nothing any more, and what it has on its way to the disk frees no message.
@@ -244,6 +248,8 @@ class Carrier:
 
     def tick(self, now: Instant) -> int:
         """Give their `Tick` to groups that are due, `TICKS_MAX` at most; returns how many. `end_turn` must follow."""
+        if self._counting:
+            self._count_on()
         ticked = 0
         for group in self._timetable.take_due(now, TICKS_MAX):
             replica = self.replicas.get(group)
@@ -256,6 +262,14 @@ class Carrier:
             else:
                 self._timetable.note(group, deadline)
         return ticked
+
+    def _count_on(self) -> None:
+        group = min(self._counting)
+        replica = self.replicas.get(group)
+        if replica is None or not replica.keyspace.is_counting:
+            self._counting.remove(group)
+        else:
+            replica.keyspace.count_on()
 
     def check(self) -> None:
         """Raise `InternalError` when a group sleeps under a leader that seems gone: nothing would ever wake it."""
@@ -357,6 +371,7 @@ class Carrier:
             return
         replica.become_child(split, parent)
         self.add(replica)
+        self._counting.add(parent)
         self.take(child, Begin(split.leads), now)
 
     def _release(self, parent: GroupId, child: GroupId, now: Instant) -> None:

@@ -34,8 +34,6 @@ class Query(Struct, frozen=True, gc=False):
     commands: list[list[bytes]]
     lease: bool = False
     """Whether the leader's lease will do, if it holds one."""
-    slots: int = 0
-    """As in a `Batch`."""
 
 
 class Order(Struct, frozen=True, gc=False):

@@ -22,7 +22,7 @@ from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.keyspace.reshape import describe_territory, dump_fenced
 from noctule.core.keyspace.staging import picture_shape
-from noctule.core.keyspace.territory import FENCED, Territory, TerritoryPicture
+from noctule.core.keyspace.territory import Territory, TerritoryPicture
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import MARK, Membership, decode_membership
 from noctule.core.raft.node import RaftNode, RaftPicture
@@ -213,7 +213,7 @@ class Replica:
             self._take(self.raft.handle(event, now))  # type: ignore[arg-type]
             if self._early is not None and type(event) is raft.Persisted:
                 self._answer_early(self._early)
-        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests) or self.keyspace.is_counting
+        self.has_work = self.raft.applied < self.raft.commit or bool(self._digests)
         effects, self._effects = self._effects, []
         if self._family.born:
             effects += self._family.born
@@ -260,12 +260,9 @@ class Replica:
         age_s = staleness_s(now, fresh_at=self.raft.fresh_at(now), asleep_heard_at=asleep_heard_at)
         return None if age_s is None else ceil(age_s * 1_000)
 
-    def read_local(self, command: list[bytes], wall_ms: int, slots: int = 0) -> Reply | ReadOutcome:
-        """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide.
-
-        `slots` is what the reader takes for the group's range, as in a `Batch`.
-        """
-        return self.keyspace.read(command, max(wall_ms, self.stamp_ms), slots)
+    def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
+        """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
+        return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
 
     # Splits and merges -----------------------------------------------------------------------------------------------
 
@@ -385,10 +382,8 @@ class Replica:
     def _work(self, _event: Work, now: Instant) -> None:
         if self.raft.applied < self.raft.commit:
             self._take(self.raft.handle(raft.ApplyMore(), now))
-        elif self._digests:
-            self._effects.extend(self._digests.work())
         else:
-            self.keyspace.count_on()
+            self._effects.extend(self._digests.work())
 
     def _take_digest(self, event: TakeDigest, _now: Instant) -> None:
         if self.raft.is_leader():
@@ -464,11 +459,11 @@ class Replica:
         for query in ready:
             results: list[Reply] = []
             for command in query.commands:
-                result = self.keyspace.read(command, now_ms, query.slots)
+                result = self.keyspace.read(command, now_ms)
                 if isinstance(result, ReadOutcome):
                     # The read meets a key whose time is over: let the log decide so, then read.
                     if self.raft.is_leader():
-                        self._log_query(query, query.commands, query.slots)
+                        self._log_query(query, query.commands)
                     else:
                         self._refuse(query)
                     break
@@ -478,15 +473,15 @@ class Replica:
                 if self.on_batch is not None:
                     self.on_batch(query.commands, self.raft.now)
 
-    def _log_query(self, query: Query | None, commands: list[list[bytes]], slots: int = 0) -> None:
+    def _log_query(self, query: Query | None, commands: list[list[bytes]]) -> None:
         """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
         number = self._next_own()
-        batch = encode_batch(self._own_origin, number, 0, commands, slots)
+        batch = encode_batch(self._own_origin, number, 0, commands)
         self._wait(batch, _LoggedQuery(query, number))
 
     def _purge(self) -> None:
         self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
-        if self.keyspace.claim == FENCED:
+        if self.keyspace.is_fenced:
             return  # It would be refused: what is copied for a merge stays as it is.
         keys = self.keyspace.expired_keys(max(self._wall_ms, self.stamp_ms), PURGE_KEYS_MAX)
         if keys:
@@ -494,7 +489,7 @@ class Replica:
 
     def _next_purge(self, now: Instant) -> Instant:
         first_ms = self.keyspace.first_deadline_ms
-        if first_ms is None or self.keyspace.claim == FENCED:
+        if first_ms is None or self.keyspace.is_fenced:
             return END_OF_TIME
         return Instant(now + max(first_ms - self._wall_ms, PURGE_INTERVAL_MS) / 1000)
 
@@ -556,8 +551,8 @@ class Replica:
         for batch in body.batches:
             request = self._awaited.pop((batch.origin, batch.sequence), None)
 
-            def execute(command: list[bytes], slots: int = batch.slots) -> Reply:
-                return keyspace.execute(command, stamp, slots)
+            def execute(command: list[bytes]) -> Reply:
+                return keyspace.execute(command, stamp)
 
             if self.on_batch is not None and batch.commands:
                 self.on_batch(batch.commands, self.raft.now)

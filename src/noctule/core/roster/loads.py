@@ -70,16 +70,12 @@ class LoadBoard:
         self.memory_bytes: dict[int, int] = {}
         """By node."""
         self.version = 0
-        """Another one when anything was told of a group."""
-        self.heard_at: dict[int, Instant] = {}
-        self.version = 0
         """Rises with every report that tells something new."""
 
     def take(self, sender: int, report: LoadReport, now: Instant) -> None:
         """A node, perhaps this one, tells what it leads."""
         self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
-        self.version += bool(report.loads)
         self.version += bool(report.loads)
         for load in report.loads:
             group = GroupId(load.group)

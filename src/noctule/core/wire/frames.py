@@ -85,8 +85,6 @@ class ForwardQuery(Struct, array_like=True, tag=21, frozen=True, gc=False):
     commands: list[list[bytes]]
     lease: bool = False
     """Whether the leader's lease will do."""
-    slots: int = 0
-    """The range that the sender takes for the group's, as in a `Batch`."""
 
 
 class Answered(Struct, array_like=True, tag=22, frozen=True, gc=False):

@@ -406,7 +406,7 @@ class Machine:
 
     def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
         """Take a replica in; `records` are durable before anything that it promises."""
-        self.world.count("replica added")
+        self.world.count("replica made again" if replica.raft.promised != (0, 0) else "replica made")
         self._records += [record_of_meta(self.replicas[META_GROUP]), *records]
         self.carrier.add(replica)
         self.world.invariants.came(self, group)

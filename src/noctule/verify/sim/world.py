@@ -87,10 +87,12 @@ class World:
         is_watched: bool = True,
         rack_count: int = 3,
     ) -> None:
-        """`settings` are those of the cluster, beside what it is formed with. `think_s_max` is how long a client waits
-        at most between an answer and its next command; drawn by default, so that in some worlds groups have the time to
-        go quiet. Where the world is not watched, digests are not taken and states not compared all the time: that costs
-        more than all the rest where there is much."""
+        """`settings` are those of the cluster, beside what it is formed with.
+
+        `think_s_max` is how long a client waits at most between an answer and its next command; drawn by default, so
+        that in some worlds groups have the time to go quiet. Where the world is not watched, digests are not taken and
+        states not compared all the time: that costs more than all the rest where there is much.
+        """
         self.seed = seed
         self.chance = random.Random(seed)
         self.time = VirtualTime()

@@ -12,8 +12,8 @@ from noctule.core.keyspace import recount, reshape, staging
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply
 from noctule.core.keyspace.snapshot import chain_digest
-from noctule.core.keyspace.territory import FENCED, Territory
-from noctule.core.placement.slots import SLOT_COUNT, key_slot, range_code
+from noctule.core.keyspace.territory import Territory
+from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 AT = 8_000
 
@@ -68,6 +68,11 @@ def pictured(keyspace: Keyspace) -> tuple[object, ...]:
     return keyspace.digest(), keyspace.territory and list(vars_of(keyspace.territory)), staged(keyspace)
 
 
+def held(keyspace: Keyspace) -> tuple[int, int]:
+    """The first and last slot about which it answers."""
+    return keyspace.first_slot, keyspace.last_slot
+
+
 def vars_of(territory: Territory) -> Iterator[int]:
     yield from (getattr(territory, name) for name in territory.__struct_fields__)
 
@@ -93,7 +98,7 @@ def test_a_split_moves_the_slots_with_all_that_belongs_to_them(at_slot: int) -> 
     assert keyspace.deadlines | half.deadlines == whole.deadlines
     assert keyspace.key_count + half.key_count == whole.key_count
     assert keyspace.bytes_used + half.bytes_used == whole.bytes_used
-    assert (keyspace.claim, half.claim) == (range_code(0, at_slot - 1), range_code(at_slot, SLOT_COUNT - 1))
+    assert [held(each) for each in (keyspace, half)] == [(0, at_slot - 1), (at_slot, SLOT_COUNT - 1)]
     assert sorted(keyspace.expired_keys(9_999, 999) + half.expired_keys(9_999, 999)) == sorted(whole.deadlines)
 
 
@@ -220,7 +225,7 @@ def test_a_merge_takes_everything_in_at_once(monkeypatch: pytest.MonkeyPatch) ->
     assert end(left, 3, chunks, AT, SLOT_COUNT - 1) is OK
     left.check()
     assert left.digest() == whole.digest()
-    assert (left.key_count, left.bytes_used, left.claim) == (whole.key_count, whole.bytes_used, whole.claim)
+    assert (left.key_count, left.bytes_used, held(left)) == (whole.key_count, whole.bytes_used, held(whole))
     assert left.expired_keys(9_999, 999) == whole.expired_keys(9_999, 999)
     assert left.staging is None
     again = pictured(left)
@@ -232,7 +237,7 @@ def test_a_fenced_partition_is_frozen() -> None:
     """What is copied chunk by chunk, perhaps by one leader after another, must be one picture: nothing expires."""
     right = keyspace_of(AT)
     run(right, b"NOCTULE.FENCE 3")
-    assert right.claim == FENCED
+    assert right.is_fenced
     assert run(right, b"NOCTULE.FENCE 3") is OK
     assert isinstance(run(right, b"NOCTULE.FENCE 4"), Failure)
     assert isinstance(run(right, b"NOCTULE.SPLIT 9 10000"), Failure)
@@ -297,7 +302,8 @@ def test_row_39_what_was_taken_back_does_not_confuse_the_next_merge() -> None:
     chunks = copy(right, left, 3)
     assert run(left, b"NOCTULE.ABSORB-DROP 3") is OK
     assert run(right, b"NOCTULE.UNFENCE 3") is OK
-    assert right.claim == range_code(AT, SLOT_COUNT - 1)
+    assert not right.is_fenced
+    assert held(right) == (AT, SLOT_COUNT - 1)
     right.execute([b"SET", b"a", b"written since"], 5)
     late = [[b"NOCTULE.ABSORB", b"3", b"%d" % number, chunk] for number, chunk in enumerate(chunks)]
     for command in late:
@@ -341,7 +347,7 @@ def test_row_37_a_slot_that_was_split_off_meanwhile_is_not_taken_in_twice() -> N
     child = split(left, 7, 4_000)
     chunks = copy(right, left, 3)
     assert isinstance(end(left, 3, chunks, AT, SLOT_COUNT - 1), Failure)
-    assert child.claim == range_code(4_000, AT - 1)
+    assert held(child) == (4_000, AT - 1)
 
 
 # The law --------------------------------------------------------------------------------------------------------------

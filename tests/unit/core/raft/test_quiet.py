@@ -9,6 +9,7 @@ from noctule.base.ids import END_OF_TIME
 from noctule.core.raft import events as raft
 from noctule.core.raft.membership import Change, ChangeKind
 from noctule.core.raft.messages import Heartbeat
+from noctule.core.raft.node import Role
 from noctule.verify.sim.driving import TINY, Group, chosen
 
 QUIET = replace(TINY, quiet_after_s=0.1)
@@ -180,3 +181,15 @@ def test_a_joint_membership_that_is_kept_keeps_the_group_awake() -> None:
     group.leave_joint(1)
     rest(group, 2.0)
     assert sleepers(group) == [1, 2, 3]
+
+
+def test_who_is_to_take_over_waits_for_the_votes_as_anybody_does() -> None:
+    """It asked for pre-votes 10 ms later, gave up its term by that, and the group had no leader for half a second."""
+    group = quiet_group()
+    group.transfer(1, 2)
+    group.deliver(chosen("TimeoutNow"))
+    assert group.nodes[2].role is Role.CANDIDATE
+    group.tick(TINY.election_timeout_s_min / 2)
+    assert group.nodes[2].role is Role.CANDIDATE
+    group.stabilise()
+    assert group.nodes[2].is_leader()

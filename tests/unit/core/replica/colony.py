@@ -267,11 +267,10 @@ def write(
     below: int | None = None,
     sender: int = 1,
     term: int = 0,
-    slots: int = 0,
 ) -> Submit:
     """A batch of commands, each written as one line."""
     acknowledged_below = sequence if below is None else below
-    batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands], slots)
+    batch = encode_batch(origin, sequence, acknowledged_below, [command.split() for command in commands])
     return Submit(sender, origin, sequence, batch, term)
 
 
@@ -285,9 +284,9 @@ def batch_of(origin: int, sequence: int, *commands: bytes, below: int | None = N
     return Batch(origin, sequence, sequence if below is None else below, [command.split() for command in commands])
 
 
-def query(origin: int, number: int, *commands: bytes, sender: int = 1, slots: int = 0) -> Query:
+def query(origin: int, number: int, *commands: bytes, sender: int = 1) -> Query:
     """Reads, each written as one line."""
-    return Query(sender, origin, number, [command.split() for command in commands], slots=slots)
+    return Query(sender, origin, number, [command.split() for command in commands])
 
 
 def entries_of(persist: raft.Persist) -> list[Entry]:

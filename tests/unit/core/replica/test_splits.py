@@ -4,7 +4,7 @@ import pytest
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.reply import MOVED, OK
-from noctule.core.placement.slots import key_slot, range_code
+from noctule.core.placement.slots import key_slot
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.events import ChangeMembership, Transition
@@ -15,7 +15,6 @@ from noctule.core.replica.replica import Replica, SnapshotPolicy
 from tests.unit.core.replica.colony import GROUP, POLICY, Colony, Machine, query, write
 
 CHILD = GroupId(7)
-WHOLE = range_code(0, 16_383)
 LEFT, RIGHT = b"b", b"a"
 """Keys below and above the slot where everything here is split."""
 AT = 10_000
@@ -32,7 +31,7 @@ def colony_with_keys(count: int = 3, *, policy: SnapshotPolicy = POLICY) -> Colo
     """Node 1 leads the whole range; each side has a key."""
     colony = Colony(count, slots=(0, 16_383), policy=policy)
     leader = colony.elect(1)
-    leader.take(write(1, 1, b"SET b left", b"SET a right", slots=WHOLE))
+    leader.take(write(1, 1, b"SET b left", b"SET a right"))
     colony.settle()
     assert results(leader) == [[OK, OK]]
     return colony
@@ -179,7 +178,7 @@ def test_a_batch_of_an_old_map_is_carried_out_up_to_what_is_moved(line: bytes) -
     colony = colony_with_keys()
     leader = split(colony)
     leader.taken_answers()
-    leader.take(write(1, 2, b"SET b 1", line, b"SET b 5", slots=WHOLE))
+    leader.take(write(1, 2, b"SET b 1", line, b"SET b 5"))
     colony.settle()
     assert results(leader) == [[OK, MOVED, MOVED]]
     assert (get(leader, LEFT), get(leader, RIGHT, CHILD)) == (b"1", b"right")
@@ -188,22 +187,22 @@ def test_a_batch_of_an_old_map_is_carried_out_up_to_what_is_moved(line: bytes) -
 def test_a_retry_of_a_batch_gives_what_it_gave_first_though_the_slots_have_come_back() -> None:
     colony = colony_with_keys()
     leader = split(colony)
-    leader.take(write(1, 2, b"SET a 2", slots=WHOLE))
+    leader.take(write(1, 2, b"SET a 2"))
     colony.settle()
     leader.taken_answers()
-    leader.take(write(1, 2, b"SET a 2", slots=WHOLE))
-    leader.take(write(1, 1, b"SET b left", b"SET a right", slots=WHOLE))
+    leader.take(write(1, 2, b"SET a 2"))
+    leader.take(write(1, 1, b"SET b left", b"SET a right"))
     colony.settle()
     assert results(leader) == [[MOVED], []]  # What was acknowledged is forgotten.
 
 
 def test_a_flush_by_an_old_map_flushes_nothing() -> None:
-    """It would spare the child's keys, whoever sent it (the range of the sender's map is part of the batch)."""
+    """It would spare the child's keys, whoever sent it: a part of it says for which slots it is."""
     colony = colony_with_keys()
     leader = split(colony)
     leader.taken_answers()
-    leader.take(write(1, 2, b"FLUSHALL", slots=WHOLE))
-    leader.take(write(1, 3, b"FLUSHALL", slots=range_code(0, AT - 1)))
+    leader.take(write(1, 2, b"NOCTULE.WRITEWITHIN 0 16383 FLUSHALL"))
+    leader.take(write(1, 3, b"NOCTULE.WRITEWITHIN 0 %d FLUSHALL" % (AT - 1)))
     colony.settle()
     assert results(leader) == [[MOVED], [OK]]
     assert (leader.replica.keyspace.key_count, leader.replicas[CHILD].keyspace.key_count) == (0, 1)
@@ -213,13 +212,13 @@ def test_row_38_a_read_is_checked_against_the_range_when_it_is_answered_and_not_
     """tikv/tikv#14699, #4125: a read waits for its index, the split is applied meanwhile, and the child writes."""
     colony = colony_with_keys()
     leader = colony.machines[1]
-    leader.take(query(1, 1, b"GET a", b"GET b", b"DBSIZE", slots=WHOLE), SPLIT)
+    leader.take(query(1, 1, b"GET a", b"GET b", b"DBSIZE"), SPLIT)
     leader.turn()
     leader.taken_answers()
     colony.settle()
     leader.take(Order([b"SET", b"a", b"new"]), group=CHILD)
     colony.settle()
-    leader.take(query(1, 2, b"GET a", b"GET b", b"DBSIZE", slots=WHOLE))
+    leader.take(query(1, 2, b"GET a", b"GET b", b"DBSIZE"))
     colony.settle()
     assert results(leader)[-1] == [MOVED, b"left", MOVED]
 
@@ -236,7 +235,7 @@ def test_row_38_a_read_that_must_be_logged_is_checked_when_it_is_applied() -> No
     leader.holds_disk = True
     leader.take(SPLIT)
     leader.turn()
-    leader.take(query(1, 1, b"GET a", slots=WHOLE))
+    leader.take(query(1, 1, b"GET a"))
     leader.turn()
     leader.holds_disk = False
     for _ in range(3):
@@ -248,8 +247,8 @@ def test_a_follower_answers_no_eventual_read_of_what_went_away() -> None:
     colony = colony_with_keys()
     split(colony)
     follower = colony.machines[2].replica
-    assert follower.read_local([b"DBSIZE"], 0, range_code(0, AT - 1)) == 1
-    assert follower.read_local([b"DBSIZE"], 0, WHOLE) is MOVED
+    assert follower.read_local([b"NOCTULE.READWITHIN", b"0", b"%d" % (AT - 1), b"DBSIZE"], 0) == 1
+    assert follower.read_local([b"NOCTULE.READWITHIN", b"0", b"16383", b"DBSIZE"], 0) is MOVED
     assert follower.read_local([b"DBSIZE"], 0) is MOVED
 
 
@@ -399,3 +398,16 @@ def _empty(machine: Machine) -> Replica:
     """A replica as the map makes it."""
     effect = SplitOff(CHILD, machine.replica.keyspace, 0, 0, Colony().machines[1].replica.raft.log.membership, 0, False)
     return machine._make_child(effect, Instant(0.0))
+
+
+def test_both_halves_are_counted_in_ticks_and_not_at_the_split() -> None:
+    colony = colony_with_keys()
+    leader = split(colony)
+    halves = [leader.replicas[group].keyspace for group in (GROUP, CHILD)]
+    assert all(half.is_counting for half in halves)
+    for _ in range(4):
+        leader.carrier.tick(colony.now)
+        leader.turn()
+    assert not any(half.is_counting for half in halves)
+    for half in halves:
+        half.check()
