@@ -367,7 +367,7 @@ class Steward:
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
                 loads.append(load_of(replica, count, progress.get(group), advice))
         report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
-        self.board.take(self.node_id, report, now)
+        self.board.take(self.node_id, report)
         self._premises.broadcast(report)
 
 

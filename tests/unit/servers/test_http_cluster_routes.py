@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from noctule.base.errors import OutcomeUnknownError, UnavailableError
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import GroupId
 from noctule.core.meta.operations import AdvanceMigration, BeginMerge, BeginMigration, BeginSplit, FinishSplit
 from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.stages import Stage
@@ -39,7 +39,7 @@ async def refusal(fake: FakeNode, method: str, target: str, status: int = 400, /
 
 
 def tell(node: FakeNode, sender: int, *loads: GroupLoad, memory: int = 0) -> None:
-    node.cluster.board.take(sender, LoadReport(list(loads), memory), Instant(1.0))
+    node.cluster.board.take(sender, LoadReport(list(loads), memory))
 
 
 # Nodes ----------------------------------------------------------------------------------------------------------------

@@ -485,7 +485,7 @@ class Machine:
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
-        self.steward.board.take(sender, report, self.world.time.now())
+        self.steward.board.take(sender, report)
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """As the rest."""
