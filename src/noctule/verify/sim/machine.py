@@ -79,7 +79,8 @@ class Machine:
         self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
         partitions = PartitionMap()
-        self.threads, self.replicas, directory = self.disk.open([META_GROUP], settings, chance)
+        self.threads, self.replicas = self.disk.open([META_GROUP], settings, chance)
+        directory = self.threads.directory
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken for a migration: what each replica told last."""
         self.muted: set[GroupId] = set()
