@@ -69,7 +69,6 @@ class LoadBoard:
         self._told: dict[GroupId, GroupLoad] = {}
         self.memory_bytes: dict[int, int] = {}
         """By node."""
-        self.heard_at: dict[int, Instant] = {}
         self.version = 0
         """Rises with every report that tells something new."""
 
