@@ -21,7 +21,7 @@ import aiohttp
 import pytest
 from engines import free_port
 from redis.asyncio import Redis
-from up_process import CHECKOUT, Up, command, environment, wait_until
+from up_process import CHECKOUT, THIS_RELEASE, Up, command, environment, wait_until
 
 from noctule.base.errors import NoctuleError
 from noctule.client.admin import AdminClient
@@ -201,6 +201,11 @@ class NodeProcess:
         lines = [json.loads(line) for line in whole if line.startswith("{")]
         return [line for line in lines if line["event"] == name]
 
+    def stop(self) -> None:
+        """SIGTERM; it has ended well on return."""
+        self.process.terminate()
+        assert self.process.wait(CATCHES_UP_S_MAX) == 0, self._stderr.read_text()
+
     def kill(self) -> None:
         """SIGKILL; it has ended on return."""
         self.process.kill()
@@ -232,9 +237,11 @@ class NodeCluster:
         """Of a node that is not told another."""
         return self.directory / f"node-{node}"
 
-    def start(self, node: int, *, prefix: Sequence[str] = (), **settings: str) -> NodeProcess:
+    def start(
+        self, node: int, *, prefix: Sequence[str] = (), release: Sequence[str] = THIS_RELEASE, **settings: str
+    ) -> NodeProcess:
         """Start a first node: `settings` are flags with underscores, `prefix` are words before the command."""
-        return self._start(node, self._first_flags | {"node-id": str(node)}, settings, prefix)
+        return self._start(node, self._first_flags | {"node-id": str(node)}, settings, prefix, release)
 
     def start_all(self, **settings: str) -> dict[int, NodeProcess]:
         """Start the first nodes."""
@@ -250,11 +257,17 @@ class NodeCluster:
         return self._start(name, self._flags | {"peer-port": str(port)}, settings)
 
     def _start(
-        self, node: int | str, flags: dict[str, str], settings: dict[str, str], prefix: Sequence[str] = ()
+        self,
+        node: int | str,
+        flags: dict[str, str],
+        settings: dict[str, str],
+        prefix: Sequence[str] = (),
+        release: Sequence[str] = THIS_RELEASE,
     ) -> NodeProcess:
         flags = flags | {"data-dir": str(self.data_dir(node))}
         flags |= {name.replace("_", "-"): value for name, value in settings.items()}
-        words = command("node", *(word for name, value in flags.items() for word in (f"--{name}", value)))
+        given = (word for name, value in flags.items() for word in (f"--{name}", value))
+        words = command("node", *given, release=release)
         path = self.directory / f"life-{len(self._lives) + 1}-node-{node}"
         life = self.life_of[node] = NodeProcess(path, self.directory, [*prefix, *words])
         self._lives.append(life)

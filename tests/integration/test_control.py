@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from scenarios import Run
 
 from noctule.adapters import control_client, control_server, grpc_methods
 from noctule.adapters.control import (
@@ -46,32 +46,14 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.core.migration.stages import Migration, Stage
-from noctule.core.placement.partition_map import Partition
+from noctule.core.placement.partition_map import Partition, Promise
 from noctule.core.roster.members import Member, MemberState
 
 pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 WAIT_S = 5.0
-SCENARIO_S = 20.0
 MOVE = Migration(7, 3, 1, 2, Stage.PREPARE)
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
-
-    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
-        swallowed: list[dict[str, object]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
-            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
-        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
-        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
-
-    return run_scenario
 
 
 @dataclass
@@ -158,7 +140,13 @@ def test_every_question_is_answered_in_plain_values(run: Run) -> None:
     async def scenario() -> None:
         desk = Desk()
         desk.cluster_info = ClusterInfo(
-            "bats", "id", 9, 1, 2, (Member(1, "h:1"),), (Partition(1, 0, 16_383, (1, 2)), Partition(2, 0, -1, ()))
+            "bats",
+            "id",
+            9,
+            1,
+            2,
+            (Member(1, "h:1"),),
+            (Partition(1, 0, 16_383, (1, 2), former=(Promise(4, 5, 6, 7, 8),)), Partition(2, 0, -1, ())),
         )
         async with served(desk) as (client, address, _):
             facts = MemberFacts("h:4", "c:4", "w:4", "r:4", {"zone": "a"}, 2.0, "1.0", ("split",))

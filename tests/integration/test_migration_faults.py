@@ -67,12 +67,14 @@ class Arena:
 
     def __init__(self, cluster: NodeCluster, doors: list[Door], calls: ControlClient) -> None:
         self.doors = {door.id: door for door in doors}
+        self.asked = 1
+        """The node whose view of the cluster counts: one that was not killed last."""
         self._cluster = cluster
         self._calls = calls
 
     async def replicas(self) -> list[int]:
         """The nodes that hold the partition, by the map."""
-        async with self.doors[1].admin() as admin:
+        async with self.doors[self.asked].admin() as admin:
             return [replica.node for replica in (await admin.partition(PARTITION)).replicas]
 
     async def leader(self) -> int:
@@ -97,13 +99,13 @@ class Arena:
         [target] = self.doors.keys() - set(held)
         source = leader if case.victim == "leading source" else next(node for node in held if node != leader)
         victim = {"target": target, "leader": leader}.get(case.victim, source)
-        asked = next(node for node in self.doors if node not in (source, target, victim))
+        self.asked = next(node for node in self.doors if node not in (source, target, victim))
 
-        migration = await self._begin(source, target, asked)
-        await self._kill_in(case.stage, migration, victim, asked)
+        migration = await self._begin(source, target)
+        await self._kill_in(case.stage, migration, victim)
         if case.is_back_first:
             await self._bring_back(victim)
-        end = await self._until_in(migration, ENDED, asked)
+        end = await self._until_in(migration, ENDED)
         assert end in case.ends
         if not case.is_back_first:
             await self._bring_back(victim)
@@ -111,21 +113,21 @@ class Arena:
         assert sorted(await self.replicas()) == sorted(self.doors.keys() - {loser})
         await self._check_that_nothing_is_left(loser, str(migration))
 
-    async def _begin(self, source: int, target: int, asked: int) -> int:
+    async def _begin(self, source: int, target: int) -> int:
         request = StartMigrationRequest(PARTITION, source, target)
-        return (await self._calls.start_migration(self.doors[asked].control, request)).migration.id
+        return (await self._calls.start_migration(self.doors[self.asked].control, request)).migration.id
 
-    async def _kill_in(self, stage: Stage, migration: int, victim: int, asked: int) -> None:
+    async def _kill_in(self, stage: Stage, migration: int, victim: int) -> None:
         if stage is Stage.ROLLBACK:
-            await self._until_in(migration, (Stage.TRANSFER,), asked)
-            await self._calls.cancel_migration(self.doors[asked].control, CancelMigrationRequest(migration))
+            await self._until_in(migration, (Stage.TRANSFER,))
+            await self._calls.cancel_migration(self.doors[self.asked].control, CancelMigrationRequest(migration))
         else:
-            await self._until_in(migration, (stage,), asked)
+            await self._until_in(migration, (stage,))
         self._cluster.life_of[victim].kill()
 
-    async def _until_in(self, migration: int, stages: tuple[Stage, ...], asked: int) -> Stage:
-        """Return as soon as that node sees the migration in one of these stages, or over."""
-        stream = self._calls.watch_migration(self.doors[asked].control, WatchMigrationRequest(migration), WATCH_S)
+    async def _until_in(self, migration: int, stages: tuple[Stage, ...]) -> Stage:
+        """Return as soon as the migration is seen in one of these stages, or over."""
+        stream = self._calls.watch_migration(self.doors[self.asked].control, WatchMigrationRequest(migration), WATCH_S)
         async with aclosing(stream):
             async for progress in stream:
                 if progress.migration.stage in (*stages, *ENDED):
@@ -139,7 +141,7 @@ class Arena:
         await until_ready(self.doors[node])
 
     async def _check_that_nothing_is_left(self, loser: int, value: str) -> None:
-        """Even for eventual reads a node without a replica asks another one; what is left of one would answer from it."""
+        """Even for eventual reads a node without a replica asks another one; an old replica would answer itself."""
 
         async def is_gone() -> bool:
             picture = await self.doors[loser].picture()

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-import uvloop
+from scenarios import Run
 from test_control import Desk
 
 from noctule.adapters import grpc_methods, snapshot_stream
@@ -26,26 +26,8 @@ pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 WAIT_S = 5.0
-SCENARIO_S = 20.0
 GROUP = GroupId(3)
 SENDER = Hello(PROTOCOL_VERSION, "bats", "", 1, 7)
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
-
-    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
-        swallowed: list[dict[str, object]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
-            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
-        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
-        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
-
-    return run_scenario
 
 
 @dataclass

@@ -6,14 +6,14 @@ import random
 import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
+from scenarios import SCENARIO_S, Run
 from test_control import Desk
 
 from noctule.adapters.certificates import CertificateAuthority
@@ -32,26 +32,8 @@ pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 WAIT_S = 5.0
-SCENARIO_S = 15.0
 NOW = datetime.datetime.now(datetime.UTC)
 BEAT = encode_frame([(1, Heartbeat(1, 2, 3))])
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
-
-    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
-        swallowed: list[dict[str, object]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
-            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
-        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
-        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
-
-    return run_scenario
 
 
 class Ear:

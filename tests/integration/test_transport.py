@@ -3,14 +3,14 @@
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import google_crc32c
 import msgspec
 import pytest
-import uvloop
+from scenarios import Run
 
 from noctule.adapters import transport as transport_module
 from noctule.adapters.peer_connections import refusal_of
@@ -32,23 +32,6 @@ pytestmark = pytest.mark.integration
 
 HOST = "127.0.0.1"
 WAIT_S = 5.0
-SCENARIO_S = 20.0
-
-Run = Callable[[Coroutine[None, None, None]], None]
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
-
-    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
-        swallowed: list[dict[str, object]] = []
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
-            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
-        assert swallowed == []
-
-    return run_scenario
 
 
 @dataclass

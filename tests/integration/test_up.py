@@ -1,7 +1,9 @@
 """``noctule up`` on this machine: started, attacked, stopped; and everything that keeps it from starting."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -302,6 +304,45 @@ def test_other_numbers_on_the_same_data_are_refused(start_up: StartUp, directory
     refused = run(directory, "up", "--nodes", "3", "--port", "0", "--data-dir", "data")
     assert refused.returncode == 2
     assert "with 1 nodes and 2 partitions, not 3 and 16: start it with --nodes 1 --partitions 2" in refused.stderr
+
+
+def test_more_nodes_join_and_one_that_left_is_not_started_again(start_up: StartUp, directory: Path) -> None:
+    bases = ("--peer-port-base", str(free_base()), "--control-port-base", str(free_base()), "--partitions", "4")
+    up = start_up("--nodes", "1", *bases)
+    url = node_url(up.wait_up(), 0)
+    assert run(directory, "kv", "set", "kept", "yes", "--node", url).returncode == 0
+    assert up.stop() == 0
+
+    grown = start_up("--nodes", "3", *bases)
+    running = grown.wait_up()
+    assert [node["id"] for node in running["nodes"]] == [1, 2, 3]
+    url = node_url(running, 0)
+    members = get_json(f"{url}/api/nodes")["nodes"]
+    assert [(member["id"], member["state"]) for member in members] == [(1, "active"), (2, "active"), (3, "active")]
+    # A move that gets stuck goes back, and is tried again, well before the wait ends.
+    settings = ("replication_factor=2", "migration_timeout_s=5")
+    assert run(directory, "cluster", "set", *settings, "--node", url).returncode == 0
+    left = run(directory, "cluster", "leave", "3", "--yes", "--node", url, "--timeout-s", "40")
+    assert left.returncode == 0, left.stderr
+    wait_until(lambda: "node-3 has left the cluster" in grown.stderr, "the supervisor to notice")
+    stored = json.loads((directory / "data" / "cluster.json").read_text())
+    assert (stored["nodes"], stored["founders"], stored["left"]) == (2, 1, [3])
+    assert grown.stop() == 0
+
+    again = start_up("--nodes", "2", *bases)
+    running = again.wait_up()
+    assert [node["id"] for node in running["nodes"]] == [1, 2]
+    assert run(directory, "kv", "get", "kept", "--node", node_url(running, 1)).stdout == "yes"
+
+
+def free_base() -> int:
+    """A port after which some are free, now, and below those that the system gives to connections."""
+    while True:
+        base = random.randrange(11_000, 30_000)
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(base + 1, base + 4):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
 
 
 def test_on_a_pipe_it_shows_a_table_and_how_to_stop_it(directory: Path) -> None:

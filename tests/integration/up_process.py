@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,12 @@ FREE_PORTS = (
 )
 
 
-def command(*arguments: str) -> list[str]:
+THIS_RELEASE = ("-m", "noctule")
+
+
+def command(*arguments: str, release: Sequence[str] = THIS_RELEASE) -> list[str]:
     """The command line as the tests run it: with warnings as errors."""
-    return [sys.executable, "-W", "error", "-m", "noctule", *arguments]
+    return [sys.executable, "-W", "error", *release, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -114,7 +117,7 @@ class Up:
         self._stderr = self._stdout.with_suffix(".stderr")
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
             self.process = subprocess.Popen(
-                command("up", *arguments, *FREE_PORTS, "--json", "--data-dir", data_dir),
+                command("up", *FREE_PORTS, *arguments, "--json", "--data-dir", data_dir),
                 cwd=directory,
                 env=environment(),
                 stdout=stdout,

@@ -5,16 +5,28 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from noctule.core.meta import operations
+from noctule.adapters.wal_format import Forgotten
+from noctule.base.errors import NoctuleError
+from noctule.base.ids import META_GROUP
+from noctule.core.meta import map_operations, operations
+from noctule.core.meta.state import _OPERATIONS
+from noctule.core.migration import mover
 from noctule.core.migration.stages import ENDED, Migration, Stage
+from noctule.core.replica.digests import Digests
+from noctule.core.replica.replica import Replica
+from noctule.node.steward import Steward
 from noctule.verify.sim.faults import node_of
-from noctule.verify.sim.invariants import LivenessViolation
+from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
+from noctule.verify.sim.machine import Machine
+from noctule.verify.sim.run import world_of
 from noctule.verify.sim.world import World
 
 GROUP = 1
 DOWN_S = 1.5
 END_S_MAX = 60.0
+SEEDS_TO_FIND_MAX = 200
 STAGES = (Stage.PREPARE, Stage.TRANSFER, Stage.VERIFY, Stage.UPDATE, Stage.CLEANUP)
 PARTS = ("source", "target", "leader", "leader of meta")
 SETTINGS: dict[str, int | float | str | bool] = {"rebalance_enabled": False, "replication_factor": 3}
@@ -119,8 +131,6 @@ def test_a_migration_that_is_called_back_leaves_everything_as_it_was() -> None:
 
 def test_a_target_that_holds_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digests differ, so the migration goes back; the world, which compares states itself, must not look."""
-    from noctule.core.replica.digests import Digests
-
     monkeypatch.setattr("noctule.verify.sim.invariants.Invariants.digested", lambda *_arguments: None)
     world = formed_world(51)
     original = Digests.begin
@@ -137,3 +147,107 @@ def test_a_target_that_holds_something_else_is_not_taken(monkeypatch: pytest.Mon
     migration = end_of(world)
     assert migration.stage is Stage.ROLLED_BACK
     assert "holds something else" in migration.note
+
+
+def _advance_before_the_change_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The map loses the source before its group has lost it."""
+    monkeypatch.setitem(mover._STEPS, Stage.UPDATE, lambda *_arguments: mover.Advance(Stage.UPDATE, Stage.CLEANUP))
+
+
+def _remember_the_first_voters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is made again begins with the voters that its group began with."""
+    original = map_operations.begin_migration
+
+    def begin_migration(objects: Any, operation: Any, now_ms: int) -> int:
+        initial = objects.map.get(operation.partition).initial
+        given = original(objects, operation, now_ms)
+        objects.put_partition(replace(objects.map.get(operation.partition), initial=initial))
+        return given
+
+    monkeypatch.setitem(_OPERATIONS, operations.BeginMigration, begin_migration)
+
+
+def _follow_an_older_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is heard of a partition while it is followed overtakes what was heard before."""
+    original = Steward._take_changes
+
+    def take_changes(self: Steward, meta: Any, now: Any) -> None:
+        before = dict(self.partitions.partitions)
+        original(self, meta, now)
+        for group, partition in before.items():
+            if self.partitions.get(group) not in (None, partition):
+                self.partitions.put(partition)
+
+    monkeypatch.setattr(Steward, "_take_changes", take_changes)
+
+
+def _keep_the_log_of_what_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No `Forgotten` is written, so a replica that is made again goes on in the log of the one before."""
+    original = Machine.flush
+
+    def flush(self: Machine) -> int:
+        self._records = [record for record in self._records if not isinstance(record, Forgotten)]
+        return original(self)
+
+    monkeypatch.setattr(Machine, "flush", flush)
+
+
+def _remove_by_the_own_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica is removed as soon as a map, however old, does not give it to its node."""
+
+    def is_released(self: Steward, group: Any) -> bool:
+        self._farewells[group] = None  # type: ignore[assignment]
+        return True
+
+    monkeypatch.setattr(Steward, "_is_released", is_released)
+
+
+def _follow_meta_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that starts anew acts upon maps that it had left behind long ago."""
+    monkeypatch.setattr(Replica, "replay", lambda _self, _index: [])
+    _remove_by_the_own_map(monkeypatch)
+
+
+FAULTS = ("migrate", "strike_migration", "crash_for_a_while", "cut_power_of_all", "cut_for_a_while", "pause", "join")
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        _advance_before_the_change_is_committed,
+        _remember_the_first_voters,
+        _follow_an_older_map,
+        _keep_the_log_of_what_is_removed,
+        _follow_meta_from_its_beginning,
+    ],
+)
+def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    for seed in range(1, SEEDS_TO_FIND_MAX):
+        try:
+            world_of(seed).run(fault_names=FAULTS)
+        except (SafetyViolation, LivenessViolation, NoctuleError):
+            print(plant.__name__, seed)
+            return
+    pytest.fail("no seed found it")
+
+
+def test_a_digest_that_differs_and_is_not_looked_at_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A target that lost a key on the way becomes a voter; the world sees that states differ."""
+    monkeypatch.setattr(mover, "_verify", lambda *_arguments: mover.Advance(Stage.VERIFY, Stage.UPDATE))
+    monkeypatch.setitem(mover._STEPS, Stage.VERIFY, lambda *_arguments: mover.Advance(Stage.VERIFY, Stage.UPDATE))
+    original = Replica._become
+
+    def become(self: Replica, staged: Any) -> None:
+        original(self, staged)
+        key = next((key for slot in self.keyspace.slots.values() for key in slot), None)
+        if self.group != META_GROUP and key is not None:
+            self.keyspace.remove(key)
+
+    monkeypatch.setattr(Replica, "_become", become)
+    for seed in range(1, SEEDS_TO_FIND_MAX):
+        try:
+            world_of(seed).run(fault_names=FAULTS)
+        except (SafetyViolation, LivenessViolation, NoctuleError):
+            return
+    pytest.fail("no seed found it")

@@ -3,10 +3,12 @@
 What changes nodes is in cluster_nodes.py, and so on by subject; here is what is shown, and the list of all verbs.
 """
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.cli import cluster_nodes, cluster_settings, cluster_tokens, output
 from noctule.cli.asking import ask, size
 from noctule.cli.cluster_certs import certs
@@ -15,6 +17,9 @@ from noctule.cli.output import NODE_URL, JsonOption, NodeOption
 if TYPE_CHECKING:
     from noctule.client.admin import AdminClient
     from noctule.core.meta.views import MemberView
+
+CHECK_S_MAX = 5.0
+"""How long a node may take to try all others."""
 
 cluster = typer.Typer(
     help="Look after a cluster: nodes, tokens, settings, certificates.", no_args_is_help=True, rich_markup_mode=None
@@ -52,6 +57,56 @@ def info(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
     else:
         for name, value in facts.items():
             print(f"{name.replace('_', ' ')}: {str(value).lower() if isinstance(value, bool) else value}")
+
+
+@cluster.command("check")
+def check(node: NodeOption = NODE_URL, json: JsonOption = False) -> int:
+    """Have every node try to reach every other one; exit code 3 when one cannot."""
+    rows = asyncio.run(_reaches(node))
+    if json:
+        output.print_json(rows)
+    else:
+        columns = ("from", "to", "frames", "trusted", "call (ms)", "problem")
+        shown = [
+            (
+                row["from"],
+                row["to"],
+                *(("no", "yes")[row[name]] for name in ("frames", "trusted")),
+                row["call_ms"] or "-",
+                row["problem"],
+            )
+            for row in rows
+        ]
+        output.print_table("who reaches whom", columns, shown)
+    return 0 if all(row["frames"] and row["call_ms"] is not None for row in rows) else UnavailableError.exit_code
+
+
+async def _reaches(url: str) -> list[dict[str, Any]]:
+    """A row for each pair; a node that does not answer has one row, with the reason."""
+    from noctule.client.admin import AdminClient
+
+    async def rows_of(member: "MemberView") -> list[dict[str, Any]]:
+        try:
+            async with AdminClient(f"http://{member.http}", deadline_s=CHECK_S_MAX) as client:
+                own, others = await client.reach()
+        except NoctuleError as error:
+            gone = {"frames": False, "trusted": False, "call_ms": None, "problem": f"does not answer: {error}"}
+            return [{"from": member.id, "to": "-", **gone}]
+        return [
+            {
+                "from": own,
+                "to": each.node,
+                "frames": each.is_connected,
+                "trusted": each.is_trusted,
+                "call_ms": each.call_ms,
+                "problem": each.problem,
+            }
+            for each in others
+        ]
+
+    async with AdminClient(url) as client:
+        members = [each for each in await client.members() if each.state in ("active", "draining")]
+    return [row for rows in await asyncio.gather(*map(rows_of, members)) for row in rows]
 
 
 @cluster.command("nodes")

@@ -122,8 +122,10 @@ async def _until_empty(client: "AdminClient", node: int, timeout_s: float) -> "M
                 raise RequestError(f"node {node} is {member.state} and not draining any more")
             if time.monotonic() > end:
                 plan = await client.plan()
-                why = " ".join(each.sentence for each in plan.blocked)
-                raise UnavailableError(f"node {node} still holds {member.replicas} partitions. {why}".rstrip())
+                why = "; ".join(each.sentence for each in plan.blocked)
+                raise UnavailableError(
+                    f"node {node} still holds {member.replicas} partitions: {why or 'it goes on draining'}"
+                )
             await asyncio.sleep(LOOK_S)
 
 

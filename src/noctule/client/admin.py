@@ -13,7 +13,7 @@ import msgspec
 from noctule.client.api import NodeClient, checked, decode
 from noctule.client.pictures import NewToken, OperationList, PartitionPage, RebalanceBegun, Token
 from noctule.core.meta.settings import ClusterSettings, SettingValue
-from noctule.core.meta.views import MemberView, OperationView, PartitionView
+from noctule.core.meta.views import MemberView, OperationView, PartitionView, Reach
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
 
@@ -28,6 +28,11 @@ class _Members(msgspec.Struct, frozen=True):
     nodes: list[MemberView]
 
 
+class _Reach(msgspec.Struct, frozen=True):
+    node: int
+    others: list[Reach]
+
+
 class _Tokens(msgspec.Struct, frozen=True):
     tokens: list[Token]
 
@@ -40,6 +45,11 @@ class AdminClient(NodeClient):
     async def members(self) -> list[MemberView]:
         """Every node that was ever let in, by id."""
         return decode(await self._ask("GET", "/api/nodes"), _Members).nodes
+
+    async def reach(self) -> tuple[int, list[Reach]]:
+        """The asked node, and how it reaches every other one, by id."""
+        found = decode(await self._ask("GET", "/api/reach"), _Reach)
+        return found.node, found.others
 
     async def member(self, node: int) -> MemberView:
         """One of them. `RequestError` when there is none of that id; so with all that follow."""

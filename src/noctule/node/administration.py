@@ -1,16 +1,22 @@
 """The door for whoever looks after a cluster: what it consists of, what would be done next, and what is to be done."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from noctule.adapters.control import HeartbeatRequest
+from noctule.adapters.control_client import ControlClient
+from noctule.base.errors import NoctuleError
 from noctule.base.ids import GroupId
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
-from noctule.core.meta.views import middle_slot
+from noctule.core.meta.views import Reach, middle_slot
 from noctule.core.placement.hotspots import split_by_size
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk, estimate_risk
 from noctule.core.roster.loads import LoadBoard
+from noctule.core.roster.members import Member
+from noctule.node.node_tls import load_tls
 from noctule.node.watch import Watch
 
 if TYPE_CHECKING:
@@ -61,6 +67,37 @@ class Administration:
             if advice.at_slot:
                 return advice.at_slot
         return middle_slot(partition)
+
+    async def reach(self) -> list[Reach]:
+        """How this node reaches every other member now: whether frames flow, and how long a call there and back takes.
+
+        Asks all of them at once; one that does not answer costs a second.
+        """
+        node = self._node
+        others = [member for _, member in sorted(node.premises.members.items()) if member.id != node.config.node_id]
+        client = ControlClient(load_tls(node.config))
+        try:
+            return await asyncio.gather(*(self._reach(client, member) for member in others))
+        finally:
+            await client.close()
+
+    async def _reach(self, client: ControlClient, member: Member) -> Reach:
+        node, hello = self._node, self._node.transport.hello
+        call_ms, problem = None, node.transport.refusals.get(member.id, "")
+        started = node.clock.now()
+        try:
+            request = HeartbeatRequest(hello.node_id, hello.incarnation, hello.cluster_id, number=1)
+            await client.heartbeat(member.control, request)
+            call_ms = round((node.clock.now() - started) * 1000, 3)
+        except NoctuleError as error:
+            problem = "; ".join(filter(None, (problem, str(error))))
+        return Reach(
+            node=member.id,
+            is_connected=node.transport.is_connected(member.id),
+            is_trusted=self.is_alive(member.id),
+            call_ms=call_ms,
+            problem=problem,
+        )
 
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.

@@ -10,6 +10,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
+from noctule.core.meta.views import Reach
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
@@ -153,6 +154,10 @@ class Administration(Protocol):
 
     def dividing_slot(self, partition: Partition) -> int:
         """Where a split leaves about half on each side. `RequestError` when it has fewer than two slots."""
+        ...
+
+    async def reach(self) -> list[Reach]:
+        """How this node reaches every other member now; takes a second where one does not answer."""
         ...
 
     async def operate(self, operation: Operation) -> Answer:

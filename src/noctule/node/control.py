@@ -113,7 +113,6 @@ class NodeControl:
         )
         given = await self._node.operate(operation)
         assert isinstance(given, int)
-        await self._node.watch.until(lambda: given in self._node.steward.meta.migrations, APPLIED_S_MAX)
         return self._progress(given)
 
     async def watch_migration(self, request: WatchMigrationRequest) -> AsyncIterator[MigrationProgress]:

@@ -323,7 +323,7 @@ class Host:
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
-        self._steward.board.take(sender, report, self._clock.now())
+        self._steward.board.take(sender, report)
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """By the peers' frames, as all else."""

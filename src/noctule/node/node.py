@@ -120,6 +120,7 @@ class LocalNode:
                 now=clock.now(),
                 chance=chance,
                 on_damage=_tell_damage,
+                members_known=len(book.members),
             )
             on_error.callback(wal.close)
             # What is made from now on promises nothing in the name of a directory whose log was lost.

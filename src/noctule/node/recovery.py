@@ -141,23 +141,26 @@ def recover_or_return(
     now: Instant,
     chance: random.Random,
     on_damage: Callable[[DamagedLogError, int], None],
+    members_known: int = 0,
 ) -> tuple[Wal, SnapshotFiles, dict[GroupId, Replica]]:
     """`recover_replicas` as the folder's directory, or as another one without what is damaged.
 
-    `groups` are the fixed ones, which every node has from its first start.
+    `groups` are the fixed ones, which every node has from its first start. `members_known` is how many members a node
+    that joined has last heard of, itself included: its settings name no voters.
 
     The order of steps is what makes each of them safe to be the last before a crash: another directory is durable
     before anything is set aside, and the log is open before anything may be promised. `on_damage` is told of the damage
     and the new directory in between. Raises `StorageError` when the disk fails, or when the log is damaged and the
-    other voters are too few to take the node back; `ConfigError` when something belongs to somebody else.
+    others are too few to take the node back; `ConfigError` when something belongs to somebody else.
     """
     groups = list(groups)
     try:
         return _recover(folder, identity, groups, settings, segment_bytes_max, now, chance)
     except DamagedLogError as damage:
-        if len(settings.voters) < VOTERS_TO_RETURN_MIN:
+        count = len(settings.voters) or members_known
+        if count < VOTERS_TO_RETURN_MIN:
             raise StorageError(
-                f"{damage}, and in a cluster of {len(settings.voters)} nobody can give it the rest: restore the whole "
+                f"{damage}, and in a cluster of {count} nobody can give it the rest: restore the whole "
                 "data folder as it was at that moment, or start a new cluster (docs/concepts/divergences.md)"
             ) from damage
         folder.change_directory()

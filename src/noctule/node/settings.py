@@ -171,6 +171,8 @@ def read_labels(raw: object) -> Labels:
         for text in (name, value):
             if not isinstance(text, str) or not re.fullmatch(r"[A-Za-z0-9._:/-]{1,64}", text.strip()):
                 raise ValueError(f"has the label {name}={value}: 1 to 64 letters, digits and . _ : / - on either side")
+        if str(name).strip() in labels:
+            raise ValueError(f"names the label {name} twice")
         labels[str(name).strip()] = str(value).strip()
     if len(labels) > LABELS_MAX:
         raise ValueError(f"names {len(labels)} labels, and {LABELS_MAX} is the most")

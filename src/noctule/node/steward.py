@@ -147,7 +147,6 @@ class Steward:
         self._lead_at = self._report_at = self._moves_at = Instant(0.0)
         self._busy_before: set[GroupId] = set()
         """The groups whose last report told of requests: without any since, that is news."""
-        """The nodes that are connected to, as far as it is for this one."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
 
@@ -301,8 +300,9 @@ class Steward:
 
     def _awaits_parent(self, partition: Partition, waited_s: float) -> bool:
         """Whether the replica of this child is about to be made by the parent's, here, with all its data."""
-        parent = partition.parent
-        return parent != 0 and GroupId(parent) in self._premises.replicas and waited_s < CHILD_S
+        parent = self._premises.replicas.get(GroupId(partition.parent)) if partition.parent else None
+        territory = parent.keyspace.territory if parent is not None else None
+        return territory is not None and territory.newest_child < partition.id and waited_s < CHILD_S
 
     def _tell_own(self, meta: MetaState) -> None:
         """Have the roster say of this node what is so."""
@@ -331,8 +331,9 @@ class Steward:
                 own.resp,
                 own.version,
                 own.features,
-                wanted.labels,
-                wanted.weight,
+                # What is known here may be old by now, and must not undo what an operator has changed since.
+                own.labels if is_new else None,
+                own.weight if is_new else -1.0,
             )
             self.proposals.propose("own", operation)
 
@@ -366,7 +367,7 @@ class Steward:
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
                 loads.append(load_of(replica, count, progress.get(group), advice))
         report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
-        self.board.take(self.node_id, report, now)
+        self.board.take(self.node_id, report)
         self._premises.broadcast(report)
 
 

@@ -29,8 +29,8 @@ from noctule.servers.http_route import Route
 
 # What a node knows already, it tells without asking anybody.
 _LOCAL: tuple[type[NoctuleError], ...] = (RequestError, InternalError)
-_FIND: tuple[type[NoctuleError], ...] = (*_LOCAL, NotFoundError)
-_CHANGE: tuple[type[NoctuleError], ...] = (*_FIND, TooLargeError, UnavailableError, StorageError, OutcomeUnknownError)
+_FIND: tuple[type[NoctuleError], ...] = (*_LOCAL, NotFoundError, UnavailableError)
+_CHANGE: tuple[type[NoctuleError], ...] = (*_FIND, TooLargeError, StorageError, OutcomeUnknownError)
 
 CLUSTER_ROUTES: tuple[Route, ...] = (
     Route(
@@ -41,6 +41,16 @@ CLUSTER_ROUTES: tuple[Route, ...] = (
         description="Every node that was ever let in, those that have gone included.",
         handler=http_members.list_members,
         response=http_members.MemberList,
+        errors=_LOCAL,
+    ),
+    Route(
+        method="GET",
+        path="/api/reach",
+        operation="getReach",
+        summary="How this node reaches the others",
+        description="Whether frames flow, and how long a call to the control port takes; asked of all of them now.",
+        handler=http_members.get_reach,
+        response=http_members.ReachList,
         errors=_LOCAL,
     ),
     Route(

@@ -4,7 +4,7 @@ from msgspec import Struct
 
 from noctule.base.errors import RequestError
 from noctule.core.meta.operations import Operation, SetMemberState, UpdateMember
-from noctule.core.meta.views import MemberView, view_members
+from noctule.core.meta.views import MemberView, Reach, view_members
 from noctule.core.placement.risk import Risk
 from noctule.core.roster.members import MemberState
 from noctule.node.api import Administration
@@ -20,6 +20,14 @@ class MemberList(Struct, frozen=True):
     """Every node that was ever let in, by id."""
 
     nodes: list[MemberView]
+
+
+class ReachList(Struct, frozen=True):
+    """How the asked node reaches every other member, by id."""
+
+    node: int
+    """The asked one."""
+    others: list[Reach]
 
 
 class MemberChange(Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +47,11 @@ async def list_members(call: Call) -> Answer:
 async def get_member(call: Call) -> Answer:
     """One member."""
     return json_answer(_member(call))
+
+
+async def get_reach(call: Call) -> Answer:
+    """How this node reaches the others."""
+    return json_answer(ReachList(call.node.picture().node_id, await call.node.cluster.reach()))
 
 
 async def get_risk(call: Call) -> Answer:
@@ -93,7 +106,7 @@ async def _change(call: Call, operation: Operation) -> Answer:
 def _require(call: Call) -> int:
     """The node of the path, which must be a member or have been one."""
     node = call.get(NODE_ID)
-    if node not in call.node.cluster.meta.roster:
+    if node not in call.meta.roster:
         raise NotFoundError(f"there is no node {node}")
     return node
 

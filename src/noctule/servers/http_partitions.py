@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from noctule.adapters.system_clock import SystemClock
 from noctule.base.errors import RequestError
 from noctule.core.meta.operations import BeginMerge, BeginMigration, BeginSplit, PreferLeader
 from noctule.core.meta.views import (
@@ -22,6 +23,8 @@ from noctule.servers.http_parameters import AFTER, LIMIT, PARTITION_ID
 from noctule.servers.http_route import Answer, Call, json_answer, load_body
 
 REASON = "asked for by an operator"
+
+_clock = SystemClock()
 
 _NodeId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
@@ -104,17 +107,32 @@ async def migrate_partition(call: Call) -> Answer:
 
 
 async def begun(cluster: Administration, kind: str, number: object) -> Answer:
-    """What was just begun, as this node sees it; nothing of it is left to see when it is over already."""
+    """What was just begun, as this node sees it: of a split that is done already only the new partition is left."""
     found = [view for view in view_operations(cluster.meta, cluster.board) if (view.kind, view.id) == (kind, number)]
+    if not found and kind == "split" and isinstance(number, int) and (child := cluster.meta.map.get(number)):
+        found = [_finished_split(child)]
     if not found:
         raise RequestError(f"{kind} {number} was begun and is over already")
     view: OperationView = found[0]
     return json_answer(view)
 
 
+def _finished_split(child: Partition) -> OperationView:
+    return OperationView(
+        kind="split",
+        id=child.id,
+        partition=child.parent,
+        stage="done",
+        other=child.id,
+        at_slot=child.first_slot,
+        reason=REASON,
+        ended_ms=_clock.wall_ms(),
+    )
+
+
 def _partition(call: Call) -> Partition:
     number = call.get(PARTITION_ID)
-    found = call.node.cluster.meta.map.get(number)
+    found = call.meta.map.get(number)
     if found is None:
         raise NotFoundError(f"there is no partition {number}")
     return found

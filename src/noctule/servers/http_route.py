@@ -12,7 +12,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from noctule.base.errors import NoctuleError, RequestError
+from noctule.base.errors import NoctuleError, RequestError, UnavailableError
+from noctule.core.meta.state import MetaState
 from noctule.node.api import Node
 
 T = TypeVar("T")
@@ -51,6 +52,16 @@ class Call:
     body: bytes
     wants_raw: bool
     """Whether the client asked for `RAW` rather than JSON."""
+
+    @property
+    def meta(self) -> MetaState:
+        """What this node knows of its cluster. Raises `UnavailableError` while that is nothing."""
+        meta = self.node.cluster.meta
+        if not meta.cluster_id:
+            raise UnavailableError(
+                "this node knows nothing of its cluster yet: it was started just now, or is in none"
+            )
+        return meta
 
     def get(self, parameter: Parameter[T]) -> T:
         """The value of a parameter of this route."""

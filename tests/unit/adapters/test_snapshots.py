@@ -43,6 +43,31 @@ def test_groups_do_not_see_each_other() -> None:
     assert files.indexes(1) == [6]
 
 
+def test_a_group_s_files_are_removed_durably_and_nobody_else_s() -> None:
+    """A replica that is made here again must find none: it would take it for its own."""
+    disk = MemoryDisk()
+    files = snapshots(disk)
+    assert files.groups() == set()
+    for group, index in ((1, 5), (0x11, 4), (1, 3), (2**32 - 1, 2**64 - 1)):
+        files.write(group, index, 1, [b"x"])
+    assert files.groups() == {1, 0x11, 2**32 - 1}
+    files.remove_all(1)
+    assert files.groups() == {0x11, 2**32 - 1}
+    after = snapshots(disk.after_power_cut())
+    assert after.groups() == {0x11, 2**32 - 1}
+    files.remove_all(1)
+    files.remove_all(2**32 - 1)
+    assert files.groups() == {0x11}
+
+
+def test_what_is_no_snapshot_is_no_group(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path)
+    files.begin(4, 5, 1).close()
+    (tmp_path / "damaged-1-group-00000003-0000000000000011-0000000000000002.snapshot").touch()
+    (tmp_path / "group-3.snapshot").touch()
+    assert files.groups() == set()
+
+
 def test_a_snapshot_that_lost_a_race_does_not_remove_the_newer_one() -> None:
     files = snapshots(MemoryDisk())
     files.write(1, 20, 3, [b"installed"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from noctule.adapters.wal import Wal, WalPicture
-from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import Entries, Forgotten, HardState, SnapshotMark, WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import ConfigError, InternalError, StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk
@@ -265,6 +265,46 @@ def test_entries_cut_off_by_a_conflict_do_not_pin_a_segment() -> None:
     assert segments(disk)[0] == second, f"{oldest} has only entry 1 that counts"
     wal.close()
     assert open_log(disk, 512)[1][1] == RecoveredGroup(2, 0, 1, 1, 1, 2, [(2, bytes(300))])
+
+
+def test_a_forgotten_group_pins_nothing() -> None:
+    """Its replica was removed, so it takes no snapshot any more, and the log would grow for ever."""
+    disk = MemoryDisk()
+    wal, _ = open_log(disk, segment_bytes=512)
+    for index in range(1, 7):
+        wal.write([Entries(1, index, [(1, bytes(150))]), Entries(2, index, [(1, bytes(20))])])
+    wal.write([SnapshotMark(1, 6, 1)])
+    wal.tidy()
+    assert (len(segments(disk)) >= 3, wal.picture.pinned_by) == (True, (2,))
+    wal.write([Forgotten(2)])
+    wal.tidy()
+    assert wal.picture.pinned_by == ()
+    assert len(segments(disk)) <= 2
+    wal.close()
+    wal, groups = open_log(disk, 512)
+    assert groups.keys() == {1}
+    wal.write([Forgotten(2)])  # As a node does that was killed before it knew of the first one.
+    wal.close()
+    assert open_log(disk, 512)[1].keys() == {1}
+
+
+def test_a_group_that_is_made_anew_begins_with_nothing_of_the_one_before() -> None:
+    """Terms may begin below, votes may differ, and entry 1 follows no gap; in the same batch and in a later segment."""
+    disk = MemoryDisk()
+    wal, _ = open_log(disk, segment_bytes=512)
+    wal.write([HardState(1, 9, 3, 4), Entries(1, 1, [(9, b"old")] * 5), SnapshotMark(1, 4, 9)])
+    wal.write([Forgotten(1), HardState(1, 1, 0, 0), Entries(1, 1, [(1, b"new")])])
+    again = {1: RecoveredGroup(1, 0, 0, 0, 0, 1, [(1, b"new")])}
+    for _ in range(2):
+        wal.close()
+        wal, groups = open_log(disk, 512)
+        assert groups == again
+        wal.write([Entries(2, 1, [(1, bytes(400))])])  # Begins a segment, with a summary of what is left.
+        again[2] = RecoveredGroup(0, 0, 0, 0, 0, 1, [(1, bytes(400))])
+    assert wal.picture.pinned_by == (1,)
+    wal.write([SnapshotMark(1, 1, 1), SnapshotMark(2, 1, 1)])
+    wal.tidy()
+    assert wal.picture.pinned_by == ()
 
 
 def test_votes_outlive_the_segments_they_were_written_in() -> None:

@@ -9,6 +9,7 @@ from noctule.adapters.wal_format import (
     FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
     Entries,
+    Forgotten,
     HardState,
     Record,
     SegmentHeader,
@@ -39,6 +40,7 @@ records = st.lists(
         entries,
         st.builds(HardState, groups, numbers, numbers, numbers),
         st.builds(SnapshotMark, groups, numbers, numbers),
+        st.builds(Forgotten, groups),
     ),
     max_size=4,
 )

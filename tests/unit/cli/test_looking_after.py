@@ -144,7 +144,7 @@ def test_a_wait_that_is_too_long_says_what_is_in_the_way(
 ) -> None:
     nodes.replicas[:] = [2]
     _, err = run(capsys, "cluster", "drain", "4", "--wait", "--timeout-s", "0.01", code=3)
-    assert "node 4 still holds 2 partitions. no room" in err
+    assert "node 4 still holds 2 partitions: no room" in err
 
 
 def test_a_node_that_is_taken_back_while_it_is_waited_for_does_not_leave(
@@ -196,7 +196,7 @@ def test_a_token_is_revoked_by_the_beginning_of_its_hash(
 
 
 def test_settings_are_read_as_what_they_are(nodes: type[Nodes], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("rebalance_enabled=false", "split_bytes=1_000_000_000", "migration_timeout_s=2.5", "durability=leader")
+    words = ("rebalance_enabled=false", "split_bytes=1_000_000_000", "migration_timeout_s=2.5")
     out, _ = run(capsys, "cluster", "set", *words)
     assert nodes.calls == [
         (
@@ -205,7 +205,6 @@ def test_settings_are_read_as_what_they_are(nodes: type[Nodes], capsys: pytest.C
                 "rebalance_enabled": False,
                 "split_bytes": 1_000_000_000,
                 "migration_timeout_s": 2.5,
-                "durability": "leader",
             },
         )
     ]

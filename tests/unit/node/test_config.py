@@ -1,6 +1,7 @@
 """A node's settings: what must hold between them, and where they come from."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from noctule.base.errors import ConfigError
 from noctule.node.config import CLUSTER_SETTINGS, NODE_SETTINGS, ClusterConfig, NodeConfig
 from noctule.node.config_sources import SETTINGS, load_node_config
-from noctule.node.settings import PEER_NODES_MAX, read_voters
+from noctule.node.settings import LABELS_MAX, PEER_NODES_MAX, read_labels, read_voters
 
 THREE = {1: "127.0.0.1:7601", 2: "127.0.0.1:7602", 3: "127.0.0.1:7603"}
 
@@ -122,6 +123,33 @@ def test_flags_and_variables_are_unique() -> None:
 )
 def test_peers_can_be_written_in_three_forms(text: object, voters: dict[int, str]) -> None:
     assert read_voters(text) == voters
+
+
+@pytest.mark.parametrize("raw", ["zone=a, rack=r/1", " zone = a ,rack=r/1", {"zone": "a", "rack": "r/1"}])
+def test_labels_can_be_a_line_or_a_table(raw: object) -> None:
+    assert read_labels(raw) == {"zone": "a", "rack": "r/1"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("", "must be labels, as in zone=a"),
+        ("zone", "must be labels, as in zone=a"),
+        ("zone=a,", "must be labels, as in zone=a"),
+        (7, "must be labels, as in zone=a"),
+        ("zone=", "has the label zone="),
+        ("=a", "has the label =a"),
+        ("zone=a=b", "has the label zone=a=b"),
+        ({"zone": 7}, "has the label zone=7"),
+        ("zone=" + "x" * 65, "1 to 64 letters"),
+        ("zone=a,zone=b", "names the label zone twice"),
+        (",".join(f"l{number}=x" for number in range(LABELS_MAX + 1)), f"{LABELS_MAX} is the most"),
+    ],
+)
+def test_what_are_no_labels_is_told(raw: object, words: str) -> None:
+    """A rack that is misread puts two replicas into one."""
+    with pytest.raises(ValueError, match=re.escape(words)):
+        read_labels(raw)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def start_of(sink: Sink) -> bytes:
     return reply.text.split()[0]
 
 
-# The machine -----------------------------------------------------------------------------------------------------------
+# The machine ----------------------------------------------------------------------------------------------------------
 
 
 def test_what_waits_on_one_slot_leaves_in_the_order_in_which_it_came() -> None:
@@ -96,7 +96,7 @@ def test_all_of_it_can_be_given_up() -> None:
     assert (len(detours), detours.blocked) == (0, set())
 
 
-# Under a router --------------------------------------------------------------------------------------------------------
+# Under a router -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_stopped_node_answers_what_it_holds_back(node: FakeDispatch) -> None:
     assert node.router.waiting == 0
 
 
-# Lanes that nobody needs -----------------------------------------------------------------------------------------------
+# Lanes that nobody needs ----------------------------------------------------------------------------------------------
 
 
 def test_a_lane_is_forgotten_once_it_was_idle_for_long_and_its_session_is_of_no_use(node: FakeDispatch) -> None:

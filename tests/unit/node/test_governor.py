@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import GroupId
 from noctule.core.meta.operations import BeginMigration, BeginSplit, ChangeSettings
 from noctule.core.meta.settings import ClusterSettings
 from noctule.core.placement.splits import PartitionLoad
@@ -137,14 +137,14 @@ def test_it_comes_to_an_end_and_a_majority_of_the_voters_is_there_all_the_way(
         assert all(states[node] is ACTIVE for node in membership.voters)
 
 
-# What partitions bear --------------------------------------------------------------------------------------------------
+# What partitions bear -------------------------------------------------------------------------------------------------
 
 
 def test_loads_are_in_the_order_of_slots_and_nobody_s_word_is_none() -> None:
     state, board = formed(), LoadBoard()
     child = ask(state, BeginSplit(1, 2_000))
     ask(state, BeginMigration(4, 4, 2))
-    board.take(3, LoadReport([GroupLoad(2, 1, bytes_used=500, requests_per_s=20)]), Instant(1.0))
+    board.take(3, LoadReport([GroupLoad(2, 1, bytes_used=500, requests_per_s=20)]))
     assert child == 5
     assert loads_of(state, board) == [
         PartitionLoad(1, 0, 4_095, 0, 0.0, has_operation=True),

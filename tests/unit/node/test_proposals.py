@@ -75,9 +75,9 @@ def test_purposes_that_are_over_are_forgotten_and_those_on_their_way_are_not() -
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        (encode_answer(7, 1), 7),
-        (encode_answer("id", 1), "id"),
-        (encode_answer(None, 1), None),
+        (encode_answer(7, 1), (1, 7)),
+        (encode_answer("id", 1), (1, "id")),
+        (encode_answer(None, 1), (1, None)),
         (REFUSED, RequestError),
         (Failure(b"CLUSTERDOWN no leader"), UnavailableError),
         (Failure(b"OVERLOADED too many"), UnavailableError),

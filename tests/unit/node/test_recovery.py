@@ -7,7 +7,7 @@ import pytest
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import Entries, Forgotten, HardState, SnapshotMark, WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import ConfigError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
@@ -229,6 +229,49 @@ def test_a_refused_folder_is_given_back(tmp_path: Path) -> None:
         recover(tmp_path)
     wal.close()
     assert value(replicas[GROUP]) == b"2"
+
+
+# Leftovers ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_of_a_group_that_the_log_has_forgotten_is_removed(tmp_path: Path) -> None:
+    """The node was killed between the record and the files; the group's next replica here is another one."""
+    wal, snapshots, _ = recover(tmp_path)
+    wal.write([HardState(gone := 7, 5, 1, 0), Entries(gone, 1, [(5, entry(1))])])
+    wal.write([HardState(GROUP, 5, 1, 0), Entries(GROUP, 1, [(5, entry(1))])])
+    for group in (gone, GROUP):
+        snapshots.write(group, 1, 5, snapshot_at(1))
+    wal.write([Forgotten(gone)])
+    wal.close()
+    wal, snapshots, replicas = recover(tmp_path)
+    wal.close()
+    assert (snapshots.groups(), sorted(replicas)) == ({GROUP}, [META_GROUP, GROUP])
+
+
+def test_the_snapshots_of_a_log_that_was_lost_stay(tmp_path: Path) -> None:
+    """They hold what was committed, and spare the leaders from sending it."""
+    wal, snapshots, _ = recover(tmp_path / "old")
+    wal.close()
+    snapshots.write(7, 1, 5, snapshot_at(1))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old" / "snapshots").rename(tmp_path / "new" / "snapshots")
+    wal, snapshots, replicas = recover(tmp_path / "new")
+    wal.close()
+    assert snapshots.groups() == {7}
+    assert value(replicas[GroupId(7)]) == b"1"
+
+
+def test_what_the_log_has_is_there_though_it_is_none_of_the_fixed_ones(tmp_path: Path) -> None:
+    """Which replicas a node has, beside that of *meta*, stands in its log and nowhere else."""
+    wal, _, replicas = recover(tmp_path)
+    assert sorted(replicas) == [META_GROUP, GROUP]
+    wal.write([HardState(9, 5, 1, 0)])
+    wal.close()
+    wal, _, replicas = recover(tmp_path)
+    wal.close()
+    assert sorted(replicas) == [META_GROUP, GROUP, 9]
+    membership = replicas[GroupId(9)].raft.log.membership
+    assert membership == Membership()  # Nobody knows yet who belongs to it, and it does not campaign.
 
 
 # Members --------------------------------------------------------------------------------------------------------------

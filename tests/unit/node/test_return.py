@@ -49,7 +49,13 @@ class Start:
     """One start of node 2 on a disk; closed at once, as a kill would."""
 
     def __init__(
-        self, disk: MemoryDisk, *, seed: int = 1, config: NodeConfig = CONFIG, settings: ReplicaSettings = SETTINGS
+        self,
+        disk: MemoryDisk,
+        *,
+        seed: int = 1,
+        config: NodeConfig = CONFIG,
+        settings: ReplicaSettings = SETTINGS,
+        members_known: int = 0,
     ) -> None:
         chance = random.Random(seed)
         self.damages: list[tuple[DamagedLogError, int]] = []
@@ -64,6 +70,7 @@ class Start:
             now=NOW,
             chance=chance,
             on_damage=lambda damage, directory: self.damages.append((damage, directory)),
+            members_known=members_known,
         )
         self.wal.close()
 
@@ -324,6 +331,16 @@ def test_where_the_others_are_no_majority_damage_stops_the_node(damage: Damage, 
     kind, words = refusal(MemoryDisk.of(damage(promised())), settings=dataclasses.replace(SETTINGS, voters=voters))
     assert (kind, f"in a cluster of {len(voters)}" in words) == (StorageError, True)
     assert "restore the whole data folder" in words
+
+
+def test_a_node_that_joined_heals_by_whom_it_knew() -> None:
+    """Its settings name no voters, and it is as good a member as any."""
+    joined, files = dataclasses.replace(SETTINGS, voters=()), with_a_flipped_log(promised())
+    kind, words = refusal(MemoryDisk.of(files), settings=joined, members_known=2)
+    assert (kind, "in a cluster of 2" in words) == (StorageError, True)
+    start = Start(MemoryDisk.of(files), settings=joined, members_known=3)
+    assert start.directory
+    assert start.replicas[META_GROUP].raft.log.membership == Membership()  # It is told by the others.
 
 
 def test_a_log_folder_that_is_named_wrongly_is_told_and_not_healed() -> None:

@@ -201,7 +201,7 @@ def test_once_closed_nothing_is_answered_from_here() -> None:
     assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is ReadOutcome.MUST_LOG
 
 
-# Groups that are not here ----------------------------------------------------------------------------------------------
+# Groups that are not here ---------------------------------------------------------------------------------------------
 
 AFAR = GroupId(5)
 """On nodes 2 and 3 only."""

@@ -12,7 +12,7 @@ from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.meta.operations import Answer as OperationAnswer
 from noctule.core.meta.operations import Operation
-from noctule.core.meta.views import middle_slot
+from noctule.core.meta.views import Reach, middle_slot
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import ClusterPicture, Plan
 from noctule.core.placement.picture import NodePicture as PlannedNode
@@ -132,6 +132,13 @@ class FakeAdministration:
 
     def dividing_slot(self, partition: Partition) -> int:
         return middle_slot(partition)
+
+    async def reach(self) -> list[Reach]:
+        return [
+            Reach(node, self.is_alive(node), self.is_alive(node), 0.5 if self.is_alive(node) else None)
+            for node in sorted(self.meta.roster)
+            if node != PICTURE.node_id
+        ]
 
     async def operate(self, operation: Operation) -> OperationAnswer:
         if self.failure is not None:

@@ -7,8 +7,17 @@ import msgspec
 import pytest
 
 from noctule.base.errors import OutcomeUnknownError, UnavailableError
-from noctule.base.ids import GroupId, Instant
-from noctule.core.meta.operations import AdvanceMigration, BeginMerge, BeginMigration, BeginSplit, FinishSplit
+from noctule.base.ids import GroupId
+from noctule.core.meta.operations import (
+    AdvanceMigration,
+    Answer,
+    BeginMerge,
+    BeginMigration,
+    BeginSplit,
+    FinishSplit,
+    Operation,
+)
+from noctule.core.meta.state import MetaState
 from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.stages import Stage
 from noctule.core.placement.picture import LeaderMove, Move, Plan
@@ -39,7 +48,7 @@ async def refusal(fake: FakeNode, method: str, target: str, status: int = 400, /
 
 
 def tell(node: FakeNode, sender: int, *loads: GroupLoad, memory: int = 0) -> None:
-    node.cluster.board.take(sender, LoadReport(list(loads), memory), Instant(1.0))
+    node.cluster.board.take(sender, LoadReport(list(loads), memory))
 
 
 # Nodes ----------------------------------------------------------------------------------------------------------------
@@ -146,6 +155,13 @@ async def test_settings_are_changed_together_or_not_at_all(node: FakeNode) -> No
     assert "name at least one" in await refusal(node, "PATCH", "/api/settings")
 
 
+async def test_a_node_that_knows_no_cluster_yet_denies_nothing(node: FakeNode) -> None:
+    node.cluster.meta = MetaState()
+    for path in ("/api/nodes/1", "/api/partitions/1"):
+        answer = await ask(node, "GET", path)
+        assert error_of(answer).code == "unavailable"
+
+
 # Partitions -----------------------------------------------------------------------------------------------------------
 
 
@@ -158,6 +174,21 @@ async def test_partitions_come_in_the_order_of_their_slots_page_by_page(node: Fa
     page = await call(node, "GET", "/api/partitions?after=3&limit=3")
     assert [each["id"] for each in page["partitions"]] == [3, 4]
     assert page["epoch"] == node.cluster.meta.map.epoch
+
+
+async def test_a_split_that_was_faster_than_its_answer_is_shown_as_done(node: FakeNode) -> None:
+    cluster, operate = node.cluster, node.cluster.operate
+
+    async def operate_and_finish(operation: Operation) -> Answer:
+        child = await operate(operation)
+        assert isinstance(child, int)
+        await operate(FinishSplit(child))
+        return child
+
+    cluster.operate = operate_and_finish  # type: ignore[method-assign]
+    split = await call(node, "POST", "/api/partitions/1/split", at_slot=100)
+    assert (split["kind"], split["partition"], split["other"], split["stage"]) == ("split", 1, 5, "done")
+    assert (split["at_slot"], split["ended_ms"] > 0) == (100, True)
 
 
 async def test_a_partition_shows_what_its_leader_told(node: FakeNode) -> None:
@@ -263,3 +294,14 @@ async def test_a_part_behind_the_id_takes_its_own_methods(node: FakeNode) -> Non
 async def test_the_picture_of_the_cluster_says_whether_it_is_formed(node: FakeNode) -> None:
     shown = await call(node, "GET", "/api/cluster")
     assert {"cluster_id", "epoch", "formed"} <= shown.keys()
+
+
+async def test_a_node_says_how_it_reaches_the_others(node: FakeNode) -> None:
+    node.cluster.silent = {3}
+    answer = await ask(node, "GET", "/api/reach")
+    shown = msgspec.json.decode(answer.body)
+    assert shown["node"] == 1
+    told = {each["node"]: (each["is_connected"], each["call_ms"]) for each in shown["others"]}
+    assert 1 not in told
+    assert told[2] == (True, 0.5)
+    assert told[3] == (False, None)

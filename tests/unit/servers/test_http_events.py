@@ -5,7 +5,6 @@ import asyncio
 import msgspec
 import pytest
 
-from noctule.base.ids import Instant
 from noctule.core.meta.operations import (
     AdvanceMigration,
     BeginMigration,
@@ -63,7 +62,7 @@ def test_a_migration_from_its_beginning_to_its_end(cluster: FakeAdministration) 
     told.news()
     ask_meta(cluster.meta, BeginMigration(1, 1, 4))
     seen = [read(told.news())[-1]]
-    cluster.board.take(1, LoadReport([GroupLoad(1, 2, move=MoveProgress(1, "prepare", 5, 10))]), Instant(1.0))
+    cluster.board.take(1, LoadReport([GroupLoad(1, 2, move=MoveProgress(1, "prepare", 5, 10))]))
     seen += read(told.news())
     ask_meta(cluster.meta, AdvanceMigration(1, Stage.PREPARE, Stage.ROLLBACK, "because"))
     ask_meta(cluster.meta, AdvanceMigration(1, Stage.ROLLBACK, Stage.ROLLED_BACK))

@@ -9,6 +9,7 @@ import pytest
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.reply import Failure
 from noctule.core.meta.operations import Admit, BeginMigration, CreateToken, Operation, SetMemberState
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
 from noctule.servers.http_errors import ERROR_STATUS, MethodNotAllowedError
 from noctule.servers.http_route import JSON, Answer, Route
@@ -41,7 +42,7 @@ BEFORE: dict[str, tuple[Operation, ...]] = {
     "getMigration": (BeginMigration(1, 1, 4),),
     "cancelMigration": (BeginMigration(1, 1, 4),),
     "leaveNode": (
-        Admit(Member(0, "host6:7601", features=("new", "old")), "a" * 64, "n"),
+        Admit(Member(0, "host6:7601", features=FEATURES), "a" * 64, "n"),
         SetMemberState(6, MemberState.DRAINING),
     ),
 }

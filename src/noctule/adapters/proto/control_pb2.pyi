@@ -121,8 +121,22 @@ class ClusterInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Promise(_message.Message):
+    __slots__ = ("node", "term", "vote", "last_term", "last_index")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    VOTE_FIELD_NUMBER: _ClassVar[int]
+    LAST_TERM_FIELD_NUMBER: _ClassVar[int]
+    LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
+    node: int
+    term: int
+    vote: int
+    last_term: int
+    last_index: int
+    def __init__(self, node: _Optional[int] = ..., term: _Optional[int] = ..., vote: _Optional[int] = ..., last_term: _Optional[int] = ..., last_index: _Optional[int] = ...) -> None: ...
+
 class Partition(_message.Message):
-    __slots__ = ("id", "first_slot", "last_slot", "replicas", "state", "epoch", "initial", "parent")
+    __slots__ = ("id", "first_slot", "last_slot", "replicas", "state", "epoch", "initial", "parent", "former")
     ID_FIELD_NUMBER: _ClassVar[int]
     FIRST_SLOT_FIELD_NUMBER: _ClassVar[int]
     LAST_SLOT_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +145,7 @@ class Partition(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     INITIAL_FIELD_NUMBER: _ClassVar[int]
     PARENT_FIELD_NUMBER: _ClassVar[int]
+    FORMER_FIELD_NUMBER: _ClassVar[int]
     id: int
     first_slot: int
     last_slot: int
@@ -139,7 +154,8 @@ class Partition(_message.Message):
     epoch: int
     initial: _containers.RepeatedScalarFieldContainer[int]
     parent: int
-    def __init__(self, id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., replicas: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., initial: _Optional[_Iterable[int]] = ..., parent: _Optional[int] = ...) -> None: ...
+    former: _containers.RepeatedCompositeFieldContainer[Promise]
+    def __init__(self, id: _Optional[int] = ..., first_slot: _Optional[int] = ..., last_slot: _Optional[int] = ..., replicas: _Optional[_Iterable[int]] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., initial: _Optional[_Iterable[int]] = ..., parent: _Optional[int] = ..., former: _Optional[_Iterable[_Union[Promise, _Mapping]]] = ...) -> None: ...
 
 class ClusterInfo(_message.Message):
     __slots__ = ("cluster", "cluster_id", "epoch", "node_id", "leader", "members", "partitions")

@@ -22,6 +22,21 @@ from noctule.core.roster.members import PRESENT, Member, MemberState
 Kind = Literal["migration", "split", "merge"]
 
 
+class Reach(Struct, frozen=True):
+    """How one node reaches another at one moment."""
+
+    node: int
+    """The other one."""
+    is_connected: bool
+    """Whether frames leave for it."""
+    is_trusted: bool
+    """Whether the failure detector takes it for alive."""
+    call_ms: float | None
+    """There and back by a call to its control port; None when there was no answer."""
+    problem: str = ""
+    """Why not, in words."""
+
+
 class MemberView(Struct, frozen=True):
     """One node that was ever let in."""
 
@@ -100,7 +115,7 @@ class OperationView(Struct, frozen=True):
     partition: int
     """Of a merge the left one, which stays."""
     stage: str
-    """A split says only ``splitting``: there is no record of one that has ended."""
+    """A split says only ``splitting``, or ``done`` to who has just begun it: no record is kept of one that has ended."""
     source: int = 0
     """The node that loses its replica; 0: one is added."""
     target: int = 0

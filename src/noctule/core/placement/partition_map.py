@@ -26,7 +26,7 @@ class PartitionState(StrEnum):
     """No majority of its replicas is on a node that belongs to the cluster: an operator is needed."""
 
 
-class Promise(Struct, array_like=True, frozen=True):
+class Promise(Struct, frozen=True):
     """What a replica that is gone had promised, and the next one on its node must keep, though it begins with nothing.
 
     Else members that have not heard of its leaving could elect with its help, and go on from before it left.
@@ -57,10 +57,10 @@ class Partition(Struct, frozen=True):
     initial: tuple[int, ...] = ()
     """The voters with which a replica that is made now begins. Empty once the group's membership has begun to change:
     a replica made then begins knowing nobody, and is told by the group."""
-    former: tuple[Promise, ...] = ()
-    """Of each node where one was removed: what the last of them had promised."""
     parent: int = 0
     """The partition it was split off from, whose replicas make those of this one; 0 of those the cluster began with."""
+    former: tuple[Promise, ...] = ()
+    """Of each node where a replica was removed: what the last of them had promised."""
 
     def promise_of(self, node: int) -> Promise | None:
         """What the last replica had promised that was removed on this node, if there was one."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import GroupId
 
 REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
@@ -73,9 +73,8 @@ class LoadBoard:
         self.version = 0
         """Rises with every report that tells something new."""
 
-    def take(self, sender: int, report: LoadReport, now: Instant) -> None:
+    def take(self, sender: int, report: LoadReport) -> None:
         """A node, perhaps this one, tells what it leads."""
-        self.heard_at[sender] = now
         self.memory_bytes[sender] = report.memory_bytes
         self.version += bool(report.loads)
         for load in report.loads:

@@ -161,8 +161,8 @@ class LocalCluster:
     async def _keep_node(self, node_id: int) -> None:
         """Returns once the node has left the cluster for good."""
         await self.nodes[node_id].keep_running(on_end=_nothing, on_serving=_nothing)
-        self._notice(f"node-{node_id} has left the cluster and is not started again")
         self._on_left(node_id)
+        self._notice(f"node-{node_id} has left the cluster and is not started again")
 
     async def _node_ready(self, session: aiohttp.ClientSession, node: NodePlan) -> None:
         reason = "no answer"

@@ -73,9 +73,8 @@ class SimulatedDisk:
 
     def open(
         self, groups: Iterable[GroupId], settings: ReplicaSettings, chance: random.Random
-    ) -> tuple["DiskThreads", dict[GroupId, Replica], int]:
-        """Begin a life by the recovery of a real node, which heals what is damaged by the help of the others; also
-        returns the directory under which it promises things.
+    ) -> tuple["DiskThreads", dict[GroupId, Replica]]:
+        """Begin a life by the recovery of a real node, which heals what is damaged by the help of the others.
 
         The system calls of recovery may still be hit by a crash, until `settle`; not those of a first start or of a
         return, whose order over several directories the files know nothing of.
@@ -109,7 +108,7 @@ class SimulatedDisk:
         for operation, covered in self.files.operations(WAL_DIRECTORY):
             if operation.kind == "write" and covered.strip(b"\0") and not operation.data.strip(b"\0"):
                 self.count("torn tail cut")
-        return DiskThreads(self, wal, snapshots), replicas, folder.directory
+        return DiskThreads(self, wal, snapshots, folder.directory), replicas
 
     def book(self) -> AddressBook:
         """Whom the node knew when it last looked."""
@@ -208,12 +207,14 @@ class DiskThreads:
     The owner sets `durable` and `failed` before it submits anything. `failed` is told at most once for the log.
     """
 
-    def __init__(self, disk: SimulatedDisk, wal: Wal, snapshots: SnapshotFiles) -> None:
+    def __init__(self, disk: SimulatedDisk, wal: Wal, snapshots: SnapshotFiles, directory: int) -> None:
         self.durable: Callable[[int], None]
         """Told the number up to which all batches are durable."""
         self.failed: Callable[[NoctuleError], None]
         """Told that the log or a snapshot could not be written or read: final."""
         self.snapshots = snapshots
+        self.directory = directory
+        """Under which this life promises things."""
         self._disk = disk
         self._wal = wal
         self._segments = wal.picture.segments

@@ -317,13 +317,14 @@ class Faults:
         self._world.operators.migrate()
 
     def _strike(self, migration: Migration) -> None:
-        if not self._strikes or self._chance.random() < 0.6:
+        if not self._strikes or self._chance.random() < 0.5:
             return
         self._strikes -= 1
         part = self._chance.choice(PARTS)
         node = node_of(self._world, migration, part)
         if node in self._world.nodes and not self._is_healed:
             way = self._chance.choice((self.crash_for_a_while, self.pause, self.cut_for_a_while))
+            self._world.count(f"{part} struck in a migration")
             self._world.count(f"{part} struck in {migration.stage}")
             self._world.time.after(0.0, partial(way, node))
 

@@ -79,7 +79,8 @@ class Machine:
         self._nonce = 0
         chance = random.Random(world.chance.getrandbits(64))
         partitions = PartitionMap()
-        self.threads, self.replicas, directory = self.disk.open([META_GROUP], settings, chance)
+        self.threads, self.replicas = self.disk.open([META_GROUP], settings, chance)
+        directory = self.threads.directory
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
         """Of each group led here that had one taken for a migration: what each replica told last."""
         self.muted: set[GroupId] = set()
@@ -406,7 +407,7 @@ class Machine:
 
     def add_replica(self, group: GroupId, replica: Replica, records: Sequence[Record]) -> None:
         """Take a replica in; `records` are durable before anything that it promises."""
-        self.world.count("replica added")
+        self.world.count("replica made again" if replica.raft.promised != (0, 0) else "replica made")
         self._records += [record_of_meta(self.replicas[META_GROUP]), *records]
         self.carrier.add(replica)
         self.world.invariants.came(self, group)
@@ -485,7 +486,7 @@ class Machine:
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
-        self.steward.board.take(sender, report, self.world.time.now())
+        self.steward.board.take(sender, report)
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """As the rest."""

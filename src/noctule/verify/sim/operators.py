@@ -1,7 +1,7 @@
 """Whoever looks after a simulated cluster: nodes join, are drained and taken out, replicas are moved, settings change.
 
 Nothing here is a fault, and everything is asked for through *meta*, at any node that runs, as an operator would.
-What is asked for may be refused or lost; the world only has to stay true. Which of it happens when is drawn by `Faults`.
+What is asked for may be refused or lost; the world only has to stay true. What happens when is drawn by `Faults`.
 """
 
 import random

@@ -1,7 +1,8 @@
 """A world from one seed: machines, network, disks, clocks and clients; what goes wrong is faults.py.
 
-The first machines form a cluster as real ones do, through *meta*; others may join, and any may leave. First a safety phase in which things fail, then a majority heals and progress is demanded. The same seed makes the same
-world, event by event: all chance comes from one generator, and nothing depends on the hashing of strings.
+The first machines form a cluster as real ones do, through *meta*; others may join, and any may leave. First a safety
+phase in which things fail, then a majority heals and progress is demanded. The same seed makes the same world, event by
+event: all chance comes from one generator, and nothing depends on the hashing of strings.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ STATES_EVERY_S = 1.0
 HEAL_S_MAX = 20.0
 """How long after healing clients must be served again, and be told what became of what they asked for."""
 WHOLE_S_MAX = 120.0
-"""How long until every replica is where it belongs: migrations that were begun are ended, or have gone back, by then."""
+"""How long until every replica is where it belongs: migrations that were begun have ended, or gone back, by then."""
 LOOK_S = 0.05
 """Between two looks at whether it is."""
 MIGRATION_TIMEOUT_S = 3.0
@@ -86,9 +87,12 @@ class World:
         is_watched: bool = True,
         rack_count: int = 3,
     ) -> None:
-        """`settings` are those of the cluster, beside what it is formed with. `think_s_max` is how long a client waits at most between an answer and its next command; drawn by default,
-        so that in some worlds groups have the time to go quiet. Where the world is not watched, digests are not taken
-        and states not compared all the time: that costs more than all the rest where there is much."""
+        """`settings` are those of the cluster, beside what it is formed with.
+
+        `think_s_max` is how long a client waits at most between an answer and its next command; drawn by default, so
+        that in some worlds groups have the time to go quiet. Where the world is not watched, digests are not taken and
+        states not compared all the time: that costs more than all the rest where there is much.
+        """
         self.seed = seed
         self.chance = random.Random(seed)
         self.time = VirtualTime()

@@ -105,7 +105,7 @@ def test_a_split_moves_the_slots_with_all_that_belongs_to_them(at_slot: int) -> 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32))
 def test_what_a_split_left_to_be_counted_comes_true_whatever_is_written_meanwhile(seed: int) -> None:
-    """Both halves hold each other's deadlines for a while: nothing of the other half may expire, or be counted, here."""
+    """Both halves hold each other's deadlines for a while: nothing of the other may expire, or be counted, here."""
     chance = Random(seed)
     keyspace = keyspace_of()
     then = keyspace.picture()

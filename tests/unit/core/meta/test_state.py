@@ -16,6 +16,7 @@ from noctule.core.meta.operations import (
     OpenFeature,
     SetMemberState,
     UpdateMember,
+    decode_applied,
     encode_operation,
 )
 from noctule.core.meta.records import Kind, record_key
@@ -109,8 +110,8 @@ def test_what_cannot_be_read_is_refused_and_changes_nothing(args: list[bytes]) -
 def test_the_version_rises_by_one_with_each_operation_that_is_applied() -> None:
     state = formed()
     before = state.version
-    ask(state, ChangeSettings({"merge_enabled": True}))
-    assert state.version == before + 1
+    reply = state.execute(encode_operation(ChangeSettings({"merge_enabled": True})), NOW_MS)
+    assert state.version == decode_applied(reply)[0] == before + 1
     refusal_version = state.version
     state.take_changes()
     refusal(state, ChangeSettings({"nope": 1}))

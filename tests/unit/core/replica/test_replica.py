@@ -443,3 +443,25 @@ def test_a_leader_that_has_committed_nothing_of_its_own_may_not_know_what_was_ac
     for _ in range(3):
         colony.heartbeat(2)
     assert heir.staleness_ms(colony.now) == 0
+
+
+# Removed --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_replica_that_is_removed_refuses_all_that_waits_and_disclaims_nothing() -> None:
+    """What it has proposed may be with a follower, who may lead next and apply it."""
+    colony = Colony(3)
+    leader = colony.elect(1)
+    leader.take(write(1, 1, b"SET a 1", sender=2), query(8, 1, b"GET a", sender=3))
+    leader.turn()  # One entry and one round are on their way.
+    leader.take(write(1, 2, b"SET a 2", sender=2), query(8, 2, b"GET a", sender=3))
+    assert leader.taken_answers() == []
+    refused = leader.replica.abandon()
+    assert sorted((each.to, each.is_write, each.number, each.disclaimed_term) for each in refused) == [
+        (2, True, 1, 0),
+        (2, True, 2, 0),
+        (3, False, 1, 0),
+        (3, False, 2, 0),
+    ]
+    assert leader.replica.abandon() == []
+    leader.replica.check()

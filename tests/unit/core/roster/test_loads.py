@@ -3,20 +3,18 @@
 import msgspec
 import pytest
 
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import GroupId
 from noctule.core.roster import loads as loads_module
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
-
-NOW = Instant(7.0)
 
 
 def test_the_later_term_is_right_whoever_comes_last() -> None:
     board = LoadBoard()
-    board.take(1, LoadReport([GroupLoad(4, 3, keys=30)]), NOW)
-    board.take(2, LoadReport([GroupLoad(4, 2, keys=20)]), NOW)
+    board.take(1, LoadReport([GroupLoad(4, 3, keys=30)]))
+    board.take(2, LoadReport([GroupLoad(4, 2, keys=20)]))
     known = board.load_of(GroupId(4))
     assert (known and known.keys, board.leader_of(GroupId(4))) == (30, 1)
-    board.take(2, LoadReport([GroupLoad(4, 5, keys=50)]), NOW)
+    board.take(2, LoadReport([GroupLoad(4, 5, keys=50)]))
     known = board.load_of(GroupId(4))
     assert (known and known.keys, board.leader_of(GroupId(4))) == (50, 2)
     assert [load.keys for load in board] == [50]
@@ -29,9 +27,9 @@ def test_nobody_has_told_anything() -> None:
 
 def test_every_report_says_that_its_teller_lives_and_what_it_takes() -> None:
     board = LoadBoard()
-    board.take(3, LoadReport([], memory_bytes=99), NOW)
-    assert (board.heard_at, board.memory_bytes, board.version) == ({3: NOW}, {3: 99}, 0)
-    board.take(3, LoadReport([GroupLoad(1, 1)], memory_bytes=100), NOW)
+    board.take(3, LoadReport([], memory_bytes=99))
+    assert (board.memory_bytes, board.version) == ({3: 99}, 0)
+    board.take(3, LoadReport([GroupLoad(1, 1)], memory_bytes=100))
     assert (board.memory_bytes, board.version) == ({3: 100}, 1)
 
 
@@ -52,7 +50,7 @@ def test_somebody_new_is_told_everything() -> None:
 
 def test_a_group_that_is_no_more_is_forgotten_on_both_sides() -> None:
     board, load = LoadBoard(), GroupLoad(1, 1)
-    board.take(1, LoadReport(board.news([load])), NOW)
+    board.take(1, LoadReport(board.news([load])))
     board.forget(GroupId(1))
     assert board.load_of(GroupId(1)) is None
     assert board.news([load]) == [load]

@@ -1,0 +1,23 @@
+"""Fixtures that many of these tests share."""
+
+import asyncio
+from collections.abc import Coroutine
+
+import pytest
+import uvloop
+from scenarios import SCENARIO_S, Run
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Runs a scenario to its end; whatever the loop had to swallow on the way is an error, too."""
+
+    def run_scenario(scenario: Coroutine[None, None, None]) -> None:
+        swallowed: list[dict[str, object]] = []
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.get_loop().set_exception_handler(lambda _, context: swallowed.append(context))
+            runner.run(asyncio.wait_for(scenario, SCENARIO_S))
+        # gRPC's one poller may have had news for the loop of a test before, which is closed; a node has one loop.
+        assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
+
+    return run_scenario

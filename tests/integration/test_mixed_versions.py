@@ -1,0 +1,100 @@
+"""A cluster whose nodes run different releases, as during an upgrade node by node."""
+
+import json
+from pathlib import Path
+
+import other_releases
+import pytest
+from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
+from cluster_workload import Workload
+
+from noctule.base.errors import RequestError
+from noctule.client.admin import AdminClient
+from noctule.core.roster.features import FEATURES
+
+pytest_plugins = ("cluster_processes",)
+pytestmark = pytest.mark.integration
+
+OLDER = (other_releases.__file__, "older")
+NEWER = (other_releases.__file__, "newer")
+THIS = ("-m", "noctule")
+
+
+async def replace(cluster: NodeCluster, door: Door, release: tuple[str, ...]) -> Door:
+    """Stop a node and start it with another release, where clients know it."""
+    cluster.life_of[door.id].stop()
+    life = cluster.start(door.id, release=release, resp_port=str(door.resp_port))
+    door = life.wait_serving()
+    await until_ready(door)
+    return door
+
+
+async def start_all(cluster: NodeCluster, release: tuple[str, ...]) -> dict[int, Door]:
+    lives = [cluster.start(node, release=release) for node in cluster.peers]
+    doors = [life.wait_serving() for life in lives]
+    await until_ready(*doors)
+    return {door.id: door for door in doors}
+
+
+async def until_told(admin: AdminClient, node: int, features: tuple[str, ...]) -> None:
+    """Return once the roster says what a node can do."""
+
+    async def is_told() -> bool:
+        return (await admin.member(node)).features == features
+
+    await until(is_told, f"node {node} to have {features}", CATCHES_UP_S_MAX)
+
+
+async def test_features_open_with_the_last_node_that_is_upgraded(start_nodes: StartNodes) -> None:
+    cluster = start_nodes(partitions=2)
+    doors = await start_all(cluster, OLDER)
+    workload = Workload([*doors.values()])
+    async with workload.running():
+        for node, left in ((1, [2, 3]), (2, [3])):
+            doors[node] = await replace(cluster, doors[node], THIS)
+            async with doors[node].admin() as admin:
+                await until_told(admin, node, FEATURES)
+                for begin in (admin.split, admin.merge):
+                    with pytest.raises(RequestError, match=rf"is not open yet; nodes \{left} do not have it: upgrade"):
+                        await begin(1)
+                versions = {member.id: member.version for member in await admin.members()}
+                assert all((versions[each] == other_releases.OLDER) == (each in left) for each in versions)
+            await workload.until_written(f"the upgrade of node {node}")
+        doors[3] = await replace(cluster, doors[3], THIS)
+        async with doors[3].admin() as admin:
+
+            async def is_open() -> bool:
+                try:
+                    await admin.split(1)
+                except RequestError:
+                    return False
+                return True
+
+            async def is_split() -> bool:
+                return not await admin.operations(running=True)
+
+            await until(is_open, "the feature to open by itself", CATCHES_UP_S_MAX)
+            await until(is_split, "the end of the split")
+            assert len(await admin.partitions()) == 3
+        await workload.until_written("the split")
+    await workload.check(*doors.values())
+
+
+async def test_what_a_later_release_wrote_survives_this_one(start_nodes: StartNodes) -> None:
+    """As when an upgrade is taken back, and done again: meanwhile each record is written anew."""
+    cluster = start_nodes(partitions=1)
+    await start_all(cluster, NEWER)
+    for life in cluster.life_of.values():
+        life.stop()
+    doors = await start_all(cluster, THIS)
+    async with doors[1].admin() as admin:
+        for node in doors:
+            await admin.change_member(node, weight=2.0)
+    doors[2] = await replace(cluster, doors[2], NEWER)
+    async with doors[2].admin() as admin:
+        assert [member.weight for member in await admin.members()] == [2.0, 2.0, 2.0]
+    mottos = Path(cluster.data_dir(2), other_releases.MOTTOS_FILE)
+    mottos.unlink()
+    cluster.life_of[2].stop()
+    found = {int(node): motto for node, motto in json.loads(mottos.read_text()).items()}
+    assert found == {node: other_releases.motto_of(node) for node in doors}
