@@ -23,8 +23,6 @@ CLIENTS = 48
 """Shared evenly by all nodes: the same number whatever their number, if that divides it."""
 PIPELINE = 8
 VALUE_BYTES = 100
-REST_S = 5.0
-"""Between forming and measuring: leaders go where they belong, groups fall asleep."""
 COMMANDS = ("SET", "GET")
 
 
@@ -67,14 +65,15 @@ def main() -> int:
     parser.add_argument("--operations", type=positive_count, default=200_000, help="of each kind (default 200,000)")
     parser.add_argument("--nodes", type=positive_count, default=30, help="in the idle cluster (default 30)")
     parser.add_argument("--idle-s", type=positive_seconds, default=20.0, help="how long to watch it idle (default 20)")
+    parser.add_argument("--rest-s", type=positive_seconds, default=5.0, help="after a start, for leaders to settle")
     add_json_option(parser)
     options = parser.parse_args()
     json_path: Path | None = options.json
     with bench_folder() as folder:
         machine = look_at_machine(folder)
         output.say(describe(machine))
-        costs = [measure(folder, size, options.operations) for size in options.sizes]
-        idle = measure_idle(folder, options.nodes, options.idle_s)
+        costs = [measure(folder, size, options.operations, options.rest_s) for size in options.sizes]
+        idle = measure_idle(folder, options.nodes, options.rest_s, options.idle_s)
     report = Report(machine, costs, idle)
     show(report)
     if json_path is not None:
@@ -82,11 +81,11 @@ def main() -> int:
     return 0
 
 
-def measure(folder: Path, size: int, operations: int) -> Cost:
+def measure(folder: Path, size: int, operations: int, rest_s: float) -> Cost:
     """The load on a cluster of that size, once to warm up and once that counts."""
     with node_processes(folder / f"of-{size}", size) as nodes:
         start_all(nodes)
-        time.sleep(REST_S)
+        time.sleep(rest_s)
         run_load(nodes, "SET", max(operations // 10, CLIENTS))
         cpu_us: dict[str, float] = {}
         for command in COMMANDS:
@@ -111,12 +110,12 @@ def run_load(nodes: Sequence[NodeProcess], command: str, operations: int) -> Non
         raise UnavailableError(f"redis-benchmark ended with {codes}")
 
 
-def measure_idle(folder: Path, size: int, idle_s: float) -> Idle:
+def measure_idle(folder: Path, size: int, rest_s: float, idle_s: float) -> Idle:
     """A cluster of that size that is left alone."""
     with node_processes(folder / "idle", size) as nodes:
         formed_s = start_all(nodes)
         output.say(f"{size} nodes formed a cluster after {formed_s:.1f} s")
-        time.sleep(REST_S)
+        time.sleep(rest_s)
         before = sum(frames_of(node) for node in nodes)
         cpu_s = cpu_s_of(nodes, lambda: time.sleep(idle_s))
         frames = sum(frames_of(node) for node in nodes) - before

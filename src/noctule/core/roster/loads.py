@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import GroupId, Instant
 
 REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
