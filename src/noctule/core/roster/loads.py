@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import GroupId
 
 REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
@@ -69,7 +69,6 @@ class LoadBoard:
         self._told: dict[GroupId, GroupLoad] = {}
         self.memory_bytes: dict[int, int] = {}
         """By node."""
-        self.heard_at: dict[int, Instant] = {}
         self.version = 0
         """Rises with every report that tells something new."""
 
