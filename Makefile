@@ -62,7 +62,7 @@ scale: $(VENV)/dev.stamp ## Simulate 100 nodes with 10,000 partitions, and tell 
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover and restart; half an hour
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; three quarters of an hour
 	@$(BIN)/python bench/consensus.py
 	@$(BIN)/python bench/wal.py
 	@$(BIN)/python bench/transport.py
@@ -72,6 +72,9 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
 	@$(BIN)/python bench/restart.py
+	@$(BIN)/python bench/partitions.py
+	@$(BIN)/python bench/migration.py
+	@$(BIN)/python bench/scale.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
 	@$(BIN)/python scripts/render_reference.py

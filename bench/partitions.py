@@ -22,8 +22,6 @@ from noctule.client.pictures import Cluster
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 NODES = 3
-REST_S = 5.0
-"""After all are ready and before anything is measured: leaders go where they belong, and groups fall asleep."""
 WRITES_S_MAX = 60.0
 """A write that is not acknowledged by then fails the bench."""
 ANSWER_S_MAX = 15.0
@@ -65,14 +63,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what many partitions cost three nodes.")
     parser.add_argument("--partitions", type=positive_count, nargs="+", default=[16, 1_000, 10_000], metavar="N")
     parser.add_argument("--idle-s", type=positive_seconds, default=20.0, help="how long to watch it idle (default 20)")
+    parser.add_argument("--rest-s", type=positive_seconds, default=5.0, help="after a start, for leaders to settle")
     add_json_option(parser)
     options = parser.parse_args()
     json_path: Path | None = options.json
     with bench_folder() as folder:
         machine = look_at_machine(folder)
         output.say(describe(machine))
-        empty_bytes = measure_empty(folder)
-        rows = [measure(folder, count, options.idle_s, empty_bytes) for count in options.partitions]
+        empty_bytes = measure_empty(folder, options.rest_s)
+        times_s = (options.rest_s, options.idle_s)
+        rows = [measure(folder, count, *times_s, empty_bytes) for count in options.partitions]
     report = Report(machine, options.idle_s, rows)
     show(report)
     if json_path is not None:
@@ -80,20 +80,20 @@ def main() -> int:
     return 0
 
 
-def measure_empty(folder: Path) -> float:
+def measure_empty(folder: Path, rest_s: float) -> float:
     """The memory of a node with one partition."""
     with node_processes(folder / "empty", NODES, ["--partitions", "1"]) as nodes:
         start_all(nodes)
-        time.sleep(REST_S)
+        time.sleep(rest_s)
         return memory_of(nodes)
 
 
-def measure(folder: Path, count: int, idle_s: float, empty_bytes: float) -> Measured:
+def measure(folder: Path, count: int, rest_s: float, idle_s: float, empty_bytes: float) -> Measured:
     """One number of partitions, from the first start to the last."""
     with node_processes(folder / f"with-{count}", NODES, ["--partitions", str(count)]) as nodes:
         formed_s = start_all(nodes)
         output.say(f"{count} partitions: formed after {formed_s:.2f} s")
-        time.sleep(REST_S)
+        time.sleep(rest_s)
         idle_cpu_s = cpu_s_of(nodes, lambda: time.sleep(idle_s))
         memory_bytes = memory_of(nodes)
         output.say(f"idle: {idle_cpu_s / idle_s:.1%} of a core, {memory_bytes / 1e6:.0f} MB in a node")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import redis
@@ -24,7 +25,6 @@ from noctule.client.pictures import Cluster
 from noctule.deploy.local.checks import free_ports
 from noctule.deploy.local.restarts import SETTLED_S as RESTARTS_SETTLED_S
 from noctule.deploy.local.supervisor import Running, RunningNode
-from noctule.node.recovery import preferred_leader
 
 HOST = "127.0.0.1"
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,26 @@ RECOVERED_S_MAX = 60.0
 SETTLED_S_MAX = 120.0
 """Balance moves one group in a second at most, and only to a node that has been back for three."""
 PICTURE_S_MAX = 5.0
+PARTITIONS_MAX = 1_000
+"""Of a cluster that is measured by what is here."""
 POLL_S = 0.05
+
+
+_Answer = TypeVar("_Answer")
+
+
+class _Replica(msgspec.Struct, frozen=True):
+    node: int
+
+
+class _Partition(msgspec.Struct, frozen=True):
+    id: int
+    replicas: list[_Replica]
+    """The preferred leader first."""
+
+
+class _Partitions(msgspec.Struct, frozen=True):
+    partitions: list[_Partition]
 
 
 class NoctuleCluster:
@@ -53,14 +72,17 @@ class NoctuleCluster:
 
     def picture(self, node: RunningNode) -> Cluster:
         """GET /api/cluster of this node; raises `UnavailableError` when it does not serve."""
+        return self._get(node, "/api/cluster", Cluster)
+
+    def _get(self, node: RunningNode, path: str, kind: type[_Answer]) -> _Answer:
         connection = http.client.HTTPConnection(node.host, node.http_port, timeout=PICTURE_S_MAX)
         try:
-            connection.request("GET", "/api/cluster")
-            return msgspec.json.decode(connection.getresponse().read(), type=Cluster)
+            connection.request("GET", path)
+            return msgspec.json.decode(connection.getresponse().read(), type=kind)
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(f"node {node.id} does not answer: {error}") from None
         except msgspec.DecodeError as error:
-            raise ProtocolError(f"node {node.id} answers /api/cluster with something else: {error}") from None
+            raise ProtocolError(f"node {node.id} answers {path} with something else: {error}") from None
         finally:
             connection.close()
 
@@ -116,14 +138,15 @@ class NoctuleCluster:
         return ""
 
     def _why_not_settled(self) -> str:
-        voters = tuple(node.id for node in self.nodes)
+        page = self._get(self.nodes[0], f"/api/partitions?limit={PARTITIONS_MAX}", _Partitions)
+        preferred = {each.id: each.replicas[0].node for each in page.partitions}
         for node in self.nodes:
             picture = self.picture(node)
             for peer in picture.nodes:
                 if not peer.alive:
                     return f"node {node.id} does not hear node {peer.id}"
             for group in picture.groups:
-                expected = preferred_leader(GroupId(group.id), voters)
+                expected = preferred.get(group.id, self.nodes[0].id)  # Of *meta* the first voter.
                 if group.leader != expected:
                     return f"node {node.id} says that {group.leader}, not {expected}, leads group {group.id}"
         return ""

@@ -246,6 +246,44 @@ def test_an_election_lasts_from_the_first_pre_vote_anywhere_until_a_majority_kno
         elections.election_of(changes[:4], 1, killed_at)
 
 
+def test_partitions_reports_what_each_number_of_them_costs(tmp_path: Path) -> None:
+    report, stdout = report_of(
+        tmp_path, "partitions.py", "--partitions", "4", "40", "--idle-s", "0.5", "--rest-s", "0.5"
+    )
+    assert [row["partitions"] for row in report["rows"]] == [4, 40]
+    for row in report["rows"]:
+        assert 0 < row["killed_led"] <= row["partitions"]
+        for name in ("formed_s", "restarted_s", "memory_bytes", "served_s", "returned_s"):
+            assert row[name] > 0, name
+        assert f"{row['restarted_s']:.2f}" in stdout
+
+
+def test_migration_reports_what_clients_notice_of_moves_splits_and_merges(tmp_path: Path) -> None:
+    report, stdout = report_of(tmp_path, "migration.py", "--megabytes", "1", "--split-keys", "2000")
+    assert (report["megabytes"], report["split_keys"], report["losses"]) == (1, 2000, [])
+    for name in ("moved", "split", "merged"):
+        noticed = report[name]
+        assert noticed["seconds"] > 0
+        assert noticed["writes"] > 100
+        assert_distribution(noticed["before"])
+    assert report["moved"]["stages_s"]["done"] == pytest.approx(0, abs=0.5)
+    assert "lost or applied twice: 0" in stdout
+
+
+def test_scale_reports_the_cost_of_an_operation_for_each_size_and_of_an_idle_node(tmp_path: Path) -> None:
+    arguments = ("--sizes", "1", "3", "--operations", "2000", "--nodes", "3", "--idle-s", "0.5", "--rest-s", "0.5")
+    report, stdout = report_of(tmp_path, "scale.py", *arguments)
+    assert [cost["nodes"] for cost in report["costs"]] == [1, 3]
+    for cost in report["costs"]:
+        assert cost["operations"] == 2000
+        assert cost["cpu_us"].keys() == {"SET", "GET"}
+        assert f"{cost['cpu_us']['SET']:.1f}" in stdout
+    idle = report["idle"]
+    assert idle["nodes"] == 3
+    assert idle["memory_bytes"] > 1_000_000
+    assert idle["cpu_percent"] >= 0  # The system counts in hundredths of a second.
+
+
 def test_a_bench_that_is_told_to_stop_leaves_nothing_behind() -> None:
     script = start("failover.py", "--kills", "1000")
     folder = f".noctule-bench-{script.pid}-"
