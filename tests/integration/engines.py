@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from noctule.deploy.local.checks import free_ports
+
 START_S_MAX = 10.0
 """How long an engine may take until it answers."""
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes while a node is down."""
+    (port,) = free_ports("127.0.0.1", 1, avoid=set())
+    return port
 
 
 def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = START_S_MAX) -> None:
