@@ -8,7 +8,7 @@ SEEDS ?= 300
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim fuzz bench docs proto clean
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz bench docs proto clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ floors: $(VENV)/dev.stamp ## Check that floors import lower floors only
 
 sim: $(VENV)/dev.stamp ## Run simulated clusters under faults (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.run $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --jobs 0)
+
+scale: $(VENV)/dev.stamp ## Simulate 100 nodes with 10,000 partitions, and tell what nodes cost as a cluster grows
+	@$(BIN)/python -m noctule.verify.sim.scale
 
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

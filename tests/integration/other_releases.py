@@ -15,12 +15,10 @@ from noctule.cli import main, output
 from noctule.core.keyspace.state import State
 from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
-from noctule.core.roster.features import MIGRATE
 from noctule.core.roster.members import Member
 from noctule.node import node
 
 OLDER = "0.0.1"
-OLDER_FEATURES = (MIGRATE,)
 NEWER = "99.0.0"
 MOTTOS_FILE = "mottos.json"
 
@@ -39,7 +37,7 @@ def motto_of(number: int) -> str:
 def become_older() -> None:
     """Be an earlier release."""
     be(OLDER)
-    node.FEATURES = OLDER_FEATURES  # type: ignore[misc]
+    node.FEATURES = ()  # type: ignore[misc]
 
 
 def become_newer() -> None:

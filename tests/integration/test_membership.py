@@ -146,6 +146,37 @@ def refused(life: NodeProcess, reason: str) -> None:
     assert reason in line
 
 
+async def test_who_was_away_meets_those_who_came_meanwhile(start_nodes: StartNodes) -> None:
+    """All that it knew are gone, so it could hear of the others, and of who leads, from nobody but themselves."""
+    cluster = start_nodes(partitions=1)
+    lives = cluster.start_all()
+    doors = [life.wait_serving() for life in lives.values()]
+    await until_ready(*doors)
+    lives[1].kill()
+    async with doors[1].admin() as admin:
+        token = await token_of(admin, reusable=True)
+    came = [cluster.join(name, doors[1], token) for name in ("four", "five", "six")]
+    for life in came:
+        life.wait_serving()
+    wait_until(lambda: {4, 5, 6} <= set(voters_of_meta(came[0])), "the votes of those who came", CATCHES_UP_S_MAX)
+    for node in (2, 3):
+        lives[node].kill()
+    back = cluster.start(1).wait_serving()
+    async with back.admin() as admin:
+
+        async def is_told() -> bool:
+            return [member.id for member in await admin.members()] == [1, 2, 3, 4, 5, 6]
+
+        await until(is_told, "node 1 to hear of everybody", CATCHES_UP_S_MAX)
+
+
+def voters_of_meta(life: NodeProcess) -> list[int]:
+    """As that node last heard."""
+    changes = [event for event in life.events("membership_changed") if event["group"] == 0]
+    voters: list[int] = changes[-1]["voters"] if changes else []
+    return voters
+
+
 # Losing ---------------------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.run import run_seed, world_of
 from noctule.verify.sim.world import Outcome
 
-SEEDS = range(1, 41)
+SEEDS = range(1, 61)
 
 
 @functools.cache

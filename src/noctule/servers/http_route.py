@@ -58,9 +58,7 @@ class Call:
         """What this node knows of its cluster. Raises `UnavailableError` while that is nothing."""
         meta = self.node.cluster.meta
         if not meta.cluster_id:
-            raise UnavailableError(
-                "this node knows nothing of its cluster yet: it was started just now, or is in none"
-            )
+            raise UnavailableError("this node knows nothing of its cluster yet: it was started just now, or is in none")
         return meta
 
     def get(self, parameter: Parameter[T]) -> T:

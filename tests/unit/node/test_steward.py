@@ -25,7 +25,9 @@ from noctule.core.meta.operations import (
     encode_operation,
 )
 from noctule.core.meta.state import MetaState
+from noctule.core.migration.mover import Progress
 from noctule.core.migration.stages import Stage
+from noctule.core.placement.hotspots import SplitAdvice
 from noctule.core.placement.partition_map import Partition, PartitionMap, Promise
 from noctule.core.raft.config import RaftConfig
 from noctule.core.replica.events import Event
@@ -36,8 +38,9 @@ from noctule.core.wire.frames import DigestTold
 from noctule.node.api import ReplySink
 from noctule.node.proposals import Proposals
 from noctule.node.recovery import ReplicaSettings, make_replica
-from noctule.node.steward import CHILD_S, REPLICAS_PER_TICK_MAX, REPORT_S, Steward
+from noctule.node.steward import CHILD_S, REPLICAS_PER_TICK_MAX, REPORT_S, Steward, load_of, move_of
 from tests.unit.core.meta.formed import FORM, NOW_MS, ask, part
+from tests.unit.core.replica.colony import Colony, write
 
 NODE = 2
 """Of the cluster that `formed` has: it holds partitions 1 and 2, and not 3 and 4."""
@@ -360,3 +363,26 @@ def test_whoever_is_told_that_meta_has_changed_finds_the_map_followed(node: Node
 def test_the_first_replica_should_lead_and_of_meta_the_first_voter(node: Node) -> None:
     assert [node.steward.preferred_leader(GroupId(group)) for group in (1, 3, 9)] == [1, 3, 0]
     assert node.steward.preferred_leader(META_GROUP) == 0
+
+
+def test_a_leader_tells_what_its_group_costs_who_is_in_it_and_who_is_behind() -> None:
+    colony = Colony(3)
+    leader = colony.elect(1)
+    leader.take(write(1, 1, b"SET a 1"))
+    colony.settle_between(1, 2)
+    advice = SplitAdvice(at_slot=9, lower_share=0.5, sentence="there")
+    load = load_of(leader.replica, 7, advice=advice)
+    assert (load.group, load.term, load.keys, load.requests_per_s) == (1, leader.replica.raft.term, 1, 7)
+    assert (load.voters, load.learners, load.lag_entries) == ((1, 2, 3), (), {3: 1})
+    assert (load.split_slot, load.split_note, load.move) == (9, "there", None)
+
+
+def test_a_rate_that_wavers_is_no_news() -> None:
+    progress = Progress(4, Stage.TRANSFER, Instant(1.0), Instant(2.0), bytes_done=10, seconds_left=1.234)
+    told = [
+        move_of(msgspec.structs.replace(progress, bytes_per_s=rate, seconds_left=left))
+        for rate, left in ((100.2, 1.21), (99.8, 1.19))
+    ]
+    assert told[0] == told[1]
+    assert (told[0].stage, told[0].bytes_done, told[0].seconds_left) == ("transfer", 10, 1.2)
+    assert move_of(msgspec.structs.replace(progress, seconds_left=None)).seconds_left is None

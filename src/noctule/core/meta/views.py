@@ -115,7 +115,7 @@ class OperationView(Struct, frozen=True):
     partition: int
     """Of a merge the left one, which stays."""
     stage: str
-    """A split says only ``splitting``, or ``done`` to who has just begun it: no record is kept of one that has ended."""
+    """A split says only ``splitting``, or ``done`` to who has just begun it: no record is kept of an ended one."""
     source: int = 0
     """The node that loses its replica; 0: one is added."""
     target: int = 0

@@ -179,14 +179,8 @@ class World:
         settings = ReplicaSettings(
             node_id=node,
             voters=self.founders[:META_VOTERS_MAX] if is_founder else (),
-            raft=RaftConfig(
-                retained_entries=self.chance.choice((0, 10, 100)),
-                chunk_bytes_max=500,
-                lease_s=self._lease_s,
-                apply_entries_max=self.chance.choice((1, 3, 256)),
-                quiet_after_s=self._quiet_after_s,
-            ),
-            policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))),
+            raft=self._drawn_config() if self.is_watched else RaftConfig(quiet_after_s=0.1),
+            policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))) if self.is_watched else SnapshotPolicy(),
             first_timeout_s=FIRST_WAIT_S,
             first_partitions=self._partition_count,
         )
@@ -195,6 +189,16 @@ class World:
         machine = Machine(self, self._members[node], self._lives, settings, founding)
         self.invariants.recovered(machine)
         self.machines[node] = machine
+
+    def _drawn_config(self) -> RaftConfig:
+        """Small enough that a short life sees many snapshots of many chunks."""
+        return RaftConfig(
+            retained_entries=self.chance.choice((0, 10, 100)),
+            chunk_bytes_max=500,
+            lease_s=self._lease_s,
+            apply_entries_max=self.chance.choice((1, 3, 256)),
+            quiet_after_s=self._quiet_after_s,
+        )
 
     def restart(self, node: int) -> None:
         """Start a machine that is down; the one place where machines come back.

@@ -18,13 +18,14 @@ from noctule.core.meta.operations import (
     OpenFeature,
     Operation,
     PreferLeader,
+    ReleaseReplica,
     SetMemberState,
     UpdateMember,
 )
 from noctule.core.meta.state import MetaState
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import NEXT, Stage
-from noctule.core.placement.partition_map import PartitionState
+from noctule.core.placement.partition_map import PartitionState, Promise
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import MemberState
 from tests.unit.core.meta.formed import FORM, NOW_MS, ask, formed, part, refusal, reloaded
@@ -318,3 +319,23 @@ def test_the_preferred_leader_stands_first() -> None:
     assert part(state, 1).replicas == (3, 1, 2)
     assert part(state, 1).initial == (1, 2, 3)
     state.check()
+
+
+# Replicas that go -----------------------------------------------------------------------------------------------------
+
+
+def test_a_replica_may_go_when_the_map_does_not_give_it_to_its_node_and_what_it_promised_is_kept() -> None:
+    state = formed()
+    promise = Promise(4, term=7, vote=2, last_term=6, last_index=40)
+    ask(state, ReleaseReplica(1, promise))
+    assert part(state, 1).promise_of(4) == promise
+    newer = Promise(4, term=9, vote=0, last_term=9, last_index=50)
+    ask(state, ReleaseReplica(1, newer))
+    assert part(state, 1).former == (newer,)
+    assert part(state, 1).promise_of(5) is None
+    state.check()
+
+
+def test_a_replica_that_the_map_gives_may_not_go() -> None:
+    state = formed()
+    assert "has a replica on node 2" in refusal(state, ReleaseReplica(1, Promise(2, 1, 0, 1, 1)))

@@ -276,3 +276,21 @@ def test_waits_are_drawn_anew_within_their_bounds() -> None:
         waits.add(round(group.nodes[2].next_deadline() - group.now, 6))
     assert len(waits) > 40
     assert all(0.5 <= wait <= 1.0 for wait in waits)
+
+
+def test_a_replica_in_the_place_of_an_earlier_one_elects_nobody_who_lacks_what_that_had() -> None:
+    group = Group()
+    group.nodes[2].promised = (1, 5)
+    group.give(2, raft.Received(1, VoteRequest(2, 4, 1, False)))
+    assert not replies(group, VoteReply)[-1].granted
+    group.give(2, raft.Received(3, VoteRequest(3, 5, 1, False)))
+    assert replies(group, VoteReply)[-1].granted
+
+
+def test_a_replica_in_the_place_of_an_earlier_one_does_not_campaign_before_it_has_what_that_had() -> None:
+    group = Group()
+    group.nodes[2].promised = (1, 5)
+    group.tick(2.0, [2])
+    assert group.nodes[2].role is Role.FOLLOWER
+    group.tick(2.0, [3])
+    assert group.nodes[3].role is not Role.FOLLOWER

@@ -25,7 +25,7 @@ def test_nobody_has_told_anything() -> None:
     assert (board.load_of(GroupId(1)), board.leader_of(GroupId(1)), list(board)) == (None, 0, [])
 
 
-def test_every_report_says_that_its_teller_lives_and_what_it_takes() -> None:
+def test_every_report_says_what_its_teller_takes() -> None:
     board = LoadBoard()
     board.take(3, LoadReport([], memory_bytes=99))
     assert (board.memory_bytes, board.version) == ({3: 99}, 0)
