@@ -111,7 +111,11 @@ def test_more_than_the_window_is_dropped_until_there_is_room(run: Run, monkeypat
     run(scenario())
 
 
-def test_after_a_break_the_next_piece_opens_another_stream(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_some_time_after_a_break_the_next_piece_opens_another_stream(
+    run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_stream, "BROKEN_S", 0.2)
+
     async def scenario() -> None:
         shelf = Shelf()
         async with receiving(shelf) as address, sending(address) as sender:
@@ -122,8 +126,9 @@ def test_after_a_break_the_next_piece_opens_another_stream(run: Run, caplog: pyt
             assert sender.send(2, GROUP, piece(2))  # Nobody is there, and it is lost.
             await wait_until(lambda: sender.bytes_on_their_way(2) == 0)
             assert [each.msg for each in caplog.records].count("snapshot_stream_broken") == 1
+            assert not sender.send(2, GROUP, piece(3))  # Whoever sends it has another way.
             async with receiving(shelf, port=port):
-                assert sender.send(2, GROUP, piece(3))
+                await wait_until(lambda: sender.send(2, GROUP, piece(3)))
                 await wait_until(lambda: len(shelf.pieces) == 2)
                 assert shelf.pieces[1] == (1, GROUP, piece(3))
 

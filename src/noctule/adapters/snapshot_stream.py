@@ -43,6 +43,8 @@ COMPRESSED_BYTES_MIN = 4 * 1024
 _GZIP = 31
 """The format to zlib."""
 INTRODUCTION_TIMEOUT_S = 2.0
+BROKEN_S = 10.0
+"""After a stream broke nothing is taken for that node for so long: what is sent goes by another way meanwhile."""
 IDLE_S_MAX = 30.0
 """A stream with nothing to send is closed; the next piece opens another."""
 
@@ -72,6 +74,8 @@ class SnapshotSender:
         self._addresses: dict[int, str] = {}
         self._streams: dict[int, _Stream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._broken_until: dict[int, float] = {}
+        """By the loop's clock."""
 
     def set_peers(self, addresses: Mapping[int, str]) -> None:
         """Know the control addresses ``host:port`` of these nodes and no others; streams to other places end."""
@@ -82,11 +86,12 @@ class SnapshotSender:
         self._addresses = {node: address for node, address in addresses.items() if address}
 
     def send(self, node: int, group: GroupId, message: InstallSnapshot) -> bool:
-        """Send a piece; False when it was dropped: the node is not known, or too much is on its way to it."""
+        """Send a piece; False when it was dropped: the node is not known, its stream broke just now, or too much is on
+        its way to it."""
         stream = self._streams.get(node)
         if stream is None:
             address = self._addresses.get(node)
-            if address is None:
+            if address is None or asyncio.get_running_loop().time() < self._broken_until.get(node, 0.0):
                 return False
             stream = self._streams[node] = _Stream(address)
             stream.task = asyncio.get_running_loop().create_task(self._run(node, stream), name=f"snapshots to {node}")
@@ -125,13 +130,17 @@ class SnapshotSender:
                     call.cancel()
         except grpc.aio.AioRpcError as error:
             reason = str(error_of(error, stream.address, is_change=False))
-            log.warning("snapshot_stream_broken", extra={"fields": {"peer": node, "reason": reason}})
+            self._broken(node, reason)
         except (asyncio.InvalidStateError, TimeoutError, ProtocolError) as error:
             reason = str(error) or "it did not answer in time"
-            log.warning("snapshot_stream_broken", extra={"fields": {"peer": node, "reason": reason}})
+            self._broken(node, reason)
         finally:
             if self._streams.get(node) is stream:
                 del self._streams[node]
+
+    def _broken(self, node: int, reason: str) -> None:
+        self._broken_until[node] = asyncio.get_running_loop().time() + BROKEN_S
+        log.warning("snapshot_stream_broken", extra={"fields": {"peer": node, "reason": reason}})
 
     async def _introduce(self, call: Any) -> None:
         async with asyncio.timeout(INTRODUCTION_TIMEOUT_S):

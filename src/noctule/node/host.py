@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from msgspec import structs
 
+from noctule.adapters.snapshot_stream import SnapshotStream
 from noctule.adapters.snapshots import SnapshotFiles, SnapshotWriter
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal_format import Forgotten, Record
@@ -118,6 +119,7 @@ class Host:
         self._wal: WalWriter
         self._transport: PeerTransport
         self._steward: Steward
+        self._bulk: SnapshotStream
         self._records: list[Record] = []
         self._forgotten: dict[int, list[GroupId]] = {}
         """By the batch that makes it durable: whose snapshots are to be removed then."""
@@ -133,11 +135,12 @@ class Host:
         self._is_closed = False
         """The disk takes nothing more, so no turn ends any more."""
 
-    def attach(self, wal: WalWriter, transport: PeerTransport, steward: Steward) -> None:
-        """Give it its disk, its peers and its steward; all need to know the host first."""
+    def attach(self, wal: WalWriter, transport: PeerTransport, steward: Steward, bulk: SnapshotStream) -> None:
+        """Give it its disk, its peers, its steward and the way of snapshots; all need to know the host first."""
         self._wal = wal
         self._transport = transport
         self._steward = steward
+        self._bulk = bulk
 
     def start(self) -> None:
         """Begin to keep time."""
@@ -326,8 +329,9 @@ class Host:
         self._steward.board.take(sender, report)
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
-        """By the peers' frames, as all else."""
-        self.switchboard.put(to, group, message)
+        """By the stream for snapshots, so that Raft's frames never wait behind it; by those while there is none."""
+        if not self._bulk.send(to, group, message):
+            self.switchboard.put(to, group, message)
 
     # Time ------------------------------------------------------------------------------------------------------------
 
@@ -422,6 +426,12 @@ class Host:
         self._live(liveness.FrameHeard(sender))
         if envelopes:
             self.switchboard.receive(sender, envelopes)
+            self.schedule_turn()
+
+    def snapshot_received(self, sender: int, group: GroupId, message: InstallSnapshot) -> None:
+        """A piece of a snapshot came by its own stream."""
+        if not self.failure:
+            self.switchboard.receive(sender, [(group, message)])
             self.schedule_turn()
 
     def peer_connected(self, hello: Hello) -> None:

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from noctule.adapters.control import MemberFacts
 from noctule.adapters.files import DirectoryLock
+from noctule.adapters.peer_connections import refusal_of
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal import Wal
 from noctule.adapters.wal_format import WalIdentity
@@ -163,7 +164,7 @@ class LocalNode:
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()
-        host.attach(WalWriter(wal, host.batch_durable, host.disk_failed), transport, steward)
+        host.attach(WalWriter(wal, host.batch_durable, host.disk_failed), transport, steward, premises.bulk)
         return node
 
     def join(self, resp: str, http: str, control: str = "") -> None:
@@ -178,6 +179,7 @@ class LocalNode:
     async def stop(self) -> None:
         """Hand leadership over, finish what the disk was given, leave. Being killed instead loses nothing either."""
         await self.host.stop()
+        await self.premises.bulk.close()
         await self.transport.close()
         try:
             self._wal.close()
@@ -210,6 +212,13 @@ class LocalNode:
             groups = ", ".join(map(str, waiting))
             return f"this node has lost what it had on disk and waits to be readmitted to group {groups}"
         return ""
+
+    def refusal_of_sender(self, hello: Hello) -> str:
+        """Why whoever says this must not send snapshots; empty for a member of this cluster."""
+        refusal = refusal_of(self.transport.hello, hello, None)
+        if not refusal and hello.node_id not in self.transport.peers:
+            refusal = f"node {hello.node_id} is not a member of the cluster of node {self.config.node_id}"
+        return refusal or self.transport.admit(hello)
 
     def staleness_ms(self, key: bytes) -> int | None:
         """As `node.api.Node` says."""

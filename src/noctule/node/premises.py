@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from msgspec import structs
 
 from noctule.adapters.process_stats import resident_bytes
+from noctule.adapters.snapshot_stream import SnapshotSender
 from noctule.adapters.transport import PeerTransport
 from noctule.base.clock import Clock
 from noctule.base.ids import META_GROUP, GroupId
@@ -20,6 +21,7 @@ from noctule.node.address_book import AddressBook, addresses_of, save_address_bo
 from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host
+from noctule.node.node_tls import load_tls
 from noctule.node.recovery import ReplicaSettings, make_replica
 
 log = logging.getLogger("noctule.node")
@@ -49,6 +51,8 @@ class NodePremises:
         self._chance = chance
         self._clock = clock
         self._saved = AddressBook()
+        self.bulk = SnapshotSender(lambda: transport.hello, load_tls(config))
+        """By which snapshots leave."""
 
     @property
     def active(self) -> set[GroupId]:
@@ -93,6 +97,7 @@ class NodePremises:
         addresses = addresses_of(members.values(), first, own)
         self._host.peers_changed(addresses)
         self._transport.set_peers(addresses)
+        self.bulk.set_peers({member.id: member.control for member in members.values() if member.id != own})
         book = AddressBook.of(cluster_id, members.values())
         if book != self._saved:
             self._saved = book

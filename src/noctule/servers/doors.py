@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from noctule.adapters.control_client import ControlClient
 from noctule.adapters.control_server import ControlServer
+from noctule.adapters.snapshot_stream import SnapshotService
 from noctule.adapters.system_clock import SystemClock
 from noctule.node.config import NodeConfig
 from noctule.node.control import NodeControl
@@ -52,6 +53,7 @@ class NodeDoors:
             await http.start()
             stack.push_async_callback(http.stop, DRAIN_S)
             control = ControlServer(NodeControl(node), load_tls(config))
+            control.add(SnapshotService(node.host, node.refusal_of_sender, load_tls(config)).handler())
             control_port = await control.start(config.host, config.control_port)
             stack.push_async_callback(control.stop)
             ports = {"resp": resp.port, "http": http.port, "control": control_port, "peer": node.peer_port}
