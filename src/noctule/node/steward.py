@@ -38,6 +38,8 @@ REPLICAS_PER_TICK_MAX = 40
 LEAD_S = 0.02
 """How often what is led here is looked at, while something moves."""
 REPORT_S = 1.0
+TOLD_AGAIN_MAX = 1_000
+"""Groups in which nothing has happened that one report tells again for who has just connected: about 4 ms."""
 MOVES_S = 0.25
 """How often it is told how migrations get on."""
 CHILD_S = 5.0
@@ -149,6 +151,8 @@ class Steward:
         """The groups whose last report told of requests: without any since, that is news."""
         self._moved_before: set[GroupId] = set()
         """The groups whose last report told of a migration."""
+        self._untold: set[GroupId] = set()
+        """The groups led here of which a node that has just connected may have heard nothing."""
 
     @property
     def meta(self) -> MetaState:
@@ -211,6 +215,7 @@ class Steward:
     def peer_connected(self, hello: Hello) -> None:
         """A node connected that may have heard nothing so far, and says what it is."""
         self.board.tell_again()
+        self._untold.update(group for group, replica in self._premises.replicas.items() if replica.raft.is_leader())
         self.governor.met[hello.node_id] = hello
 
     # The map ---------------------------------------------------------------------------------------------------------
@@ -348,6 +353,7 @@ class Steward:
         self.mover.restless |= stirred
         self._busy_before = set(requests)
         self._moved_before = set()
+        stirred.update(self._untold.pop() for _ in range(min(len(self._untold), TOLD_AGAIN_MAX)))
         self._tell(meta, {group: requests.get(group, 0) for group in sorted(stirred)}, now)
 
     def _report_moves(self, meta: MetaState, now: Instant) -> None:
@@ -366,9 +372,10 @@ class Steward:
             if replica is not None and replica.raft.is_leader():
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
                 loads.append(load_of(replica, count, progress.get(group), advice))
-        report = LoadReport(self.board.news(loads), self._premises.memory_bytes())
-        self.board.take(self.node_id, report)
-        self._premises.broadcast(report)
+        report = self.board.report(loads, self._premises.memory_bytes())
+        if report is not None:
+            self.board.take(self.node_id, report)
+            self._premises.broadcast(report)
 
 
 def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> bool:

@@ -34,7 +34,7 @@ from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member, MemberState
-from noctule.core.wire.frames import DigestTold
+from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.proposals import Proposals
 from noctule.node.recovery import ReplicaSettings, make_replica
@@ -339,15 +339,23 @@ def test_it_says_nothing_before_its_doors_are_open(node: Node) -> None:
 # Reports --------------------------------------------------------------------------------------------------------------
 
 
-def test_it_tells_what_it_takes_once_a_second_and_empties_what_it_has_counted(node: Node) -> None:
+def test_it_empties_what_it_has_counted_and_tells_only_news(node: Node) -> None:
     node.active, node.requests = {GroupId(1)}, {GroupId(1): 5}
+    node.tick(REPORT_S)
+    assert (node.active, node.requests) == (set(), {})
+    assert node.reports == [LoadReport([], 77)], "it leads nothing, and what it takes was told at once"
+    assert node.steward.board.memory_bytes == {NODE: 77}
+
+
+def test_who_connects_hears_of_a_group_in_which_nothing_happens(node: Node) -> None:
+    node.replicas[GroupId(7)] = Colony(3).elect(1).replica
     told = len(node.reports)
     node.tick(REPORT_S)
-    node.tick(0.01)
-    assert [report.memory_bytes for report in node.reports[told:]] == [77]
-    assert (node.active, node.requests) == (set(), {})
-    assert node.reports[-1].loads == []  # It leads nothing.
-    assert node.steward.board.memory_bytes == {NODE: 77}
+    assert node.reports[told:] == []
+    node.steward.peer_connected(Hello(1, "bats", "", 3, 7))
+    for _ in range(3):
+        node.tick(REPORT_S)
+    assert [len(report.loads) for report in node.reports[told:]] == [1]
 
 
 def test_whoever_is_told_that_meta_has_changed_finds_the_map_followed(node: Node) -> None:

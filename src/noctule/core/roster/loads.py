@@ -12,6 +12,8 @@ from noctule.base.ids import GroupId
 
 REPORT_GROUPS_MAX = 5_000
 """Groups in one report; more go into the next one."""
+MEMORY_NEWS_SHARE = 1 / 16
+"""A process that takes so much more or less than it told is news."""
 
 
 class MoveProgress(Struct, array_like=True, frozen=True, gc=False):
@@ -67,6 +69,7 @@ class LoadBoard:
         self._loads: dict[GroupId, tuple[int, GroupLoad]] = {}
         """With the node that told it."""
         self._told: dict[GroupId, GroupLoad] = {}
+        self._told_memory_bytes = 0
         self.memory_bytes: dict[int, int] = {}
         """By node."""
         self.version = 0
@@ -109,9 +112,19 @@ class LoadBoard:
         self._told.update((GroupId(load.group), load) for load in fresh)
         return fresh
 
+    def report(self, loads: Iterable[GroupLoad], memory_bytes: int) -> LoadReport | None:
+        """What is to be told to everybody of what this node leads and takes; None when nothing of it is news."""
+        fresh = self.news(loads)
+        change = abs(memory_bytes - self._told_memory_bytes)
+        if not fresh and change <= MEMORY_NEWS_SHARE * self._told_memory_bytes:
+            return None
+        self._told_memory_bytes = memory_bytes
+        return LoadReport(fresh, memory_bytes)
+
     def tell_again(self) -> None:
         """Somebody connected who has heard nothing."""
         self._told.clear()
+        self._told_memory_bytes = 0
 
     def __iter__(self) -> Iterator[GroupLoad]:
         return (load for _, load in self._loads.values())

@@ -41,6 +41,16 @@ def test_only_what_has_changed_is_news() -> None:
     assert board.news([loads[0], changed]) == [changed]
 
 
+def test_nothing_is_told_where_nothing_is_news() -> None:
+    board, loads = LoadBoard(), [GroupLoad(1, 1, keys=1)]
+    assert board.report(loads, 1_600) == LoadReport(loads, 1_600)
+    assert board.report(loads, 1_700) is None
+    assert board.report(loads, 1_701) == LoadReport([], 1_701), "a sixteenth more is news"
+    assert board.report(loads, 1_701) is None
+    board.tell_again()
+    assert board.report(loads, 1_701) == LoadReport(loads, 1_701)
+
+
 def test_somebody_new_is_told_everything() -> None:
     board, loads = LoadBoard(), [GroupLoad(1, 1), GroupLoad(2, 1)]
     board.news(loads)
