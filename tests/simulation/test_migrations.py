@@ -92,6 +92,9 @@ def test_nothing_is_lost_when_one_dies_in_a_stage(stage: Stage, part: str, power
     def strike(migration: Migration) -> None:
         if migration.stage is stage and not struck:
             node = node_of(world, migration, part)
+            if not node:  # Nobody leads just now, so it stays in this stage until somebody does.
+                world.time.after(0.01, partial(strike, migration))
+                return
             struck.append(node)
             world.time.after(0.0, partial(world.crash, node, power=power))
             world.time.after(DOWN_S, partial(world.restart, node))
@@ -100,7 +103,6 @@ def test_nothing_is_lost_when_one_dies_in_a_stage(stage: Stage, part: str, power
     begin(world, source_leads=part == "source")
     migration = end_of(world)
     assert struck, "the migration came into that stage, and somebody had that part"
-    assert struck[0]
     if stage in (Stage.UPDATE, Stage.CLEANUP):
         assert migration.stage is Stage.DONE, "from there on there is only forward"
 
