@@ -21,15 +21,19 @@ from noctule.cli import output
 
 CLIENTS = 48
 """Shared evenly by all nodes: the same number whatever their number, if that divides it."""
+CLIENTS_PER_NODE = 16
+"""For the other question: what an operation costs when the load grows with the cluster."""
 PIPELINE = 8
 VALUE_BYTES = 100
 COMMANDS = ("SET", "GET")
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """Of one number of nodes."""
+    """Of one number of nodes under one load."""
 
     nodes: int
+    clients: int
+    """Of all nodes together."""
     operations: int
     cpu_us: dict[str, float]
     """By command: microseconds of processor for one, all nodes together."""
@@ -72,7 +76,7 @@ def main() -> int:
     with bench_folder() as folder:
         machine = look_at_machine(folder)
         output.say(describe(machine))
-        costs = [measure(folder, size, options.operations, options.rest_s) for size in options.sizes]
+        costs = [cost for size in options.sizes for cost in measure(folder, size, options.operations, options.rest_s)]
         idle = measure_idle(folder, options.nodes, options.rest_s, options.idle_s)
     report = Report(machine, costs, idle)
     show(report)
@@ -81,25 +85,31 @@ def main() -> int:
     return 0
 
 
-def measure(folder: Path, size: int, operations: int, rest_s: float) -> Cost:
-    """The load on a cluster of that size, once to warm up and once that counts."""
+def measure(folder: Path, size: int, operations: int, rest_s: float) -> list[Cost]:
+    """Both loads on a cluster of that size, after a short one to warm up."""
     with node_processes(folder / f"of-{size}", size) as nodes:
         start_all(nodes)
         time.sleep(rest_s)
-        run_load(nodes, "SET", max(operations // 10, CLIENTS))
-        cpu_us: dict[str, float] = {}
-        for command in COMMANDS:
-            cpu_s = cpu_s_of(nodes, lambda command=command: run_load(nodes, command, operations))  # type: ignore[misc]
-            cpu_us[command] = round(cpu_s / operations * 1_000_000, 3)
-    output.say(f"{size} nodes: " + ", ".join(f"{command} {cost:.1f} us" for command, cost in cpu_us.items()))
-    return Cost(size, operations, cpu_us, load_average())
+        run_load(nodes, "SET", CLIENTS, max(operations // 10, CLIENTS))
+        return [measure_load(nodes, clients, operations) for clients in sorted({CLIENTS, CLIENTS_PER_NODE * size})]
 
 
-def run_load(nodes: Sequence[NodeProcess], command: str, operations: int) -> None:
+def measure_load(nodes: Sequence[NodeProcess], clients: int, operations: int) -> Cost:
+    """One load on a running cluster."""
+    cpu_us: dict[str, float] = {}
+    for command in COMMANDS:
+        cpu_s = cpu_s_of(nodes, lambda command=command: run_load(nodes, command, clients, operations))  # type: ignore[misc]
+        cpu_us[command] = round(cpu_s / operations * 1_000_000, 3)
+    told = ", ".join(f"{command} {cost:.1f} us" for command, cost in cpu_us.items())
+    output.say(f"{len(nodes)} nodes, {clients} clients: {told}")
+    return Cost(len(nodes), clients, operations, cpu_us, load_average())
+
+
+def run_load(nodes: Sequence[NodeProcess], command: str, clients: int, operations: int) -> None:
     """One redis-benchmark for each node, all at once; raises `UnavailableError` when one of them fails."""
-    clients = max(CLIENTS // len(nodes), 1)
-    each = str(max(operations // len(nodes), clients))
-    words = [program("redis-benchmark"), "-h", HOST, "-t", command.lower(), "-n", each, "-c", str(clients)]
+    share = max(clients // len(nodes), 1)
+    each = str(max(operations // len(nodes), share))
+    words = [program("redis-benchmark"), "-h", HOST, "-t", command.lower(), "-n", each, "-c", str(share)]
     words += ["-P", str(PIPELINE), "-d", str(VALUE_BYTES), "-r", "100000", "-q"]
     running = [
         subprocess.Popen([*words, "-p", str(node.resp_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -141,19 +151,20 @@ def show(report: Report) -> None:
     rows = [
         (
             str(cost.nodes),
+            str(cost.clients),
             *(f"{cost.cpu_us[command]:.1f}" for command in COMMANDS),
             *(f"{cost.cpu_us[command] / first.cpu_us[command] - 1:+.0%}" for command in COMMANDS),
             f"{cost.load_average:g}",
         )
         for cost in report.costs
     ]
-    columns = ("nodes", "SET CPU us", "GET CPU us", f"SET to {first.nodes}", f"GET to {first.nodes}", "load")
+    columns = ("nodes", "clients", "SET CPU us", "GET CPU us", f"SET to {first.nodes}", f"GET to {first.nodes}", "load")
     output.print_table("Processor time of one operation, all nodes together", columns, rows)
     idle = report.idle
     cells = (f"{idle.formed_s:.1f}", f"{idle.memory_bytes / 1e6:.0f}", f"{idle.cpu_percent:.2f}")
-    row = (str(idle.nodes), *cells, f"{idle.frames_per_s:.1f}", f"{idle.load_average:g}")
-    columns = ("nodes", "formed s", "MB/node", "CPU %/node", "frames/s/node", "load")
-    output.print_table("A cluster that has nothing to do", columns, [row])
+    idle_row = (str(idle.nodes), *cells, f"{idle.frames_per_s:.1f}", f"{idle.load_average:g}")
+    idle_columns = ("nodes", "formed s", "MB/node", "CPU %/node", "frames/s/node", "load")
+    output.print_table("A cluster that has nothing to do", idle_columns, [idle_row])
     print(describe(report.machine))
 
 
