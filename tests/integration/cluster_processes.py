@@ -302,7 +302,7 @@ def cluster_directory(tmp_path: Path) -> Iterator[Path]:
 
 def write_settings(directory: Path, **node: float) -> None:
     """Write the noctule.toml that every node in this directory reads."""
-    lines = [f"{name} = {value}" for name, value in node.items()]
+    lines = [f"{name} = {json.dumps(value)}" for name, value in node.items()]
     (directory / "noctule.toml").write_text("\n".join(["[node]", *lines, ""]))
 
 

@@ -128,7 +128,9 @@ async def test_a_node_that_was_away_for_long_catches_up_by_a_snapshot(start_node
     """A dropped log cannot be sent any more: entries that a snapshot covers go when the disk wants the space."""
     cluster = start_nodes(partitions=1)
     snapshot_entries = 50
-    write_settings(cluster.directory, segment_bytes_max=64 << 10, snapshot_entries=snapshot_entries)
+    write_settings(
+        cluster.directory, segment_bytes_max=64 << 10, snapshot_entries=snapshot_entries, compress_snapshots=True
+    )
     lives = cluster.start_all()
     one, two, three = doors = [life.wait_serving() for life in lives.values()]
     await until_ready(*doors)
@@ -154,6 +156,7 @@ async def test_a_node_that_was_away_for_long_catches_up_by_a_snapshot(start_node
     saved = [event["index"] for event in lives[3].events("snapshot_saved") if event["group"] == 1]
     assert saved
     assert saved[0] > before
+    assert 3 in [event["peer"] for node in (1, 2) for event in lives[node].events("snapshot_stream_opened")]
     # With both others gone nobody but node 3 can be the one that answers.
     lives[1].kill()
     lives[2].kill()

@@ -56,6 +56,10 @@ class SnapshotStream(Protocol):
         """Send a piece; False when it was dropped: the node is not known, or too much is on its way to it."""
         ...
 
+    def set_peer(self, node: int, address: str) -> None:
+        """The node is there now, by its own word: so where an older one leads nowhere, this does."""
+        ...
+
 
 class SnapshotReceiver(Protocol):
     """Whom the receiving side tells, in the event loop's thread."""
@@ -84,6 +88,11 @@ class SnapshotSender:
                 del self._streams[node]
                 stream.task.cancel()
         self._addresses = {node: address for node, address in addresses.items() if address}
+
+    def set_peer(self, node: int, address: str) -> None:
+        """Know this control address of this node, and try it although an older one did not work."""
+        self._broken_until.pop(node, None)
+        self.set_peers(self._addresses | {node: address})
 
     def send(self, node: int, group: GroupId, message: InstallSnapshot) -> bool:
         """Send a piece; False when it was dropped: the node is not known, its stream broke just now, or too much is on
@@ -120,6 +129,7 @@ class SnapshotSender:
                 call = stub(wait_for_ready=False)
                 try:
                     await self._introduce(call)
+                    log.info("snapshot_stream_opened", extra={"fields": {"peer": node}})
                     receipts = asyncio.create_task(stream.take_receipts(call), name=f"receipts of {node}")
                     try:
                         await stream.write_pieces(call, is_compressed=self._is_compressed)

@@ -329,6 +329,15 @@ class NodeConfig:
             danger="Whoever reads it can speak as a node of the cluster.",
         ),
     )
+    compress_snapshots: bool = field(
+        default=False,
+        metadata=about(
+            "Compress the pieces of snapshots that this node sends to others, if they are of 4 KiB or more.",
+            reason="On a fast network it takes longer than what it spares; under 20 MiB/s it pays for data that "
+            "compress well (ADR 0019).",
+            danger="Takes a millisecond or more of the event loop for each piece.",
+        ),
+    )
     heartbeat_ms: int = field(
         default=50,
         metadata=about(

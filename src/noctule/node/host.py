@@ -439,6 +439,8 @@ class Host:
         self.hellos[hello.node_id] = hello
         self._connected_since[hello.node_id] = self._clock.now()
         self._steward.peer_connected(hello)
+        if hello.control:
+            self._bulk.set_peer(hello.node_id, hello.control)
         self._live(liveness.Connected(hello.node_id, hello.incarnation))
 
     def peer_disconnected(self, node: int) -> None:

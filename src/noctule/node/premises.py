@@ -51,7 +51,7 @@ class NodePremises:
         self._chance = chance
         self._clock = clock
         self._saved = AddressBook()
-        self.bulk = SnapshotSender(lambda: transport.hello, load_tls(config))
+        self.bulk = SnapshotSender(lambda: transport.hello, load_tls(config), is_compressed=config.compress_snapshots)
         """By which snapshots leave."""
 
     @property
@@ -97,11 +97,16 @@ class NodePremises:
         addresses = addresses_of(members.values(), first, own)
         self._host.peers_changed(addresses)
         self._transport.set_peers(addresses)
-        self.bulk.set_peers({member.id: member.control for member in members.values() if member.id != own})
+        self.bulk.set_peers({member.id: self._control_of(member) for member in members.values() if member.id != own})
         book = AddressBook.of(cluster_id, members.values())
         if book != self._saved:
             self._saved = book
             self._host.in_disk_thread(lambda: save_address_book(self._config.data_dir, book))
+
+    def _control_of(self, member: Member) -> str:
+        """By its own word first: one that was started on another port is in the roster a little later."""
+        hello = self._host.hellos.get(member.id)
+        return (hello.control if hello is not None else "") or member.control
 
     def add_peer(self, member: Member) -> None:
         """Dial it."""

@@ -78,6 +78,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "tls_ca": "ca.pem",
         "tls_cert": "node.pem",
         "tls_key": "node.key",
+        "compress_snapshots": "true",
         "heartbeat_ms": "11",
         "election_timeout_ms_min": "120",
         "election_timeout_ms_max": "240",
