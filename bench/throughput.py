@@ -30,6 +30,8 @@ WARM_UP_S = 1.0
 REQUESTS_MAX = 20_000_000
 RUN_S_MAX = 60.0
 """On top of ten times what a run should take."""
+RESOLUTION_S = 0.001
+"""Of redis-benchmark."""
 FILL_COMMANDS = 500
 """In one pipeline."""
 
@@ -239,7 +241,8 @@ def read_run(run: "subprocess.Popen[str]", requests_count: int, timeout_s: float
         per_s, p50_ms, p99_ms = (float(rows[0][name]) for name in ("rps", "p50_latency_ms", "p99_latency_ms"))
     except (KeyError, ValueError) as error:
         raise ConfigError(f"this redis-benchmark prints another CSV than that of Redis 7: {error}") from None
-    return Run(requests_count, requests_count / per_s, per_s, p50_ms, p99_ms)
+    seconds = max(requests_count / per_s, RESOLUTION_S)  # What took less is told as an infinite rate.
+    return Run(requests_count, seconds, per_s, p50_ms, p99_ms)
 
 
 def summarize(rounds: Sequence[Run]) -> Measured:

@@ -20,8 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--digest-seeds",
         type=int,
-        default=100,
-        help="compare the traces of so many simulated worlds between processes (100; 1000 takes some minutes)",
+        default=40,
+        help="compare the traces of so many simulated worlds between processes (40; 1000 takes ten minutes)",
     )
     parser.addoption(
         "--wal-writes",

@@ -83,8 +83,14 @@ async def test_keys_are_sent_as_they_are(start_node: StartNode) -> None:
 @pytest.mark.parametrize(
     ("reply", "expected"),
     [
-        ({"key": "k", "value": "grün", "value_base64": None, "ttl_ms": None}, Entry("k", "grün".encode(), None)),
-        ({"key": "k", "value": None, "value_base64": "AP8=", "ttl_ms": 1500}, Entry("k", b"\x00\xff", 1500)),
+        (
+            {"key": "k", "value": "grün", "value_base64": None, "ttl_ms": None, "staleness_ms": 12},
+            Entry("k", "grün".encode(), None, 12),
+        ),
+        (
+            {"key": "k", "value": None, "value_base64": "AP8=", "ttl_ms": 1500, "staleness_ms": None},
+            Entry("k", b"\x00\xff", 1500, None),
+        ),
     ],
 )
 async def test_values_come_back_as_bytes(start_node: StartNode, reply: Any, expected: Entry) -> None:

@@ -19,6 +19,7 @@ from noctule.core.raft.quorum import committed_index, vote_result
 from noctule.core.raft.reads import Read
 from noctule.verify.sim.fuzz import Fuzzer
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
+from tests.simulation.planted import known_first
 
 SEEDS = 240
 PARTS = 8
@@ -153,6 +154,17 @@ def _stay_silent_when_removed(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+FOUND_BY_SEED = {
+    _commit_by_one_half: 408,
+    _elect_by_one_half: 411,
+    _count_the_own_vote_at_once: 176,
+    _forget_promises: 478,
+    _read_by_lease_while_handing_over: 156,
+    _read_in_sleep: 1745,
+}
+"""The seeds that found what few do, to begin with. Any change of the rules may need others: then all are tried."""
+
+
 @pytest.mark.parametrize(
     "plant",
     [
@@ -173,10 +185,10 @@ def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], mon
     plant(monkeypatch)
     # A sleeping leader, an election behind its back and a read by it rarely meet.
     seeds_max = SEEDS_TO_FIND_MAX * 5 if plant is _read_in_sleep else SEEDS_TO_FIND_MAX
-    for seed in range(1, seeds_max + 1):
+    for seed in known_first(FOUND_BY_SEED.get(plant, 1), seeds_max):
         try:
             Fuzzer(seed).run()
         except (SafetyViolation, LivenessViolation, InternalError):
-            print(plant.__name__, seed)
+            print(plant.__name__, seed)  # With -rP, for `FOUND_BY_SEED`.
             return
     pytest.fail(f"{seeds_max} seeds hold with the bug in")

@@ -22,6 +22,7 @@ from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.run import world_of
 from noctule.verify.sim.world import World
+from tests.simulation.planted import known_first
 
 GROUP = 1
 DOWN_S = 1.5
@@ -210,6 +211,12 @@ def _follow_meta_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
     _remove_by_the_own_map(monkeypatch)
 
 
+FOUND_BY_SEED = {
+    _remember_the_first_voters: 17,
+    _keep_the_log_of_what_is_removed: 27,
+    _follow_meta_from_its_beginning: 17,
+}
+"""The seeds that found what few do, to begin with. Any change of the rules may need others: then all are tried."""
 FAULTS = ("migrate", "strike_migration", "crash_for_a_while", "cut_power_of_all", "cut_for_a_while", "pause", "join")
 
 
@@ -225,11 +232,11 @@ FAULTS = ("migrate", "strike_migration", "crash_for_a_while", "cut_power_of_all"
 )
 def test_a_planted_bug_is_found(plant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
-    for seed in range(1, SEEDS_TO_FIND_MAX):
+    for seed in known_first(FOUND_BY_SEED.get(plant, 1), SEEDS_TO_FIND_MAX):
         try:
             world_of(seed).run(fault_names=FAULTS)
         except (SafetyViolation, LivenessViolation, NoctuleError):
-            print(plant.__name__, seed)
+            print(plant.__name__, seed)  # With -rP, for `FOUND_BY_SEED`.
             return
     pytest.fail("no seed found it")
 

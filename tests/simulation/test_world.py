@@ -26,6 +26,7 @@ from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.run import run_seed, world_of
 from noctule.verify.sim.world import Outcome
+from tests.simulation.planted import known_first
 
 SEEDS = range(1, 61)
 
@@ -255,6 +256,9 @@ FOUND_BY_SOME = (
     (_cut_the_log_at_any_damage, ("flip_bits", "crash_in_a_write", "cut_for_a_while", "transfer")),
 )
 """What needs several faults that meet is looked for in worlds that have these faults only."""
+FOUND_BY_SEED = {_sleep_through_suspicion: 58, _trust_what_a_failed_sync_left_in_memory: 167}
+"""The seeds that found what few do, to begin with. Any change of the rules may need others: then all are tried."""
+SEEDS_TO_FIND_MAX = 200
 
 
 @pytest.mark.parametrize(("plant", "fault_names"), [*((plant, ()) for plant in FOUND_BY_ANY), *FOUND_BY_SOME])
@@ -262,12 +266,13 @@ def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], fault_names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(monkeypatch)
-    for seed in range(1, 201):
+    for seed in known_first(FOUND_BY_SEED.get(plant, 1), SEEDS_TO_FIND_MAX):
         try:
             world_of(seed).run(fault_names=fault_names)
         except (SafetyViolation, LivenessViolation, NoctuleError):
+            print(plant.__name__, seed)  # With -rP, for `FOUND_BY_SEED`.
             return
-    pytest.fail("200 seeds did not find it")
+    pytest.fail(f"{SEEDS_TO_FIND_MAX} seeds did not find it")
 
 
 @pytest.mark.parametrize("fault_names", sorted({names for _, names in FOUND_BY_SOME}))
