@@ -21,7 +21,7 @@ from trio import RaftTrio, Trio
 
 from noctule.base.errors import UnavailableError
 from noctule.cli import output
-from noctule.servers.process import GARBAGE_THRESHOLD
+from noctule.servers.process import GARBAGE_THRESHOLDS
 
 VALUE_BYTES = 200
 BATCH_COMMANDS = 32
@@ -95,7 +95,7 @@ class Report(msgspec.Struct, frozen=True):
 def main() -> int:
     """Measure and report."""
     options, json_path = parse_arguments()
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     with bench_folder() as folder:
         machine = look_at_machine(folder)
     output.say(describe(machine))

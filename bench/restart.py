@@ -27,7 +27,7 @@ from noctule.core.keyspace.reply import Reply
 from noctule.core.replica.events import WriteSnapshotNow
 from noctule.node.config import ClusterConfig, NodeConfig
 from noctule.node.node import LocalNode
-from noctule.servers.process import GARBAGE_THRESHOLD, SWITCH_INTERVAL_S
+from noctule.servers.process import GARBAGE_THRESHOLDS, SWITCH_INTERVAL_S
 
 TIMER_S = 0.001
 COMMANDS_WAITING = 2_000
@@ -214,7 +214,7 @@ async def restart(folder: Path, keys: int) -> Restarted:
 def live(life: str, folder: Path, options: argparse.Namespace) -> int:
     """In the child: live, tell what was measured, and be killed."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     if life == "first":
         measured: msgspec.Struct = uvloop.run(fill(folder, options.keys, options.value_bytes, options.tail))
     else:
