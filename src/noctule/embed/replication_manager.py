@@ -20,11 +20,6 @@ class ReplicationStatus(Struct, frozen=True):
         """The partitions of which fewer copies vote than are wanted, or of which no leader has told."""
         return [each.id for each in self.partitions if self._votes(each) < self.replication_factor]
 
-    @property
-    def lag_entries_max(self) -> int:
-        """Of the replica that is furthest behind, as far as leaders told."""
-        return max((replica.lag_entries or 0 for each in self.partitions for replica in each.replicas), default=0)
-
     @staticmethod
     def _votes(partition: PartitionView) -> int:
         return sum(replica.role in ("leader", "voter") for replica in partition.replicas)

@@ -42,6 +42,8 @@ TOLD_AGAIN_MAX = 1_000
 """Groups in which nothing has happened that one report tells again for who has just connected: about 4 ms."""
 MOVES_S = 0.25
 """How often it is told how migrations get on."""
+NEWCOMERS_MAX = 100
+"""Strangers that are dialled at a time. More of them would have joined while this node was away; they are met later."""
 CHILD_S = 5.0
 """How long a child that this node's parent is to make may be missing before it is begun empty, to be told by others."""
 
@@ -202,6 +204,8 @@ class Steward:
         have been given is no newcomer's.
         """
         if hello.node_id < self.meta.counters.member_id_next or not hello.peer:
+            return False
+        if hello.node_id not in self._newcomers and len(self._newcomers) >= NEWCOMERS_MAX:
             return False
         self._newcomers[hello.node_id] = hello.member(hello.peer)
         self._premises.add_peer(self._newcomers[hello.node_id])

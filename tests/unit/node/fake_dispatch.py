@@ -8,10 +8,11 @@ import msgspec
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Reply
-from noctule.core.placement.partition_map import PartitionMap, even_map
+from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.node.router import Router
+from tests.unit.node.maps import even_map
 
 PARTITIONS = 4
 SLOT_TABLE = even_map(PARTITIONS).slot_table

@@ -3,8 +3,9 @@
 import pytest
 
 from noctule.base.ids import GroupId, Instant
-from noctule.core.placement.partition_map import Partition, even_map
+from noctule.core.placement.partition_map import Partition
 from noctule.node.leader_hints import ASK_INTERVAL_S, LeaderHints
+from tests.unit.node.maps import even_map
 
 GROUP, OTHER = GroupId(1), GroupId(2)
 

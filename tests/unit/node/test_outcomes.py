@@ -12,7 +12,6 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.placement.partition_map import even_map
 from noctule.core.raft import events as raft
 from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import Batch
@@ -21,6 +20,7 @@ from noctule.core.replica.events import Answer, Query, Refuse, Submit
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import ANSWER_TIMEOUT_S, Router
 from tests.unit.core.replica.colony import GROUP, Colony, Machine, write
+from tests.unit.node.maps import even_map
 
 from .fake_dispatch import Sink
 

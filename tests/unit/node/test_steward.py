@@ -35,6 +35,7 @@ from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member, MemberState
 from noctule.core.wire.frames import DigestTold, Hello
+from noctule.node import steward as steward_module
 from noctule.node.api import ReplySink
 from noctule.node.proposals import Proposals
 from noctule.node.recovery import ReplicaSettings, make_replica
@@ -131,6 +132,9 @@ class Node:
 
     def broadcast(self, report: LoadReport) -> None:
         self.reports.append(report)
+
+    def add_peer(self, member: Member) -> None:
+        self.done.append(f"meet {member.id}")
 
     def memory_bytes(self) -> int:
         return 77
@@ -334,6 +338,18 @@ def test_labels_and_weight_are_the_operator_s_once_the_roster_has_them(node: Nod
 def test_it_says_nothing_before_its_doors_are_open(node: Node) -> None:
     node.tick(REPORT_S)
     assert node.answer_all() == []
+
+
+def test_strangers_with_ids_yet_to_be_given_are_met_and_only_so_many(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steward_module, "NEWCOMERS_MAX", 2)
+    given = node.meta.counters.member_id_next
+    hellos = [Hello(1, "bats", "", given + number, 7, peer=f"host:{number}") for number in range(3)]
+    assert [node.steward.meet(hello) for hello in hellos] == [True, True, False]
+    assert node.steward.meet(hellos[0]), "one that is known is let in again"
+    assert not node.steward.meet(Hello(1, "bats", "", given - 1, 7, peer="host:9")), "that id was given to another"
+    assert node.done == [f"meet {given}", f"meet {given + 1}", f"meet {given}"]
 
 
 # Reports --------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure
-from noctule.core.placement.partition_map import Partition, even_map
+from noctule.core.placement.partition_map import Partition
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
@@ -16,6 +16,7 @@ from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Leads, Ref
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
 from tests.unit.core.replica.colony import Colony, query, write
+from tests.unit.node.maps import even_map
 
 from .fake_dispatch import Sink
 

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import GroupId
-from noctule.core.placement.slots import SLOT_COUNT, slot_range
+from noctule.core.placement.slots import SLOT_COUNT
 
 
 class PartitionState(StrEnum):
@@ -126,9 +126,3 @@ class PartitionMap:
                 held[slot] = partition.id
         ensure(held == self.slot_table, "the table of slots is true")
         ensure(0 not in held, "every slot belongs to a partition")
-
-
-def even_map(partition_count: int, replicas: tuple[int, ...] = ()) -> PartitionMap:
-    """Partitions 1 to `partition_count` of nearly equal size, each held by the same nodes."""
-    groups = [GroupId(number) for number in range(1, partition_count + 1)]
-    return PartitionMap(Partition(group, *slot_range(group, partition_count), replicas) for group in groups)
