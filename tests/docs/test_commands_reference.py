@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from noctule.core.keyspace.commands import COMMANDS, Scope, render_commands
+from noctule.core.keyspace.commands import COMMANDS, render_commands
+from noctule.core.keyspace.spec import Scope
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "commands.md"
 

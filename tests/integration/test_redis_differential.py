@@ -21,9 +21,10 @@ from typing import Literal
 import hiredis
 import pytest
 
-from noctule.core.keyspace.commands import COMMANDS, CommandSpec, Scope, check_command
+from noctule.core.keyspace.commands import COMMANDS, check_command
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.wire.resp import encode_reply
 
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]

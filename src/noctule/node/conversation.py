@@ -4,8 +4,9 @@ from collections import deque
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.commands import CommandSpec, check_command
+from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.reply import Failure
+from noctule.core.keyspace.spec import CommandSpec
 from noctule.node.api import ReplySink
 
 

@@ -15,10 +15,11 @@ from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.keyspace.commands import CommandSpec, Scope, check_command, find_command, unknown_command
+from noctule.core.keyspace.commands import check_command, find_command, unknown_command
 from noctule.core.keyspace.fan_out import fan_out
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.keyspace.within import slots_of, unwrapped
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
@@ -155,8 +156,8 @@ class Router:
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
         command = Command(args, sink, conversation, logged=logged, lease=lease)
-        if spec.scope is Scope.KEY and spec.last_key == spec.first_key:
-            self._enter(self._slot_table[key_slot(args[spec.first_key])], command)
+        if spec.has_one_key and spec.scope is Scope.KEY:
+            self._enter(self._slot_table[key_slot(args[1])], command)
             return
         if spec.scope not in (Scope.KEY, Scope.SPLIT, Scope.ALL):
             name = args[0].decode("utf-8", "backslashreplace")
@@ -177,8 +178,8 @@ class Router:
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
-        if spec.scope is Scope.KEY:
-            parts, merge = [(self._slot_table[key_slot(args[spec.first_key])], args)], None
+        if spec.has_one_key and spec.scope is Scope.KEY:
+            parts, merge = [(self._slot_table[key_slot(args[1])], args)], None
         else:
             spread = fan_out(spec, args, self._slot_table)
             if isinstance(spread, Failure):

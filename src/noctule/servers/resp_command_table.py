@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from noctule.core.keyspace.commands import COMMANDS, CommandSpec, Scope, check_command, find_command
+from noctule.core.keyspace.commands import COMMANDS, check_command, find_command
 from noctule.core.keyspace.failures import SYNTAX
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import Failure, Reply, Status
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_families import Subcommand, family
 

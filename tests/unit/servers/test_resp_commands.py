@@ -2,7 +2,8 @@
 
 import pytest
 
-from noctule.core.keyspace.commands import COMMANDS, Scope
+from noctule.core.keyspace.commands import COMMANDS
+from noctule.core.keyspace.spec import Scope
 from noctule.servers.resp_client_commands import NAME_BYTES_MAX
 from noctule.servers.resp_commands import HANDLERS
 

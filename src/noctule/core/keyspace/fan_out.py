@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from noctule.base.ids import GroupId
-from noctule.core.keyspace.commands import CommandSpec, Scope
 from noctule.core.keyspace.failures import CROSS_SLOT, INVALID_CURSOR, wrong_arity
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.scan import POSITION_BITS, parse_cursor
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.keyspace.within import within
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
@@ -37,13 +37,13 @@ class FanOut:
 
 
 def partition_of(spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId]) -> GroupId | Failure:
-    """The partition of a command in scope KEY; CROSSSLOT when its keys are on more than one."""
-    group = slot_table[key_slot(args[1])]
-    if spec.last_key != 1:
-        for key in spec.keys(args):
-            if slot_table[key_slot(key)] != group:
-                return CROSS_SLOT
-    return group
+    """The partition of a command in scope KEY; CROSSSLOT for keys of several; without keys, any will do."""
+    if spec.has_one_key:
+        return slot_table[key_slot(args[1])]
+    groups = {slot_table[key_slot(key)] for key in spec.keys(args)}
+    if len(groups) > 1:
+        return CROSS_SLOT
+    return groups.pop() if groups else slot_table[0]
 
 
 def fan_out(

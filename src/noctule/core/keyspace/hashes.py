@@ -20,6 +20,7 @@ from noctule.core.keyspace.numbers import (
     parse_int,
 )
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.spec import GROW_FAST, ONE, READ, READ_FAST, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State
 
 _NO_FIELDS: dict[bytes, bytes] = {}
@@ -169,3 +170,25 @@ def _put(state: State, key: bytes, field: bytes, text: bytes) -> None:
         state.put_fields(key, fields, ((field, text),))
     else:
         state.put(key, {field: text})
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.KEY,
+        ("HDEL", -3, WRITE_FAST, ONE, hdel, "Removes fields of a hash."),
+        ("HEXISTS", 3, READ_FAST, ONE, hexists, "Whether a hash has a field."),
+        ("HGET", 3, READ_FAST, ONE, hget, "A field of a hash."),
+        ("HGETALL", 2, READ, ONE, hgetall, "All fields of a hash with their values."),
+        ("HINCRBY", 4, GROW_FAST, ONE, hincrby, "Adds a number to an integer field."),
+        ("HINCRBYFLOAT", 4, GROW_FAST, ONE, hincrbyfloat, "Adds a number to a field."),
+        ("HKEYS", 2, READ, ONE, hkeys, "All fields of a hash."),
+        ("HLEN", 2, READ_FAST, ONE, hlen, "How many fields a hash has."),
+        ("HMGET", -3, READ_FAST, ONE, hmget, "Some fields of a hash."),
+        ("HMSET", -4, GROW_FAST, ONE, hmset, "Sets fields of a hash; the old form of HSET."),
+        ("HSET", -4, GROW_FAST, ONE, hset, "Sets fields of a hash."),
+        ("HSETNX", 4, GROW_FAST, ONE, hsetnx, "Sets a field of a hash if it does not exist."),
+        ("HSTRLEN", 3, READ_FAST, ONE, hstrlen, "The length of a field in bytes."),
+        ("HVALS", 2, READ, ONE, hvals, "All values of a hash."),
+    ),
+)
+"""The rows of this file."""

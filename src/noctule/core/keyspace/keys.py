@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.failures import (
     NO_SUCH_KEY,
@@ -11,6 +12,19 @@ from noctule.core.keyspace.failures import (
 )
 from noctule.core.keyspace.numbers import INT_MAX, INT_MIN, parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+from noctule.core.keyspace.spec import (
+    GROW,
+    MANY,
+    NO_KEYS,
+    ONE,
+    READ_FAST,
+    TWO,
+    WRITE,
+    WRITE_FAST,
+    CommandSpec,
+    Scope,
+    rows,
+)
 from noctule.core.keyspace.state import State, Value
 
 
@@ -31,9 +45,11 @@ def type_(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 
 
 def type_name(value: Value) -> bytes:
-    """How TYPE calls it: string, hash, or the kind of a value that can be joined."""
+    """How TYPE calls it: string, hash, list, set, zset, stream, or the kind of a value that can be joined."""
     if isinstance(value, CrdtValue):
         return value.kind.encode()
+    if isinstance(value, Container):
+        return value.type_name
     return b"string" if isinstance(value, bytes) else b"hash"
 
 
@@ -125,7 +141,8 @@ def copy(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     value = state.get(args[1])
     if value is None or (not replace and state.get(args[2]) is not None):
         return 0
-    state.replace(args[2], dict(value) if isinstance(value, dict) else value, state.deadlines.get(args[1]))
+    copied = value.copy() if isinstance(value, (dict, Container)) else value
+    state.replace(args[2], copied, state.deadlines.get(args[1]))
     return 1
 
 
@@ -189,3 +206,36 @@ def _time_left(state: State, key: bytes, unit_ms: int, base_ms: int) -> int:
         return -2
     deadline = state.deadlines.get(key)
     return -1 if deadline is None else (deadline - base_ms + unit_ms // 2) // unit_ms
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.KEY,
+        ("COPY", -3, GROW, TWO, copy, "Copies a key with its deadline: REPLACE."),
+        ("EXPIRE", -3, WRITE_FAST, ONE, expire, "Lets a key expire in seconds: NX, XX, GT, LT."),
+        ("EXPIREAT", -3, WRITE_FAST, ONE, expireat, "Lets a key expire at a unix time in seconds."),
+        ("EXPIRETIME", 2, READ_FAST, ONE, expiretime, "When a key expires, in unix seconds."),
+        ("PERSIST", 2, WRITE_FAST, ONE, persist, "Takes a key's deadline away."),
+        ("PEXPIRE", -3, WRITE_FAST, ONE, pexpire, "Lets a key expire in milliseconds: NX, XX, GT, LT."),
+        ("PEXPIREAT", -3, WRITE_FAST, ONE, pexpireat, "Lets a key expire at a unix time in milliseconds."),
+        ("PEXPIRETIME", 2, READ_FAST, ONE, pexpiretime, "When a key expires, in unix milliseconds."),
+        ("PTTL", 2, READ_FAST, ONE, pttl, "The time a key has left, in milliseconds."),
+        ("RENAME", 3, WRITE, TWO, rename, "Renames a key, over what was there."),
+        ("RENAMENX", 3, WRITE_FAST, TWO, renamenx, "Renames a key if the new name is free."),
+        ("TTL", 2, READ_FAST, ONE, ttl, "The time a key has left, in seconds."),
+        ("TYPE", 2, READ_FAST, ONE, type_, "The type of a key: string, hash, lww, counter, orset or none."),
+    ),
+    *rows(
+        Scope.SPLIT,
+        ("DEL", -2, WRITE, MANY, del_, "Removes keys."),
+        ("EXISTS", -2, READ_FAST, MANY, exists, "How many of the keys exist."),
+        ("TOUCH", -2, READ_FAST, MANY, exists, "How many of the keys exist."),
+        ("UNLINK", -2, WRITE_FAST, MANY, del_, "Removes keys; the same as DEL."),
+    ),
+    *rows(
+        Scope.INTERNAL,
+        ("NOCTULE.DIGEST", 2, WRITE, NO_KEYS, digest, "Has every replica digest its state at this entry."),
+        ("NOCTULE.PURGE", -2, WRITE, MANY, purge, "Removes those of the keys that have expired."),
+    ),
+)
+"""The rows of this file."""

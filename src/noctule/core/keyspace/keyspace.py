@@ -14,11 +14,12 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Literal, Self
 
-from noctule.core.keyspace.commands import CommandSpec, Scope, find_command, unknown_command
+from noctule.core.keyspace.commands import find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.merging import MERGING, bucket_problem
 from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.within import unwrapped
 from noctule.core.placement.slots import BRACE, SLOT_MASK, key_slot
@@ -54,7 +55,7 @@ class Keyspace(State):
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
             return wrong_arity(args[0])
         if self.territory is not None:
-            if spec.last_key == 1 and BRACE not in args[1]:  # Nearly always; here it costs a third of the call.
+            if spec.has_one_key and BRACE not in args[1]:  # Nearly always; here it costs a third of the call.
                 if not self.first_slot <= crc_hqx(args[1], 0) & SLOT_MASK <= self.last_slot:
                     return MOVED
             elif self._is_moved(spec, args):
@@ -76,10 +77,10 @@ class Keyspace(State):
         return self.territory is not None and spec is not None and self._is_moved(spec, args)
 
     def _is_moved(self, spec: CommandSpec, args: Sequence[bytes]) -> bool:
-        if spec.last_key == 1:
+        if spec.has_one_key:
             return not self.first_slot <= key_slot(args[1]) <= self.last_slot
-        if spec.first_key:
-            return any(not self.first_slot <= key_slot(key) <= self.last_slot for key in spec.keys(args))
+        if keys := spec.keys(args):
+            return any(not self.first_slot <= key_slot(key) <= self.last_slot for key in keys)
         if spec.scope is Scope.ALL:
             return True  # It means another "all" than there is here.
         part = unwrapped(list(args))
@@ -96,7 +97,7 @@ class Keyspace(State):
         if spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity):
             return wrong_arity(args[0])
         if self.territory is not None:
-            if spec.last_key == 1 and BRACE not in args[1]:  # Nearly always; here it costs a third of the call.
+            if spec.has_one_key and BRACE not in args[1]:  # Nearly always; here it costs a third of the call.
                 if not self.first_slot <= crc_hqx(args[1], 0) & SLOT_MASK <= self.last_slot:
                     return MOVED
             elif self._is_moved(spec, args):
@@ -136,7 +137,7 @@ class Keyspace(State):
     def _expired_among(self, spec: CommandSpec, args: Sequence[bytes], now_ms: int) -> Sequence[bytes]:
         """Those of the command's keys that have expired, each once."""
         deadlines = self.deadlines
-        if spec.last_key == 1:
+        if spec.has_one_key:
             deadline = deadlines.get(args[1])
             return () if deadline is None or deadline > now_ms else (args[1],)
         return [key for key in dict.fromkeys(spec.keys(args)) if key in deadlines and deadlines[key] <= now_ms]

@@ -28,6 +28,7 @@ from noctule.core.keyspace.crdt import (
 from noctule.core.keyspace.failures import NOT_AN_INTEGER, OVERFLOW, WRONG_TYPE
 from noctule.core.keyspace.numbers import INT_MAX, INT_MIN, parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.spec import GROW, GROW_FAST, NO_KEYS, ONE, READ, READ_FAST, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import Bucket, State
 
 BUCKETS_MAX = 1_000
@@ -197,3 +198,27 @@ _EMPTY: dict[type, Crdt] = {type(value): value for value in EMPTY.values()}
 
 MERGING = frozenset((bucket_create, lww_set, lww_del, counter_add, orset_add, orset_rem, crdt_merge))
 """The writes that know of buckets themselves."""
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.KEY,
+        ("COUNTER.ADD", 3, GROW, ONE, counter_add, "Adds a number to a counter; the sum as known here."),
+        ("COUNTER.GET", 2, READ, ONE, counter_get, "The sum of a counter."),
+        ("CRDT.MERGE", 3, GROW, ONE, crdt_merge, "Joins a value with a state from elsewhere."),
+        ("CRDT.STATE", 2, READ_FAST, ONE, crdt_state, "The state of a value, for CRDT.MERGE."),
+        ("LWW.DEL", 2, GROW_FAST, ONE, lww_del, "Deletes a register's text; the last writer wins."),
+        ("LWW.GET", 2, READ_FAST, ONE, lww_get, "The text of a register."),
+        ("LWW.SET", 3, GROW_FAST, ONE, lww_set, "Sets a register's text; the last writer wins."),
+        ("ORSET.ADD", -3, GROW, ONE, orset_add, "Adds members to a set; adding wins over removing."),
+        ("ORSET.CONTAINS", 3, READ, ONE, orset_contains, "Whether a set has a member."),
+        ("ORSET.MEMBERS", 2, READ, ONE, orset_members, "The members of a set, sorted."),
+        ("ORSET.REM", -3, WRITE, ONE, orset_rem, "Removes members from a set."),
+    ),
+    *rows(
+        Scope.ALL,
+        ("BUCKET.CREATE", -3, GROW, NO_KEYS, bucket_create, "Declares a bucket: lww, counter or orset; site."),
+        ("BUCKET.LIST", 1, READ, NO_KEYS, bucket_list, "The declared buckets with their kinds."),
+    ),
+)
+"""The rows of this file."""

@@ -1,7 +1,7 @@
 """What a command answers, as plain values that travel between nodes and are encoded for the client last.
 
-Two kinds have no Python value of their own: a status line (``+OK``) and an error line (``-ERR …``). They are
-slotted classes and not Structs, so that the wire's encoder can tell them from lists.
+Some kinds have no Python value of their own: a status line (``+OK``), an error line (``-ERR …``), a set, and pairs.
+They are slotted classes and not Structs, so that the wire's encoder can tell them from lists.
 """
 
 from typing import TypeAlias
@@ -52,7 +52,45 @@ class Moved(Failure):
     __slots__ = ()
 
 
-Reply: TypeAlias = int | float | bytes | Status | Failure | list["Reply"] | dict[bytes, "Reply"] | None
+class Members:
+    """A set of replies in an order that all replicas have: a set in RESP3, an array in RESP2."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: "list[Reply]") -> None:
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Members) and other.items == self.items
+
+    def __hash__(self) -> int:
+        return hash((Members, len(self.items)))
+
+    def __repr__(self) -> str:
+        return f"Members({self.items!r})"
+
+
+class Pairs:
+    """Replies two by two, such as members with scores: an array of pairs in RESP3, one flat array in RESP2."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: "list[tuple[Reply, Reply]]") -> None:
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pairs) and other.items == self.items
+
+    def __hash__(self) -> int:
+        return hash((Pairs, len(self.items)))
+
+    def __repr__(self) -> str:
+        return f"Pairs({self.items!r})"
+
+
+Reply: TypeAlias = (
+    int | float | bytes | Status | Failure | Members | Pairs | list["Reply"] | dict[bytes, "Reply"] | None
+)
 """bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
 
 OK = Status(b"OK")

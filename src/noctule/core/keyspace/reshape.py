@@ -10,6 +10,7 @@ from noctule.base.errors import RequestError, StorageError
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.snapshot import KeyspacePicture
+from noctule.core.keyspace.spec import NO_KEYS, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.staging import MERGE_BYTES_MAX, Staging
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.territory import Territory, TerritoryPicture
@@ -198,3 +199,17 @@ def _numbers(args: Sequence[bytes]) -> list[int] | None:
     numbers = [parse_int(argument) for argument in args]
     found = [number for number in numbers if number is not None and number >= 0]
     return found if len(found) == len(args) else None
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.INTERNAL,
+        ("NOCTULE.ABSORB", 4, WRITE, NO_KEYS, absorb, "Puts aside a chunk of a partition to be taken in."),
+        ("NOCTULE.ABSORB-DROP", 2, WRITE, NO_KEYS, absorb_drop, "Forgets what was put aside."),
+        ("NOCTULE.ABSORB-END", 6, WRITE, NO_KEYS, absorb_end, "Takes in what was put aside, with its slots."),
+        ("NOCTULE.FENCE", 2, WRITE, NO_KEYS, fence, "Lets nothing be answered or changed, for a merge."),
+        ("NOCTULE.SPLIT", 3, WRITE, NO_KEYS, split, "Makes a partition of the slots from one on."),
+        ("NOCTULE.UNFENCE", 2, WRITE, NO_KEYS, unfence, "Takes a fence away, for the merge is taken back."),
+    ),
+)
+"""The rows of this file."""

@@ -17,6 +17,7 @@ from noctule.core.keyspace.keys import type_name
 from noctule.core.keyspace.merging import bucket_create, bucket_list
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, READ_FAST, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
 from noctule.core.placement.slots import SLOT_COUNT
 
@@ -217,3 +218,39 @@ _READS: dict[bytes, Callable[[State, Sequence[bytes], int, int, int], Reply]] = 
     b"DBSIZE": _dbsize,
     b"SCAN": _scan,
 }
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.KEY,
+        ("HSCAN", -3, READ, ONE, hscan, "Walks over the fields of a hash: MATCH, COUNT."),
+    ),
+    *rows(
+        Scope.ALL,
+        ("DBSIZE", 1, READ_FAST, NO_KEYS, dbsize, "How many keys there are."),
+        ("FLUSHALL", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
+        ("FLUSHDB", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
+        ("KEYS", 2, READ, NO_KEYS, keys, "All keys that match a pattern."),
+        ("SCAN", -2, READ, NO_KEYS, scan, "Walks over the keys: MATCH, COUNT, TYPE."),
+    ),
+    *rows(
+        Scope.INTERNAL,
+        (
+            "NOCTULE.READWITHIN",
+            -4,
+            READ,
+            NO_KEYS,
+            read_within,
+            "KEYS, DBSIZE or SCAN of some slots; BUCKET.LIST.",
+        ),
+        (
+            "NOCTULE.WRITEWITHIN",
+            -4,
+            WRITE,
+            NO_KEYS,
+            write_within,
+            "FLUSHALL or FLUSHDB of some slots; BUCKET.CREATE.",
+        ),
+    ),
+)
+"""The rows of this file."""

@@ -1,10 +1,10 @@
 """A keyspace as bytes, in chunks that are made and read one at a time.
 
 Each chunk is MessagePack: the format's version, the chunk's number from 0, whether it is the last, and records of
-key, value and deadline (None without one). The first one also holds the declared buckets, if there are any. A hash
-that is larger than a chunk goes on at the beginning of the next one under the same key. Keys stand in the order of
-their slots, then of their bytes, and fields in the order of their bytes, so that equal data makes equal chunks. The
-chunks' integrity is the storage's to check; here nonsense is refused.
+key, value and deadline (None without one). The first one also holds the declared buckets, if there are any. A hash or
+container that is larger than a chunk goes on at the beginning of the next one under the same key. Keys stand in the
+order of their slots, then of their bytes, and fields in the order of their bytes, so that equal data makes equal
+chunks. The chunks' integrity is the storage's to check; here nonsense is refused.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,18 +15,27 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from noctule.base.errors import StorageError
+from noctule.core.keyspace.container import Container
+from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
 
 FORMAT = 1
 FORMAT_WITH_BUCKETS = 2
 """Of snapshots with declared buckets, which an earlier release cannot read; all others are as they were."""
+FORMAT_WITH_CONTAINERS = 3
+"""Of chunks with lists, sets, sorted sets or streams in them, likewise; the first chunk may hold buckets, too."""
 CHUNK_BYTES_TARGET = 256 * 1024
 
 _RECORD_COST_BYTES = 16
 _SORTED_AT_ONCE = 8_192
 
-Record: TypeAlias = tuple[bytes, Value, int | None]
-"""A key, its value or a part of its hash, and its deadline."""
+StoredValue: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue | msgspec.msgpack.Ext
+"""A container is one or more extensions: its code, and a part of it."""
+Record: TypeAlias = tuple[bytes, StoredValue, int | None]
+"""A key, its value or a part of its hash or container, and its deadline."""
+
+CONTAINERS: dict[int, type[Container]] = {}
+"""Code to kind."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -85,10 +94,14 @@ class KeyspacePicture:
         yield self._chunk(number, True, records)
 
     def _chunk(self, number: int, is_last: bool, records: list[Record]) -> bytes:
+        has_containers = any(isinstance(value, msgspec.msgpack.Ext) for _, value, _ in records)
         if number or not self._buckets:
-            return _encoder.encode(Chunk(FORMAT, number, is_last, records))
+            return _encoder.encode(
+                Chunk(FORMAT_WITH_CONTAINERS if has_containers else FORMAT, number, is_last, records)
+            )
         buckets = dict(sorted(self._buckets.items()))
-        return _encoder.encode(FirstChunk(FORMAT_WITH_BUCKETS, number, is_last, records, buckets))
+        format_ = FORMAT_WITH_CONTAINERS if has_containers else FORMAT_WITH_BUCKETS
+        return _encoder.encode(FirstChunk(format_, number, is_last, records, buckets))
 
     def _records(self, bytes_target: int) -> Iterator[tuple[Record, int]]:
         """With the size of each, about."""
@@ -100,6 +113,10 @@ class KeyspacePicture:
                 if isinstance(value, dict):
                     for part, size in _parts(value, bytes_target):
                         yield (key, part, deadline), _RECORD_COST_BYTES + len(key) + size
+                elif isinstance(value, Container):
+                    for data in value.parts(bytes_target):
+                        extension = msgspec.msgpack.Ext(value.code, data)
+                        yield (key, extension, deadline), _RECORD_COST_BYTES + len(key) + len(data)
                 else:
                     yield (key, value, deadline), _RECORD_COST_BYTES + len(key) + value_bytes(value)
 
@@ -119,16 +136,17 @@ class Loading:
             chunk = _decoder.decode(data)
         except msgspec.DecodeError as error:
             raise StorageError(f"snapshot chunk {self._expected} cannot be read: {error}") from error
-        if chunk.format not in (FORMAT, FORMAT_WITH_BUCKETS):
-            raise StorageError(f"snapshot has format {chunk.format}, this version reads up to {FORMAT_WITH_BUCKETS}")
+        if chunk.format not in (FORMAT, FORMAT_WITH_BUCKETS, FORMAT_WITH_CONTAINERS):
+            raise StorageError(f"snapshot has format {chunk.format}, this version reads up to {FORMAT_WITH_CONTAINERS}")
         if self._is_complete or chunk.number != self._expected:
             raise StorageError(f"snapshot chunk {chunk.number} stands where chunk {self._expected} is expected")
         for name, bucket in chunk.buckets.items():
             self._state.declare_bucket(name, bucket)
         records = chunk.records
         if records and records[0][0] == self._last_key:
-            records = self._continue_hash(records)
-        if not self._state.put_new(records):
+            self._continue(*records[0][:2])
+            records = records[1:]
+        if not self._state.put_new(_joined(records)):
             raise StorageError("snapshot holds a key twice, or a hash without fields")
         self._last_key = chunk.records[-1][0] if chunk.records else None
         self._expected += 1
@@ -144,14 +162,38 @@ class Loading:
         if not self._is_complete:
             raise StorageError(f"snapshot ends after {self._expected} chunks, and the last is not among them")
 
-    def _continue_hash(self, records: list[Record]) -> list[Record]:
-        """A hash that did not fit goes on at the beginning of the next chunk; returns what follows."""
-        key, value, _ = records[0]
+    def _continue(self, key: bytes, part: StoredValue) -> None:
+        """A hash or container that did not fit goes on at the beginning of the next chunk."""
         held = self._state.get(key)
-        if not isinstance(value, dict) or not value or not isinstance(held, dict):
+        if isinstance(part, dict) and part and isinstance(held, dict):
+            self._state.put_fields(key, held, part.items())
+        elif isinstance(part, msgspec.msgpack.Ext) and isinstance(held, Container) and held.code == part.code:
+            held = self._state.change(key, held)
+            _absorb(held, part)
+            self._state.changed(key, held)
+        else:
             raise StorageError("snapshot holds a key twice, or a hash without fields")
-        self._state.put_fields(key, held, value.items())
-        return records[1:]
+
+
+def _joined(records: Iterable[Record]) -> Iterator[tuple[bytes, Value, int | None]]:
+    """The records with containers in place of their stored parts."""
+    for key, stored, deadline in records:
+        if isinstance(stored, msgspec.msgpack.Ext):
+            kind = CONTAINERS.get(stored.code)
+            if kind is None:
+                raise StorageError(f"snapshot holds a value of kind {stored.code}, which this version does not know")
+            container = kind()
+            _absorb(container, stored)
+            yield key, container, deadline
+        else:
+            yield key, stored, deadline
+
+
+def _absorb(container: Container, part: msgspec.msgpack.Ext) -> None:
+    try:
+        container.absorb(bytes(part.data))
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise StorageError(f"snapshot holds a {container.type_name.decode()} that cannot be read: {error}") from error
 
 
 def chain_digest(before: bytes, chunk: bytes) -> bytes:

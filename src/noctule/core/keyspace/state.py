@@ -12,27 +12,32 @@ whoever still looks at it. So no pause depends on more than the keys of one slot
 from binascii import crc32, crc_hqx
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Self, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar
 from weakref import ref
 
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
+from noctule.core.keyspace.container import Container, Undo
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
+from noctule.core.keyspace.failures import WRONG_TYPE
 from noctule.core.keyspace.recount import Recount
+from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.territory import Territory
 from noctule.core.placement.slots import BRACE, SLOT_COUNT, SLOT_MASK, key_slot
 
 if TYPE_CHECKING:
     from noctule.core.keyspace.staging import Staging
 
-Value: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue
-"""A string, a hash of fields that is never empty, or a value that can be joined."""
+Value: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue | Container
+"""A string, a hash of fields or another container, which are never empty, or a value that can be joined."""
+C = TypeVar("C", bound=Container)
+_H = TypeVar("_H", bound=dict[bytes, bytes] | Container)
 
-
-NOT_A_STRING = (dict, CrdtValue)
-NOT_A_HASH = (bytes, CrdtValue)
+NOT_A_STRING = (dict, CrdtValue, Container)
+NOT_A_HASH = (bytes, CrdtValue, Container)
 
 
 class Bucket(Struct, array_like=True, frozen=True, gc=False):
@@ -78,15 +83,24 @@ class DeadlinesThen:
         self._before.setdefault(key, deadline)
 
 
+class _Journal(NamedTuple):
+    """How to take back what was changed since it was begun."""
+
+    steps: list[Undo]
+    key_count: int
+    bytes_used: int
+
+
 class State:
     """The data of one partition. `slots` and `deadlines` are for reading; only methods change them."""
 
     __slots__ = (
         "_heap",
         "_is_shared",
+        "_journal",
         "_lookers",
         "_orders",
-        "_own_hashes",
+        "_own_values",
         "_recount",
         "_shared_slots",
         "buckets",
@@ -121,11 +135,12 @@ class State:
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
-        """Whether the data was ever shared; else every hash is this state's own."""
+        """Whether the data was ever shared; else every hash and container is this state's own."""
         self._shared_slots: set[int] = set()
         """Those whose dict was not written since it was shared."""
-        self._own_hashes: set[bytes] = set()
-        """Keys of hashes that nobody else has seen since the data was last shared."""
+        self._own_values: set[bytes] = set()
+        """Keys of hashes and containers that nobody else has seen since the data was last shared."""
+        self._journal: _Journal | None = None
         self._recount: Recount[Value] | None = None
         """What is left to be counted since the last cut."""
         self._lookers: list[ref[DeadlinesThen]] = []
@@ -138,7 +153,7 @@ class State:
         """
         self._is_shared = True
         self._shared_slots.update(self.slots)
-        self._own_hashes = set()
+        self._own_values = set()
         then = DeadlinesThen(self.deadlines)
         self._lookers = [looker for looker in self._lookers if looker() is not None]
         self._lookers.append(ref(then))
@@ -161,6 +176,8 @@ class State:
             if isinstance(value, bytes):
                 size += len(key) + len(value)
             elif isinstance(value, CrdtValue) or value:
+                if isinstance(value, Container):
+                    value.counted_bytes = value.size_bytes
                 size += len(key) + value_bytes(value)
             else:
                 return False
@@ -175,9 +192,36 @@ class State:
         return True
 
     def get(self, key: bytes) -> Value | None:
-        """The value, or None. A hash is for reading: change it by `put_fields` and `remove_fields` only."""
+        """The value, or None. A hash is for reading: change it by `put_fields` and `remove_fields` only; a container
+        by what `change` returns."""
         values = self.slots.get(key_slot(key))
         return None if values is None else values.get(key)
+
+    def find(self, key: bytes, kind: type[C]) -> C | Failure | None:
+        """The container of this kind at the key, for reading; None without the key; WRONGTYPE for another value."""
+        value = self.get(key)
+        return value if value is None or isinstance(value, kind) else WRONG_TYPE
+
+    def change(self, key: bytes, held: C) -> C:
+        """Lend out the container at `key`, which is `held`, for changes by its own methods; `changed` must follow.
+
+        It is another one when somebody still looks at the former.
+        """
+        if self._is_shared and key not in self._own_values:
+            held = held.copy()
+            self._own(key, held)
+        if self._journal is not None:
+            held.undo = self._journal.steps
+            held.undo.append(partial(setattr, held, "counted_bytes", held.counted_bytes))
+        return held
+
+    def changed(self, key: bytes, held: Container) -> None:
+        """What `change` lent out is changed: count it, and remove the key if nothing is left."""
+        held.undo = None
+        self.bytes_used += held.size_bytes - held.counted_bytes
+        held.counted_bytes = held.size_bytes
+        if not held:
+            self.remove(key)
 
     def put(self, key: bytes, value: Value) -> None:
         """Set the value and keep the deadline, if any. The state owns the value from now on."""
@@ -188,7 +232,14 @@ class State:
         elif slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.get(key)
-        size = len(value) if isinstance(value, bytes) else value_bytes(value)
+        if self._journal is not None:
+            self._journal.steps.append(partial(self.remove, key) if old is None else partial(self.put, key, old))
+        if isinstance(value, bytes):
+            size = len(value)
+        else:
+            size = value_bytes(value)
+            if isinstance(value, Container):
+                value.counted_bytes = size
         if old is None:
             self.key_count += 1
             self.bytes_used += KEY_COST_BYTES + len(key) + size
@@ -196,8 +247,8 @@ class State:
                 insort(self._orders[slot], (crc32(key), key))
         else:
             self.bytes_used += size - value_bytes(old)
-            if self._own_hashes:
-                self._own_hashes.discard(key)
+            if self._own_values:
+                self._own_values.discard(key)
         values[key] = value
 
     def replace(self, key: bytes, value: Value, deadline: int | None) -> None:
@@ -217,9 +268,11 @@ class State:
         if slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.pop(key)
+        if self._journal is not None:
+            self._journal.steps.append(partial(self.put, key, old))
         if not values:
             del self.slots[slot]
-        self._own_hashes.discard(key)
+        self._own_values.discard(key)
         self.key_count -= 1
         self.bytes_used -= KEY_COST_BYTES + len(key) + value_bytes(old)
         if key in self.deadlines:
@@ -231,12 +284,15 @@ class State:
 
     def put_fields(self, key: bytes, held: dict[bytes, bytes], fields: Iterable[tuple[bytes, bytes]]) -> int:
         """Set fields of the hash at `key`, which is `held`; how many of them are new. It may be another dict then."""
-        if self._is_shared and key not in self._own_hashes:
-            held = self._own_hash(key, held)
+        if self._is_shared and key not in self._own_values:
+            held = self._own(key, held.copy())
         count = len(held)
         added = 0
+        steps = None if self._journal is None else self._journal.steps
         for field, value in fields:
             old = held.get(field)
+            if steps is not None:
+                steps.append(partial(_set_back, held, field, old))
             held[field] = value
             if old is None:
                 added += FIELD_COST_BYTES + len(field) + len(value)
@@ -247,12 +303,14 @@ class State:
 
     def remove_fields(self, key: bytes, held: dict[bytes, bytes], names: Iterable[bytes]) -> int:
         """Remove fields of the hash at `key`, which is `held`, and the key with the last; how many were there."""
-        if self._is_shared and key not in self._own_hashes:
-            held = self._own_hash(key, held)
+        if self._is_shared and key not in self._own_values:
+            held = self._own(key, held.copy())
         count = len(held)
         for name in names:
             old = held.pop(name, None)
             if old is not None:
+                if self._journal is not None:
+                    self._journal.steps.append(partial(_set_back, held, name, old))
                 self.bytes_used -= FIELD_COST_BYTES + len(name) + len(old)
         removed = count - len(held)
         if not held:
@@ -265,14 +323,29 @@ class State:
         self._shared_slots.remove(slot)
         return values
 
-    def _own_hash(self, key: bytes, held: dict[bytes, bytes]) -> dict[bytes, bytes]:
-        """The hash at a key, from now on this state's own."""
+    def _own(self, key: bytes, copied: _H) -> _H:
+        """Put a copy of the hash or container at a key in its place, from now on this state's own."""
         slot = key_slot(key)
         values = self._own_slot(slot) if slot in self._shared_slots else self.slots[slot]
-        own = held.copy()
-        values[key] = own
-        self._own_hashes.add(key)
-        return own
+        values[key] = copied
+        self._own_values.add(key)
+        return copied
+
+    # A journal: what is changed may be taken back ---------------------------------------------------------------------
+
+    def begin_journal(self) -> None:
+        """Note every change of keys and deadlines from now on, until `roll_back`. Not for splits, merges, FLUSHALL."""
+        ensure(self._journal is None, "one journal at a time")
+        self._journal = _Journal([], self.key_count, self.bytes_used)
+
+    def roll_back(self) -> None:
+        """Take everything back that was changed since `begin_journal`; costs the changes, whatever the data's size."""
+        ensure(self._journal is not None, "a journal was begun")
+        assert self._journal is not None
+        journal, self._journal = self._journal, None
+        for step in reversed(journal.steps):
+            step()
+        self.key_count, self.bytes_used = journal.key_count, journal.bytes_used
 
     def set_deadline(self, key: bytes, deadline: int) -> None:
         """Let a key that is present expire at this unix time in ms."""
@@ -283,6 +356,9 @@ class State:
             self.bytes_used += DEADLINE_COST_BYTES
         if self._lookers:
             self._note_deadline(key, old)
+        if self._journal is not None:
+            back = partial(self.clear_deadline, key) if old is None else partial(self.set_deadline, key, old)
+            self._journal.steps.append(back)
         self.deadlines[key] = deadline
         heappush(self._heap, (deadline, key))
         self._compact_heap()
@@ -294,6 +370,8 @@ class State:
             return False
         if self._lookers:
             self._note_deadline(key, old)
+        if self._journal is not None:
+            self._journal.steps.append(partial(self.set_deadline, key, old))
         del self.deadlines[key]
         self.bytes_used -= DEADLINE_COST_BYTES
         self._compact_heap()
@@ -313,7 +391,7 @@ class State:
         self._heap = []
         self._orders = {}
         self._shared_slots = set()
-        self._own_hashes = set()
+        self._own_values = set()
         self._lookers = []
         self._recount = None
 
@@ -361,7 +439,7 @@ class State:
         return half
 
     def _begin_recount(self, is_own: Callable[[int], bool]) -> None:
-        self._is_shared, self._own_hashes = True, set()
+        self._is_shared, self._own_values = True, set()
         self._shared_slots = set(self.slots)
         self._recount = Recount(
             self.slots.values(),
@@ -413,7 +491,7 @@ class State:
         self._lookers = []
         self._is_shared |= other._is_shared
         self._shared_slots |= other._shared_slots
-        self._own_hashes |= other._own_hashes
+        self._own_values |= other._own_values
         self._rebuild_heap()
 
     def live_keys(self, now_ms: int, first: int = 0, last: int = SLOT_COUNT - 1) -> Iterator[bytes]:
@@ -471,7 +549,7 @@ class State:
             ensure(is_home, "only slots of the territory are held", slot=slot)
             for key, value in values.items():
                 ensure(key_slot(key) == slot, "a key stands in its own slot", key=key, slot=slot)
-                ensure(not isinstance(value, dict) or value, "a hash is never empty", key=key)
+                ensure(not isinstance(value, (dict, Container)) or value, "a container is never empty", key=key)
                 count += 1
                 size += KEY_COST_BYTES + len(key) + value_bytes(value)
         ensure(self.key_count == count, "the key count is true", counted=count, kept=self.key_count)
@@ -502,12 +580,21 @@ class State:
         heapify(self._heap)
 
 
+def _set_back(fields: dict[bytes, bytes], name: bytes, value: bytes | None) -> None:
+    if value is None:
+        del fields[name]
+    else:
+        fields[name] = value
+
+
 def value_bytes(value: Value) -> int:
     """What a value adds to `bytes_used`."""
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, CrdtValue):
         return len(value.data) + CRDT_COST_BYTES
+    if isinstance(value, Container):
+        return value.size_bytes
     return sum(map(len, value)) + sum(map(len, value.values())) + FIELD_COST_BYTES * len(value)
 
 

@@ -25,6 +25,19 @@ from noctule.core.keyspace.numbers import (
     parse_int,
 )
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.spec import (
+    GROW,
+    GROW_FAST,
+    MANY,
+    ONE,
+    PAIRS,
+    READ,
+    READ_FAST,
+    WRITE_FAST,
+    CommandSpec,
+    Scope,
+    rows,
+)
 from noctule.core.keyspace.state import NOT_A_STRING, State
 
 
@@ -312,3 +325,35 @@ def _increment(state: State, key: bytes, amount: int) -> Reply:
         return OVERFLOW
     state.put(key, b"%d" % total)
     return total
+
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.KEY,
+        ("APPEND", 3, GROW_FAST, ONE, append, "Adds to the end of a string."),
+        ("DECR", 2, GROW_FAST, ONE, decr, "Takes one from an integer."),
+        ("DECRBY", 3, GROW_FAST, ONE, decrby, "Takes a number from an integer."),
+        ("GET", 2, READ_FAST, ONE, get, "The string of a key."),
+        ("GETDEL", 2, WRITE_FAST, ONE, getdel, "The string of a key, which is removed."),
+        ("GETEX", -2, WRITE_FAST, ONE, getex, "The string of a key, whose deadline is set or taken away."),
+        ("GETRANGE", 4, READ, ONE, getrange, "Part of a string."),
+        ("GETSET", 3, GROW_FAST, ONE, getset, "Sets a string and answers the old one."),
+        ("INCR", 2, GROW_FAST, ONE, incr, "Adds one to an integer."),
+        ("INCRBY", 3, GROW_FAST, ONE, incrby, "Adds a number to an integer."),
+        ("INCRBYFLOAT", 3, GROW_FAST, ONE, incrbyfloat, "Adds a number to a number."),
+        ("MSETNX", -3, GROW, PAIRS, msetnx, "Sets strings if none of the keys exists."),
+        ("PSETEX", 4, GROW, ONE, setex, "Sets a string that expires in milliseconds."),
+        ("SET", -3, GROW, ONE, set_, "Sets a string: NX, XX, GET, EX, PX, EXAT, PXAT, KEEPTTL."),
+        ("SETEX", 4, GROW, ONE, setex, "Sets a string that expires in seconds."),
+        ("SETNX", 3, GROW_FAST, ONE, setnx, "Sets a string if the key does not exist."),
+        ("SETRANGE", 4, GROW, ONE, setrange, "Overwrites part of a string."),
+        ("STRLEN", 2, READ_FAST, ONE, strlen, "The length of a string in bytes."),
+        ("SUBSTR", 4, READ, ONE, getrange, "Part of a string; the old name of GETRANGE."),
+    ),
+    *rows(
+        Scope.SPLIT,
+        ("MGET", -2, READ_FAST, MANY, mget, "The strings of keys."),
+        ("MSET", -3, GROW, PAIRS, mset, "Sets strings."),
+    ),
+)
+"""The rows of this file."""

@@ -6,7 +6,8 @@ only, both inclusive. So each slot is counted or emptied once, though partitions
 
 from collections.abc import Sequence
 
-from noctule.core.keyspace.commands import CommandSpec, find_command
+from noctule.core.keyspace.commands import find_command
+from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.placement.slots import key_slot
 
 READ_WITHIN = b"NOCTULE.READWITHIN"

@@ -9,10 +9,11 @@ it has never heard of it.
 from collections import deque
 from enum import StrEnum
 
-from noctule.core.keyspace.commands import Scope, find_command
+from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.merging import bucket_problem
 from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.spec import Scope
 from noctule.core.keyspace.state import State
 from noctule.core.replica.batches import OPENING, Batch, decode_batch
 from noctule.core.replica.client_sessions import SESSIONS_MAX, ClientSessions

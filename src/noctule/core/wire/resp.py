@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Literal
 
 from noctule.base.errors import InternalError
-from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+from noctule.core.keyspace.reply import OK, Failure, Members, Pairs, Reply, Status
 
 Protocol = Literal[2, 3]
 
@@ -52,6 +52,17 @@ def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
             for key, value in reply.items():
                 parts.append(b"$%d\r\n%b\r\n" % (len(key), key))
                 encode_into(parts, value, protocol)
+        case Members():
+            parts.append(b"~%d\r\n" % len(reply.items) if protocol == 3 else b"*%d\r\n" % len(reply.items))
+            for item in reply.items:
+                encode_into(parts, item, protocol)
+        case Pairs():
+            parts.append(b"*%d\r\n" % (len(reply.items) if protocol == 3 else 2 * len(reply.items)))
+            for first, second in reply.items:
+                if protocol == 3:
+                    parts.append(b"*2\r\n")
+                encode_into(parts, first, protocol)
+                encode_into(parts, second, protocol)
         case Status():
             parts.append(b"+%b\r\n" % _one_line(reply.text))
         case Failure():

@@ -1,14 +1,16 @@
-"""Replies as MessagePack: Python's values as such, `Status`, `Failure` and `MOVED` as extension types 1, 2 and 3."""
+"""Replies as MessagePack: Python's values as such, the other kinds of reply as extension types 1 to 5."""
 
 from typing import Any, cast
 
 import msgspec
 
-from noctule.core.keyspace.reply import MOVED, OK, Failure, Moved, Reply, Status
+from noctule.core.keyspace.reply import MOVED, OK, Failure, Members, Moved, Pairs, Reply, Status
 
 _STATUS = 1
 _FAILURE = 2
 _MOVED = 3
+_MEMBERS = 4
+_PAIRS = 5
 
 
 def encode_hook(value: Any) -> msgspec.msgpack.Ext:
@@ -19,11 +21,19 @@ def encode_hook(value: Any) -> msgspec.msgpack.Ext:
         return msgspec.msgpack.Ext(_MOVED, b"")
     if isinstance(value, Failure):
         return msgspec.msgpack.Ext(_FAILURE, value.text)
+    if isinstance(value, Members):
+        return msgspec.msgpack.Ext(_MEMBERS, _encoder.encode(value.items))
+    if isinstance(value, Pairs):
+        return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(value.items))
     raise NotImplementedError(f"{type(value).__name__} is not a reply")
 
 
-def extension_hook(code: int, data: memoryview) -> Status | Failure:
+def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | Pairs:
     """For a Decoder that meets replies. Raises ValueError for a type that is not ours."""
+    if code == _MEMBERS:
+        return Members(_decoder.decode(data))
+    if code == _PAIRS:
+        return Pairs([(first, second) for first, second in _decoder.decode(data)])
     text = bytes(data)
     if code == _STATUS:
         return OK if text == b"OK" else Status(text)

@@ -3,8 +3,9 @@
 import pytest
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace.commands import COMMANDS, CommandSpec, Scope, check_command
+from noctule.core.keyspace.commands import COMMANDS, check_command
 from noctule.core.keyspace.reply import Failure
+from noctule.core.keyspace.spec import CommandSpec, Scope
 
 
 @pytest.mark.parametrize("name", [b"GET", b"get", b"Get", b"gEt"])

@@ -5,10 +5,11 @@ from random import Random
 import pytest
 
 from noctule.base.ids import GroupId
-from noctule.core.keyspace.commands import CommandSpec, Scope, check_command
+from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.fan_out import FanOut, fan_out, partition_of
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.placement.slots import key_slot, partition_table
 
 CROSS_SLOT = Failure(b"CROSSSLOT Keys in request don't hash to the same slot")

@@ -8,7 +8,7 @@ import pytest
 
 from noctule.base.errors import InternalError, StorageError
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.snapshot import FORMAT
+from noctule.core.keyspace.snapshot import FORMAT, FORMAT_WITH_CONTAINERS
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_no_damaged_byte_raises_anything_but_a_storage_error(keyspace: Keyspace)
         (b"nonsense", "cannot be read"),
         (encoded(FORMAT, 0, True, [(b"k", 5, None)]), "cannot be read"),
         (encoded(FORMAT, 0, True, [(b"k", b"v", "soon")]), "cannot be read"),
-        (encoded(FORMAT + 2, 0, True, []), "format 3, this version reads up to 2"),
+        (encoded(FORMAT_WITH_CONTAINERS + 1, 0, True, []), "format 4, this version reads up to 3"),
         (encoded(FORMAT, 3, True, []), "chunk 3 stands where chunk 0"),
         (encoded(FORMAT, 0, True, [(b"h", {}, None)]), "without fields"),
         (encoded(FORMAT, 0, True, [(b"k", b"v", None), (b"k", b"w", None)]), "twice"),

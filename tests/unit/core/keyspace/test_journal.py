@@ -1,0 +1,56 @@
+"""What a journal takes back: everything that commands change, whatever they are and in whatever order."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noctule.core.keyspace.keyspace import Keyspace
+
+KEYS = [b"a", b"b", b"{a}c"]
+NOW_MS = 1_000
+
+
+def commands() -> st.SearchStrategy[list[bytes]]:
+    key = st.sampled_from(KEYS)
+    word = st.sampled_from([b"", b"1", b"x", b"yy"])
+    deadline = st.sampled_from([b"500", b"1500", b"2500"])
+    return st.one_of(
+        st.builds(lambda k, v: [b"SET", k, v], key, word),
+        st.builds(lambda k: [b"DEL", k], key),
+        st.builds(lambda k, f, v: [b"HSET", k, f, v], key, word, word),
+        st.builds(lambda k, f: [b"HDEL", k, f], key, word),
+        st.builds(lambda k, d: [b"PEXPIREAT", k, d], key, deadline),
+        st.builds(lambda k: [b"PERSIST", k], key),
+        st.builds(lambda k, j: [b"RENAME", k, j], key, key),
+        st.builds(lambda k, j: [b"COPY", k, j, b"REPLACE"], key, key),
+        st.builds(lambda k, v: [b"APPEND", k, v], key, word),
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(commands(), max_size=20), st.lists(commands(), max_size=20), st.booleans(), st.integers(0, 3_000))
+def test_rolling_back_leaves_the_state_as_it_was(
+    before: list[list[bytes]], noted: list[list[bytes]], shared: bool, now_ms: int
+) -> None:
+    keyspace = Keyspace()
+    for command in before:
+        keyspace.execute(command, NOW_MS)
+    picture = keyspace.picture() if shared else None
+    digest, size, count = keyspace.digest(), keyspace.bytes_used, keyspace.key_count
+    keyspace.begin_journal()
+    for command in noted:
+        keyspace.execute(command, now_ms)
+    keyspace.roll_back()
+    keyspace.check()
+    assert keyspace.digest() == digest
+    assert (keyspace.bytes_used, keyspace.key_count) == (size, count)
+    if picture is not None:
+        assert Keyspace.load(picture.chunks()).digest() == digest
+
+
+def test_what_comes_after_a_roll_back_stays() -> None:
+    keyspace = Keyspace()
+    keyspace.begin_journal()
+    keyspace.execute([b"SET", b"a", b"1"], NOW_MS)
+    keyspace.roll_back()
+    keyspace.execute([b"SET", b"b", b"2"], NOW_MS)
+    assert keyspace.execute([b"MGET", b"a", b"b"], NOW_MS) == [None, b"2"]
