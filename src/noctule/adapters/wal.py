@@ -4,6 +4,7 @@ Everything here is synchronous and runs in one thread at a time; wal_writer.py i
 Read wal_format.py for the bytes, wal_groups.py for what records mean, wal_recovery.py for the start; ADR 0003 for why.
 """
 
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -126,6 +127,20 @@ class Wal:
         """
         if not records:
             return
+        descriptor = self.begin(records)
+        with self._final_failure(), disk_errors("syncing", self._segments[-1].path):
+            self._files.sync_data(descriptor)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a batch of so many bytes of records goes into the segment that is open, so `begin` takes no time."""
+        return self._offset + frame_bytes(size) <= self._segments[-1].header.segment_bytes
+
+    def begin(self, records: Sequence[Record]) -> int:
+        """Write one batch, at least one record, and leave the sync to the caller; the descriptor to be synced.
+
+        Nothing of it may be acknowledged, nor anything else be written, before that sync has succeeded; if it fails,
+        `fail` must be told. Otherwise as `write`.
+        """
         with self._final_failure():
             payload = encode_records(records)
             ensure(len(payload) <= FRAME_PAYLOAD_BYTES_MAX, "a batch fits a frame", payload_bytes=len(payload))
@@ -144,6 +159,20 @@ class Wal:
                 follow(self._segments, facts, record)
                 self._may_drop = self._may_drop or facts.snapshot_index > before
             self._append(payload)
+        return self._descriptor
+
+    def fail(self, error_number: int) -> StorageError:
+        """The sync of what `begin` wrote failed: the log takes nothing more. What is to be told."""
+        try:
+            with self._final_failure(), disk_errors("syncing", self._segments[-1].path):
+                raise OSError(error_number, os.strerror(error_number))
+        except StorageError as failure:
+            return failure
+
+    @property
+    def has_chores(self) -> bool:
+        """Whether `tidy` has something to do."""
+        return self._may_drop or self._spare.zeroed < min(2 * self._offset, self._spare.size)
 
     def tidy(self) -> None:
         """The work that no batch has to wait for: call it after each write, once the batch is acknowledged.
@@ -195,8 +224,6 @@ class Wal:
         frame, crc = encode_frame(payload, salt=salt, sequence=self._sequence + 1, previous_crc=self._crc)
         with disk_errors("writing", segment.path):
             self._files.write(self._descriptor, frame, self._offset)
-        with disk_errors("syncing", segment.path):
-            self._files.sync_data(self._descriptor)
         self._offset += len(frame)
         self._sequence += 1
         self._crc = crc

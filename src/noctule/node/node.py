@@ -164,7 +164,9 @@ class LocalNode:
             node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()
-        host.attach(WalWriter(wal, host.batch_durable, host.disk_failed), transport, steward, premises.bulk)
+        host.attach(
+            WalWriter(wal, host.batch_durable, host.disk_failed, in_kernel=True), transport, steward, premises.bulk
+        )
         return node
 
     def join(self, resp: str, http: str, control: str = "") -> None:
