@@ -15,6 +15,8 @@ class Subcommand(NamedTuple):
     """How many arguments with both names; below zero: at least as many."""
     usage: bytes
     summary: bytes
+    more: bytes = b""
+    """The second line of the summary, where Redis breaks it."""
 
 
 def family(name: bytes, rows: dict[bytes, Subcommand]) -> Handler:
@@ -42,5 +44,5 @@ def unknown_subcommand(name: bytes, word: bytes) -> Failure:
 def _help(name: bytes, rows: dict[bytes, Subcommand]) -> Reply:
     lines = [b"%b <subcommand> [<arg> [value] [opt] ...]. Subcommands are:" % name]
     for row in rows.values():
-        lines += [row.usage, b"    " + row.summary]
+        lines += [row.usage, *[b"    " + line for line in (row.summary, row.more) if line]]
     return [Status(line) for line in [*lines, b"HELP", b"    Prints this help."]]
