@@ -22,7 +22,10 @@ _FAMILIES = frozenset({b"CLIENT", b"CLUSTER", b"COMMAND", b"CONFIG", b"NOCTULE",
 
 
 def refusal_while_subscribed(args: list[bytes]) -> Failure | None:
-    """Why a subscribed RESP2 connection cannot run this; None when it can. Nothing else could tell replies from pushes."""
+    """Why a subscribed RESP2 connection cannot run this; None when it can.
+
+    Its client could not tell a reply from a message.
+    """
     spec = check_command(args)
     if isinstance(spec, Failure):
         return spec
@@ -65,7 +68,7 @@ def _unsubscribing(kind: Kind) -> Handler:
 
 
 def ping_while_subscribed(args: list[bytes]) -> Reply:
-    """What PING answers a subscribed RESP2 connection: an array like a message, as that is what its client waits for."""
+    """What PING answers a subscribed RESP2 connection: an array, as messages are."""
     return [b"pong", args[1] if len(args) > 1 else b""]
 
 

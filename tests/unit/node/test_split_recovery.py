@@ -23,7 +23,16 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.messages import Append, Message
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Answer, DigestReady, Event, Order, Publish, Refuse, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import (
+    Answer,
+    DigestReady,
+    Event,
+    Order,
+    Publish,
+    Refuse,
+    WriteSnapshot,
+    WriteSnapshotNow,
+)
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.node.recovery import ReplicaSettings, make_child, records_of, recover_replicas
 from noctule.verify.sim.memory_disk import MemoryDisk

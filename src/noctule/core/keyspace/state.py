@@ -134,7 +134,7 @@ class State:
         self.split_off: list[tuple[int, Self]] = []
         """Children and their states, for whoever applies the log to take out."""
         self.published: list[tuple[bool, bytes, bytes]] = []
-        """Sharded or not, channel and payload of what was published, for whoever applies the log to take out; no data."""
+        """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False

@@ -41,7 +41,7 @@ class Message:
 
 
 def confirmations(word: bytes, counts: Sequence[tuple[bytes | None, int]], protocol: Protocol) -> Encoded:
-    """What answers one command that begins or ends subscriptions: a push for each name, with how many are left after it.
+    """What answers a command that begins or ends subscriptions: a push for each name, with how many there are then.
 
     `word` is the command's name in lower case. A command that ended nothing since there was nothing has None as name.
     """

@@ -103,7 +103,9 @@ class Subscriptions:
         told = self._tell(self._subscribers[kind].get(channel), kind, channel, payload)
         if not sharded:
             for pattern in [pattern for pattern, matches in self._matchers.items() if matches(channel)]:
-                told += self._tell(self._subscribers[Kind.PATTERN].get(pattern), Kind.PATTERN, channel, payload, pattern)
+                told += self._tell(
+                    self._subscribers[Kind.PATTERN].get(pattern), Kind.PATTERN, channel, payload, pattern
+                )
         return told
 
     def _tell(

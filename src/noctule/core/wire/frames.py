@@ -141,16 +141,7 @@ class Published(Struct, array_like=True, tag=27, frozen=True, gc=False):
 
 
 PeerMessage: TypeAlias = (
-    Message
-    | Forward
-    | ForwardQuery
-    | Answered
-    | Refused
-    | Where
-    | Leads
-    | DigestTold
-    | Published
-    | LoadReport
+    Message | Forward | ForwardQuery | Answered | Refused | Where | Leads | DigestTold | Published | LoadReport
 )
 Envelope: TypeAlias = tuple[int, PeerMessage]
 

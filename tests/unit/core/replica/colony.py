@@ -15,7 +15,17 @@ from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.durability import Durability
-from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Refuse, SplitOff, Submit, WriteSnapshot
+from noctule.core.replica.events import (
+    Answer,
+    DigestReady,
+    Event,
+    Publish,
+    Query,
+    Refuse,
+    SplitOff,
+    Submit,
+    WriteSnapshot,
+)
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 
 GROUP = GroupId(1)
