@@ -330,7 +330,9 @@ class RespConnection(asyncio.Protocol):
                 if reply is _WAITING:
                     if not isinstance(cells[0], _LaterCell):
                         break
-                    parts += self._carry_out(cells[0], count - len(cells))
+                    heard = self._carry_out(cells[0], count - len(cells))
+                    parts += heard
+                    size += sum(map(len, heard))
                     count = len(cells)
                     if self._transport.is_closing():
                         return  # It heard more of itself than it may.

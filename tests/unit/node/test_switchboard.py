@@ -101,6 +101,14 @@ def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> N
     ]
 
 
+def test_what_is_published_goes_to_the_surroundings_in_order_whatever_groups_are_here() -> None:
+    node = Node()
+    messages = [Published(False, b"c", b"%d" % number) for number in range(3)]
+    node.switchboard.receive(3, [(int(META_GROUP), message) for message in messages])
+    node.switchboard.publish(Publish([(False, b"c", b"logged")]))
+    assert (node.heard, node.said, node.taken) == (messages, [Publish([(False, b"c", b"logged")])], [])
+
+
 def test_answers_for_this_node_s_router_reach_it_from_here_and_from_afar() -> None:
     node = Node()
     node.colony.elect(1)
