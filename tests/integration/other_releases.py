@@ -1,7 +1,8 @@
 """``noctule`` as an earlier and as a later release might be, for clusters of mixed versions.
 
-``python other_releases.py older …`` lacks features and messages that this release has. ``newer`` keeps a motto with each member, a
-field that this release does not know, and writes those that it finds into its data folder when it ends.
+``python other_releases.py older …`` lacks features that this release has, and cannot read what subscribers are sent.
+``newer`` keeps a motto with each member, a field that this release does not know, and writes those that it finds into
+its data folder when it ends.
 """
 
 import json

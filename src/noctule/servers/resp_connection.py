@@ -252,7 +252,7 @@ class RespConnection(asyncio.Protocol):
                 continue
             client.last_command = command[0]
             handler = find_handler(command[0].upper())
-            if subscriber.names and client.protocol == 2 and (refusal := refusal_while_subscribed(command)):
+            if subscriber.names and client.protocol == 2 and (refusal := refusal_while_subscribed(handler, command)):
                 self._answer(refusal)
             elif handler is None:
                 cell = _Cell(self, client.protocol)

@@ -12,16 +12,15 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind, confirmations
 from noctule.core.pubsub.subscriptions import CHANNEL_BYTES_MAX
 from noctule.servers.resp_client import Client, Door, Handler
-from noctule.servers.resp_families import Subcommand, family
+from noctule.servers.resp_families import Family, Subcommand, family
 
 _ALLOWED = frozenset(
     {b"SUBSCRIBE", b"PSUBSCRIBE", b"SSUBSCRIBE", b"UNSUBSCRIBE", b"PUNSUBSCRIBE", b"SUNSUBSCRIBE"}
     | {b"PING", b"QUIT", b"RESET"}
 )
-_FAMILIES = frozenset({b"CLIENT", b"CLUSTER", b"COMMAND", b"CONFIG", b"NOCTULE", b"PUBSUB"})
 
 
-def refusal_while_subscribed(args: list[bytes]) -> Failure | None:
+def refusal_while_subscribed(handler: Handler | None, args: list[bytes]) -> Failure | None:
     """Why a subscribed RESP2 connection cannot run this; None when it can.
 
     Its client could not tell a reply from a message.
@@ -32,8 +31,10 @@ def refusal_while_subscribed(args: list[bytes]) -> Failure | None:
     if spec.name in _ALLOWED:
         return None
     name = spec.name.lower()
-    if spec.name in _FAMILIES and len(args) > 1:
-        name += b"|" + args[1].lower()[:128]
+    if isinstance(handler, Family):
+        if (problem := handler.problem(args)) is not None:
+            return problem
+        name += b"|" + args[1].lower()
     return Failure(
         b"ERR Can't execute '%b': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET "
         b"are allowed in this context" % name
