@@ -271,3 +271,26 @@ async def test_a_node_that_was_killed_and_started_again_takes_part_again(start_n
 
         await until(is_heard_from_one_by_three, "a message from node 1 at node 3", CATCHES_UP_S_MAX)
         await until(is_heard_from_three_by_two, "a message from node 3 at node 2", CATCHES_UP_S_MAX)
+
+
+async def test_a_paused_node_misses_messages_before_raft_misses_a_frame(start_nodes: StartNodes) -> None:
+    """Publishers are not held up, so what waits for a node that does not read has a bound of its own."""
+    cluster = start_nodes(partitions=1)
+    found = {node: life.wait_serving() for node, life in cluster.start_all().items()}
+    await until_ready(*found.values())
+    async with found[1].client() as publisher:
+        before = await publisher.info("noctule")
+        cluster.life_of[3].process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(60):
+                await publisher.publish("news", b"v" * (1 << 20))
+            after = await publisher.info("noctule")
+        finally:
+            cluster.life_of[3].process.send_signal(signal.SIGCONT)
+        names = ("pubsub_dropped", "pubsub_published", "peer_frames_dropped")
+        dropped, published, frames_dropped = (
+            after[f"noctule_{name}_total"] - before[f"noctule_{name}_total"] for name in names
+        )
+        assert 20 < dropped < published == 60
+        assert frames_dropped == 0
+        assert await publisher.set("k", "v")
