@@ -323,7 +323,8 @@ class RespConnection(asyncio.Protocol):
         self.is_flush_scheduled = False
         if not self._is_open or self._transport.is_closing():
             return
-        cells, parts, size, count = self.cells, self._take_heard(), 0, len(self.cells)
+        cells, size, count = self.cells, 0, len(self.cells)
+        parts = self._take_heard() if self._heard else []
         try:
             while cells:
                 reply = cells[0].reply
@@ -349,7 +350,9 @@ class RespConnection(asyncio.Protocol):
             # A reply without an encoding: what follows would be taken for the answer to another command.
             self.abort()
             raise
-        self._leave(count - len(cells))
+        self._left += count - len(cells)
+        if self._queued:
+            self._dequeue()
         if not parts or self._write(parts):
             self._go_on()
 
@@ -358,15 +361,15 @@ class RespConnection(asyncio.Protocol):
         self._push_bytes -= sum(map(len, heard))
         return heard
 
-    def _leave(self, count: int) -> None:
-        """So many more cells have left."""
-        self._left += count
+    def _dequeue(self) -> None:
+        """Forget the pushes that have left with their cells."""
         while self._queued and self._queued[0][0] <= self._left:
             self._push_bytes -= self._queued.popleft()[1]
 
     def _carry_out(self, cell: _LaterCell, left: int) -> list[bytes]:
         """Everything before the cell has left, `left` of them just now; returns what the client heard of it itself."""
-        self._leave(left)
+        self._left += left
+        self._dequeue()
         cell.reply = answer_command(cell.handler, self._owner, self.client, cell.args)
         return self._take_heard()
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
+from noctule.core.keyspace.publishing import channel_problem
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind, confirmations
-from noctule.core.pubsub.subscriptions import CHANNEL_BYTES_MAX
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_families import Family, Subcommand, family
 
@@ -84,10 +84,8 @@ def spublish(door: Door, _client: Client, args: list[bytes]) -> Reply:
 
 
 def _publish(door: Door, args: list[bytes], *, sharded: bool) -> Reply:
-    channel = args[1]
-    if len(channel) > CHANNEL_BYTES_MAX:
-        return Failure(b"ERR channel of %d bytes, CHANNEL_BYTES_MAX is %d" % (len(channel), CHANNEL_BYTES_MAX))
-    return door.pubsub.publish(channel, args[2], sharded=sharded)
+    problem = channel_problem(args[1])
+    return door.pubsub.publish(args[1], args[2], sharded=sharded) if problem is None else problem
 
 
 def _listing(kind: Kind) -> Handler:

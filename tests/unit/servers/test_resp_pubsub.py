@@ -2,8 +2,8 @@
 
 import pytest
 
+from noctule.base.bounds import CHANNEL_BYTES_MAX
 from noctule.core.pubsub import subscriptions
-from noctule.core.pubsub.subscriptions import CHANNEL_BYTES_MAX
 from noctule.servers import resp_connection
 
 from .resp_fakes import HandTransport, World, command
@@ -205,8 +205,8 @@ def test_too_long_and_too_many_are_refused_and_change_nothing(world: World, monk
     refusal = b"-ERR too many subscriptions on one connection, SUBSCRIPTIONS_MAX is 2\r\n"
     assert world.ask(b"SUBSCRIBE", b"a", b"b", b"c") == refusal
     long = b"x" * (CHANNEL_BYTES_MAX + 1)
-    assert world.ask(b"SUBSCRIBE", b"a", long) == b"-ERR channel of 4097 bytes, CHANNEL_BYTES_MAX is 4096\r\n"
-    assert world.ask(b"PUBLISH", long, b"x") == b"-ERR channel of 4097 bytes, CHANNEL_BYTES_MAX is 4096\r\n"
+    assert world.ask(b"SUBSCRIBE", b"a", long) == b"-ERR channel of 1025 bytes, CHANNEL_BYTES_MAX is 1024\r\n"
+    assert world.ask(b"PUBLISH", long, b"x") == b"-ERR channel of 1025 bytes, CHANNEL_BYTES_MAX is 1024\r\n"
     assert world.ask(b"PSUBSCRIBE", b"*" * 1_025) == b"-ERR pattern of 1025 bytes, PATTERN_BYTES_MAX is 1024\r\n"
     assert world.ask(b"PUBSUB", b"CHANNELS", b"*" * 1_025)[:1] == b"-"
     assert not world.client.subscriber.names

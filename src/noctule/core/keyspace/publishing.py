@@ -7,18 +7,26 @@ once it has applied it (`core.replica.events.Publish`).
 
 from collections.abc import Sequence
 
-from noctule.core.keyspace.reply import Reply
+from noctule.base.bounds import CHANNEL_BYTES_MAX
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.spec import MANY, NO_KEYS, ONE, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 
 
 def publish(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
-    """NOCTULE.PUBLISH 0|1 channel payload: 1 for a sharded channel. Answers 0: nobody has been told yet.
-
-    The bound on channels (`core.pubsub.subscriptions.CHANNEL_BYTES_MAX`) is to be checked before it is logged.
-    """
+    """NOCTULE.PUBLISH 0|1 channel payload: 1 for a sharded channel. Answers 0: nobody has been told yet."""
+    problem = channel_problem(args[2])
+    if problem is not None:
+        return problem
     state.publish(args[2], args[3], sharded=args[1] == b"1")
     return 0
+
+
+def channel_problem(channel: bytes) -> Failure | None:
+    """Why nothing can be published there; None when it can."""
+    if len(channel) > CHANNEL_BYTES_MAX:
+        return Failure(b"ERR channel of %d bytes, CHANNEL_BYTES_MAX is %d" % (len(channel), CHANNEL_BYTES_MAX))
+    return None
 
 
 _SUBSCRIBE = (b"pubsub", b"noscript", b"loading", b"stale")

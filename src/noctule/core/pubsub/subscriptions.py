@@ -6,16 +6,17 @@ is a bound on them. Nothing here knows of other nodes: each keeps its own, and e
 
 from collections.abc import Callable, Collection, Iterable
 
+from noctule.base.bounds import CHANNEL_BYTES_MAX
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.pubsub.message import Kind, Message
 
-CHANNEL_BYTES_MAX = 4_096
-"""The longest name of a channel."""
 SUBSCRIPTIONS_MAX = 10_000
 """Subscriptions of one connection, of all kinds together."""
 PATTERNS_MAX = 10_000
-"""Patterns of one node, each counted once: a message is tried on all of them, which takes 2 ms at most."""
+"""Patterns of one node, each counted once: a message is tried on all of them, which takes 2 ms where they are plain."""
+PATTERN_BYTES_TOTAL_MAX = 256 * 1024
+"""All of them together. A byte of one may cost a nanosecond for each byte of a channel: 0.3 s at the very worst."""
 
 
 _NOTHING: dict[bytes, None] = {}
@@ -46,12 +47,14 @@ class Subscriber:
 class Subscriptions:
     """Of all connections of one node."""
 
-    __slots__ = ("_matchers", "_subscribers")
+    __slots__ = ("_matchers", "_pattern_bytes", "_subscribers")
 
     def __init__(self) -> None:
         self._subscribers: dict[Kind, dict[bytes, dict[Subscriber, None]]] = {kind: {} for kind in Kind}
         self._matchers: dict[bytes, Callable[[bytes], bool]] = {}
         """For each pattern somebody is subscribed to."""
+        self._pattern_bytes = 0
+        """Of these."""
 
     def problem(self, subscriber: Subscriber, kind: Kind, names: Iterable[bytes]) -> str:
         """Why these must not all be subscribed to; empty when they may. Ask before `subscribe`."""
@@ -65,8 +68,13 @@ class Subscriptions:
         new = len(names.keys() - subscriber.of(kind).keys())
         if new + sum(map(len, subscriber.names.values())) > SUBSCRIPTIONS_MAX:
             return f"too many subscriptions on one connection, SUBSCRIPTIONS_MAX is {SUBSCRIPTIONS_MAX}"
-        if kind is Kind.PATTERN and len(self._matchers.keys() | names.keys()) > PATTERNS_MAX:
+        return self._problem_of_patterns(names.keys() - self._matchers.keys()) if kind is Kind.PATTERN else ""
+
+    def _problem_of_patterns(self, patterns: Collection[bytes]) -> str:
+        if len(self._matchers) + len(patterns) > PATTERNS_MAX:
             return f"too many patterns on one node, PATTERNS_MAX is {PATTERNS_MAX}"
+        if self._pattern_bytes + sum(map(len, patterns)) > PATTERN_BYTES_TOTAL_MAX:
+            return f"too long patterns on one node, PATTERN_BYTES_TOTAL_MAX is {PATTERN_BYTES_TOTAL_MAX}"
         return ""
 
     def subscribe(self, subscriber: Subscriber, kind: Kind, name: bytes) -> None:
@@ -75,6 +83,7 @@ class Subscriptions:
         self._subscribers[kind].setdefault(name, {})[subscriber] = None
         if kind is Kind.PATTERN and name not in self._matchers:
             self._matchers[name] = glob_matcher(name)
+            self._pattern_bytes += len(name)
 
     def unsubscribe(self, subscriber: Subscriber, kind: Kind, name: bytes) -> None:
         """Nothing happens when it is not subscribed."""
@@ -90,6 +99,7 @@ class Subscriptions:
             del self._subscribers[kind][name]
             if kind is Kind.PATTERN:
                 del self._matchers[name]
+                self._pattern_bytes -= len(name)
 
     def forget(self, subscriber: Subscriber) -> None:
         """End all of its subscriptions."""
@@ -137,3 +147,6 @@ class Subscriptions:
                     ensure(name in subscriber.of(kind), "a listener knows of its subscription", name=name)
         patterns = self._subscribers[Kind.PATTERN]
         ensure(patterns.keys() == self._matchers.keys(), "each pattern has its matcher", patterns=len(patterns))
+        ensure(
+            sum(map(len, patterns)) == self._pattern_bytes, "bytes of patterns are counted", count=self._pattern_bytes
+        )

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noctule.base.bounds import CHANNEL_BYTES_MAX
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
 from noctule.core.pubsub import subscriptions as module
 from noctule.core.pubsub.message import Kind, Message, confirmations
-from noctule.core.pubsub.subscriptions import CHANNEL_BYTES_MAX, Subscriber, Subscriptions
+from noctule.core.pubsub.subscriptions import Subscriber, Subscriptions
 
 KINDS = st.sampled_from(list(Kind))
 NAMES = st.sampled_from([b"a", b"ab", b"b", b"a*", b"*", b"?b"])
@@ -101,8 +102,8 @@ def test_confirmations_are_pushes_with_counts_and_null_for_nothing() -> None:
 @pytest.mark.parametrize(
     ("kind", "bytes_max", "problem"),
     [
-        (Kind.CHANNEL, CHANNEL_BYTES_MAX, "channel of 4097 bytes, CHANNEL_BYTES_MAX is 4096"),
-        (Kind.SHARD, CHANNEL_BYTES_MAX, "channel of 4097 bytes, CHANNEL_BYTES_MAX is 4096"),
+        (Kind.CHANNEL, CHANNEL_BYTES_MAX, "channel of 1025 bytes, CHANNEL_BYTES_MAX is 1024"),
+        (Kind.SHARD, CHANNEL_BYTES_MAX, "channel of 1025 bytes, CHANNEL_BYTES_MAX is 1024"),
         (Kind.PATTERN, PATTERN_BYTES_MAX, "pattern of 1025 bytes, PATTERN_BYTES_MAX is 1024"),
     ],
 )
@@ -131,6 +132,18 @@ def test_a_node_has_a_bound_on_patterns(monkeypatch: pytest.MonkeyPatch) -> None
     assert subscriptions.problem(other, Kind.PATTERN, [b"c*"]) == "too many patterns on one node, PATTERNS_MAX is 2"
     subscriptions.unsubscribe(one, Kind.PATTERN, b"a*")
     assert subscriptions.problem(other, Kind.PATTERN, [b"c*"]) == ""
+
+
+def test_a_node_has_a_bound_on_the_length_of_all_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a message costs is the product of this and the length of its channel."""
+    monkeypatch.setattr(module, "PATTERN_BYTES_TOTAL_MAX", 5)
+    subscriptions, (one, other) = Subscriptions(), Ears(2).subscribers
+    subscriptions.subscribe(one, Kind.PATTERN, b"abc*")
+    assert subscriptions.problem(other, Kind.PATTERN, [b"abc*", b"*"]) == ""
+    problem = "too long patterns on one node, PATTERN_BYTES_TOTAL_MAX is 5"
+    assert subscriptions.problem(other, Kind.PATTERN, [b"a*"]) == problem
+    subscriptions.forget(one)
+    assert subscriptions.problem(other, Kind.PATTERN, [b"a*"]) == ""
 
 
 def test_check_finds_books_that_differ() -> None:

@@ -1,7 +1,7 @@
 """What is published through the log leaves once at most: from the leader that made the entry, when it applies it."""
 
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.reply import OK
+from noctule.core.keyspace.reply import OK, Failure
 from noctule.core.raft.messages import Append
 from noctule.core.replica.events import Answer, Publish
 from tests.unit.core.replica.colony import GROUP, Colony, write
@@ -44,6 +44,13 @@ def test_a_later_leader_does_not_publish_what_an_earlier_one_may_have_published(
     heir.take(write(2, 1, b"NOCTULE.PUBLISH 1 s two"))
     colony.settle()
     assert [machine.published for machine in colony.machines.values()] == [[], [Publish([TWO])], []]
+
+
+def test_a_channel_with_too_long_a_name_is_refused() -> None:
+    keyspace = Keyspace()
+    reply = keyspace.execute([b"NOCTULE.PUBLISH", b"0", b"c" * 1_025, b"one"], 0)
+    assert reply == Failure(b"ERR channel of 1025 bytes, CHANNEL_BYTES_MAX is 1024")
+    assert keyspace.published == []
 
 
 def test_what_a_journal_takes_back_is_not_published() -> None:
