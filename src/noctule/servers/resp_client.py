@@ -8,8 +8,11 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.reply import Reply
+from noctule.core.pubsub.message import Kind
+from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
+from noctule.node.pubsub import PubSub
 
 
 class Client:
@@ -28,9 +31,10 @@ class Client:
         "name",
         "protocol",
         "seen_at",
+        "subscriber",
     )
 
-    def __init__(self, id: int, address: str, local_address: str, now: Instant) -> None:  # noqa: A002
+    def __init__(self, id: int, address: str, local_address: str, now: Instant, subscriber: Subscriber) -> None:  # noqa: A002
         self.id = id
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
@@ -41,6 +45,8 @@ class Client:
         self.last_command = b""
         self.library_name = b""
         self.library_version = b""
+        self.subscriber = subscriber
+        """Its subscriptions; whoever takes the client out of the server ends them."""
         self.is_closing = False
         """Set by a command after whose reply the connection is closed."""
         self.reset()
@@ -50,6 +56,12 @@ class Client:
         self.name = b""
         self.protocol: RespVersion = 2
         self.consistency = ConsistencyLevel.LINEARIZABLE
+
+    def _flags(self) -> bytes:
+        flags = b"P" if self.subscriber.names else b""
+        if self.consistency is ConsistencyLevel.EVENTUAL:
+            flags += b"r"
+        return flags or b"N"
 
     def line(self, now: Instant) -> bytes:
         """The client as CLIENT LIST shows it: the fields of Redis that have a meaning here, without a line's end."""
@@ -62,10 +74,11 @@ class Client:
             b"name=%b" % self.name,
             b"age=%d" % (now - self.connected_at),
             b"idle=%d" % (now - self.seen_at),
-            b"flags=%b" % (b"r" if self.consistency is ConsistencyLevel.EVENTUAL else b"N"),
+            b"flags=%b" % self._flags(),
             b"db=0",
-            b"sub=0",
-            b"psub=0",
+            b"sub=%d" % len(self.subscriber.of(Kind.CHANNEL)),
+            b"psub=%d" % len(self.subscriber.of(Kind.PATTERN)),
+            b"ssub=%d" % len(self.subscriber.of(Kind.SHARD)),
             b"multi=-1",
             b"cmd=%b" % (spec.name.lower() if spec is not None else b"NULL"),
             b"user=default",
@@ -86,6 +99,11 @@ class Door(Protocol):
     @property
     def port(self) -> int:
         """Where it listens."""
+        ...
+
+    @property
+    def pubsub(self) -> PubSub:
+        """Who hears what on this node."""
         ...
 
     def picture(self) -> NodePicture:

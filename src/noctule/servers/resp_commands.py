@@ -1,9 +1,9 @@
 """The commands about the connection and the server, which are answered here at once and never reach the store.
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
-knows what is unknown: transactions, scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
+knows what is unknown: transactions and scripts are, until they exist. Error texts are Redis 7.0's.
 Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND,
-resp_noctule.py for what is Noctule's own.
+resp_pubsub.py for subscriptions, resp_noctule.py for what is Noctule's own.
 """
 
 from noctule.base.consistency import ConsistencyLevel
@@ -16,6 +16,7 @@ from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
+from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -35,10 +36,12 @@ def answer_command(handler: Handler, door: Door, client: Client, args: list[byte
     return handler(door, client, args)
 
 
-def ping(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+def ping(_door: Door, client: Client, args: list[bytes]) -> Reply:
     """PING [message]."""
     if len(args) > 2:
         return wrong_arity(args[0])
+    if client.subscriber.names and client.protocol == 2:
+        return ping_while_subscribed(args)
     return args[1] if len(args) == 2 else _PONG
 
 
@@ -109,8 +112,9 @@ def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     return OK
 
 
-def reset(_door: Door, client: Client, _args: list[bytes]) -> Reply:
-    """RESET: RESP2, no name, no READONLY."""
+def reset(door: Door, client: Client, _args: list[bytes]) -> Reply:
+    """RESET: RESP2, no name, no READONLY, no subscriptions."""
+    door.pubsub.subscriptions.forget(client.subscriber)
     client.reset()
     return Status(b"RESET")
 
@@ -184,5 +188,6 @@ HANDLERS: dict[bytes, Handler] = {
     b"SELECT": select,
     b"TIME": time,
     b"WAIT": wait,
+    **PUBSUB_HANDLERS,
 }
 """Upper-case name to handler."""

@@ -3,6 +3,9 @@
 The hot path of the RESP door. A command costs one `_Cell`, which is its sink and its place in the queue of replies.
 Whatever was answered at the head of the queue leaves in one write for each turn of the loop. A client that sends more
 than it reads is not read; one that leaves too much unread is dropped.
+
+What a subscriber hears leaves in the same write, before the replies: it need not wait for them. Only while the
+confirmation of a subscription, or an earlier message, has its place in the queue, messages go to the end of the queue.
 """
 
 import asyncio
@@ -14,13 +17,15 @@ from typing import Literal, Protocol, cast
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.errors import NoctuleError
-from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.reply import Encoded, Failure, Reply
+from noctule.core.pubsub.message import Message
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.core.wire.resp import encode_reply
 from noctule.node.api import Store
-from noctule.servers.resp_client import Client, Door
+from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_commands import HANDLERS, answer_command
 from noctule.servers.resp_parser import CommandParser, Received
+from noctule.servers.resp_pubsub import BEHIND_EARLIER, refusal_while_subscribed
 
 PIPELINE_BYTES_MAX = 32 * 1024 * 1024
 """Bytes read while replies are owed; over it the connection is not read until all replies are out."""
@@ -28,6 +33,10 @@ OUTPUT_BYTES_MAX = 512 * 1024 * 1024
 """Replies that the client has not read, besides the one being written; over it the connection is dropped at once."""
 OUTPUT_BYTES_TARGET = 64 * 1024 * 1024
 """The same, when it stays over this for OUTPUT_GRACE_S: one pipeline may ask for much, but must then be read."""
+PUBSUB_OUTPUT_BYTES_MAX = 32 * 1024 * 1024
+"""The first of these bounds for a client with subscriptions, as in Redis: what it gets it did not ask for."""
+PUBSUB_OUTPUT_BYTES_TARGET = 8 * 1024 * 1024
+"""The second."""
 OUTPUT_GRACE_S = 60.0
 OUTPUT_BYTES_HIGH = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
@@ -58,6 +67,19 @@ class _Cell:
         # Only the head can leave, and then everything behind it that is answered leaves with it.
         if not connection.is_flush_scheduled and connection.cells and connection.cells[0] is self:
             connection.schedule_flush()
+
+
+class _LaterCell(_Cell):
+    """The place of a command that is carried out once nothing before it is owed any more."""
+
+    __slots__ = ("args", "handler")
+
+    def __init__(
+        self, connection: "RespConnection", protocol: RespVersion, handler: Handler, args: list[bytes]
+    ) -> None:
+        super().__init__(connection, protocol)
+        self.handler = handler
+        self.args = args
 
 
 class Timer(Protocol):
@@ -119,6 +141,14 @@ class RespConnection(asyncio.Protocol):
         self._is_reading = True
         self._is_output_high = False
         self._output_timer: Timer | None = None
+        self._left = 0
+        """How many cells have left since the beginning."""
+        self._heard: list[bytes] = []
+        """Messages for the next write."""
+        self._queued: deque[tuple[int, int]] = deque()
+        """The confirmations and messages among the cells: how many cells will have left with each, and its bytes."""
+        self._push_bytes = 0
+        """Of both."""
 
     # What asyncio calls ----------------------------------------------------------------------------------------------
 
@@ -163,6 +193,9 @@ class RespConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has read most of its replies."""
         self._is_output_high = False
+        if self._output_timer is not None:
+            self._output_timer.cancel()
+            self._output_timer = None
         self._go_on()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -170,9 +203,25 @@ class RespConnection(asyncio.Protocol):
         self._is_open = False
         self.cells.clear()
         self._backlog.clear()
+        self._heard.clear()
         if self._output_timer is not None:
             self._output_timer.cancel()
         self._owner.forget(self)
+
+    def hear(self, message: Message) -> None:
+        """Something was published to which the client is subscribed; into the next write, in the order of calls."""
+        if not self._is_open or self._transport.is_closing():
+            return
+        data = message.encoded(self.client.protocol)
+        if self._queued:
+            self._answer(Encoded(data))
+        else:
+            self._heard.append(data)
+            self._push_bytes += len(data)
+            if not self.is_flush_scheduled:
+                self.schedule_flush()
+        if self._push_bytes > PUBSUB_OUTPUT_BYTES_MAX:
+            self._drop(self._transport.get_write_buffer_size() + self._push_bytes)
 
     # What the server calls -------------------------------------------------------------------------------------------
 
@@ -195,6 +244,7 @@ class RespConnection(asyncio.Protocol):
             self._backlog.extend(commands[room:])
             commands = commands[:room]
         client, cells, submit, find_handler = self.client, self.cells, self._submit, HANDLERS.get
+        subscriber = client.subscriber
         self._owner.commands_total += len(commands)
         for command in commands:
             if isinstance(command, Failure):
@@ -202,10 +252,14 @@ class RespConnection(asyncio.Protocol):
                 continue
             client.last_command = command[0]
             handler = find_handler(command[0].upper())
-            if handler is None:
+            if subscriber.names and client.protocol == 2 and (refusal := refusal_while_subscribed(handler, command)):
+                self._answer(refusal)
+            elif handler is None:
                 cell = _Cell(self, client.protocol)
                 cells.append(cell)
                 submit(command, cell, client.consistency)
+            elif cells and handler in BEHIND_EARLIER:
+                cells.append(_LaterCell(self, client.protocol, handler, command))
             else:
                 self._answer(answer_command(handler, self._owner, client, command))
                 if client.is_closing:
@@ -216,6 +270,9 @@ class RespConnection(asyncio.Protocol):
     def _answer(self, reply: Reply) -> None:
         cell = _Cell(self, self.client.protocol)
         self.cells.append(cell)
+        if isinstance(reply, Encoded):
+            self._queued.append((self._left + len(self.cells), len(reply.data)))
+            self._push_bytes += len(reply.data)
         cell.deliver(reply)
 
     def _go_on(self) -> None:
@@ -266,9 +323,21 @@ class RespConnection(asyncio.Protocol):
         self.is_flush_scheduled = False
         if not self._is_open or self._transport.is_closing():
             return
-        cells, parts, size = self.cells, [], 0
+        cells, size, count = self.cells, 0, len(self.cells)
+        parts = self._take_heard() if self._heard else []
         try:
-            while cells and (reply := cells[0].reply) is not _WAITING:
+            while cells:
+                reply = cells[0].reply
+                if reply is _WAITING:
+                    if not isinstance(cells[0], _LaterCell):
+                        break
+                    heard = self._carry_out(cells[0], count - len(cells))
+                    parts += heard
+                    size += sum(map(len, heard))
+                    count = len(cells)
+                    if self._transport.is_closing():
+                        return  # It heard more of itself than it may.
+                    continue
                 part = encode_reply(reply, cells.popleft().protocol)
                 parts.append(part)
                 size += len(part)
@@ -281,24 +350,50 @@ class RespConnection(asyncio.Protocol):
             # A reply without an encoding: what follows would be taken for the answer to another command.
             self.abort()
             raise
+        self._left += count - len(cells)
+        if self._queued:
+            self._dequeue()
         if not parts or self._write(parts):
             self._go_on()
+
+    def _take_heard(self) -> list[bytes]:
+        heard, self._heard = self._heard, []
+        self._push_bytes -= sum(map(len, heard))
+        return heard
+
+    def _dequeue(self) -> None:
+        """Forget the pushes that have left with their cells."""
+        while self._queued and self._queued[0][0] <= self._left:
+            self._push_bytes -= self._queued.popleft()[1]
+
+    def _carry_out(self, cell: _LaterCell, left: int) -> list[bytes]:
+        """Everything before the cell has left, `left` of them just now; returns what the client heard of it itself."""
+        self._left += left
+        self._dequeue()
+        cell.reply = answer_command(cell.handler, self._owner, self.client, cell.args)
+        return self._take_heard()
 
     def _write(self, parts: list[bytes]) -> bool:
         """Hand bytes to the transport; False when the client has left too many unread and is dropped."""
         unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes > OUTPUT_BYTES_MAX:
+        bytes_max, bytes_target = self._output_bounds()
+        if unread_bytes > bytes_max:
             self._drop(unread_bytes)
             return False
         self._transport.write(b"".join(parts))
-        if unread_bytes > OUTPUT_BYTES_TARGET and self._output_timer is None:
+        if unread_bytes > bytes_target and self._output_timer is None:
             self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
         return True
+
+    def _output_bounds(self) -> tuple[int, int]:
+        if self.client.subscriber.names:
+            return PUBSUB_OUTPUT_BYTES_MAX, PUBSUB_OUTPUT_BYTES_TARGET
+        return OUTPUT_BYTES_MAX, OUTPUT_BYTES_TARGET
 
     def _check_output(self) -> None:
         self._output_timer = None
         unread_bytes = self._transport.get_write_buffer_size()
-        if self._is_open and unread_bytes > OUTPUT_BYTES_TARGET:
+        if self._is_open and unread_bytes > self._output_bounds()[1]:
             self._drop(unread_bytes)
 
     def _drop(self, unread_bytes: int) -> None:
