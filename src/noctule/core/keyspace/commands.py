@@ -10,7 +10,19 @@ publishing.py; spec.py tells what a row says.
 from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, merging, publishing, reshape, scan, strings
+from noctule.core.keyspace import (
+    hashes,
+    keys,
+    merging,
+    publishing,
+    reshape,
+    scan,
+    sets,
+    sorted_algebra,
+    sorted_ranges,
+    sorted_sets,
+    strings,
+)
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
@@ -120,7 +132,19 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
-_FAMILIES = (strings, hashes, keys, scan, merging, publishing, reshape)
+_FAMILIES = (
+    strings,
+    hashes,
+    sets,
+    sorted_sets,
+    sorted_ranges,
+    sorted_algebra,
+    keys,
+    scan,
+    merging,
+    publishing,
+    reshape,
+)
 
 
 def _table() -> dict[bytes, CommandSpec]:

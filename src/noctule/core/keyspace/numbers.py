@@ -1,12 +1,14 @@
-"""Numbers as Redis reads and writes them: strict 64-bit integers, and 80-bit floats for INCRBYFLOAT.
+"""Numbers as Redis reads and writes them: strict 64-bit integers, doubles, and 80-bit floats for INCRBYFLOAT.
 
 Redis computes INCRBYFLOAT in C's `long double`, whose 64-bit mantissa is emulated here with exact fractions: the
 result is the same on every machine, as replicas need it, and digit for digit what Redis on x86-64 answers.
-Source: `string2ll`, `string2ld` and `ld2string` in Redis 7.0's util.c.
+Source: `string2ll`, `string2d`, `string2ld` and `ld2string` in Redis 7.0's util.c. Hexadecimal floats, which C reads
+and nobody sends, are none here.
 """
 
 import re
 from fractions import Fraction
+from math import isinf
 
 INT_MIN = -(2**63)
 INT_MAX = 2**63 - 1
@@ -14,6 +16,7 @@ INT_MAX = 2**63 - 1
 FLOAT_CHARS_MAX = 1_000
 """A longer text is not read as a float. (Redis: 5,119.)"""
 
+_WHOLE_MAX = 2.0**62
 _MANTISSA_BITS = 64
 _DECIMALS = 17
 _SMALLEST = Fraction(1, 2**16_445)
@@ -60,6 +63,42 @@ def parse_float(text: bytes) -> Fraction | None:
     if not _SMALLEST <= number < _LIMIT:
         return None
     return -number if sign == b"-" else number
+
+
+def parse_double(text: bytes) -> float | None:
+    """A double, an infinity too, or None; None also for what is beyond all doubles or too close to zero for them."""
+    if text.isdigit() and len(text) < 16:
+        return float(text)
+    if len(text) > FLOAT_CHARS_MAX:
+        return None
+    match = _FLOAT.fullmatch(text)
+    if match is None:
+        return float(text) if is_infinite(text) else None
+    number = float(text)
+    if isinf(number) or (number == 0 and match[2].strip(b"0.")):
+        return None
+    return number
+
+
+def parse_limit(text: bytes) -> float | None:
+    """A double at an end of a range, or None: as C's `strtod` reads it, blanks before it, nothing at all as 0, and what
+    is too large as an infinity. Source: `zslParseRange` in Redis 7.0's t_zset.c."""
+    text = text.partition(b"\0")[0].lstrip(b" \t\n\v\f\r")
+    if len(text) > FLOAT_CHARS_MAX or not (not text or _FLOAT.fullmatch(text) or is_infinite(text)):
+        return None
+    return float(text or b"0")
+
+
+def format_double(number: float) -> bytes:
+    """As ``%.17g`` prints it: at most 17 digits, an exponent where it is far from 1, ``inf`` and ``-inf``."""
+    return b"%.17g" % number
+
+
+def format_score(number: float) -> bytes:
+    """As ZSCAN answers it, which is how Redis keeps it: an integer without an exponent, unless it is very large."""
+    if -_WHOLE_MAX < number < _WHOLE_MAX and number.is_integer():
+        return b"%d" % number
+    return format_double(number)
 
 
 def add_floats(left: Fraction, right: Fraction) -> Fraction | None:

@@ -615,6 +615,6 @@ def _slot_bytes(values: dict[bytes, Value]) -> int:
     return KEY_COST_BYTES * len(values) + sum(map(len, values)) + sum(sizes)
 
 
-def scan_order(values: dict[bytes, Value] | dict[bytes, bytes]) -> list[tuple[int, bytes]]:
+def scan_order(values: Iterable[bytes]) -> list[tuple[int, bytes]]:
     """The keys with their positions, a function of the keys alone, in the order in which a scan meets them."""
     return sorted((crc32(key), key) for key in values)
