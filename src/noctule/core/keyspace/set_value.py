@@ -57,6 +57,9 @@ class SetValue(Container):
     def __len__(self) -> int:
         return self._count
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SetValue) and self._buckets == other._buckets
+
     def __contains__(self, member: bytes) -> bool:
         bucket = self._buckets[self._bucket_of(crc32(member))]
         place = bisect_left(bucket, member)

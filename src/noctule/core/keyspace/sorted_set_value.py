@@ -55,6 +55,9 @@ class SortedSet(Container):
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SortedSet) and self.scores == other.scores
+
     def __contains__(self, member: bytes) -> bool:
         return member in self.scores
 

@@ -111,7 +111,7 @@ def _add_problem(words: set[bytes], left: int) -> Failure | None:
 def _increment(state: State, key: bytes, held: SortedSet | None, item: tuple[bytes, float], words: set[bytes]) -> Reply:
     member, score = item
     old = None if held is None else held.scores.get(member)
-    if old is not None:
+    if old is not None and b"NX" not in words:
         score += old
         if isnan(score):
             return NOT_A_SCORE

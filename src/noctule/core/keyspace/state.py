@@ -211,7 +211,8 @@ class State:
         It is another one when somebody still looks at the former.
         """
         if self._is_shared and key not in self._own_values:
-            held = held.copy()
+            counted_bytes, held = held.counted_bytes, held.copy()
+            held.counted_bytes = counted_bytes
             self._own(key, held)
         if self._journal is not None:
             held.undo = self._journal.steps
