@@ -5,8 +5,9 @@ a key never changes its place, one that is present during the whole scan is met,
 replica, and across a split of the partition. Keys that share a position are returned together.
 """
 
+from binascii import crc32
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -31,6 +32,7 @@ SMALL_SLOT_KEYS = 256
 PIECES_MAX = 64
 """HSCAN and ZSCAN need no more calls than this: they return more than COUNT at a time of what is large."""
 
+_POSITIONS = 2**POSITION_BITS
 _NOTHING: tuple[()] = ()
 _V = TypeVar("_V")
 
@@ -184,8 +186,7 @@ def _scan_items(args: Sequence[bytes], cursor: int, items: Mapping[bytes, _V], s
     options = _parse_options(args, 3, knows_type=False)
     if isinstance(options, Failure):
         return options
-    order = scan_order(items)
-    piece, after = _piece(order, cursor, max(options.count, len(order) // PIECES_MAX))
+    piece, after = _piece_of(items, cursor, max(options.count, len(items) // PIECES_MAX))
     found: list[Reply] = []
     for name in piece:
         if options.matches is None or options.matches(name):
@@ -223,6 +224,18 @@ def _piece(order: list[tuple[int, bytes]], position: int, count: int) -> tuple[l
     while 0 < end < len(order) and order[end][0] == order[end - 1][0]:
         end += 1
     return [name for _, name in islice(order, start, end)], order[end][0] if end < len(order) else 0
+
+
+def _piece_of(names: Collection[bytes], position: int, count: int) -> tuple[list[bytes], int]:
+    """As `_piece`, of names that nobody keeps in order: looks at all of them, and sorts about those it returns."""
+    width = 2 * (count + 1) * _POSITIONS // len(names)
+    while True:
+        end = position + width
+        order = sorted((place, name) for name in names if position <= (place := crc32(name)) < end)
+        piece, after = _piece(order, position, count)
+        if after or end >= _POSITIONS:
+            return piece, after
+        width *= 4
 
 
 def _parse_options(args: Sequence[bytes], first: int, *, knows_type: bool) -> ScanOptions | Failure:

@@ -154,7 +154,7 @@ def test_hscan_finds_every_field_in_bounded_pieces() -> None:
 def test_what_is_in_a_container_during_the_whole_scan_is_found_once(
     name: bytes, kept: set[int], comings: list[list[tuple[bool, int]]], count: int
 ) -> None:
-    """Others come and go between the calls, by which a set gets more or fewer buckets."""
+    """Others come and go between the calls, by which a set gets more or fewer shelves."""
     adding = {b"HSCAN": b"HSET k %d v", b"SSCAN": b"SADD k %d", b"ZSCAN": b"ZADD k 1 %d"}[name]
     removing = {b"HSCAN": b"HDEL k %d", b"SSCAN": b"SREM k %d", b"ZSCAN": b"ZREM k %d"}[name]
     keyspace = Keyspace()
@@ -169,6 +169,23 @@ def test_what_is_in_a_container_during_the_whole_scan_is_found_once(
     names = found if name == b"SSCAN" else found[::2]
     assert len(names) == len(set(names))
     assert {b"%d" % number for number in kept} <= set(names)
+
+
+@pytest.mark.parametrize("line", ["HSET k %b v", "SADD k %b", "ZADD k 1 %b"])
+def test_names_of_one_position_in_a_container_come_together(line: str) -> None:
+    """These two have one CRC32; a cursor cannot stand between them."""
+    keyspace = Keyspace()
+    for name in (b"plumless", b"buckeroo", b"other"):
+        keyspace.execute((line.encode() % name).split(), NOW)
+    scan = {"H": b"HSCAN", "S": b"SSCAN", "Z": b"ZSCAN"}[line[0]]
+    cursor, found = piece(keyspace, scan, b"k", b"0", b"COUNT", b"1")
+    for _ in range(3):
+        if cursor != b"0":
+            cursor, more = piece(keyspace, scan, b"k", cursor, b"COUNT", b"1")
+            found += more
+    names = found if scan == b"SSCAN" else found[::2]
+    assert cursor == b"0"
+    assert sorted(names) == [b"buckeroo", b"other", b"plumless"]
 
 
 def test_options_of_scans_in_containers() -> None:

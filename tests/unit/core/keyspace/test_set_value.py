@@ -18,10 +18,10 @@ MEMBERS = st.sampled_from([b"", b"\xff\x00", *(b"%d" % number for number in rang
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_buckets() -> Iterator[None]:
+def small_shelves() -> Iterator[None]:
     """So that sets of a few members have many."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(set_value, "BUCKET_MEMBERS", 2)
+        patch.setattr(set_value, "SHELF_MEMBERS", 2)
         patch.setattr(set_value, "_DRAWS_FROM", 6)
         yield
 
@@ -96,7 +96,7 @@ def test_some_are_drawn_and_none_twice(members: set[bytes], count: int, now_ms: 
     assert set(drawn) <= members
 
 
-def test_members_that_somebody_chose_to_be_in_one_bucket_are_drawn_all_the_same() -> None:
+def test_members_that_somebody_chose_to_be_in_one_bin_are_drawn_all_the_same() -> None:
     """Of those whose position is next to 0 there are some hundred in a million."""
     close = [member for member in (b"%d" % number for number in range(300_000)) if crc32(member) < 2**32 // 6_000]
     held = SetValue(close)
@@ -110,7 +110,7 @@ def test_members_that_somebody_chose_to_be_in_one_bucket_are_drawn_all_the_same(
 def test_the_estimate_of_its_size_is_right_within_a_quarter(
     count: int, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(set_value, "BUCKET_MEMBERS", 64)
+    monkeypatch.setattr(set_value, "SHELF_MEMBERS", 64)
     chance, sets = Random(1), max(1, 2_000 // count)
     tracemalloc.start()
     try:
