@@ -278,7 +278,7 @@ def _lex_ranks_in(held: SortedSet, least: bytes | None, most: bytes | None) -> R
     if low == high:
         start = count if least is None else held.rank_below(low, least)
         return start, (count if most is None else held.rank_below(low, most))
-    # To divide what is not in order would answer by how the blocks are cut, which replicas do not have in common.
+    # What is not in order cannot be divided: each member is looked at, as Redis does in small sets.
     members = [member for member, _ in held.items(0, count)]
     start = next((rank for rank, member in enumerate(members) if least is not None and member >= least), count)
     return start, next((rank for rank in range(start, count) if most is not None and members[rank] >= most), count)

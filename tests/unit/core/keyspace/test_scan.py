@@ -1,5 +1,6 @@
 """SCAN, HSCAN, KEYS: what is there all the time is found, in bounded pieces."""
 
+from binascii import crc32
 from itertools import pairwise
 
 import pytest
@@ -186,6 +187,21 @@ def test_names_of_one_position_in_a_container_come_together(line: str) -> None:
     names = found if scan == b"SSCAN" else found[::2]
     assert cursor == b"0"
     assert sorted(names) == [b"buckeroo", b"other", b"plumless"]
+
+
+@pytest.mark.parametrize("line", ["HSET k %b v", "SADD k %b", "ZADD k 1 %b"])
+def test_names_whose_positions_are_close_are_found(line: str) -> None:
+    keyspace = Keyspace()
+    names = [name for name in (b"%d" % number for number in range(2_000)) if crc32(name) >> 27 == 29]
+    for name in names:
+        keyspace.execute((line.encode() % name).split(), NOW)
+    scan = {"H": b"HSCAN", "S": b"SSCAN", "Z": b"ZSCAN"}[line[0]]
+    cursor, found = piece(keyspace, scan, b"k", b"0", b"COUNT", b"3")
+    while cursor != b"0":
+        cursor, more = piece(keyspace, scan, b"k", cursor, b"COUNT", b"3")
+        found += more
+    assert len(names) > 40
+    assert sorted(found if scan == b"SSCAN" else found[::2]) == sorted(names)
 
 
 def test_options_of_scans_in_containers() -> None:

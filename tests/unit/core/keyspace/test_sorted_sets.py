@@ -113,6 +113,14 @@ def test_ranges_by_member(members: set[bytes], least: bytes, most: bytes, offset
     assert execute(keyspace, b"ZCARD", b"z") == len(members) - len(expected)
 
 
+def test_a_range_by_member_of_unequal_scores(keyspace: Keyspace) -> None:
+    """Small sets of Redis answer the same."""
+    run(keyspace, "ZADD z 1 b 2 a 3 c 4 b2")
+    assert run(keyspace, "ZRANGEBYLEX z [a [b") == [b"b", b"a"]
+    assert run(keyspace, "ZRANGEBYLEX z - +") == [b"b", b"a", b"c", b"b2"]
+    assert run(keyspace, "ZLEXCOUNT z (b +") == 2
+
+
 def test_a_range_by_member_of_unequal_scores_is_the_same_on_every_replica(keyspace: Keyspace) -> None:
     """What is removed must not depend on where blocks begin, which is another place after a snapshot was loaded."""
     for number in range(3_000):
@@ -157,6 +165,14 @@ def test_sorted_sets_together(left: Model, right: Model, members: set[bytes], ag
     assert execute(keyspace, b"EXISTS", b"d") == bool(only)
 
 
+def test_scores_are_added_from_the_smallest_set_on(keyspace: Keyspace) -> None:
+    """0.1 + 0.2 + 0.3 is another double."""
+    for line in ("ZADD x 0.1 m 1 n 1 o", "ZADD y 0.2 m 1 n", "ZADD z 0.3 m"):
+        run(keyspace, line)
+    assert run(keyspace, "ZINTER 3 x y z WITHSCORES") == Pairs([(b"m", 0.6)])
+    assert run(keyspace, "ZUNION 3 x y z WITHSCORES").items[0] == (b"m", 0.6)
+
+
 def test_conditions_of_zadd(keyspace: Keyspace) -> None:
     assert run(keyspace, "ZADD z 1 a 2 b 3 a") == 2
     assert run(keyspace, "ZADD z XX 5 a 5 c") == 0
@@ -164,6 +180,8 @@ def test_conditions_of_zadd(keyspace: Keyspace) -> None:
     assert run(keyspace, "ZADD z GT CH 4 a 6 b 1 d") == 2
     assert run(keyspace, "ZADD z LT CH 4 a 7 b") == 1
     assert run(keyspace, "ZADD z XX LT INCR 1 a") is None
+    assert run(keyspace, "ZADD z XX GT INCR 0 a") is None
+    assert run(keyspace, "ZADD z LT INCR 0 a") is None
     assert run(keyspace, "ZADD z INCR 1.5 a") == 5.5
     assert run(keyspace, "ZADD absent XX 1 a") == 0
     assert run(keyspace, "ZADD absent XX INCR 1 a") is None
