@@ -227,35 +227,9 @@ def pop_items(state: State, key: bytes, held: SortedSet, count: int, *, is_max: 
     return items
 
 
-def bzpopmin(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
-    """BZPOPMIN key… timeout, once one of the keys has members: the key, the member and its score; NULL_ARRAY else."""
-    return _bzpop(state, args, is_max=False)
-
-
-def bzpopmax(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
-    """BZPOPMAX key… timeout, likewise."""
-    return _bzpop(state, args, is_max=True)
-
-
-def _bzpop(state: State, args: Sequence[bytes], *, is_max: bool) -> Reply:
-    for key in args[1:-1]:
-        held = state.find(key, SortedSet)
-        if isinstance(held, Failure):
-            return held
-        if held is not None:
-            ((member, score),) = pop_items(state, key, held, 1, is_max=is_max)
-            return [key, member, score]
-    return NULL_ARRAY
-
-
 def zmpop(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """ZMPOP numkeys key… MIN|MAX [COUNT count]: items of the first key that has any; NULL_ARRAY without one."""
-    return _zmpop(state, args[1:])
-
-
-def bzmpop(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
-    """BZMPOP timeout numkeys key… MIN|MAX [COUNT count], once one of the keys has members; NULL_ARRAY else."""
-    return _zmpop(state, args[2:])
+    return pop_first(state, args, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,36 +241,36 @@ class ManyPop:
     count: int
 
 
-def parse_many_pop(args: Sequence[bytes]) -> ManyPop | Failure:
-    """Numkeys, keys, MIN or MAX, and perhaps COUNT."""
-    key_count = parse_int(args[0])
+def parse_many_pop(args: Sequence[bytes], position: int) -> ManyPop | Failure:
+    """The arguments of ZMPOP from numkeys on, which stands at `position`."""
+    key_count = parse_int(args[position])
     if key_count is None or key_count < 1:
         return NO_NUMBER_OF_KEYS
-    where = 1 + key_count
+    first = position + 1
+    where = first + key_count
     if where >= len(args) or args[where].upper() not in (b"MIN", b"MAX"):
         return SYNTAX
     count: int | None = None
-    position = where + 1
-    while position < len(args):
-        if count is not None or args[position].upper() != b"COUNT" or position + 1 == len(args):
+    for option in range(where + 1, len(args), 2):
+        if count is not None or args[option].upper() != b"COUNT" or option + 1 == len(args):
             return SYNTAX
-        count = parse_int(args[position + 1])
+        count = parse_int(args[option + 1])
         if count is None or count < 1:
             return Failure(b"ERR count should be greater than 0")
-        position += 2
-    return ManyPop(args[1:where], args[where].upper() == b"MAX", count or 1)
+    return ManyPop(args[first:where], args[where].upper() == b"MAX", count or 1)
 
 
-def _zmpop(state: State, args: Sequence[bytes]) -> Reply:
-    pop = parse_many_pop(args)
-    if isinstance(pop, Failure):
-        return pop
-    for key in pop.keys:
+def pop_first(state: State, args: Sequence[bytes], position: int) -> Reply:
+    """ZMPOP whose numkeys stands at `position`."""
+    wanted = parse_many_pop(args, position)
+    if isinstance(wanted, Failure):
+        return wanted
+    for key in wanted.keys:
         held = state.find(key, SortedSet)
         if isinstance(held, Failure):
             return held
         if held is not None:
-            return [key, [[*item] for item in pop_items(state, key, held, pop.count, is_max=pop.is_max)]]
+            return [key, [[*item] for item in pop_items(state, key, held, wanted.count, is_max=wanted.is_max)]]
     return NULL_ARRAY
 
 
