@@ -64,26 +64,19 @@ def zadd(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     held = state.find(key, SortedSet)
     if isinstance(held, Failure):
         return held
-    if not words and held is not None:
-        held = state.change(key, held)
-        added = 0
-        for member, score in items:
-            added += held.put(member, score)
-        state.changed(key, held)
-        return added
     if b"INCR" in words:
         return _increment(state, key, held, items[0], words)
     if held is None:
         if b"XX" in words:
             return 0
         new = SortedSet()
-        counts = _put(new, items, words)
+        count = _put(new, items, words)
         state.put(key, new)
     else:
         held = state.change(key, held)
-        counts = _put(held, items, words)
+        count = _put(held, items, words)
         state.changed(key, held)
-    return sum(counts) if b"CH" in words else counts[0]
+    return count
 
 
 def zincrby(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
@@ -126,8 +119,10 @@ def _increment(state: State, key: bytes, held: SortedSet | None, item: tuple[byt
     return score
 
 
-def _put(held: SortedSet, items: list[tuple[bytes, float]], words: set[bytes]) -> tuple[int, int]:
-    """How many items are new, and how many have another score now."""
+def _put(held: SortedSet, items: list[tuple[bytes, float]], words: set[bytes]) -> int:
+    """How many items are new, with CH how many are new or have another score now."""
+    if not words:  # As nearly always.
+        return sum(held.put(member, score) for member, score in items)
     new = changed = 0
     for member, score in items:
         old = held.scores.get(member)
@@ -135,7 +130,7 @@ def _put(held: SortedSet, items: list[tuple[bytes, float]], words: set[bytes]) -
             held.put(member, score)
             new += old is None
             changed += old is not None and old != score
-    return new, changed
+    return new + changed if b"CH" in words else new
 
 
 def _is_wanted(old: float | None, score: float, words: set[bytes]) -> bool:
