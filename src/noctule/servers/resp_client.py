@@ -12,6 +12,7 @@ from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
+from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 
 
@@ -24,6 +25,7 @@ class Client:
         "consistency",
         "id",
         "is_closing",
+        "is_cluster",
         "last_command",
         "library_name",
         "library_version",
@@ -34,7 +36,16 @@ class Client:
         "subscriber",
     )
 
-    def __init__(self, id: int, address: str, local_address: str, now: Instant, subscriber: Subscriber) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        address: str,
+        local_address: str,
+        now: Instant,
+        subscriber: Subscriber,
+        *,
+        is_cluster: bool = False,
+    ) -> None:
         self.id = id
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
@@ -42,6 +53,8 @@ class Client:
         self.connected_at = now
         self.seen_at = now
         """When bytes last came."""
+        self.is_cluster = is_cluster
+        """Whether it came to the cluster face."""
         self.last_command = b""
         self.library_name = b""
         self.library_version = b""
@@ -104,6 +117,16 @@ class Door(Protocol):
     @property
     def pubsub(self) -> PubSub:
         """Who hears what on this node."""
+        ...
+
+    @property
+    def cluster_port(self) -> int:
+        """Where its cluster face listens; 0 without one."""
+        ...
+
+    @property
+    def cluster(self) -> ClusterView | None:
+        """What CLUSTER tells of; None of a node without a cluster face."""
         ...
 
     def picture(self) -> NodePicture:

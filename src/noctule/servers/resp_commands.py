@@ -13,6 +13,7 @@ from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
+from noctule.servers.resp_cluster import CLUSTER
 from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
@@ -24,7 +25,7 @@ _NO_PASSWORD = Failure(
     b"ERR AUTH <password> called without any password configured for the default user. "
     b"Are you sure your configuration is correct?"
 )
-_CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
+_NO_SELECT = Failure(b"ERR SELECT is not allowed in cluster mode")
 
 
 def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply:
@@ -83,7 +84,7 @@ def hello(door: Door, client: Client, args: list[bytes]) -> Reply:
         b"version": COMPATIBLE_VERSION,
         b"proto": version,
         b"id": client.id,
-        b"mode": b"standalone",
+        b"mode": b"cluster" if client.is_cluster else b"standalone",
         b"role": b"master",
         b"modules": [],
     }
@@ -98,11 +99,13 @@ def auth(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     return OK if args[1] == b"default" else _WRONG_PASS
 
 
-def select(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+def select(_door: Door, client: Client, args: list[bytes]) -> Reply:
     """SELECT 0: there is one database."""
     number = parse_int(args[1])
     if number is None:
         return NOT_AN_INTEGER
+    if number and client.is_cluster:
+        return _NO_SELECT
     return OK if number == 0 else Failure(b"ERR DB index is out of range")
 
 
@@ -157,9 +160,9 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
     return len(picture.nodes) // 2 if picture.durability == "quorum" else 0
 
 
-def cluster(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
-    """CLUSTER …: every node answers for all slots, so clients need no map of them."""
-    return _CLUSTER_DISABLED
+def asking(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
+    """ASKING: no slot is ever half moved, so there is nothing to ask for."""
+    return OK
 
 
 def not_http(_door: Door, client: Client, args: list[bytes]) -> Reply:
@@ -169,9 +172,10 @@ def not_http(_door: Door, client: Client, args: list[bytes]) -> Reply:
 
 
 HANDLERS: dict[bytes, Handler] = {
+    b"ASKING": asking,
     b"AUTH": auth,
     b"CLIENT": CLIENT,
-    b"CLUSTER": cluster,
+    b"CLUSTER": CLUSTER,
     b"COMMAND": COMMAND,
     b"CONFIG": CONFIG,
     b"ECHO": echo,

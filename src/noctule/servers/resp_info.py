@@ -21,10 +21,10 @@ COMPATIBLE_VERSION = b"7.4.0"
 _ALL_SECTIONS = frozenset({b"default", b"all", b"everything"})
 
 
-def info(door: Door, _client: Client, args: list[bytes]) -> Reply:
+def info(door: Door, client: Client, args: list[bytes]) -> Reply:
     """INFO [section …]: the sections asked for in any case, in Redis' order; unknown ones are left out."""
     wanted = {section.lower() for section in args[1:]} or _ALL_SECTIONS
-    sections = _sections(door)
+    sections = _sections(door, is_cluster=client.is_cluster)
     if not wanted & _ALL_SECTIONS:
         sections = {title: rows for title, rows in sections.items() if title.lower().encode() in wanted}
     blocks = [
@@ -34,16 +34,16 @@ def info(door: Door, _client: Client, args: list[bytes]) -> Reply:
     return "\r\n".join(blocks).encode()
 
 
-def _sections(door: Door) -> dict[str, dict[str, object]]:
+def _sections(door: Door, *, is_cluster: bool) -> dict[str, dict[str, object]]:
     picture, counters, subscriptions = door.picture(), door.counters(), door.pubsub.subscriptions
     stats = read_process_stats()
     return {
         "Server": {
             "redis_version": COMPATIBLE_VERSION.decode(),
-            "redis_mode": "standalone",
+            "redis_mode": "cluster" if is_cluster else "standalone",
             "os": f"{platform.system()} {platform.release()} {platform.machine()}",
             "process_id": picture.pid,
-            "tcp_port": door.port,
+            "tcp_port": door.cluster_port if is_cluster else door.port,
             "uptime_in_seconds": int(picture.uptime_s),
             "uptime_in_days": int(picture.uptime_s // 86_400),
         },
@@ -71,7 +71,7 @@ def _sections(door: Door) -> dict[str, dict[str, object]]:
             "connected_slaves": sum(1 for peer in picture.nodes if peer.alive and peer.id != picture.node_id),
         },
         "CPU": {"used_cpu_total": f"{stats.cpu_s:.2f}" if stats else "0"},
-        "Cluster": {"cluster_enabled": 0},
+        "Cluster": {"cluster_enabled": int(is_cluster)},
         "Keyspace": _keyspace(picture),
         "Noctule": _noctule(picture),
     }
@@ -100,28 +100,29 @@ def _noctule(picture: NodePicture) -> dict[str, object]:
     }
 
 
-def _settings(door: Door) -> dict[bytes, bytes]:
+def _settings(door: Door, *, is_cluster: bool) -> dict[bytes, bytes]:
     """The settings of Redis that have an honest answer; no client can change them."""
     return {
         b"appendfsync": b"always",
         b"appendonly": b"yes",
-        b"cluster-enabled": b"no",
+        b"cluster-enabled": b"yes" if is_cluster else b"no",
         b"databases": b"1",
         b"maxclients": b"%d" % door.connections_max,
         b"maxmemory": b"0",
         b"maxmemory-policy": b"noeviction",
-        b"port": b"%d" % door.port,
+        b"port": b"%d" % (door.cluster_port if is_cluster else door.port),
         b"proto-max-bulk-len": b"%d" % VALUE_BYTES_MAX,
         b"save": b"",
         b"timeout": b"0",
     }
 
 
-def _config_get(door: Door, _client: Client, args: list[bytes]) -> Reply:
+def _config_get(door: Door, client: Client, args: list[bytes]) -> Reply:
     if any(len(pattern) > PATTERN_BYTES_MAX for pattern in args[2:]):
         return Failure(b"ERR a pattern is over PATTERN_BYTES_MAX, %d bytes" % PATTERN_BYTES_MAX)
     matchers = [glob_matcher(pattern.lower()) for pattern in args[2:]]
-    return {name: value for name, value in _settings(door).items() if any(matches(name) for matches in matchers)}
+    settings = _settings(door, is_cluster=client.is_cluster)
+    return {name: value for name, value in settings.items() if any(matches(name) for matches in matchers)}
 
 
 CONFIG: Handler = family(

@@ -111,6 +111,7 @@ _HEADINGS = {
 }
 
 _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
+    ("ASKING", 1, "Accepted, for clients of Redis Cluster."),
     ("AUTH", -2, "Says who the client is."),
     ("CLIENT", -2, "About the client's connections."),
     ("CLUSTER", -2, "About slots and nodes."),
