@@ -255,6 +255,13 @@ class NodeConfig:
             danger="Programs that were written for one Redis may need keys of several slots.",
         ),
     )
+    sentinel_service: str = field(
+        default="noctule",
+        metadata=about(
+            "The name of the master that clients of Redis Sentinel ask resp_port for; the cluster's name does as well.",
+            reason="The name of a cluster that was given none.",
+        ),
+    )
     http_port: int = field(
         default=7501,
         metadata=about(
@@ -483,10 +490,8 @@ class NodeConfig:
         if self.wal_dir == Path():
             object.__setattr__(self, "wal_dir", self.data_dir / "wal")
         if not self.advertise_host:
-            bare = ":" in self.host and not self.host.startswith("[")
-            object.__setattr__(self, "advertise_host", f"[{self.host}]" if bare else self.host)
-        if not self.resp_announce_host:
-            object.__setattr__(self, "resp_announce_host", self.advertise_host)
+            object.__setattr__(self, "advertise_host", _bracketed(self.host))
+        object.__setattr__(self, "resp_announce_host", _bracketed(self.resp_announce_host) or self.advertise_host)
 
     @classmethod
     def tiny(cls, data_dir: Path, cluster: ClusterConfig, *, node_id: int = 1) -> "NodeConfig":
@@ -526,9 +531,13 @@ class NodeConfig:
             names = "resp_port {}, resp_cluster_port {}, http_port {}, peer_port {} and control_port {} must differ"
             sentence = names.format(*ports)
             found.append(Problem("http_port", sentence))
-        if self.advertise_host in WILDCARD_HOSTS:
-            sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"
-            found.append(Problem("advertise_host", sentence))
+        for name in ("advertise_host", "resp_announce_host"):
+            told = getattr(self, name)
+            if told in WILDCARD_HOSTS and (name == "advertise_host" or told != self.advertise_host):
+                found.append(Problem(name, f"{name} {told} is no address to connect to: name one"))
+        if not re.fullmatch(r"[!-~]{1,64}", self.sentinel_service):
+            sentence = f"sentinel_service {self.sentinel_service!r} must be 1 to 64 characters without spaces"
+            found.append(Problem("sentinel_service", sentence))
         given = [name for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name) != Path()]
         if 0 < len(given) < 3:
             sentence = f"tls_ca, tls_cert and tls_key belong together, and there is only {' and '.join(given)}"
@@ -551,6 +560,11 @@ class NodeConfig:
         found = self.problems()
         if found:
             raise ConfigError("config: " + "; ".join(problem.sentence for problem in found))
+
+
+def _bracketed(host: str) -> str:
+    """The host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _range_problems(config: ClusterConfig | NodeConfig, settings: list[Setting]) -> list[Problem]:

@@ -225,7 +225,7 @@ class LocalNode:
         return ""
 
     def hello_of(self, node: int) -> Hello | None:
-        """What a node last said of itself, also this one; None of one that was not heard in this life of the process."""
+        """What a node last said of itself, also this one; None of one that was not heard since this process began."""
         return self.transport.hello if node == self.config.node_id else self.host.hellos.get(node)
 
     def refusal_of_sender(self, hello: Hello) -> str:

@@ -1,4 +1,4 @@
-"""A node with its doors: RESP (plain and cluster), HTTP and control, opened and closed in order, in whatever process it is.
+"""A node with its doors: RESP, HTTP and control, opened and closed in order, in whatever process it is.
 
 Open: data folder and log, peers, RESP, HTTP, control. Close: not ready, so that whoever balances turns away; commands
 on their way are answered; leadership is handed over; the disk finishes.

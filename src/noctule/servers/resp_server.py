@@ -1,7 +1,7 @@
 """The RESP door of a node: any Redis client may speak to any node, which reaches the right partition by itself.
 
-Here are the listeners, plain and cluster, the bound on connections, and the counters. Read resp_connection.py for the hot path,
-resp_parser.py for the bytes, resp_commands.py for what is answered here and not by the store.
+Here are the listeners, plain and cluster, the bound on connections, and the counters. Read resp_connection.py for the
+hot path, resp_parser.py for the bytes, resp_commands.py for what is answered here and not by the store.
 """
 
 import asyncio

@@ -85,7 +85,9 @@ def fan_out_over(
     if spec.name == b"SCAN":
         return _scan_over(spec, args, slot_table, runs)
     spreads = [fan_out(spec, args, slot_table, first, last) for first, last in runs]
-    return FanOut([part for spread in spreads if isinstance(spread, FanOut) for part in spread.parts], _MERGES[spec.name])
+    return FanOut(
+        [part for spread in spreads if isinstance(spread, FanOut) for part in spread.parts], _MERGES[spec.name]
+    )
 
 
 def _scan_over(
