@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.within import READ_WITHIN
 from noctule.core.roster.members import Member
 from noctule.node.address_book import split_address
+from noctule.node.service_master import ServiceMaster
 
 if TYPE_CHECKING:
     from noctule.node.node import LocalNode
@@ -62,6 +63,7 @@ class ClusterView:
 
     def __init__(self, node: "LocalNode") -> None:
         self._node = node
+        self._service_master = ServiceMaster()
 
     @property
     def node_id(self) -> int:
@@ -72,6 +74,18 @@ class ClusterView:
     def epoch(self) -> int:
         """Of the map of partitions."""
         return self._node.steward.meta.map.epoch
+
+    @property
+    def service_names(self) -> list[str]:
+        """By which Sentinel's clients may ask for the one service."""
+        names = (self._node.config.sentinel_service, self._node.config.cluster.name)
+        return list(dict.fromkeys(names))
+
+    def master(self) -> ClusterMember:
+        """Whom Sentinel's clients are sent to; alive, and stable while it is."""
+        members = {member.id: member for member in self.members()}
+        alive = [member.id for member in members.values() if member.is_alive]
+        return members[self._service_master.choose(self._leader_of(META_GROUP), alive)]
 
     def members(self) -> list[ClusterMember]:
         """All nodes that belong to the cluster, by their ids; this one is always among them."""

@@ -226,7 +226,7 @@ class LocalNode:
 
     def hello_of(self, node: int) -> Hello | None:
         """What a node last said of itself, also this one; None of one that was not heard since this process began."""
-        return self.transport.hello if node == self.config.node_id else self.host.hellos.get(node)
+        return self.transport.hello if node == self.config.node_id else self.transport.hellos.get(node)
 
     def refusal_of_sender(self, hello: Hello) -> str:
         """Why whoever says this must not send snapshots; empty for a member of this cluster."""

@@ -7,7 +7,7 @@ from noctule.base.clock import Clock
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
-from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
@@ -141,6 +141,10 @@ class Door(Protocol):
         """Those connected, oldest first."""
         ...
 
+    def disconnect(self, client: Client) -> None:
+        """Close a client's connection now, with replies unsent. Unknown ones are ignored."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """As `RespServer.counters`."""
         ...
@@ -148,3 +152,14 @@ class Door(Protocol):
 
 Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply]
 """Answers a command at once. The arguments have the name first, and their number is right."""
+
+_CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
+
+
+def about_cluster(answer: Callable[[ClusterView, list[bytes]], Reply]) -> Handler:
+    """A handler that needs nothing but the view of the cluster; Redis' refusal where there is none."""
+
+    def handle(door: Door, _client: Client, args: list[bytes]) -> Reply:
+        return _CLUSTER_DISABLED if door.cluster is None else answer(door.cluster, args)
+
+    return handle

@@ -3,17 +3,14 @@
 What CLUSTER changes in Redis is refused here with a sentence that says what Noctule has in its place.
 """
 
-from collections.abc import Callable
-
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.node.cluster_view import ClusterMember, ClusterView, Endpoint, SlotRange
-from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_client import Handler, about_cluster
 from noctule.servers.resp_families import Subcommand, family
 
 _BAD_SLOT = Failure(b"ERR Invalid or out of range slot")
-_DISABLED = Failure(b"ERR This instance has cluster support disabled")
 
 
 def _slots(view: ClusterView, _args: list[bytes]) -> Reply:
@@ -184,13 +181,6 @@ def _links(view: ClusterView, _args: list[bytes]) -> Reply:
     ]
 
 
-def _about(answer: Callable[[ClusterView, list[bytes]], Reply]) -> Handler:
-    def handle(door: Door, _client: Client, args: list[bytes]) -> Reply:
-        return _DISABLED if door.cluster is None else answer(door.cluster, args)
-
-    return handle
-
-
 def _refused(instead: bytes) -> Handler:
     failure = Failure(b"ERR Noctule moves slots by itself; " + instead)
     return lambda _door, _client, _args: failure
@@ -201,17 +191,20 @@ _BY_MEMBERSHIP = _refused(b"noctule node --join and noctule cluster leave change
 _BY_ELECTION = _refused(b"each partition elects its leader, and noctule cluster drain takes leadership from a node")
 _ALL_DURABLE = _refused(b"its map is in the log and on disk already")
 
-CLUSTER: Handler = family(
+CLUSTER = family(
     b"CLUSTER",
     {
         b"ADDSLOTS": Subcommand(_BY_MIGRATION, -3, b"ADDSLOTS <slot> [<slot> ...]", b"Refused."),
         b"ADDSLOTSRANGE": Subcommand(_BY_MIGRATION, -4, b"ADDSLOTSRANGE <start slot> <end slot> ...", b"Refused."),
         b"BUMPEPOCH": Subcommand(_BY_ELECTION, -2, b"BUMPEPOCH", b"Refused."),
         b"COUNT-FAILURE-REPORTS": Subcommand(
-            _about(_count_failure_reports), 3, b"COUNT-FAILURE-REPORTS <node-id>", b"Return 0 for a node that is known."
+            about_cluster(_count_failure_reports),
+            3,
+            b"COUNT-FAILURE-REPORTS <node-id>",
+            b"Return 0 for a node that is known.",
         ),
         b"COUNTKEYSINSLOT": Subcommand(
-            _about(_countkeysinslot), 3, b"COUNTKEYSINSLOT <slot>", b"Return the number of keys in <slot>."
+            about_cluster(_countkeysinslot), 3, b"COUNTKEYSINSLOT <slot>", b"Return the number of keys in <slot>."
         ),
         b"DELSLOTS": Subcommand(_BY_MIGRATION, -3, b"DELSLOTS <slot> [<slot> ...]", b"Refused."),
         b"DELSLOTSRANGE": Subcommand(_BY_MIGRATION, -4, b"DELSLOTSRANGE <start slot> <end slot> ...", b"Refused."),
@@ -219,30 +212,39 @@ CLUSTER: Handler = family(
         b"FLUSHSLOTS": Subcommand(_BY_MIGRATION, 2, b"FLUSHSLOTS", b"Refused."),
         b"FORGET": Subcommand(_BY_MEMBERSHIP, 3, b"FORGET <node-id>", b"Refused."),
         b"GETKEYSINSLOT": Subcommand(
-            _about(_getkeysinslot),
+            about_cluster(_getkeysinslot),
             4,
             b"GETKEYSINSLOT <slot> <count>",
             b"Return key names stored by current node in a slot.",
         ),
-        b"INFO": Subcommand(_about(_info), 2, b"INFO", b"Return information about the cluster."),
-        b"KEYSLOT": Subcommand(_about(_keyslot), 3, b"KEYSLOT <key>", b"Return the hash slot for <key>."),
-        b"LINKS": Subcommand(_about(_links), 2, b"LINKS", b"Return the connections to the other nodes."),
+        b"INFO": Subcommand(about_cluster(_info), 2, b"INFO", b"Return information about the cluster."),
+        b"KEYSLOT": Subcommand(about_cluster(_keyslot), 3, b"KEYSLOT <key>", b"Return the hash slot for <key>."),
+        b"LINKS": Subcommand(about_cluster(_links), 2, b"LINKS", b"Return the connections to the other nodes."),
         b"MEET": Subcommand(_BY_MEMBERSHIP, -4, b"MEET <ip> <port> [<bus-port>]", b"Refused."),
-        b"MYID": Subcommand(_about(_myid), 2, b"MYID", b"Return the node id."),
-        b"MYSHARDID": Subcommand(_about(_myid), 2, b"MYSHARDID", b"Return the node id, which is the shard's, too."),
-        b"NODES": Subcommand(_about(_nodes), 2, b"NODES", b"Return cluster configuration seen by node."),
-        b"REPLICAS": Subcommand(_about(_replicas), 3, b"REPLICAS <node-id>", b"Return nothing; SLOTS names replicas."),
+        b"MYID": Subcommand(about_cluster(_myid), 2, b"MYID", b"Return the node id."),
+        b"MYSHARDID": Subcommand(
+            about_cluster(_myid), 2, b"MYSHARDID", b"Return the node id, which is the shard's, too."
+        ),
+        b"NODES": Subcommand(about_cluster(_nodes), 2, b"NODES", b"Return cluster configuration seen by node."),
+        b"REPLICAS": Subcommand(
+            about_cluster(_replicas), 3, b"REPLICAS <node-id>", b"Return nothing; SLOTS names replicas."
+        ),
         b"REPLICATE": Subcommand(_BY_MIGRATION, 3, b"REPLICATE <node-id>", b"Refused."),
         b"RESET": Subcommand(_BY_MEMBERSHIP, -2, b"RESET [HARD|SOFT]", b"Refused."),
         b"SAVECONFIG": Subcommand(_ALL_DURABLE, 2, b"SAVECONFIG", b"Refused."),
         b"SET-CONFIG-EPOCH": Subcommand(_BY_ELECTION, 3, b"SET-CONFIG-EPOCH <epoch>", b"Refused."),
         b"SETSLOT": Subcommand(_BY_MIGRATION, -4, b"SETSLOT <slot> ...", b"Refused."),
         b"SHARDS": Subcommand(
-            _about(_shards), 2, b"SHARDS", b"Return the slots of each node, and the nodes associated with them."
+            about_cluster(_shards), 2, b"SHARDS", b"Return the slots of each node, and the nodes associated with them."
         ),
-        b"SLAVES": Subcommand(_about(_replicas), 3, b"SLAVES <node-id>", b"Return nothing; SLOTS names replicas."),
+        b"SLAVES": Subcommand(
+            about_cluster(_replicas), 3, b"SLAVES <node-id>", b"Return nothing; SLOTS names replicas."
+        ),
         b"SLOTS": Subcommand(
-            _about(_slots), 2, b"SLOTS", b"Return ranges of slots, each with its leader's and its replicas' places."
+            about_cluster(_slots),
+            2,
+            b"SLOTS",
+            b"Return ranges of slots, each with its leader's and its replicas' places.",
         ),
     },
 )

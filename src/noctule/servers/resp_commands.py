@@ -18,6 +18,8 @@ from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
 from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
+from noctule.servers.resp_sentinel import SENTINEL, role
+from noctule.servers.resp_watching import LATENCY, SLOWLOG
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -182,6 +184,7 @@ HANDLERS: dict[bytes, Handler] = {
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
+    b"LATENCY": LATENCY,
     b"NOCTULE": NOCTULE,
     b"PING": ping,
     b"POST": not_http,
@@ -189,7 +192,10 @@ HANDLERS: dict[bytes, Handler] = {
     b"READONLY": readonly,
     b"READWRITE": readwrite,
     b"RESET": reset,
+    b"ROLE": role,
     b"SELECT": select,
+    b"SENTINEL": SENTINEL,
+    b"SLOWLOG": SLOWLOG,
     b"TIME": time,
     b"WAIT": wait,
     **PUBSUB_HANDLERS,

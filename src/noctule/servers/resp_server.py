@@ -161,6 +161,13 @@ class RespServer:
         """Those connected, oldest first; not to be kept over a turn of the loop."""
         return self._clients.values()
 
+    def disconnect(self, client: Client) -> None:
+        """Close a client's connection now, with replies unsent. Unknown ones are ignored."""
+        for connection, each in self._clients.items():
+            if each is client:
+                connection.abort()
+                return
+
     def picture(self) -> NodePicture:
         """The node behind it, now."""
         return self._node_info()
