@@ -29,7 +29,7 @@ from cluster_processes import (
     until_ready,
     write_settings,
 )
-from engines import engine_or_skip
+from engines import RedisServer, engine_or_skip, free_port, wait_until
 from glide import (
     GlideClient,
     GlideClientConfiguration,
@@ -84,20 +84,21 @@ async def until_led_by_all(doors: list[Door]) -> None:
     await until(is_spread, "each node to lead some slots", LEADERS_SPREAD_S_MAX)
 
 
-def plain(port: int, **options: Any) -> redis.Redis:
+def plain(port: int, *, protocol: int = 2) -> redis.Redis:
     """A client of one node that interprets nothing of CLUSTER."""
-    client = redis.Redis(port=port, protocol=2, decode_responses=True, socket_timeout=10, **options)
-    for name in ("CLUSTER SLOTS", "CLUSTER NODES", "CLUSTER SHARDS", "CLUSTER INFO"):
+    client = redis.Redis(port=port, protocol=protocol, decode_responses=True, socket_timeout=10)
+    for name in ("CLUSTER SLOTS", "CLUSTER NODES", "CLUSTER SHARDS", "CLUSTER INFO", "CLUSTER LINKS", "ROLE"):
         client.set_response_callback(name, lambda reply, **_: reply)
     return client
 
 
-def run(program: str, *args: str | int) -> str:
-    """What a Redis program prints; it must end well."""
+def run(program: str, *args: str | int, may_warn: str = "") -> str:
+    """What a Redis program prints; it must end well, and say nothing on stderr but a warning that is allowed."""
     done = subprocess.run(
         [engine_or_skip(program), *map(str, args)], capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.returncode, done.stderr) == (0, ""), done
+    warnings = [line for line in done.stderr.splitlines() if not may_warn or may_warn not in line]
+    assert (done.returncode, warnings) == (0, []), done
     return done.stdout
 
 
@@ -124,7 +125,9 @@ def test_redis_cli_follows_moved(doors: list[Door]) -> None:
 def test_redis_benchmark_spreads_over_the_cluster(doors: list[Door]) -> None:
     before = [plain(door.resp_port).info("stats")["total_commands_processed"] for door in doors]
     options = ("-t", "set,get", "-n", 3_000, "-c", 12, "-r", 1_000, "-q")
-    printed = run("redis-benchmark", "--cluster", "-p", doors[0].cluster_port, *options)
+    # On a busy machine a leader may change meanwhile, and then the benchmark asks again who has what.
+    moved = "Cluster slots configuration changed"
+    printed = run("redis-benchmark", "--cluster", "-p", doors[0].cluster_port, *options, may_warn=moved)
     assert re.findall(r"(SET|GET): [0-9.]+ requests per second", printed) == ["SET", "GET"]
     assert "rror" not in printed
     after = [plain(door.resp_port).info("stats")["total_commands_processed"] for door in doors]
@@ -148,7 +151,7 @@ def test_both_ports_announce_the_cluster_ports(doors: list[Door], face: str) -> 
             assert {plain_ports[each[1]] for each in replicas} == set(ports.values()) - {ports[leader[1]]}
         assert covered == list(range(SLOTS))
         lines = client.execute_command("CLUSTER NODES").splitlines()
-        assert {int(re.search(r":(\d+)@", line)[1]) for line in lines} == set(ports)  # type: ignore[index]
+        assert {int(re.search(r":(\d+)@", line)[1]) for line in lines} == set(ports)
         (myself,) = [line.split()[0] for line in lines if "myself" in line]
         assert client.execute_command("CLUSTER MYID") == myself
         facts = dict(line.split(":") for line in client.execute_command("CLUSTER INFO").split())
@@ -193,7 +196,7 @@ def test_keys_of_a_slot(doors: list[Door]) -> None:
         )
     )
     assert client.execute_command("CLUSTER GETKEYSINSLOT", slot, 2) == ["{tag}:0", "{tag}:1"]
-    with pytest.raises(redis.ResponseError, match="Invalid or out of range slot"):
+    with pytest.raises(redis.ResponseError, match="Invalid slot"):
         client.execute_command("CLUSTER COUNTKEYSINSLOT", SLOTS)
     with pytest.raises(redis.ResponseError, match="noctule cluster"):
         client.execute_command("CLUSTER RESET")
@@ -242,6 +245,82 @@ def refusal_of(client: redis.Redis, *args: str) -> str:
     except redis.ResponseError as error:
         return str(error)
     return ""
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_replies_have_the_shape_of_a_real_cluster(doors: list[Door], tmp_path: Path, protocol: int) -> None:
+    real = RedisServer(tmp_path)
+    real.start("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    try:
+        theirs, ours = plain(real.port, protocol=protocol), plain(doors[0].cluster_port, protocol=protocol)
+        theirs.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+        wait_until(lambda: "cluster_state:ok" in theirs.execute_command("CLUSTER INFO"), "the real cluster to be whole")
+        first, last, leader, *_ = ours.execute_command("CLUSTER SLOTS")[0]
+        assert shape([[first, last, leader]]) == shape(theirs.execute_command("CLUSTER SLOTS"))
+        mine, other = (client.execute_command("CLUSTER SHARDS")[0] for client in (ours, theirs))
+        for shard in (mine, other):
+            nodes = shard["nodes"] if protocol == 3 else shard[3]
+            del nodes[1:]
+            if protocol == 3:
+                shard["slots"] = shard["slots"][:2]
+            else:
+                shard[1] = shard[1][:2]
+        assert shape(mine) == shape(other)
+        for line in ("CLUSTER INFO", "CLUSTER NODES", "CLUSTER MYID", "CLUSTER LINKS", "ROLE"):
+            assert type(ours.execute_command(line)) is type(theirs.execute_command(line)), line
+        for line in ("CLUSTER COUNTKEYSINSLOT 7", "CLUSTER GETKEYSINSLOT 7 3", "CLUSTER KEYSLOT a", "ASKING"):
+            assert ours.execute_command(*line.split()) == theirs.execute_command(*line.split()), line
+        here, there = (client.execute_command("CLUSTER NODES").splitlines()[0].split() for client in (ours, theirs))
+        assert len(here) >= 9
+        assert len(there) == 9
+        names = [
+            {row.partition(":")[0] for row in each.execute_command("CLUSTER INFO").split()} for each in (ours, theirs)
+        ]
+        assert {name for name in names[1] if "messages" not in name} <= names[0]
+        for line in (
+            "MGET a b",
+            "SELECT 1",
+            "CLUSTER NOPE",
+            "CLUSTER KEYSLOT",
+            "CLUSTER COUNTKEYSINSLOT x",
+            "CLUSTER COUNTKEYSINSLOT 16384",
+            "CLUSTER GETKEYSINSLOT x 1",
+            "CLUSTER GETKEYSINSLOT 1 -1",
+            "CLUSTER REPLICAS x",
+            "CLUSTER COUNT-FAILURE-REPORTS x",
+            "READONLY x",
+        ):
+            assert error_of(ours, line) == error_of(theirs, line), line
+    finally:
+        real.kill()
+
+
+def shape(reply: object) -> object:
+    """The kinds of what is in it, and the names of maps."""
+    if isinstance(reply, dict):
+        return {name: shape(value) for name, value in reply.items()}
+    if isinstance(reply, list):
+        return [shape(each) for each in reply]
+    return type(reply).__name__
+
+
+def error_of(client: redis.Redis, line: str) -> str:
+    """The text of what is refused."""
+    with pytest.raises(redis.ResponseError) as caught:
+        client.execute_command(*line.split())
+    return str(caught.value)
+
+
+def test_strict_slots_make_the_plain_face_refuse_what_a_cluster_would(start_nodes: StartNodes) -> None:
+    cluster = start_nodes(partitions=2, nodes=1)
+    write_settings(cluster.directory, segment_bytes_max=SEGMENT_BYTES_MAX, resp_strict_slots=True)
+    door = cluster.start(1).wait_serving()
+    asyncio.run(until_ready(door))
+    client = plain(door.resp_port)
+    with pytest.raises(redis.exceptions.ClusterCrossSlotError):
+        client.mget("a", "b")
+    assert client.mset({"{a}1": "x", "{a}2": "y"})
+    assert client.mget("{a}1", "{a}2") == ["x", "y"]
 
 
 # redis-py and glide, unharmed ----------------------------------------------------------------------------------------

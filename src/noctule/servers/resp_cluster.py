@@ -3,6 +3,7 @@
 What CLUSTER changes in Redis is refused here with a sentence that says what Noctule has in its place.
 """
 
+from noctule.core.keyspace.failures import NOT_AN_INTEGER
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
@@ -10,7 +11,8 @@ from noctule.node.cluster_view import ClusterMember, ClusterView, Endpoint, Slot
 from noctule.servers.resp_client import Handler, about_cluster
 from noctule.servers.resp_families import Subcommand, family
 
-_BAD_SLOT = Failure(b"ERR Invalid or out of range slot")
+_BAD_SLOT = Failure(b"ERR Invalid slot")
+_BAD_SLOT_OR_COUNT = Failure(b"ERR Invalid slot or number of keys")
 
 
 def _slots(view: ClusterView, _args: list[bytes]) -> Reply:
@@ -28,7 +30,7 @@ def _slots(view: ClusterView, _args: list[bytes]) -> Reply:
 
 
 def _place(endpoint: Endpoint) -> Reply:
-    return [endpoint.host.encode(), endpoint.port, endpoint.name.encode(), []]
+    return [endpoint.host.encode(), endpoint.port, endpoint.name.encode(), {}]
 
 
 def _shards(view: ClusterView, _args: list[bytes]) -> Reply:
@@ -131,23 +133,18 @@ def _keyslot(_view: ClusterView, args: list[bytes]) -> Reply:
     return key_slot(args[2])
 
 
-def _slot_of(text: bytes) -> int | Failure:
-    slot = parse_int(text)
-    return slot if slot is not None and 0 <= slot < SLOT_COUNT else _BAD_SLOT
-
-
 def _countkeysinslot(view: ClusterView, args: list[bytes]) -> Reply:
-    slot = _slot_of(args[2])
-    return slot if isinstance(slot, Failure) else view.count_keys(slot)
+    slot = parse_int(args[2])
+    if slot is None:
+        return NOT_AN_INTEGER
+    return view.count_keys(slot) if 0 <= slot < SLOT_COUNT else _BAD_SLOT
 
 
 def _getkeysinslot(view: ClusterView, args: list[bytes]) -> Reply:
-    slot, count = _slot_of(args[2]), parse_int(args[3])
-    if isinstance(slot, Failure):
-        return slot
-    if count is None or count < 0:
-        return Failure(b"ERR Invalid number of keys")
-    return [*view.keys(slot, count)]
+    slot, count = parse_int(args[2]), parse_int(args[3])
+    if slot is None or count is None:
+        return NOT_AN_INTEGER
+    return [*view.keys(slot, count)] if 0 <= slot < SLOT_COUNT and count >= 0 else _BAD_SLOT_OR_COUNT
 
 
 def _known(view: ClusterView, name: bytes) -> Failure | None:
@@ -196,7 +193,7 @@ CLUSTER = family(
     {
         b"ADDSLOTS": Subcommand(_BY_MIGRATION, -3, b"ADDSLOTS <slot> [<slot> ...]", b"Refused."),
         b"ADDSLOTSRANGE": Subcommand(_BY_MIGRATION, -4, b"ADDSLOTSRANGE <start slot> <end slot> ...", b"Refused."),
-        b"BUMPEPOCH": Subcommand(_BY_ELECTION, -2, b"BUMPEPOCH", b"Refused."),
+        b"BUMPEPOCH": Subcommand(_BY_ELECTION, 2, b"BUMPEPOCH", b"Refused."),
         b"COUNT-FAILURE-REPORTS": Subcommand(
             about_cluster(_count_failure_reports),
             3,

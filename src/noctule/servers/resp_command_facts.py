@@ -57,6 +57,31 @@ _OTHER_CATEGORIES: dict[bytes, tuple[bytes, ...]] = {
     b"SWAPDB": (b"@dangerous", b"@keyspace", b"@write"),
     b"WAIT": (b"@connection",),
 }
+_FLAGS_BY_COMMAND = {
+    "": "CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY PUBSUB SCRIPT SLOWLOG",
+    "admin loading noscript stale": "DEBUG",
+    "allow_busy fast loading no_auth noscript stale": "AUTH HELLO QUIT RESET",
+    "allow_busy fast loading noscript stale": "DISCARD MULTI UNWATCH WATCH",
+    "fast": "ASKING PING",
+    "fast loading noscript stale": "ROLE",
+    "fast loading pubsub stale": "PUBLISH SPUBLISH",
+    "fast loading stale": "ECHO READONLY READWRITE SELECT TIME",
+    "loading noscript pubsub stale": "PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
+    "loading noscript skip_slowlog stale": "EXEC",
+    "loading stale": "COMMAND INFO",
+    "no_mandatory_keys noscript readonly skip_monitor stale": "EVALSHA_RO EVAL_RO",
+    "no_mandatory_keys noscript skip_monitor stale": "EVAL EVALSHA",
+    "noscript": "WAIT",
+}
+_FLAGS = {
+    name.encode(): tuple(flag.encode() for flag in flags.split())
+    for flags, names in _FLAGS_BY_COMMAND.items()
+    for name in names.split()
+}
+"""Of commands that are no part of the store, whose rows have one set of flags for all."""
+_MOVABLE = b"movablekeys"
+"""Commands with this flag are those for whose keys clients ask COMMAND GETKEYS."""
+
 _CONTAINERS = frozenset(
     b"CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY OBJECT PUBSUB SCRIPT SLOWLOG XGROUP XINFO".split()
 )
@@ -76,6 +101,7 @@ def _ask(request: str, response: str = "", *others: bytes) -> tuple[bytes, ...]:
 _TIPS: dict[bytes, tuple[bytes, ...]] = {
     b"CLIENT|INFO": (_ANY_OUTPUT,),
     b"CLIENT|LIST": (_ANY_OUTPUT,),
+    b"CLUSTER|BUMPEPOCH": (_ANY_OUTPUT,),
     b"CLUSTER|COUNT-FAILURE-REPORTS": (_ANY_OUTPUT,),
     b"CLUSTER|GETKEYSINSLOT": (_ANY_OUTPUT,),
     b"CLUSTER|INFO": (_ANY_OUTPUT,),
@@ -103,6 +129,8 @@ _TIPS: dict[bytes, tuple[bytes, ...]] = {
     b"HVALS": (_ANY_ORDER,),
     b"INFO": (_ANY_OUTPUT, *_ask("all_shards", "special")),
     b"KEYS": _ask("all_shards", "", _ANY_ORDER),
+    b"LATENCY|DOCTOR": (_ANY_OUTPUT, *_ask("all_nodes", "special")),
+    b"LATENCY|HISTOGRAM": (_ANY_OUTPUT, *_ask("all_nodes", "special")),
     b"LATENCY|LATEST": (_ANY_OUTPUT, *_ask("all_nodes", "special")),
     b"LATENCY|HISTORY": (_ANY_OUTPUT, *_ask("all_nodes", "special")),
     b"LATENCY|RESET": _ask("all_nodes", "all_succeeded"),
@@ -151,6 +179,12 @@ STREAMS_FROM = {b"XREAD": 1, b"XREADGROUP": 4}
 """From which position on the word STREAMS is looked for, behind which the first half are keys."""
 
 
+def flags_of(spec: CommandSpec) -> tuple[bytes, ...]:
+    """As COMMAND shows them."""
+    flags = _FLAGS.get(spec.name, spec.flags)
+    return (*flags, _MOVABLE) if spec.find_keys is not None and _MOVABLE not in flags else flags
+
+
 def group_of(spec: CommandSpec) -> bytes:
     """The group as COMMAND DOCS has it; ``noctule`` of what Redis does not know."""
     return _GROUP_OF.get(spec.name, b"noctule")
@@ -158,13 +192,14 @@ def group_of(spec: CommandSpec) -> bytes:
 
 def categories_of(spec: CommandSpec) -> list[bytes]:
     """As ACL would name them."""
-    speed = b"@fast" if b"fast" in spec.flags else b"@slow"
+    flags = flags_of(spec)
+    speed = b"@fast" if b"fast" in flags else b"@slow"
     if spec.name in _OTHER_CATEGORIES:
         return [*_OTHER_CATEGORIES[spec.name], speed]
     kinds = [] if spec.name in _CONTAINERS else [_CATEGORY_OF.get(group_of(spec), b"")]
     if spec.scope is not Scope.CONNECTION and spec.name not in _CONTAINERS and b"@scripting" not in kinds:
         kinds.append(b"@write" if spec.is_write else b"@read")
-    if b"blocking" in spec.flags:
+    if b"blocking" in flags:
         kinds.append(b"@blocking")
     return [kind for kind in [*kinds, speed] if kind]
 

@@ -10,13 +10,11 @@ from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT
 from noctule.servers.resp_cluster import CLUSTER
-from noctule.servers.resp_command_facts import COUNTED_AT, STREAMS_FROM, categories_of, group_of, tips_of
+from noctule.servers.resp_command_facts import COUNTED_AT, STREAMS_FROM, categories_of, flags_of, group_of, tips_of
 from noctule.servers.resp_families import Family, Subcommand, family
 from noctule.servers.resp_info import CONFIG
 from noctule.servers.resp_watching import LATENCY, SLOWLOG
 
-_MOVABLE = b"movablekeys"
-"""The flag of commands for whose keys clients ask COMMAND GETKEYS."""
 _NO_KEYS_FOUND = Failure(b"ERR Invalid arguments specified for command")
 
 _PUBLIC = {name: spec for name, spec in sorted(COMMANDS.items()) if spec.scope is not Scope.INTERNAL}
@@ -24,13 +22,10 @@ _PUBLIC = {name: spec for name, spec in sorted(COMMANDS.items()) if spec.scope i
 
 def describe_command(spec: CommandSpec) -> Reply:
     """The ten elements of one command: name, arity, flags, key positions, categories, tips, key specs, subcommands."""
-    flags = spec.flags
-    if spec.find_keys is not None and _MOVABLE not in flags:
-        flags = (*flags, _MOVABLE)
     return [
         spec.name.lower(),
         spec.arity,
-        [Status(flag) for flag in flags],
+        [Status(flag) for flag in flags_of(spec)],
         spec.first_key,
         spec.last_key,
         spec.key_step,
@@ -115,7 +110,7 @@ def _getkeys(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     if isinstance(check_command(args[2:]), Failure):
         return Failure(b"ERR Invalid number of arguments specified for command")
     keys = spec.keys(args[2:])
-    return [*keys] if keys or b"no_mandatory_keys" in spec.flags else _NO_KEYS_FOUND
+    return [*keys] if keys or b"no_mandatory_keys" in flags_of(spec) else _NO_KEYS_FOUND
 
 
 def _getkeysandflags(door: Door, client: Client, args: list[bytes]) -> Reply:

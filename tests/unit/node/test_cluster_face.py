@@ -92,7 +92,7 @@ def cluster_routes(router: HandRouter) -> ClusterRoutes:
     middle = SLOT_COUNT // 2
     led = SlotsLed(PartitionMap([Partition(1, 0, middle - 1, (1, 2)), Partition(2, middle, SLOT_COUNT - 1, (1, 2))]))
     led.change(GroupId(1), is_led=True)
-    return ClusterRoutes(router, led, Directory())  # type: ignore[arg-type]
+    return ClusterRoutes(router, led, Directory())
 
 
 def test_the_keys_are_what_this_file_says() -> None:
@@ -156,5 +156,5 @@ def test_a_refusal_does_not_hold_up_what_comes_next(router: HandRouter) -> None:
 )
 def test_strict_slots_refuse_what_a_cluster_would(router: HandRouter, line: bytes, reply: Reply) -> None:
     router.has_copies = False
-    assert answer(StrictRoutes(router), line) == reply  # type: ignore[arg-type]
-    assert answer(StrictRoutes(router), line, "eventual") == reply  # type: ignore[arg-type]
+    assert answer(StrictRoutes(router), line) == reply
+    assert answer(StrictRoutes(router), line, "eventual") == reply

@@ -68,7 +68,7 @@ def test_many_partitions_answer_as_one(count: int) -> None:
         expected, found = one.execute([name, *args], 1), many.execute([name, *args])
         if name == b"KEYS":
             assert isinstance(found, list)
-            found = sorted(found)  # type: ignore[type-var]
+            found = sorted(found)
         assert found == expected, (name, args)
     assert sum(keyspace.key_count for keyspace in many.keyspaces.values()) == one.key_count > 0
 
@@ -167,12 +167,12 @@ def test_commands_on_all_keys_are_about_the_slots_asked_for(count: int, led: set
 
     found, cursor, calls = list[bytes](), b"0", 0
     while not calls or cursor != b"0":
-        cursor, piece = many.execute_over(runs, [b"SCAN", cursor, b"COUNT", b"%d" % size])  # type: ignore[misc, assignment]
-        found += piece  # type: ignore[arg-type]
+        cursor, piece = many.execute_over(runs, [b"SCAN", cursor, b"COUNT", b"%d" % size])
+        found += piece
         calls += 1
         assert calls < 200
     assert sorted(found) == sorted(wanted), "each key once"
     assert many.execute_over(runs, [b"DBSIZE"]) == len(wanted)
-    assert set(many.execute_over(runs, [b"KEYS", b"*"])) == wanted  # type: ignore[arg-type]
+    assert set(many.execute_over(runs, [b"KEYS", b"*"])) == wanted
     assert many.execute_over(runs, [b"FLUSHALL"]) == OK
     assert many.execute([b"DBSIZE"]) == len(keys) - len(wanted)
