@@ -39,7 +39,9 @@ from glide import (
 )
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, LoadBalancingStrategy, RedisCluster
 from redis.sentinel import Sentinel
 
@@ -609,7 +611,8 @@ def test_a_sentinel_client_follows_when_the_master_is_killed(start_nodes: StartN
     places = [("127.0.0.1", door.resp_port) for door in doors]
 
     async def scenario() -> tuple[Report, tuple[str, int], tuple[str, int]]:
-        sentinel = AsyncSentinel(places, socket_timeout=1)
+        # By its defaults redis-py tries a Sentinel that is gone for up to ten seconds before it asks another one.
+        sentinel = AsyncSentinel(places, sentinel_kwargs={"socket_timeout": 1, "retry": Retry(NoBackoff(), 0)})
         client = sentinel.master_for("colony", socket_timeout=5)
         before = await sentinel.discover_master("colony")
 

@@ -5,7 +5,7 @@ answers for every slot, is the replica of those it only has a copy of. So no end
 redis-py take for granted. See ADR 0025.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,9 +53,12 @@ class SlotRange:
     last: int
     """Both inclusive."""
     leader: int
-    """A node that is alive."""
+    """A node that is alive. Until one is elected, the one that will most likely be: it answers with what is so by then,
+    and clients such as redis-py give up where a slot is nobody's."""
     replicas: tuple[int, ...]
     """The other nodes that hold a copy and are alive, in ascending order."""
+    is_served: bool = True
+    """Whether the leader is known, and no guess."""
 
 
 class ClusterView:
@@ -94,25 +97,21 @@ class ClusterView:
         return [self._member(known[each]) for each in sorted(known)]
 
     def ranges(self) -> list[SlotRange]:
-        """All slots that are served as far as known here, in ascending order; neighbours that differ in nothing are
-        one range."""
+        """All slots of which a copy is on a node that is alive, in ascending order; neighbours that differ in nothing
+        are one range."""
         found: list[SlotRange] = []
         is_alive = self._node.premises.is_alive
         partitions = sorted(self._node.steward.partitions, key=lambda partition: partition.first_slot)
         for partition in partitions:
-            leader = self._leader_of(GroupId(partition.id)) if partition.slot_count else 0
-            if not leader:
-                continue
-            replicas = tuple(sorted(each for each in partition.replicas if each != leader and is_alive(each)))
-            before = found[-1] if found else None
-            if before is not None and (before.last + 1, before.leader, before.replicas) == (
-                partition.first_slot,
-                leader,
-                replicas,
-            ):
-                found[-1] = SlotRange(before.first, partition.last_slot, leader, replicas)
-            else:
-                found.append(SlotRange(partition.first_slot, partition.last_slot, leader, replicas))
+            alive = [each for each in partition.replicas if is_alive(each)]
+            known = self._leader_of(GroupId(partition.id))
+            leader = known or (alive[0] if alive else 0)
+            if leader and partition.slot_count:
+                others = tuple(sorted(each for each in alive if each != leader))
+                here = SlotRange(partition.first_slot, partition.last_slot, leader, others, is_served=known != 0)
+                if found and here == replace(found[-1], first=found[-1].last + 1, last=here.last):
+                    here = replace(here, first=found.pop().first)
+                found.append(here)
         return found
 
     def redirect(self, slot: int) -> Failure:

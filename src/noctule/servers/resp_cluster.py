@@ -106,7 +106,7 @@ def _merged(ranges: list[SlotRange]) -> list[tuple[int, int]]:
 
 def _info(view: ClusterView, _args: list[bytes]) -> Reply:
     ranges = view.ranges()
-    served = sum(each.last - each.first + 1 for each in ranges)
+    served = sum(each.last - each.first + 1 for each in ranges if each.is_served)
     facts = {
         "cluster_state": "ok" if served == SLOT_COUNT else "fail",
         "cluster_slots_assigned": SLOT_COUNT,

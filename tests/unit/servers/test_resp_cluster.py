@@ -45,7 +45,7 @@ class SketchedView(ClusterView):
 
     def ranges(self) -> list[SlotRange]:
         found = [SlotRange(0, 99, 1, (2,)), SlotRange(100, 100, 1, ()), SlotRange(101, 16_382, 2, (1,))]
-        return [*found, SlotRange(16_383, 16_383, 1, (2,))] if self.is_whole else found
+        return [*found, SlotRange(16_383, 16_383, 1, (2,), is_served=self.is_whole)]
 
     def count_keys(self, slot: int) -> int:
         return slot
