@@ -84,11 +84,16 @@ class ClusterView:
         names = (self._node.config.sentinel_service, self._node.config.cluster.name)
         return list(dict.fromkeys(names))
 
+    def master_id(self) -> int:
+        """Whom Sentinel's clients are sent to; alive, and stable while it is. Cheap while *meta* has a leader."""
+        leader, premises = self._leader_of(META_GROUP), self._node.premises
+        others = [leader] if leader else [each for each in premises.members if premises.is_alive(each)]
+        return self._service_master.choose(leader, [*others, self.node_id])
+
     def master(self) -> ClusterMember:
-        """Whom Sentinel's clients are sent to; alive, and stable while it is."""
-        members = {member.id: member for member in self.members()}
-        alive = [member.id for member in members.values() if member.is_alive]
-        return members[self._service_master.choose(self._leader_of(META_GROUP), alive)]
+        """The same with its places."""
+        node = self.master_id()
+        return next(member for member in self.members() if member.id == node)
 
     def members(self) -> list[ClusterMember]:
         """All nodes that belong to the cluster, by their ids; this one is always among them."""

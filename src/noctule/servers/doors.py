@@ -17,6 +17,7 @@ from noctule.node.joining import join_cluster
 from noctule.node.node import LocalNode, facts_of
 from noctule.node.node_tls import load_tls
 from noctule.servers.http_server import HttpServer
+from noctule.servers.master_watch import MasterWatch
 from noctule.servers.resp_server import ClusterFace, RespServer
 
 DRAIN_S = 5.0
@@ -71,6 +72,9 @@ class NodeDoors:
             addresses["resp_cluster"] = f"{config.resp_announce_host}:{cluster_port}"
             node.premises.retired = retired
             node.join(addresses["resp"], addresses["http"], addresses["control"], addresses["resp_cluster"])
+            watch = MasterWatch(node.cluster_view)
+            watch.start()
+            stack.callback(watch.stop)
             return cls(node, addresses, stack.pop_all())
 
     async def close(self) -> None:
