@@ -617,8 +617,18 @@ def test_a_sentinel_client_follows_when_the_master_is_killed(start_nodes: StartN
         before = await sentinel.discover_master("colony")
 
         async def harm() -> None:
-            (victim,) = [door.id for door in doors if door.resp_port == before[1]]
-            cluster.life_of[victim].kill()
+            (victim,) = [door for door in doors if door.resp_port == before[1]]
+            (survivor, *_) = [door for door in doors if door is not victim]
+            async with survivor.client() as listener, listener.pubsub() as heard:
+                await heard.subscribe("+switch-master")
+                messages = heard.listen()
+                assert (await anext(messages))["type"] == "subscribe"
+                cluster.life_of[victim.id].kill()
+                switched = await asyncio.wait_for(anext(messages), GOES_ON_S_MAX)
+                await messages.aclose()
+            name, host, port, *after = switched["data"].decode().split()
+            assert (name, host, int(port)) == ("noctule", *before)
+            assert (after[0], int(after[1])) in places
 
         report = await go_through(client, harm)
         after = await sentinel.discover_master("colony")

@@ -93,11 +93,13 @@ class ClusterView:
     def master(self) -> ClusterMember:
         """The same with its places."""
         node = self.master_id()
-        return next(member for member in self.members() if member.id == node)
+        members = {member.id: member for member in self.members()}
+        return members.get(node, members[self.node_id])  # One that is not in the roster yet has no place either.
 
     def members(self) -> list[ClusterMember]:
         """All nodes that belong to the cluster, by their ids; this one is always among them."""
-        known = dict(self._node.premises.members)
+        first = {each: Member(each, address) for each, address in self._node.config.cluster.voters.items()}
+        known = dict(self._node.premises.members or first)
         known.setdefault(self.node_id, Member(self.node_id, self._node.transport.hello.peer))
         return [self._member(known[each]) for each in sorted(known)]
 

@@ -6,6 +6,7 @@ on their way are answered; leadership is handed over; the disk finishes.
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from noctule.adapters.control_client import ControlClient
 from noctule.adapters.control_server import ControlServer
@@ -72,7 +73,8 @@ class NodeDoors:
             addresses["resp_cluster"] = f"{config.resp_announce_host}:{cluster_port}"
             node.premises.retired = retired
             node.join(addresses["resp"], addresses["http"], addresses["control"], addresses["resp_cluster"])
-            watch = MasterWatch(node.cluster_view)
+            subscriptions = node.host.pubsub.subscriptions
+            watch = MasterWatch(node.cluster_view, partial(subscriptions.publish, sharded=False))
             watch.start()
             stack.callback(watch.stop)
             return cls(node, addresses, stack.pop_all())

@@ -30,8 +30,8 @@ class MasterWatch:
 
     def start(self) -> None:
         """Begin to look, in the running event loop."""
-        self.look()
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self.start)
+        self.look()
 
     def stop(self) -> None:
         """Look no more."""
@@ -44,7 +44,7 @@ class MasterWatch:
         if before is not None and self._view.master_id() == before.id:
             return
         after = self._master = self._view.master()
-        if before is None:
+        if before is None or before.id == after.id:
             return
         log.info("service_master_changed", extra={"fields": {"before": before.id, "after": after.id}})
         for name in self._view.service_names:

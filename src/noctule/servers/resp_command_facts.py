@@ -58,15 +58,13 @@ _OTHER_CATEGORIES: dict[bytes, tuple[bytes, ...]] = {
     b"WAIT": (b"@connection",),
 }
 _FLAGS_BY_COMMAND = {
-    "": "CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY PUBSUB SCRIPT SLOWLOG",
+    "": "CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY SCRIPT SLOWLOG",
     "admin loading noscript stale": "DEBUG",
     "allow_busy fast loading no_auth noscript stale": "AUTH HELLO QUIT RESET",
     "allow_busy fast loading noscript stale": "DISCARD MULTI UNWATCH WATCH",
     "fast": "ASKING PING",
     "fast loading noscript stale": "ROLE",
-    "fast loading pubsub stale": "PUBLISH SPUBLISH",
     "fast loading stale": "ECHO READONLY READWRITE SELECT TIME",
-    "loading noscript pubsub stale": "PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE",
     "loading noscript skip_slowlog stale": "EXEC",
     "loading stale": "COMMAND INFO",
     "no_mandatory_keys noscript readonly skip_monitor stale": "EVALSHA_RO EVAL_RO",
@@ -78,7 +76,7 @@ _FLAGS = {
     for flags, names in _FLAGS_BY_COMMAND.items()
     for name in names.split()
 }
-"""Of commands that are no part of the store, whose rows have one set of flags for all."""
+"""Of commands about the connection whose rows have one set of flags for all."""
 _MOVABLE = b"movablekeys"
 """Commands with this flag are those for whose keys clients ask COMMAND GETKEYS."""
 

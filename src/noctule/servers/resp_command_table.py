@@ -13,6 +13,7 @@ from noctule.servers.resp_cluster import CLUSTER
 from noctule.servers.resp_command_facts import COUNTED_AT, STREAMS_FROM, categories_of, flags_of, group_of, tips_of
 from noctule.servers.resp_families import Family, Subcommand, family
 from noctule.servers.resp_info import CONFIG
+from noctule.servers.resp_pubsub import PUBSUB
 from noctule.servers.resp_watching import LATENCY, SLOWLOG
 
 _NO_KEYS_FOUND = Failure(b"ERR Invalid arguments specified for command")
@@ -167,6 +168,8 @@ _COMMAND = family(
         ),
     },
 )
-_FAMILIES: dict[bytes, Family] = {each.name: each for each in (_COMMAND, CLIENT, CLUSTER, CONFIG, LATENCY, SLOWLOG)}
+_FAMILIES: dict[bytes, Family] = {
+    each.name: each for each in (_COMMAND, CLIENT, CLUSTER, CONFIG, LATENCY, PUBSUB, SLOWLOG)
+}
 COMMAND: Handler = _all_or_family
 """The handler of COMMAND."""
