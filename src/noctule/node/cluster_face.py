@@ -3,7 +3,6 @@
 Both stand between a connection's `Conversation` and the router, so the plain face pays nothing for them.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
@@ -97,12 +96,12 @@ class ClusterRoutes:
 class Face:
     """A `Store` whose conversations go by these routes."""
 
-    def __init__(self, routes: Callable[[], Routes]) -> None:
+    def __init__(self, routes: Routes) -> None:
         self._routes = routes
 
     def conversation(self) -> Conversation:
         """A door for one connection."""
-        return Conversation(self._routes())
+        return Conversation(self._routes)
 
     def submit(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE

@@ -80,7 +80,7 @@ class LocalNode:
         self.host = host
         self.steward = steward
         self.premises = premises
-        self.store: Store = Face(lambda: StrictRoutes(host.router)) if config.resp_strict_slots else host.router
+        self.store: Store = Face(StrictRoutes(host.router)) if config.resp_strict_slots else host.router
         self.meta: Store = host.router.meta
         self.replication = ReplicationManager(self)
         self.transport = transport
@@ -97,9 +97,7 @@ class LocalNode:
         self.cluster = Administration(self)
         self.cluster_view = ClusterView(self)
         """The same in the words of Redis Cluster."""
-        self.cluster_store: Store = Face(
-            lambda: ClusterRoutes(host.router, host.switchboard.slots_led, self.cluster_view)
-        )
+        self.cluster_store: Store = Face(ClusterRoutes(host.router, host.switchboard.slots_led, self.cluster_view))
         """The door that answers for what this node leads, and tells where the rest is."""
         self._wal = wal
         self._lock = lock

@@ -83,7 +83,7 @@ def router() -> HandRouter:
 
 def answer(routes: ClusterRoutes | StrictRoutes, line: bytes, consistency: str = "linearizable") -> Reply:
     sink = Sink()
-    Face(lambda: routes).conversation().submit(line.split(), sink, ConsistencyLevel(consistency))
+    Face(routes).conversation().submit(line.split(), sink, ConsistencyLevel(consistency))
     (reply,) = sink.replies
     return reply
 
@@ -144,7 +144,7 @@ def test_a_copy_answers_only_where_eventual_reads_are_asked_for(router: HandRout
 
 def test_a_refusal_does_not_hold_up_what_comes_next(router: HandRouter) -> None:
     """A conversation counts what it waits for: one that was not told of the end would hold the next write for ever."""
-    conversation, sink = Face(lambda: cluster_routes(router)).conversation(), Sink()
+    conversation, sink = Face(cluster_routes(router)).conversation(), Sink()
     for line in (b"GET a", b"SET a 1", b"GET b", b"SET b 1"):
         conversation.submit(line.split(), sink)
     assert sink.replies == [MOVED_THERE, MOVED_THERE, OK, OK]

@@ -176,3 +176,17 @@ def test_commands_on_all_keys_are_about_the_slots_asked_for(count: int, led: set
     assert set(many.execute_over(runs, [b"KEYS", b"*"])) == wanted
     assert many.execute_over(runs, [b"FLUSHALL"]) == OK
     assert many.execute([b"DBSIZE"]) == len(keys) - len(wanted)
+
+
+def test_a_scan_goes_on_within_the_last_slot_of_a_run() -> None:
+    many, slot = Partitioned(3), key_slot(b"{tag}")
+    keys = sorted(b"{tag}%d" % number for number in range(20))
+    for key in keys:
+        many.execute([b"SET", key, b"v"])
+    found, cursor = list[bytes](), b"0"
+    for _ in range(100):
+        cursor, piece = many.execute_over([(slot - 9, slot), (slot + 5, slot + 9)], [b"SCAN", cursor, b"COUNT", b"1"])
+        found += piece
+        if cursor == b"0":
+            break
+    assert sorted(found) == keys
