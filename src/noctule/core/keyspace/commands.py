@@ -10,7 +10,20 @@ publishing.py; spec.py tells what a row says.
 from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, merging, publishing, reshape, scan, strings
+from noctule.core.keyspace import (
+    hashes,
+    keys,
+    merging,
+    publishing,
+    reshape,
+    scan,
+    stream_claims,
+    stream_groups,
+    stream_info,
+    stream_reads,
+    streams,
+    strings,
+)
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
@@ -120,7 +133,8 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
-_FAMILIES = (strings, hashes, keys, scan, merging, publishing, reshape)
+_STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
+_FAMILIES = (strings, hashes, keys, scan, *_STREAMS, merging, publishing, reshape)
 
 
 def _table() -> dict[bytes, CommandSpec]:

@@ -18,6 +18,7 @@ from noctule.base.errors import StorageError
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
+from noctule.core.keyspace.stream_value import StreamValue
 
 FORMAT = 1
 FORMAT_WITH_BUCKETS = 2
@@ -34,7 +35,7 @@ StoredValue: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue | msgspec.msgpac
 Record: TypeAlias = tuple[bytes, StoredValue, int | None]
 """A key, its value or a part of its hash or container, and its deadline."""
 
-CONTAINERS: dict[int, type[Container]] = {}
+CONTAINERS: dict[int, type[Container]] = {kind.code: kind for kind in (StreamValue,)}
 """Code to kind."""
 
 
