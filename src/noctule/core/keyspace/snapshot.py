@@ -86,7 +86,8 @@ class KeyspacePicture:
         number = size = 0
         records: list[Record] = []
         for record, record_size in self._records(bytes_target):
-            if records and size + record_size > bytes_target:
+            # A key's next part always begins a chunk, for that is where it is joined to the one before.
+            if records and (size + record_size > bytes_target or records[-1][0] == record[0]):
                 yield self._chunk(number, False, records)
                 number += 1
                 size, records = 0, []

@@ -24,6 +24,7 @@ _COUNT_MAX = INT_MAX // 16
 class _Claim:
     """The options of both."""
 
+    now_ms: int
     given_ms: int
     """When the entries are said to have been given out."""
     idle_ms_min: int = 0
@@ -53,7 +54,8 @@ def xclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     group, consumer = stream.groups[args[2]], args[3]
     if claim.last_id > group.last_id:
         stream.set_group(group, claim.last_id, group.entries_read)
-    stream.see(group, consumer, now_ms)
+    if consumer in group.consumers:
+        stream.see(group, consumer, now_ms)
     replies: list[Reply] = []
     for id_ in ids:
         if id_ not in stream.entries:
@@ -74,7 +76,7 @@ def xclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 def xautoclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """XAUTOCLAIM key group consumer min-idle-ms start [COUNT count] [JUSTID]: where to go on, what was claimed, and the
     ids of entries that are gone."""
-    claim = _Claim(now_ms)
+    claim = _Claim(now_ms, now_ms)
     start = _parse_autoclaim(args, claim)
     if isinstance(start, Failure):
         return start
@@ -83,7 +85,8 @@ def xautoclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
         return held
     stream = state.change(args[1], held)
     group, consumer = stream.groups[args[2]], args[3]
-    stream.see(group, consumer, now_ms)
+    if consumer in group.consumers:
+        stream.see(group, consumer, now_ms)
     claimed: list[Reply] = []
     gone: list[Reply] = []
     attempts = min(claim.count * _ATTEMPTS_PER_ENTRY, sys.maxsize - 1)
@@ -105,8 +108,10 @@ def xautoclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def _give(stream: StreamValue, group: Group, consumer: bytes, id_: int, before: Pending, claim: _Claim) -> Reply:
-    """Let the consumer have the entry, which is there; what is answered of it."""
+    """Let the consumer, who may be new, have the entry, which is there; what is answered of it."""
     count = before.times + (not claim.ids_only) if claim.times_given is None else claim.times_given
+    if consumer not in group.consumers:
+        stream.see(group, consumer, claim.now_ms)
     stream.give(group, id_, consumer, Pending(claim.given_ms, count))
     fields = stream.entries.get(id_)
     assert fields is not None
@@ -127,7 +132,7 @@ def _find(state: State, args: Sequence[bytes]) -> StreamValue | Failure:
 
 
 def _parse_claim(args: Sequence[bytes], first: int, now_ms: int) -> _Claim | Failure:
-    claim = _Claim(now_ms)
+    claim = _Claim(now_ms, now_ms)
     idle_ms_min = parse_int(args[4])
     if idle_ms_min is None:
         return Failure(b"ERR Invalid min-idle-time argument for XCLAIM")

@@ -8,7 +8,7 @@ from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
-from noctule.core.keyspace.stream_ids import INVALID_ID, format_id, parse_end, parse_id, parse_start
+from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_end, parse_id, parse_start
 from noctule.core.keyspace.stream_value import Group, StreamValue
 from noctule.core.keyspace.streams import parse_ids
 from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand, syntax_problem
@@ -57,7 +57,8 @@ def xgroup_setid(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     held = _stream_with_group(state, args)
     if isinstance(held, Failure):
         return held
-    last_id = _group_id(args[4], held)
+    # Redis reads ``-`` and ``+`` here, and nowhere else where one id is asked for.
+    last_id = {b"-": 0, b"+": LARGEST_ID}.get(args[4], _group_id(args[4], held))
     if last_id is None:
         return INVALID_ID
     stream = state.change(args[2], held)

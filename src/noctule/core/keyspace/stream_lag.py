@@ -25,10 +25,8 @@ def lag(stream: StreamValue, group: Group) -> int | None:
 
 
 def _has_gap_from(stream: StreamValue, start: int) -> bool:
-    """Whether an entry may have been deleted from the middle, at `start` or behind it."""
-    if not stream.entries or not stream.max_deleted_id:
-        return False
-    return start <= stream.max_deleted_id
+    """Whether an entry was deleted from the middle, at `start` or behind it."""
+    return bool(stream.entries) and max(start, stream.first_id) <= stream.max_deleted_id
 
 
 def _count_up_to(stream: StreamValue, id_: int) -> int | None:
@@ -36,8 +34,6 @@ def _count_up_to(stream: StreamValue, id_: int) -> int | None:
         return 0
     if not stream.entries and id_ <= stream.last_id:
         return stream.entries_added
-    if id_ and id_ < stream.max_deleted_id:
-        return None
     if id_ == stream.last_id:
         return stream.entries_added
     if id_ > stream.last_id:

@@ -18,6 +18,7 @@ from noctule.core.keyspace.stream_lag import entries_read_after
 from noctule.core.keyspace.stream_value import Fields, Group, Pending, StreamValue
 from noctule.core.keyspace.streams import entries_reply
 
+_UNBALANCED = Failure(b"ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.")
 _NEW = None
 """In place of an id: ``>``, what no consumer of the group was given yet."""
 
@@ -134,10 +135,7 @@ def parse_read(args: Sequence[bytes]) -> ReadOptions | Failure:
         elif word == b"STREAMS" and more:
             count, odd = divmod(more, 2)
             if odd:
-                return Failure(
-                    b"ERR Unbalanced '%b' list of streams: for each stream key an ID or '%b' must be specified."
-                    % (args[0].lower(), b">" if is_group_read else b"$")
-                )
+                return _UNBALANCED
             options.keys, options.ids = args[position + 1 : position + 1 + count], args[position + 1 + count :]
             return options
         elif (word == b"GROUP" and more >= 2) or word == b"NOACK":

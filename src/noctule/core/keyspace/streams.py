@@ -145,8 +145,6 @@ def xsetid(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     held = state.find(args[1], StreamValue)
     if not isinstance(held, StreamValue):
         return held or NO_SUCH_KEY
-    if last_id < held.max_deleted_id:
-        return Failure(b"ERR The ID specified in XSETID is smaller than current max_deleted_entry_id")
     if held.entries:
         if last_id < (held.entries.last_id or 0):
             return Failure(b"ERR The ID specified in XSETID is smaller than the target stream top item")
@@ -195,10 +193,10 @@ def _range(state: State, args: Sequence[bytes], first: bytes, last: bytes, *, is
     held = state.find(args[1], StreamValue)
     if not isinstance(held, StreamValue):
         return held or []
-    if count is not None and count <= 0 and count != -1:
+    if count is not None and count <= 0:
         return NULL_ARRAY
     found = held.entries.between_reversed(start, end) if is_reversed else held.entries.between(start, end)
-    return entries_reply(found if count is None or count < 0 else islice(found, count))
+    return entries_reply(islice(found, count))
 
 
 def _trim(stream: StreamValue, options: _Options) -> int:
