@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
+    bitfields,
+    bits,
     hashes,
     keys,
     merging,
+    objects,
     publishing,
     reshape,
     scan,
@@ -134,7 +137,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 
 
 _STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
-_FAMILIES = (strings, hashes, keys, scan, *_STREAMS, merging, publishing, reshape)
+_FAMILIES = (strings, bits, bitfields, hashes, keys, objects, scan, *_STREAMS, merging, publishing, reshape)
 
 
 def _table() -> dict[bytes, CommandSpec]:

@@ -35,6 +35,8 @@ def xgroup_create(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
         return held
     if held is None and not options.make_stream:
         return _NO_STREAM
+    if len(args) > 8:
+        return syntax_problem(args)
     last_id = _group_id(args[4], held)
     if last_id is None:
         return INVALID_ID
@@ -57,6 +59,8 @@ def xgroup_setid(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     held = _stream_with_group(state, args)
     if isinstance(held, Failure):
         return held
+    if len(args) > 7:
+        return syntax_problem(args)
     # Redis reads ``-`` and ``+`` here, and nowhere else where one id is asked for.
     last_id = {b"-": 0, b"+": LARGEST_ID}.get(args[4], _group_id(args[4], held))
     if last_id is None:

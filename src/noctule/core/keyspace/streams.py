@@ -74,7 +74,9 @@ def xadd(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     if id_ is None:
         id_ = next_id(last_id, now_ms)
     elif not options.is_sequence_given and id_ >> SEQUENCE_BITS == last_id >> SEQUENCE_BITS:
-        id_ = last_id + 1 if last_id & LARGEST_PART != LARGEST_PART else last_id
+        if last_id & LARGEST_PART == LARGEST_PART:
+            return Failure(b"ERR Elements are too large to be stored")  # Redis' words for a millisecond that is full.
+        id_ = last_id + 1
     if id_ <= last_id:
         return NOT_ABOVE_TOP
     stream = StreamValue() if held is None else state.change(args[1], held)
