@@ -67,7 +67,7 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE, RANDOMKEY or SCAN as if there were these slots only; BUCKET.LIST."""
+    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE, RANDOMKEY, SCAN or BUCKET.LIST of these slots only."""
     return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]))
 
 
