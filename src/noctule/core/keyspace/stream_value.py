@@ -17,13 +17,13 @@ from noctule.core.keyspace.stream_ids import LARGEST_ID, LARGEST_PART, SEQUENCE_
 Fields: TypeAlias = tuple[bytes, ...]
 """Field, value, field, value…"""
 
-ENTRY_COST_BYTES = 250
+ENTRY_COST_BYTES = 120
 """What CPython takes for an entry beside its fields: its id, a tuple, its places in a dict and in a list."""
-FIELD_COST_BYTES = 50
+FIELD_COST_BYTES = 41
 """For one field or value beside its own bytes."""
-GROUP_COST_BYTES = 800
-CONSUMER_COST_BYTES = 600
-PENDING_COST_BYTES = 400
+GROUP_COST_BYTES = 600
+CONSUMER_COST_BYTES = 350
+PENDING_COST_BYTES = 170
 """For an entry that was given to a consumer: a number, a tuple, and its places in two dicts and lists."""
 
 
