@@ -12,7 +12,7 @@ from noctule.core.keyspace.spec import ONE, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_groups import no_group
 from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_id, parse_start
-from noctule.core.keyspace.stream_value import Group, Pending, StreamValue
+from noctule.core.keyspace.stream_value import ConsumerGroup, Pending, StreamValue
 from noctule.core.keyspace.streams import entries_reply
 
 _ATTEMPTS_PER_ENTRY = 10
@@ -107,7 +107,9 @@ def xautoclaim(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     return [format_id(following), claimed, gone]
 
 
-def _give(stream: StreamValue, group: Group, consumer: bytes, id_: int, before: Pending, claim: _Claim) -> Reply:
+def _give(
+    stream: StreamValue, group: ConsumerGroup, consumer: bytes, id_: int, before: Pending, claim: _Claim
+) -> Reply:
     """Let the consumer, who may be new, have the entry, which is there; what is answered of it."""
     count = before.times + (not claim.ids_only) if claim.times_given is None else claim.times_given
     if consumer not in group.consumers:
@@ -118,7 +120,7 @@ def _give(stream: StreamValue, group: Group, consumer: bytes, id_: int, before: 
     return format_id(id_) if claim.ids_only else entries_reply([(id_, fields)])[0]
 
 
-def _pending(group: Group, id_: int) -> Pending | None:
+def _pending(group: ConsumerGroup, id_: int) -> Pending | None:
     owner = group.pending.get(id_)
     return None if owner is None else group.consumers[owner].pending.get(id_)
 

@@ -9,7 +9,7 @@ from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_end, parse_id, parse_start
-from noctule.core.keyspace.stream_value import Group, StreamValue
+from noctule.core.keyspace.stream_value import ConsumerGroup, StreamValue
 from noctule.core.keyspace.streams import parse_ids
 from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand, syntax_problem
 
@@ -43,7 +43,7 @@ def xgroup_create(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     if held is not None and args[3] in held.groups:
         return Failure(b"BUSYGROUP Consumer Group name already exists")
     stream = StreamValue() if held is None else state.change(args[2], held)
-    stream.add_group(args[3], Group(last_id, options.entries_read))
+    stream.add_group(args[3], ConsumerGroup(last_id, options.entries_read))
     if held is None:
         state.put(args[2], stream)
     else:
@@ -151,7 +151,7 @@ class _PendingQuery:
     idle_ms_min: int
     consumer: bytes | None
 
-    def answer(self, group: Group, now_ms: int) -> list[Reply]:
+    def answer(self, group: ConsumerGroup, now_ms: int) -> list[Reply]:
         if self.consumer is None:
             found = (
                 (id_, name, group.consumers[name].pending.get(id_))
@@ -178,7 +178,7 @@ def no_group(args: Sequence[bytes]) -> Failure:
     return Failure(b"NOGROUP No such key '%b' or consumer group '%b'" % (args[1], args[2]))
 
 
-def _summary(group: Group) -> Reply:
+def _summary(group: ConsumerGroup) -> Reply:
     if not group.pending:
         return [0, None, None, NULL_ARRAY]
     consumers: list[Reply] = [

@@ -11,7 +11,7 @@ from noctule.core.keyspace.spec import NO_KEYS, READ, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_ids import LARGEST_ID, format_id
 from noctule.core.keyspace.stream_lag import lag
-from noctule.core.keyspace.stream_value import Consumer, Group, StreamValue
+from noctule.core.keyspace.stream_value import Consumer, ConsumerGroup, StreamValue
 from noctule.core.keyspace.streams import entries_reply
 from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand, syntax_problem
 
@@ -106,7 +106,7 @@ def _full(held: StreamValue, args: Sequence[bytes]) -> Reply:
     }
 
 
-def _full_group(held: StreamValue, name: bytes, group: Group, count: int | None) -> Reply:
+def _full_group(held: StreamValue, name: bytes, group: ConsumerGroup, count: int | None) -> Reply:
     pending: list[Reply] = []
     for id_, consumer_name in islice(group.pending.between(0, LARGEST_ID), count):
         given = group.consumers[consumer_name].pending.get(id_)

@@ -4,7 +4,7 @@ Nobody counts: the number follows from how many entries there ever were, as long
 those in question. Source: `streamEstimateDistanceFromFirstEverEntry` and what calls it in Redis 7.0's t_stream.c.
 """
 
-from noctule.core.keyspace.stream_value import Group, StreamValue
+from noctule.core.keyspace.stream_value import ConsumerGroup, StreamValue
 
 
 def entries_read_after(stream: StreamValue, entries_read: int | None, id_: int) -> int | None:
@@ -14,7 +14,7 @@ def entries_read_after(stream: StreamValue, entries_read: int | None, id_: int) 
     return _count_up_to(stream, id_) if stream.entries_added else entries_read
 
 
-def lag(stream: StreamValue, group: Group) -> int | None:
+def lag(stream: StreamValue, group: ConsumerGroup) -> int | None:
     """How many entries the group was not given yet; None when that is not known."""
     if not stream.entries_added:
         return 0

@@ -15,7 +15,7 @@ from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_id
 from noctule.core.keyspace.stream_lag import entries_read_after
-from noctule.core.keyspace.stream_value import Fields, Group, Pending, StreamValue
+from noctule.core.keyspace.stream_value import ConsumerGroup, Fields, Pending, StreamValue
 from noctule.core.keyspace.streams import entries_reply
 
 _UNBALANCED = Failure(b"ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.")
@@ -175,7 +175,7 @@ def _find_groups(state: State, options: ReadOptions, name: bytes) -> list[tuple[
     return wanted
 
 
-def _give_new(stream: StreamValue, group: Group, options: ReadOptions, now_ms: int) -> list[Reply]:
+def _give_new(stream: StreamValue, group: ConsumerGroup, options: ReadOptions, now_ms: int) -> list[Reply]:
     given: list[tuple[int, Fields]] = list(islice(stream.entries.between(group.last_id + 1, LARGEST_ID), options.count))
     entries_read = group.entries_read
     for id_, _ in given:
@@ -186,7 +186,9 @@ def _give_new(stream: StreamValue, group: Group, options: ReadOptions, now_ms: i
     return entries_reply(given)
 
 
-def _give_again(stream: StreamValue, group: Group, options: ReadOptions, after: int, now_ms: int) -> list[Reply]:
+def _give_again(
+    stream: StreamValue, group: ConsumerGroup, options: ReadOptions, after: int, now_ms: int
+) -> list[Reply]:
     """What is pending with the consumer; of an entry that is gone the id only."""
     replies: list[Reply] = []
     pending = group.consumers[options.consumer].pending

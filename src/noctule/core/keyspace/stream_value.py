@@ -47,7 +47,7 @@ class Consumer:
         self.pending: IdMap[Pending] = IdMap()
 
 
-class Group:
+class ConsumerGroup:
     """Consumers that share the entries of a stream; to be read, and changed by the stream's methods only."""
 
     __slots__ = ("consumers", "entries_read", "last_id", "pending")
@@ -82,7 +82,7 @@ class StreamValue(Container):
     def __init__(self) -> None:
         super().__init__()
         self.entries: IdMap[Fields] = IdMap()
-        self.groups: dict[bytes, Group] = {}
+        self.groups: dict[bytes, ConsumerGroup] = {}
         self.last_id = 0
         """The largest there ever was, or that XSETID has put up."""
         self.max_deleted_id = 0
@@ -132,7 +132,7 @@ class StreamValue(Container):
 
     # Changes of groups ------------------------------------------------------------------------------------------------
 
-    def add_group(self, name: bytes, group: Group) -> None:
+    def add_group(self, name: bytes, group: ConsumerGroup) -> None:
         """Put a group, perhaps one with consumers, under a name that is free."""
         self._note(partial(self.drop_group, name))
         self.groups[name] = group
@@ -144,12 +144,12 @@ class StreamValue(Container):
         self._note(partial(self.add_group, name, group))
         self.size_bytes -= _group_bytes(name, group)
 
-    def set_group(self, group: Group, last_id: int, entries_read: int | None) -> None:
+    def set_group(self, group: ConsumerGroup, last_id: int, entries_read: int | None) -> None:
         """Set how far a group has come."""
         self._note(partial(self.set_group, group, group.last_id, group.entries_read))
         group.last_id, group.entries_read = last_id, entries_read
 
-    def see(self, group: Group, name: bytes, now_ms: int) -> None:
+    def see(self, group: ConsumerGroup, name: bytes, now_ms: int) -> None:
         """A consumer, perhaps a new one, was heard of."""
         consumer = group.consumers.get(name)
         if consumer is None:
@@ -160,7 +160,7 @@ class StreamValue(Container):
             self._note(partial(setattr, consumer, "seen_ms", consumer.seen_ms))
             consumer.seen_ms = now_ms
 
-    def drop_consumer(self, group: Group, name: bytes) -> int:
+    def drop_consumer(self, group: ConsumerGroup, name: bytes) -> int:
         """Remove a consumer that is there; how many entries were pending with it, which are no more."""
         consumer = group.consumers[name]
         ids = [id_ for id_, _ in consumer.pending.between(0, LARGEST_ID)]
@@ -169,7 +169,7 @@ class StreamValue(Container):
         self._forget(group, name)
         return len(ids)
 
-    def give(self, group: Group, id_: int, name: bytes, pending: Pending) -> None:
+    def give(self, group: ConsumerGroup, id_: int, name: bytes, pending: Pending) -> None:
         """Let an entry be pending with a consumer that is there, and with no other one."""
         owner = group.pending.get(id_)
         if owner is None:
@@ -182,7 +182,7 @@ class StreamValue(Container):
         group.consumers[name].pending.put(id_, pending)
         group.pending.put(id_, name)
 
-    def release(self, group: Group, id_: int) -> bool:
+    def release(self, group: ConsumerGroup, id_: int) -> bool:
         """An entry is no longer pending; whether it was."""
         owner = group.pending.pop(id_)
         if owner is None:
@@ -193,7 +193,7 @@ class StreamValue(Container):
         self.size_bytes -= PENDING_COST_BYTES
         return True
 
-    def _forget(self, group: Group, name: bytes) -> None:
+    def _forget(self, group: ConsumerGroup, name: bytes) -> None:
         """Remove a consumer with which nothing is pending."""
         consumer = group.consumers.pop(name)
         self._note(partial(self.see, group, name, consumer.seen_ms))
@@ -257,7 +257,7 @@ class StreamValue(Container):
                         raise ValueError("an entry has a field without a value")
                     self._put_entry(_joined(record.ms, record.sequence), record.fields)
                 case _Group():
-                    self.add_group(record.name, Group(_joined(record.ms, record.sequence), record.entries_read))
+                    self.add_group(record.name, ConsumerGroup(_joined(record.ms, record.sequence), record.entries_read))
                 case _Consumer():
                     self.see(self.groups[_latest(self.groups)], record.name, record.seen_ms)
                 case _Given():
@@ -312,7 +312,7 @@ def _joined(ms: int, sequence: int) -> int:
     return ms << SEQUENCE_BITS | sequence
 
 
-def _latest(names: dict[bytes, Group] | dict[bytes, Consumer]) -> bytes:
+def _latest(names: dict[bytes, ConsumerGroup] | dict[bytes, Consumer]) -> bytes:
     """The name that was added last."""
     if not names:
         raise ValueError("a record belongs to no group or no consumer")
@@ -323,6 +323,6 @@ def _entry_bytes(fields: Fields) -> int:
     return ENTRY_COST_BYTES + FIELD_COST_BYTES * len(fields) + sum(map(len, fields))
 
 
-def _group_bytes(name: bytes, group: Group) -> int:
+def _group_bytes(name: bytes, group: ConsumerGroup) -> int:
     consumers = sum(CONSUMER_COST_BYTES + len(consumer) for consumer in group.consumers)
     return GROUP_COST_BYTES + len(name) + consumers + PENDING_COST_BYTES * len(group.pending)

@@ -11,7 +11,7 @@ from noctule.base.errors import StorageError
 from noctule.core.keyspace.container import CONTAINER_COST_BYTES
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.stream_ids import LARGEST_ID
-from noctule.core.keyspace.stream_value import Group, StreamValue
+from noctule.core.keyspace.stream_value import ConsumerGroup, StreamValue
 
 from .stream_commands import stream_commands
 
@@ -110,7 +110,7 @@ def test_undoing_costs_the_change_and_not_the_stream() -> None:
 def test_the_estimate_is_within_a_quarter_of_the_memory(field_count: int, value_bytes: int, is_pending: bool) -> None:
     chance = random.Random(1)
     stream = StreamValue()
-    group = Group(0, 0)
+    group = ConsumerGroup(0, 0)
     stream.add_group(b"g", group)
     stream.see(group, b"c", 0)
     keyspace = Keyspace()
