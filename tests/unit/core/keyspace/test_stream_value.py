@@ -13,10 +13,10 @@ from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.stream_ids import LARGEST_ID
 from noctule.core.keyspace.stream_value import ConsumerGroup, StreamValue
 
-from .stream_commands import stream_commands
+from .stream_commands import PRELUDE, stream_commands
 
 NOW_MS = 4
-COMMANDS = st.lists(stream_commands(), max_size=40)
+COMMANDS = st.lists(stream_commands(), max_size=40).flatmap(lambda each: st.sampled_from([each, PRELUDE + each]))
 
 
 def ran(commands: list[list[bytes]], keyspace: Keyspace | None = None) -> Keyspace:

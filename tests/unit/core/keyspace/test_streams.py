@@ -126,6 +126,15 @@ def test_ids_come_from_the_stamp() -> None:
     assert [keyspace.execute(add, now_ms) for now_ms in (5, 5, 7, 3)] == [b"5-0", b"5-1", b"7-0", b"7-1"]
 
 
+def test_an_entry_is_claimed_once_it_was_idle_for_as_long_as_asked() -> None:
+    keyspace = Keyspace()
+    for line in (b"XGROUP CREATE s g 0 MKSTREAM", b"XADD s 1-1 f v", b"XREADGROUP GROUP g a STREAMS s >"):
+        keyspace.execute(line.split(), 100)
+    claim = b"XAUTOCLAIM s g b 10 0 JUSTID".split()
+    assert keyspace.execute(claim, 109) == [b"0-0", [], []]
+    assert keyspace.execute(claim, 110) == [b"0-0", [b"1-1"], []]
+
+
 def test_an_approximate_trim_keeps_no_fewer_and_removes_no_more_than_its_limit() -> None:
     keyspace = Keyspace()
     for number in range(50):
