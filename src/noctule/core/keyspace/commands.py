@@ -3,8 +3,7 @@
 It is the one place that knows all commands: the server prints it for COMMAND, the router reads the scope, the keyspace
 calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
 those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
-end of each family's file: strings.py, hashes.py, keys.py, scan.py, merging.py,
-publishing.py; spec.py tells what a row says.
+end of each family's file: strings.py, hashes.py, sets.py, keys.py and others; spec.py tells what a row says.
 """
 
 from collections.abc import Sequence
@@ -20,6 +19,10 @@ from noctule.core.keyspace import (
     publishing,
     reshape,
     scan,
+    sets,
+    sorted_algebra,
+    sorted_ranges,
+    sorted_sets,
     stream_claims,
     stream_groups,
     stream_info,
@@ -137,7 +140,23 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 
 
 _STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
-_FAMILIES = (strings, bits, bitfields, hashes, keys, objects, scan, *_STREAMS, merging, publishing, reshape)
+_FAMILIES = (
+    strings,
+    bits,
+    bitfields,
+    hashes,
+    sets,
+    sorted_sets,
+    sorted_ranges,
+    sorted_algebra,
+    keys,
+    objects,
+    scan,
+    *_STREAMS,
+    merging,
+    publishing,
+    reshape,
+)
 
 
 def _table() -> dict[bytes, CommandSpec]:

@@ -22,10 +22,10 @@ from noctule.core.keyspace.numbers import (
     parse_int,
 )
 from noctule.core.keyspace.reply import OK, Failure, Pairs, Reply
+from noctule.core.keyspace.sets import parse_draws
 from noctule.core.keyspace.spec import GROW_FAST, ONE, READ, READ_FAST, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State
 
-REPEATED_DRAWS_MAX = 100_000
 _NO_FIELDS: dict[bytes, bytes] = {}
 
 
@@ -199,18 +199,6 @@ def _put(state: State, key: bytes, field: bytes, text: bytes) -> None:
         state.put_fields(key, fields, ((field, text),))
     else:
         state.put(key, {field: text})
-
-
-def parse_draws(text: bytes) -> int | Failure:
-    """How many to draw: below zero, of which no more than REPEATED_DRAWS_MAX are allowed, with repetitions."""
-    count = parse_int(text)
-    if count is None:
-        return NOT_AN_INTEGER
-    if count == INT_MIN:
-        return Failure(b"ERR value is out of range, value must between %d and %d" % (-INT_MAX, INT_MAX))
-    if count < -REPEATED_DRAWS_MAX:
-        return Failure(b"ERR count of %d, REPEATED_DRAWS_MAX is %d" % (-count, REPEATED_DRAWS_MAX))
-    return count
 
 
 COMMANDS: tuple[CommandSpec, ...] = (
