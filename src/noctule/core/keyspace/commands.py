@@ -10,9 +10,12 @@ from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
+    bitfields,
+    bits,
     hashes,
     keys,
     merging,
+    objects,
     publishing,
     reshape,
     scan,
@@ -20,6 +23,11 @@ from noctule.core.keyspace import (
     sorted_algebra,
     sorted_ranges,
     sorted_sets,
+    stream_claims,
+    stream_groups,
+    stream_info,
+    stream_reads,
+    streams,
     strings,
 )
 from noctule.core.keyspace.failures import wrong_arity
@@ -136,15 +144,20 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
+_STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
 _FAMILIES = (
     strings,
+    bits,
+    bitfields,
     hashes,
     sets,
     sorted_sets,
     sorted_ranges,
     sorted_algebra,
     keys,
+    objects,
     scan,
+    *_STREAMS,
     merging,
     publishing,
     reshape,

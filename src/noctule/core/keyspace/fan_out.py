@@ -5,6 +5,7 @@ several partitions is atomic in each of them and not across; those that promise 
 refused as in Redis Cluster.
 """
 
+from binascii import crc32
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -168,6 +169,12 @@ def _sum(replies: list[Reply]) -> Reply:
     return sum(reply for reply in replies if isinstance(reply, int))
 
 
+def _drawn(replies: list[Reply]) -> Reply:
+    """One of the keys; which one depends on all of them, and so on the time at which they were drawn."""
+    found = [reply for reply in replies if isinstance(reply, bytes)]
+    return found[crc32(b"".join(found)) % len(found)] if found else None
+
+
 def _ok(_replies: list[Reply]) -> Reply:
     return OK
 
@@ -200,6 +207,7 @@ _MERGES: dict[bytes, _Merge] = {
     b"BUCKET.CREATE": _ok,
     b"BUCKET.LIST": _common,
     b"DBSIZE": _sum,
+    b"RANDOMKEY": _drawn,
     b"MSET": _ok,
     b"FLUSHALL": _ok,
     b"FLUSHDB": _ok,

@@ -18,6 +18,7 @@ from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
 from noctule.core.keyspace.merging import bucket_create, bucket_list
 from noctule.core.keyspace.numbers import format_score, parse_int
+from noctule.core.keyspace.random_key import random_key
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
@@ -56,6 +57,11 @@ def dbsize(state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
     return state.key_count
 
 
+def randomkey(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """RANDOMKEY: nil without keys."""
+    return _randomkey(state, args, now_ms, 0, SLOT_COUNT - 1)
+
+
 def flush(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """FLUSHALL and FLUSHDB [ASYNC|SYNC]; there is one database."""
     return _flush(state, args, now_ms, 0, SLOT_COUNT - 1)
@@ -67,7 +73,7 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE or SCAN as if there were these slots only; BUCKET.LIST."""
+    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE, RANDOMKEY, SCAN or BUCKET.LIST of these slots only."""
     return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]))
 
 
@@ -90,6 +96,10 @@ def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: in
 
 def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int) -> Reply:
     return bucket_list(state, args, now_ms)
+
+
+def _randomkey(state: State, _args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
+    return random_key(state, now_ms, first, last)
 
 
 def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
@@ -275,6 +285,7 @@ _READS: dict[bytes, Callable[[State, Sequence[bytes], int, int, int], Reply]] = 
     b"BUCKET.LIST": _buckets,
     b"KEYS": _keys,
     b"DBSIZE": _dbsize,
+    b"RANDOMKEY": _randomkey,
     b"SCAN": _scan,
 }
 
@@ -292,6 +303,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
         ("FLUSHALL", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
         ("FLUSHDB", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
         ("KEYS", 2, READ, NO_KEYS, keys, "All keys that match a pattern."),
+        ("RANDOMKEY", 1, READ, NO_KEYS, randomkey, "A key that is drawn by lot."),
         ("SCAN", -2, READ, NO_KEYS, scan, "Walks over the keys: MATCH, COUNT, TYPE."),
     ),
     *rows(
