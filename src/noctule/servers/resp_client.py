@@ -11,7 +11,7 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
-from noctule.node.api import NodePicture
+from noctule.node.api import Dialogue, NodePicture
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 
@@ -23,6 +23,7 @@ class Client:
         "address",
         "connected_at",
         "consistency",
+        "conversation",
         "id",
         "is_closing",
         "is_cluster",
@@ -50,6 +51,8 @@ class Client:
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
         self.local_address = local_address
+        self.conversation: Dialogue
+        """Of the connection: set as soon as it is served."""
         self.connected_at = now
         self.seen_at = now
         """When bytes last came."""
@@ -72,6 +75,8 @@ class Client:
 
     def _flags(self) -> bytes:
         flags = b"P" if self.subscriber.names else b""
+        if self.conversation.is_blocked:
+            flags += b"b"
         if self.consistency is ConsistencyLevel.EVENTUAL:
             flags += b"r"
         return flags or b"N"
