@@ -147,7 +147,7 @@ class Switchboard:
             elif isinstance(message, Published):
                 self._surroundings.published(message)
             elif isinstance(message, KeyReady):
-                router.waiting_room.key_ready(message.key, message.count)
+                router.waiting_room.key_ready(message.key, message.kind, message.count)
             elif isinstance(message, LoadReport):
                 self._surroundings.load_told(sender, message)
             elif isinstance(message, DigestTold):
@@ -216,9 +216,9 @@ class Switchboard:
     def ready(self, ready: Ready) -> None:
         """To the clients who wait here, or into the frame for the node where they do."""
         if ready.to == self.node_id:
-            self.router.waiting_room.key_ready(ready.key, ready.count)
+            self.router.waiting_room.key_ready(ready.key, ready.kind, ready.count)
         else:
-            self.put(ready.to, META_GROUP, KeyReady(ready.key, ready.count))
+            self.put(ready.to, META_GROUP, KeyReady(ready.key, ready.kind, ready.count))
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""

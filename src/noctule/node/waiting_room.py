@@ -157,9 +157,9 @@ class WaitingRoom:
 
     # What is heard ---------------------------------------------------------------------------------------------------
 
-    def key_ready(self, key: bytes, count: int) -> None:
-        """A replica tells that there were so many items at the key a moment ago, and before that none."""
-        for queue in list(self._queues.get(key, {}).values()):
+    def key_ready(self, key: bytes, kind: bytes, count: int) -> None:
+        """A replica tells that a value of that type with so many items was at the key a moment ago, and none before."""
+        for queue in [each for each in self._queues.get(key, {}).values() if each.kind == kind]:
             if count:
                 self._heard(queue, count)
                 self._try_next(queue)

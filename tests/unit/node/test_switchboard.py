@@ -198,13 +198,13 @@ def test_a_new_leader_is_asked_at_once_and_this_node_s_own_elections_are_told() 
 
 def test_who_waits_for_a_key_is_told_here_and_afar(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
-    told: list[tuple[bytes, int]] = []
-    monkeypatch.setattr(node.router.waiting_room, "key_ready", lambda key, count: told.append((key, count)))
-    node.switchboard.ready(Ready(1, b"q", 2))
-    node.switchboard.ready(Ready(3, b"q", 4))
-    assert node.switchboard.take_outgoing() == {3: [(META_GROUP, KeyReady(b"q", 4))]}
-    node.switchboard.receive(2, [(META_GROUP, KeyReady(b"r", 5))])
-    assert told == [(b"q", 2), (b"r", 5)]
+    told: list[tuple[bytes, bytes, int]] = []
+    monkeypatch.setattr(node.router.waiting_room, "key_ready", lambda *what: told.append(what))
+    node.switchboard.ready(Ready(1, b"q", b"list", 2))
+    node.switchboard.ready(Ready(3, b"q", b"list", 4))
+    assert node.switchboard.take_outgoing() == {3: [(META_GROUP, KeyReady(b"q", b"list", 4))]}
+    node.switchboard.receive(2, [(META_GROUP, KeyReady(b"r", b"zset", 5))])
+    assert told == [(b"q", b"list", 2), (b"r", b"zset", 5)]
 
 
 def test_every_change_of_role_is_an_event_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

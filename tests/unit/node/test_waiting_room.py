@@ -75,10 +75,10 @@ class Leader:
 
     def _tell(self, *, tells: bool = True) -> None:
         ready, self.keyspace.ready = self.keyspace.ready, []
-        for node, key in ready if tells else ():
+        for node, key, kind in ready if tells else ():
             assert node == NODE
             value = self.keyspace.get(key)
-            self.room.key_ready(key, len(value) if isinstance(value, Container) else 0)
+            self.room.key_ready(key, kind, len(value) if isinstance(value, Container) else 0)
 
     def carry(self) -> None:
         """What has not left reaches the partition; the answers are on their way."""
@@ -346,6 +346,14 @@ def test_another_type_is_an_error_at_first_and_is_waited_out_later(leader: Leade
     leader.write(b"RPUSH q a")
     leader.settle()
     assert waiting.replies == [[b"q", b"a"]]
+
+
+def test_a_sorted_set_is_waited_for_in_the_same_way(leader: Leader) -> None:
+    waiting, of_lists = leader.enter(b"BZPOPMIN z 0"), leader.enter(b"BLPOP z 0")
+    leader.settle()
+    leader.write(b"ZADD z 2 b 1 a")
+    leader.settle()
+    assert (waiting.replies, of_lists.replies) == ([[b"z", b"a", 1.0]], [])
 
 
 def test_a_key_of_another_type_behind_one_that_is_ready_does_not_matter(leader: Leader) -> None:

@@ -139,8 +139,8 @@ class State:
         """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
         self.awaited: dict[bytes, dict[tuple[int, bytes], int]] = {}
         """Keys to the nodes that wait for a value of a type there, and until when: awaited.py. No part of the data."""
-        self.ready: list[tuple[int, bytes]] = []
-        """Nodes, and keys that may be what they wait for, for whoever applies the log to take out."""
+        self.ready: list[tuple[int, bytes, bytes]] = []
+        """Nodes, and keys that are now of the type they wait for, for whoever applies the log to take out."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
@@ -272,7 +272,7 @@ class State:
             return
         for node, kind in [who for who in nodes if who[1] == value.type_name]:
             del nodes[node, kind]
-            self.ready.append((node, key))
+            self.ready.append((node, key, kind))
         if not nodes:
             del self.awaited[key]
 

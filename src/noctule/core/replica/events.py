@@ -116,6 +116,8 @@ class Ready(Struct, frozen=True, gc=False):
 
     to: int
     key: bytes
+    kind: bytes
+    """The type that is waited for."""
     count: int
     """How many items are there."""
 

@@ -559,9 +559,10 @@ class Replica:
 
     def _tell_ready(self) -> None:
         keyspace = self.keyspace
-        for node, key in keyspace.ready:
+        for node, key, kind in keyspace.ready:
             value = keyspace.get(key)
-            self._effects.append(Ready(node, key, len(value) if isinstance(value, Container) else 0))
+            count = len(value) if isinstance(value, Container) and value.type_name == kind else 0
+            self._effects.append(Ready(node, key, kind, count))
         keyspace.ready.clear()
 
     def _apply(self, index: int, data: bytes) -> None:

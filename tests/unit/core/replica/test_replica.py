@@ -480,7 +480,7 @@ def awaited(machine: Machine, key: bytes, node: int, kind: bytes = b"list") -> A
 def test_who_found_nothing_is_told_once_when_there_is_something(alone: Machine) -> None:
     assert awaited(alone, b"q", 3) == awaited(alone, b"q", 2) == done(5, 1, 0, is_write=False)
     run(alone, b"SET other x", b"RPUSH q a b", b"RPUSH q c")
-    assert alone.told == [Ready(3, b"q", 3), Ready(2, b"q", 3)]
+    assert alone.told == [Ready(3, b"q", b"list", 3), Ready(2, b"q", b"list", 3)]
     run(alone, b"DEL q", b"RPUSH q a")
     assert len(alone.told) == 2
     assert awaited(alone, b"q", 3) == done(5, 1, 1, is_write=False)
@@ -493,7 +493,7 @@ def test_whatever_puts_a_list_there_tells(alone: Machine, line: bytes) -> None:
     run(alone, b"RPUSH {q}l a")
     awaited(alone, b"q", 2)
     run(alone, line)
-    assert alone.told == [Ready(2, b"q", 1)]
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
 
 
 def test_another_type_tells_nobody(alone: Machine) -> None:
@@ -502,13 +502,13 @@ def test_another_type_tells_nobody(alone: Machine) -> None:
     run(alone, b"SET q y", b"DEL q", b"HSET q f v", b"DEL q")
     assert alone.told == []
     run(alone, b"RPUSH q a")
-    assert alone.told == [Ready(2, b"q", 1)]
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
 
 
 def test_a_key_that_is_gone_again_is_told_of_as_empty(alone: Machine) -> None:
     awaited(alone, b"q", 2)
     run(alone, b"RPUSH q a", b"LPOP q")
-    assert alone.told == [Ready(2, b"q", 0)]
+    assert alone.told == [Ready(2, b"q", b"list", 0)]
 
 
 def test_what_is_taken_back_tells_nobody(alone: Machine) -> None:
@@ -519,7 +519,7 @@ def test_what_is_taken_back_tells_nobody(alone: Machine) -> None:
     keyspace.roll_back()
     assert keyspace.ready == []
     run(alone, b"RPUSH q a")
-    assert alone.told == [Ready(2, b"q", 1)]
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
 
 
 def test_notes_are_bounded_and_the_oldest_go_first(alone: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -544,4 +544,4 @@ def test_a_follower_that_was_asked_tells_too() -> None:
     assert awaited(follower, b"q", 3) == done(5, 1, 0, is_write=False, to=2)
     run(leader, b"RPUSH q a")
     ask(follower, b"LLEN q")
-    assert (leader.told, follower.told) == ([], [Ready(3, b"q", 1)])
+    assert (leader.told, follower.told) == ([], [Ready(3, b"q", b"list", 1)])
