@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 APP ?= examples.board:app
 UP_FLAGS ?=
 SEEDS ?= 300
+RUNS ?= 100000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz bench docs proto clean
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench docs proto clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/run.stamp: pyproject.toml scripts/make-venv
 	@scripts/make-venv "$(PYTHON)" $(VENV)
@@ -62,6 +63,10 @@ scale: $(VENV)/dev.stamp ## Simulate 100 nodes with 10,000 partitions, and tell 
 
 fuzz: $(VENV)/dev.stamp ## Run single Raft groups under random events (SEEDS=300, or SEED=n to replay one)
 	@$(BIN)/python -m noctule.verify.sim.fuzz $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+
+fuzz-resp: $(VENV)/dev.stamp ## Throw bytes at the parser and the commands of the RESP door, led by coverage (RUNS=100000)
+	@$(BIN)/python tests/fuzz/run.py parser -runs=$(RUNS)
+	@$(BIN)/python tests/fuzz/run.py commands -runs=$(RUNS)
 
 bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; three quarters of an hour
 	@$(BIN)/python bench/consensus.py

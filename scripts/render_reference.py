@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from noctule.cli.reference import render_cli, render_exit_codes, render_settings
-from noctule.core.keyspace.commands import render_commands
+from noctule.core.keyspace.reference import render_commands
 from noctule.core.migration.stages import render_diagram
 from noctule.servers.http_metrics import render_metrics_reference
 from noctule.servers.http_reference import render_http_reference

@@ -120,11 +120,11 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def test_every_module_is_used() -> None:
-    """By a module, an entry point, a bench, or an example: kits are imported by apps only, so each is shown in one."""
+    """By a module, an entry point, a bench, a script or an example; kits are for apps only, so each is shown in one."""
     used = entry_points()
     for path in MODULES:
         used |= references(path) - {name_of(path)}
-    for path in [*(ROOT / "examples").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]:
+    for path in [path for folder in ("examples", "bench", "scripts") for path in (ROOT / folder).rglob("*.py")]:
         used |= references(path)
     packages = {name_of(path) for path in PACKAGES} | {"noctule"}
     dead = [name_of(path) for path in MODULES if name_of(path) not in used | packages]

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,3 +110,19 @@ def second_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
     finally:
         server.kill()
+
+
+@pytest.fixture(scope="module")
+def redis_socket() -> Iterator[Path]:
+    """The unix socket of a Redis without persistence, which the tests of a module share."""
+    program = engine_or_skip("redis-server")
+    with tempfile.TemporaryDirectory(prefix="redis") as folder:  # Short: a socket's path has at most 107 bytes.
+        path = Path(folder, "socket")
+        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", folder]
+        process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(path.exists, "redis-server opening its socket")
+            yield path
+        finally:
+            process.kill()
+            process.wait()

@@ -76,6 +76,14 @@ class Served:
         """Run a coroutine in the server's loop, to its end."""
         asyncio.run_coroutine_threadsafe(task, self.loop).result(DEADLINE_S)
 
+    def check(self) -> None:
+        """Raise `InternalError` unless what is held is sound."""
+
+        async def look() -> None:
+            self.store.keyspace.check()
+
+        self.run(look())
+
     def release(self) -> None:
         """Let the store answer."""
         self.store.is_held = False

@@ -47,6 +47,25 @@ def test_small_replies_are_not_delayed_by_the_kernel(served: Served) -> None:
     assert flags == [1]
 
 
+def test_a_peer_that_vanishes_is_asked_for(served: Served) -> None:
+    """A host that lost its power sends no goodbye: after a minute of silence the kernel asks, and then gives it up."""
+    options: list[int] = []
+    with served.connect():
+        served.wait_connections(1)
+
+        async def look() -> None:
+            (connection,) = served.server._clients
+            sock = connection._transport.get_extra_info("socket")
+            options.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            times = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            options.extend(sock.getsockopt(socket.IPPROTO_TCP, option) for option in times)
+
+        served.run(look())
+    is_on, idle_s, probe_s, probes = options
+    assert is_on
+    assert idle_s + probe_s * probes == 120
+
+
 def test_the_largest_value_goes_in_and_out(served: Served) -> None:
     value = os.urandom(VALUE_BYTES_MAX)
     with served.connect() as client:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX
+from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.servers.resp_client import Client, Door
@@ -46,7 +46,7 @@ def _setname(_door: Door, client: Client, args: list[bytes]) -> Reply:
 def _setinfo(_door: Door, client: Client, args: list[bytes]) -> Reply:
     option = args[2].lower()
     if option not in (b"lib-name", b"lib-ver"):
-        return Failure(b"ERR Unrecognized option '%b'" % args[2][:128])
+        return Failure(b"ERR Unrecognized option '%b'" % until_zero(args[2])[:128])
     problem = name_problem(option, args[3])
     if problem is not None:
         return problem
@@ -67,7 +67,7 @@ def _list(door: Door, _client: Client, args: list[bytes]) -> Reply:
         option = args[2].upper()
         if option == b"TYPE" and len(args) == 4:
             if args[3].upper() not in _CLIENT_TYPES:
-                return Failure(b"ERR Unknown client type '%b'" % args[3][:128])
+                return Failure(b"ERR Unknown client type '%b'" % until_zero(args[3])[:128])
             kind = args[3].upper()
             is_wanted = kind == b"PUBSUB"
             clients = [client for client in clients if bool(client.subscriber.names) == is_wanted]

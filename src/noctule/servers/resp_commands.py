@@ -8,7 +8,7 @@ resp_pubsub.py for subscriptions, resp_noctule.py for what is Noctule's own.
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import COMMANDS, check_command
-from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, wrong_arity
+from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero, wrong_arity
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
@@ -78,7 +78,7 @@ def hello(door: Door, client: Client, args: list[bytes]) -> Reply:
                 return problem
             position += 2
         else:
-            return Failure(b"ERR Syntax error in HELLO option '%b'" % args[position][:128])
+            return Failure(b"ERR Syntax error in HELLO option '%b'" % until_zero(args[position])[:128])
     client.protocol = version
     client.name = name
     return {

@@ -38,6 +38,8 @@ PUBSUB_OUTPUT_BYTES_MAX = 32 * 1024 * 1024
 PUBSUB_OUTPUT_BYTES_TARGET = 8 * 1024 * 1024
 """The second."""
 OUTPUT_GRACE_S = 60.0
+OUTPUT_BYTES_ALL_MAX = 1024 * 1024 * 1024
+"""The same of all clients of a node together; over it, whoever has left the most unread is dropped."""
 OUTPUT_BYTES_HIGH = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
 
@@ -119,6 +121,10 @@ class Owner(Door, Protocol):
 
     def forget(self, connection: "RespConnection") -> None:
         """The connection is closed. Unknown ones are ignored."""
+        ...
+
+    def note_unread(self, connection: "RespConnection") -> None:
+        """A client that does not read is owed more: see that all together are not owed too much."""
         ...
 
 
@@ -233,7 +239,7 @@ class RespConnection(asyncio.Protocol):
             if not self.is_flush_scheduled:
                 self.schedule_flush()
         if self._push_bytes > PUBSUB_OUTPUT_BYTES_MAX:
-            self._drop(self._transport.get_write_buffer_size() + self._push_bytes)
+            self.drop(self._transport.get_write_buffer_size() + self._push_bytes)
 
     # What the server calls -------------------------------------------------------------------------------------------
 
@@ -355,10 +361,12 @@ class RespConnection(asyncio.Protocol):
                 parts.append(part)
                 size += len(part)
                 if size > OUTPUT_BYTES_HIGH:
-                    # Thousands of large values may be due at once: they are never joined into one.
-                    if not self._write(parts):
-                        return
-                    parts, size = [], 0
+                    # Thousands of large values may be due at once: they are never joined into one, and other
+                    # clients have their turn between them. In one go, 512 MB were seconds of silence for all.
+                    self._left += count - len(cells)
+                    if self._write(parts):
+                        self.schedule_flush()
+                    return
         except NoctuleError:
             # A reply without an encoding: what follows would be taken for the answer to another command.
             self.abort()
@@ -391,9 +399,13 @@ class RespConnection(asyncio.Protocol):
         unread_bytes = self._transport.get_write_buffer_size()
         bytes_max, bytes_target = self._output_bounds()
         if unread_bytes > bytes_max:
-            self._drop(unread_bytes)
+            self.drop(unread_bytes)
             return False
         self._transport.write(b"".join(parts))
+        if self._is_output_high:
+            self._owner.note_unread(self)
+            if self._transport.is_closing():
+                return False
         if unread_bytes > bytes_target and self._output_timer is None:
             self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
         return True
@@ -407,9 +419,15 @@ class RespConnection(asyncio.Protocol):
         self._output_timer = None
         unread_bytes = self._transport.get_write_buffer_size()
         if self._is_open and unread_bytes > self._output_bounds()[1]:
-            self._drop(unread_bytes)
+            self.drop(unread_bytes)
 
-    def _drop(self, unread_bytes: int) -> None:
+    @property
+    def unread_bytes(self) -> int:
+        """Replies that the client has not read, as far as they are not with the kernel."""
+        return self._transport.get_write_buffer_size()
+
+    def drop(self, unread_bytes: int) -> None:
+        """Close now, for so much that the client has not read."""
         self._owner.clients_dropped_total += 1
         log.warning("resp_client_dropped", extra={"fields": {"client": self.client.id, "unread_bytes": unread_bytes}})
         self.abort()

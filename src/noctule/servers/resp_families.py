@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
 
@@ -56,7 +56,7 @@ def family(name: bytes, rows: Mapping[bytes, Subcommand]) -> Family:
 
 def unknown_subcommand(name: bytes, word: bytes) -> Failure:
     """What Redis 7.0 answers to a subcommand it does not know, cut at 128 bytes."""
-    return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (word[:128], name))
+    return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (until_zero(word)[:128], name))
 
 
 def _help(name: bytes, rows: Mapping[bytes, Subcommand]) -> Reply:

@@ -7,6 +7,7 @@ hot path, resp_parser.py for the bytes, resp_commands.py for what is answered he
 import asyncio
 import errno
 import logging
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -18,10 +19,18 @@ from noctule.node.api import NodePicture, Store
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 from noctule.servers.resp_client import Client
-from noctule.servers.resp_connection import RespConnection
+from noctule.servers.resp_connection import OUTPUT_BYTES_ALL_MAX, RespConnection
 
 CONNECTIONS_MAX = 10_000
 """Clients of one node at once, as in Redis; one more is told so and closed."""
+
+KEEPALIVE_IDLE_S = 60
+KEEPALIVE_PROBE_S = 15
+KEEPALIVE_PROBES = 4
+"""A peer that vanished is found after a minute of silence and another one of probes. (Redis: 300 s and 300 s.)
+
+It is for connections on which nothing is under way; what was sent and is not acknowledged is the kernel's to give up.
+"""
 
 _LISTEN_BACKLOG = 512
 _ABORT_S_MAX = 1.0
@@ -53,6 +62,7 @@ class RespServer:
         clock: Clock | None = None,
         connections_max: int = CONNECTIONS_MAX,
         cluster_face: ClusterFace | None = None,
+        output_bytes_all_max: int = OUTPUT_BYTES_ALL_MAX,
         staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
         pubsub: PubSub | None = None,
     ) -> None:
@@ -60,6 +70,7 @@ class RespServer:
         self.pubsub = pubsub or PubSub()
         self.clock: Clock = clock or SystemClock()
         self.connections_max = connections_max
+        self._output_bytes_all_max = output_bytes_all_max
         self.commands_total = 0
         self.protocol_errors_total = 0
         self.clients_dropped_total = 0
@@ -73,6 +84,8 @@ class RespServer:
         self._cluster_listener: asyncio.Server | None = None
         self._is_stopping = False
         self._clients: dict[RespConnection, Client] = {}
+        self._owed: dict[RespConnection, None] = {}
+        """Those that were seen not reading; a set in the order of their coming."""
         self._connections_total = 0
         self._refused_total = 0
         self._all_closed = asyncio.Event()
@@ -184,6 +197,7 @@ class RespServer:
             self._refused_total += 1
             return None
         self._connections_total += 1
+        _keep_alive(transport)
         client = Client(
             self._connections_total,
             _address(transport.get_extra_info("peername")),
@@ -198,12 +212,36 @@ class RespServer:
 
     def forget(self, connection: RespConnection) -> None:
         """The connection is closed. Unknown ones are ignored."""
+        self._owed.pop(connection, None)
         client = self._clients.pop(connection, None)
         if client is None:
             return
         self.pubsub.subscriptions.forget(client.subscriber)
         if not self._clients:
             self._all_closed.set()
+
+    def note_unread(self, connection: RespConnection) -> None:
+        """A client that does not read is owed more: drop those that are owed the most while all are owed too much."""
+        self._owed[connection] = None
+        unread = {each: size for each in self._owed if (size := each.unread_bytes)}
+        self._owed = dict.fromkeys(unread)
+        total = sum(unread.values())
+        while total > self._output_bytes_all_max:
+            worst = max(unread, key=unread.__getitem__)
+            size = unread.pop(worst)
+            total -= size
+            worst.drop(size)
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
+    """Have the kernel ask whether a silent peer is still there."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_PROBE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
 
 
 def _port_of(listener: asyncio.Server | None) -> int:

@@ -99,6 +99,11 @@ class HandLoop:
         for callback in ready:
             callback()
 
+    def settle(self) -> None:
+        """Turns, until nothing is left to be done."""
+        while self.ready:
+            self.turn()
+
 
 class HandTransport(asyncio.Transport):
     """Remembers what was written; what the client has not read is `unread`, and the test reads it."""
@@ -157,7 +162,7 @@ class HandTransport(asyncio.Transport):
 class World:
     """A server without a listener, a store, and one connected client."""
 
-    def __init__(self, *, connections_max: int = 10_000, nodes: int = 3) -> None:
+    def __init__(self, *, connections_max: int = 10_000, output_bytes_all_max: int = 1 << 30, nodes: int = 3) -> None:
         self.store = HeldStore()
         self.clock = HandClock()
         self.loop = HandLoop()
@@ -169,6 +174,7 @@ class World:
             7_401,
             clock=self.clock,
             connections_max=connections_max,
+            output_bytes_all_max=output_bytes_all_max,
             staleness_ms={b"k": 12}.get,
         )
         self.transport = HandTransport()

@@ -217,24 +217,24 @@ def test_a_client_that_does_not_read_has_nothing_more_begun(thrifty: World) -> N
     total = 2 * PIPELINE_COMMANDS_MAX
     thrifty.send(command(b"GET", b"k") + command(b"INCR", b"n") * (total - 1))
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert thrifty.store.held == []
     assert thrifty.store.keyspace.execute([b"GET", b"n"], 0) == b"%d" % (PIPELINE_COMMANDS_MAX - 1)
     thrifty.transport.client_reads()
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert thrifty.store.keyspace.execute([b"GET", b"n"], 0) == b"%d" % (total - 1)
 
 
 def test_a_client_that_never_reads_is_dropped_at_the_bound(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") * 1_000)
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert thrifty.transport.is_aborted
     assert MAX < thrifty.transport.unread <= MAX + 2 * len(LARGE), "the bound and one reply"
     assert thrifty.server.counters()["noctule_resp_clients_dropped_total"] == 1
     thrifty.connection.connection_lost(None)
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert list(thrifty.server.clients()) == []
 
 
@@ -242,7 +242,7 @@ def test_a_client_that_never_reads_is_dropped_at_the_bound(thrifty: World) -> No
 def test_a_pipeline_of_large_replies_must_be_read_in_time(thrifty: World, is_read: bool) -> None:
     thrifty.send(command(b"GET", b"k") * 30)
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert TARGET < thrifty.transport.unread < MAX
     assert not thrifty.transport.is_closing()
     if is_read:
@@ -255,10 +255,34 @@ def test_a_pipeline_of_large_replies_must_be_read_in_time(thrifty: World, is_rea
 def test_a_client_that_is_gone_is_not_looked_at_later(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") * 30)
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     (timer,) = thrifty.loop.timers
     thrifty.connection.connection_lost(None)
     assert timer.is_cancelled
+
+
+def test_others_have_their_turn_between_large_replies(thrifty: World) -> None:
+    """Thousands of large values in one turn of the loop were seconds in which nobody else was answered."""
+    thrifty.send(command(b"GET", b"k") * 30)
+    thrifty.store.deliver_all()
+    for count in range(1, 31):
+        thrifty.loop.turn()
+        assert len(thrifty.transport.writes) == count
+        assert thrifty.transport.unread <= count * (HIGH + len(LARGE) + 20)
+
+
+def test_what_all_clients_leave_unread_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is owed the most is dropped, and the others are not."""
+    monkeypatch.setattr(resp_connection, "OUTPUT_BYTES_HIGH", HIGH)
+    world = World(output_bytes_all_max=10 * len(LARGE))
+    world.ask(b"SET", b"k", LARGE)
+    transports = [HandTransport() for _ in range(3)]
+    for count, transport in zip((2, 5, 3), transports, strict=True):
+        world.connect(transport).data_received(command(b"GET", b"k") * count)
+        world.store.deliver_all()
+        world.loop.settle()
+    assert [transport.is_aborted for transport in transports] == [False, True, False]
+    assert world.server.clients_dropped_total == 1
 
 
 def test_one_reply_over_the_bound_is_sent(thrifty: World) -> None:

@@ -258,7 +258,7 @@ def test_messages_behind_a_reply_that_does_not_come_are_bounded_too(thrifty: Wor
 def test_who_publishes_too_much_to_itself_is_dropped(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") + command(b"PUBLISH", b"c", LARGE) * 100)
     thrifty.store.deliver_all()
-    thrifty.loop.turn()
+    thrifty.loop.settle()
     assert thrifty.transport.is_aborted
 
 

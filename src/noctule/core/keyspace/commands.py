@@ -1,9 +1,9 @@
 """The table of commands: for each name its arity, where its keys stand, how far it reaches, and who carries it out.
 
 It is the one place that knows all commands: the server prints it for COMMAND, the router reads the scope, the keyspace
-calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
-those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
-end of each family's file: strings.py, hashes.py, lists.py, keys.py and others; spec.py tells what a row says.
+calls the handler, and docs/reference/commands.md is rendered from it (reference.py). Names, arities, flags and key
+positions are those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
+end of each family's file: strings.py, hashes.py, sets.py, keys.py and others; spec.py tells what a row says.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from noctule.core.keyspace import (
     streams,
     strings,
 )
-from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
 
@@ -71,36 +71,9 @@ def unknown_command(args: Sequence[bytes]) -> Failure:
     for argument in args[1:]:
         if len(shown) >= 128:
             break
-        shown += b"'%b' " % _until_zero(argument)[: 128 - len(shown)]
-    text = b"ERR unknown command '%b', with args beginning with: %b" % (_until_zero(args[0])[:128], shown)
+        shown += b"'%b' " % until_zero(argument)[: 128 - len(shown)]
+    text = b"ERR unknown command '%b', with args beginning with: %b" % (until_zero(args[0])[:128], shown)
     return Failure(text.replace(b"\r", b" ").replace(b"\n", b" "))
-
-
-def render_commands() -> str:
-    """The text of docs/reference/commands.md."""
-    lines = [
-        "# Commands",
-        "",
-        "<!-- Rendered from core/keyspace/commands.py by render_commands(); tests/docs holds it current. -->",
-        "",
-        "What a client of the RESP door can send.",
-        "Replies and error texts are those of Redis 7.0.",
-        "*Arity* counts the name; below zero it means at least as many.",
-        "",
-    ]
-    for scope in (Scope.KEY, Scope.SPLIT, Scope.ALL, Scope.CONNECTION):
-        lines += [f"## {_HEADINGS[scope]}", "", "| command | arity | kind | what it does |", "|---|---|---|---|"]
-        for spec in sorted(COMMANDS.values(), key=lambda spec: spec.name):
-            if spec.scope is scope:
-                kind = "write" if spec.is_write else "read" if spec.handler else "–"
-                summary = spec.summary.replace("|", "\\|")
-                lines.append(f"| {spec.name.decode()} | {spec.arity} | {kind} | {summary} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _until_zero(text: bytes) -> bytes:
-    return text.partition(b"\0")[0]
 
 
 def _check_bounds(spec: CommandSpec, args: Sequence[bytes]) -> Failure | None:
@@ -114,13 +87,6 @@ def _check_bounds(spec: CommandSpec, args: Sequence[bytes]) -> Failure | None:
         return Failure(b"ERR command of %d bytes, COMMAND_BYTES_MAX is %d" % (total, COMMAND_BYTES_MAX))
     return None
 
-
-_HEADINGS = {
-    Scope.KEY: "On the keys of one partition",
-    Scope.SPLIT: "On keys of any partitions, atomic within each",
-    Scope.ALL: "On all partitions",
-    Scope.CONNECTION: "About the connection and the server",
-}
 
 _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("ASKING", 1, "Accepted, for clients of Redis Cluster."),
@@ -172,16 +138,19 @@ _FAMILIES = (
 )
 
 
-def _table() -> dict[bytes, CommandSpec]:
+def _about_the_connection() -> tuple[CommandSpec, ...]:
     flags = (b"noscript", b"loading", b"stale", b"fast")
-    table = {spec.name: spec for family in _FAMILIES for spec in family.COMMANDS}
-    for name, arity, summary in _ABOUT_THE_CONNECTION:
-        (spec,) = rows(Scope.CONNECTION, (name, arity, flags, NO_KEYS, None, summary))
-        table[spec.name] = spec
-    return table
+    table = ((name, arity, flags, NO_KEYS, None, summary) for name, arity, summary in _ABOUT_THE_CONNECTION)
+    return rows(Scope.CONNECTION, *table)
 
 
-COMMANDS: dict[bytes, CommandSpec] = _table()
+FAMILIES: dict[str, tuple[CommandSpec, ...]] = {
+    **{family.__name__.rpartition(".")[2]: family.COMMANDS for family in _FAMILIES},
+    "connection": _about_the_connection(),
+}
+"""Family, which is the module of its handlers, to its rows."""
+
+COMMANDS: dict[bytes, CommandSpec] = {spec.name: spec for family in FAMILIES.values() for spec in family}
 """Upper-case name to row."""
 
 _BY_NAME = COMMANDS | {name.lower(): spec for name, spec in COMMANDS.items()}

@@ -30,3 +30,8 @@ def wrong_arity(name: bytes) -> Failure:
 def invalid_expire_time(name: bytes) -> Failure:
     """For a time to live that is not positive, or that does not fit 64 bits once it is an absolute time in ms."""
     return Failure(b"ERR invalid expire time in '%b' command" % name.lower())
+
+
+def until_zero(text: bytes) -> bytes:
+    """As much of an argument as Redis shows in an error: it ends with a zero byte, as strings of C do."""
+    return text.partition(b"\0")[0]

@@ -9,6 +9,7 @@ from noctule.core.keyspace.failures import (
     NOT_AN_INTEGER,
     SYNTAX,
     invalid_expire_time,
+    until_zero,
 )
 from noctule.core.keyspace.numbers import INT_MAX, INT_MIN, parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
@@ -192,7 +193,7 @@ def _expire_condition(words: Sequence[bytes]) -> set[bytes] | Failure:
     condition: set[bytes] = set()
     for word in words:
         if word.upper() not in (b"NX", b"XX", b"GT", b"LT"):
-            return Failure(b"ERR Unsupported option %b" % word)
+            return Failure(b"ERR Unsupported option %b" % until_zero(word))
         condition.add(word.upper())
     if b"NX" in condition and len(condition) > 1:
         return Failure(b"ERR NX and XX, GT or LT options at the same time are not compatible")
