@@ -213,7 +213,7 @@ def test_a_deviation_that_is_named_can_be_seen(connect: Callable[[], tuple[Peer,
 
 BLOCKING = {b"BLMOVE", b"BLMPOP", b"BLPOP", b"BRPOP", b"BRPOPLPUSH", b"BZMPOP", b"BZPOPMAX", b"BZPOPMIN"}
 """They wait, for which one connection is not enough: each has tests of its own."""
-ELSEWHERE = BLOCKING | {b"OBJECT", b"PUBLISH", b"SPUBLISH", b"XINFO"}
+ELSEWHERE = BLOCKING | {b"MEMORY", b"OBJECT", b"PUBLISH", b"SPUBLISH", b"XINFO"}
 
 
 def test_every_command_of_redis_that_is_here_is_among_the_random_ones() -> None:

@@ -67,7 +67,7 @@ def _list(door: Door, _client: Client, args: list[bytes]) -> Reply:
         option = args[2].upper()
         if option == b"TYPE" and len(args) == 4:
             if args[3].upper() not in _CLIENT_TYPES:
-                return Failure(b"ERR Unknown client type '%b'" % until_zero(args[3])[:128])
+                return Failure(b"ERR Unknown client type '%b'" % until_zero(args[3]))
             kind = args[3].upper()
             is_wanted = kind == b"PUBSUB"
             clients = [client for client in clients if bool(client.subscriber.names) == is_wanted]
@@ -190,7 +190,7 @@ def _kill_filter(word: bytes, value: bytes) -> _Filter | Failure:
         return lambda each: each.local_address == text
     if word == b"TYPE":
         if value.upper() not in _CLIENT_TYPES:
-            return Failure(b"ERR Unknown client type '%b'" % value[:128])
+            return Failure(b"ERR Unknown client type '%b'" % until_zero(value))
         return lambda _each: value.upper() == b"NORMAL"
     if word == b"USER":
         return (lambda _each: True) if value == b"default" else Failure(b"ERR No such user '%b'" % value[:128])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from noctule.core.keyspace.failures import SYNTAX
+from noctule.core.keyspace.failures import SYNTAX, until_zero
 from noctule.core.keyspace.numbers import INT_MAX, parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.spec import ONE, WRITE_FAST, CommandSpec, Scope, rows
@@ -165,7 +165,7 @@ def _parse_claim(args: Sequence[bytes], first: int, now_ms: int) -> _Claim | Fai
                 return INVALID_ID
             claim.last_id = last_id
         else:
-            return Failure(b"ERR Unrecognized XCLAIM option '%b'" % args[position])
+            return Failure(b"ERR Unrecognized XCLAIM option '%b'" % until_zero(args[position]))
         position += 1
     return claim
 

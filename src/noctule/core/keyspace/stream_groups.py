@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX
+from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, WRITE_FAST, CommandSpec, Scope, rows
@@ -175,7 +175,7 @@ class _PendingQuery:
 
 def no_group(args: Sequence[bytes]) -> Failure:
     """For a command whose first two arguments are a key and a group that are not there."""
-    return Failure(b"NOGROUP No such key '%b' or consumer group '%b'" % (args[1], args[2]))
+    return Failure(b"NOGROUP No such key '%b' or consumer group '%b'" % (until_zero(args[1]), until_zero(args[2])))
 
 
 def _summary(group: ConsumerGroup) -> Reply:
@@ -216,7 +216,9 @@ def _stream_with_group(state: State, args: Sequence[bytes]) -> StreamValue | Fai
     if not isinstance(held, StreamValue):
         return held or _NO_STREAM
     if args[3] not in held.groups:
-        return Failure(b"NOGROUP No such consumer group '%b' for key name '%b'" % (args[3], args[2]))
+        return Failure(
+            b"NOGROUP No such consumer group '%b' for key name '%b'" % (until_zero(args[3]), until_zero(args[2]))
+        )
     return held
 
 

@@ -4,7 +4,7 @@ here, so what Redis says of that is only about as large as there."""
 from collections.abc import Sequence
 from itertools import islice
 
-from noctule.core.keyspace.failures import NO_SUCH_KEY, NOT_AN_INTEGER
+from noctule.core.keyspace.failures import NO_SUCH_KEY, NOT_AN_INTEGER, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.spec import NO_KEYS, READ, CommandSpec, Scope, rows
@@ -62,7 +62,9 @@ def xinfo_consumers(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
         return held
     group = held.groups.get(args[3])
     if group is None:
-        return Failure(b"NOGROUP No such consumer group '%b' for key name '%b'" % (args[3], args[2]))
+        return Failure(
+            b"NOGROUP No such consumer group '%b' for key name '%b'" % (until_zero(args[3]), until_zero(args[2]))
+        )
     return [
         {b"name": name, b"pending": len(consumer.pending), b"idle": max(now_ms - consumer.seen_ms, 0)}
         for name, consumer in sorted(group.consumers.items())
