@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX
+from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Named, Reply
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
@@ -160,7 +160,8 @@ def _find_groups(state: State, options: ReadOptions, name: bytes) -> list[tuple[
             return held
         if held is None or name not in held.groups:
             return Failure(
-                b"NOGROUP No such key '%b' or consumer group '%b' in XREADGROUP with GROUP option" % (key, name)
+                b"NOGROUP No such key '%b' or consumer group '%b' in XREADGROUP with GROUP option"
+                % (until_zero(key), until_zero(name))
             )
         if text == b"$":
             return Failure(
