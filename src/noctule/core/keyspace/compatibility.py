@@ -135,7 +135,6 @@ NEVER: dict[str, str] = {
     "FCALL FCALL_RO FUNCTION": "Scripts do the same, and their cache survives a failover here.",
     "GEOADD GEODIST GEOHASH GEOPOS GEORADIUS GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH "
     "GEOSEARCHSTORE": "Places are for a database with a spatial index; no library that was looked at keeps them here.",
-    "LATENCY SLOWLOG": "What a node does and takes is told by its metrics.",
     "LOLWUT": "The version is in INFO.",
     "MODULE": "Nothing is loaded into a node.",
     "MONITOR": "It shows everyone's data to whoever asks, and doubles the work of a node.",
