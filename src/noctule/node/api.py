@@ -41,10 +41,23 @@ class Commands(Protocol):
         ...
 
 
+class OrderedCommands(Commands, Protocol):
+    """A door for one connection, whose commands are in order."""
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        """As `submit`, for a command of scope INTERNAL that a server makes of what its client sent, such as EXEC.
+
+        What the bounds and arity of the table say is the server's to see to.
+        """
+        ...
+
+
 class Store(Commands, Protocol):
     """The door of a node, from which each connection gets its own."""
 
-    def conversation(self) -> Commands:
+    def conversation(self) -> OrderedCommands:
         """A door for one connection: commands submitted to it take effect on each key in the order submitted."""
         ...
 

@@ -4,7 +4,7 @@ from collections import deque
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.commands import check_command, find_command, unknown_command
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import CommandSpec
 from noctule.node.api import ReplySink
@@ -45,24 +45,34 @@ class Conversation:
         self._router = router
         self._reads = 0
         self._writes = 0
-        self._held: deque[tuple[list[bytes], ReplySink, ConsistencyLevel]] = deque()
+        self._held: deque[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = deque()
 
     def submit(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
         """As `Store.submit`, in order."""
-        if self._held:
-            self._held.append((args, sink, consistency))
-        else:
-            self._begin(args, sink, consistency)
-
-    def _begin(self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
+        else:
+            self._begin(spec, args, sink, consistency)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        """As `OrderedCommands.submit_own`, in order with what clients send."""
+        spec = find_command(args[0])
+        if spec is None:
+            sink.deliver(unknown_command(args))
+        else:
+            self._begin(spec, args, sink, consistency)
+
+    def _begin(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
+        if self._held:
+            self._held.append((spec, args, sink, consistency))
         elif spec.is_write or self._writes:
             if self._reads:
-                self._held.append((args, sink, consistency))
+                self._held.append((spec, args, sink, consistency))
                 return
             self._writes += 1
             self._router.route(spec, args, sink, logged=True, conversation=self)
@@ -81,5 +91,5 @@ class Conversation:
             self._reads -= 1
             if not self._reads and self._held:
                 held, self._held = self._held, deque()
-                for args, sink, consistency in held:
-                    self.submit(args, sink, consistency)
+                for command in held:
+                    self._begin(*command)

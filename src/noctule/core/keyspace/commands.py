@@ -9,7 +9,7 @@ end of each family's file: strings.py, hashes.py, keys.py, scan.py, merging.py; 
 from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, merging, reshape, scan, strings
+from noctule.core.keyspace import hashes, keys, merging, reshape, scan, strings, transactions
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
@@ -104,22 +104,29 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("CLUSTER", -2, "About slots and nodes."),
     ("COMMAND", -1, "About commands."),
     ("CONFIG", -2, "Reads settings."),
+    ("DISCARD", 1, "Forgets the transaction."),
     ("ECHO", 2, "Answers what it is given."),
+    ("EXEC", 1, "Runs the transaction, unless a watched key has changed."),
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
     ("INFO", -1, "About the node, as text."),
+    ("MOVE", 3, "Refused: databases have partitions of their own."),
+    ("MULTI", 1, "Begins a transaction on keys of one partition; a database from 1 on is in one."),
     ("NOCTULE", -2, "Noctule's own: CONSISTENCY of this connection's reads, STALENESS of a key."),
     ("PING", -1, "Answers PONG, or what it is given."),
     ("QUIT", -1, "Closes the connection."),
     ("READONLY", 1, "Allows eventual reads on this connection."),
     ("READWRITE", 1, "Takes READONLY back."),
     ("RESET", 1, "Puts the connection into the state it began in."),
-    ("SELECT", 2, "Chooses the database; there is 0 only."),
+    ("SELECT", 2, "Chooses the database, 0 to 15."),
+    ("SWAPDB", 3, "Refused: databases have partitions of their own."),
     ("TIME", 1, "The node's wall clock."),
+    ("UNWATCH", 1, "Forgets which keys are watched."),
     ("WAIT", 3, "How many other nodes have every acknowledged write."),
+    ("WATCH", -2, "Lets the next transaction run only if these keys have not changed."),
 )
 
 
-_FAMILIES = (strings, hashes, keys, scan, merging, reshape)
+_FAMILIES = (strings, hashes, keys, scan, merging, reshape, transactions)
 
 
 def _table() -> dict[bytes, CommandSpec]:

@@ -1,7 +1,7 @@
 """What a command answers, as plain values that travel between nodes and are encoded for the client last.
 
-Some kinds have no Python value of their own: a status line (``+OK``), an error line (``-ERR …``), a set, and pairs.
-They are slotted classes and not Structs, so that the wire's encoder can tell them from lists.
+Some kinds have no Python value of their own: a status line (``+OK``), an error line (``-ERR …``), a set, pairs, and no
+array. They are slotted classes and not Structs, so that the wire's encoder can tell them from lists.
 """
 
 from typing import TypeAlias
@@ -88,10 +88,23 @@ class Pairs:
         return f"Pairs({self.items!r})"
 
 
+class NullArray:
+    """No array, where one could have been: a null that RESP2 tells from the null of bulk strings.
+
+    There is one instance, `NULL_ARRAY`, also of what came over the wire.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "NULL_ARRAY"
+
+
 Reply: TypeAlias = (
-    int | float | bytes | Status | Failure | Members | Pairs | list["Reply"] | dict[bytes, "Reply"] | None
+    int | float | bytes | Status | Failure | Members | Pairs | NullArray | list["Reply"] | dict[bytes, "Reply"] | None
 )
 """bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
 
 OK = Status(b"OK")
+NULL_ARRAY = NullArray()
 MOVED = Moved(b"CLUSTERDOWN another partition has this slot now; nothing was applied")

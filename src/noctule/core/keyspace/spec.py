@@ -67,6 +67,26 @@ class CommandSpec:
         end = self.last_key + 1 if self.last_key > 0 else len(args) + self.last_key + 1
         return args[self.first_key : end : self.key_step]
 
+    def places(self, args: Sequence[bytes]) -> Sequence[int]:
+        """Where among the arguments those keys stand."""
+        if self.has_one_key:
+            return (1,)
+        # A finder gives arguments as they are, so each can carry its place there and back.
+        keys = self.keys([_Placed.at(place, argument) for place, argument in enumerate(args)])
+        return [key.place for key in keys if isinstance(key, _Placed)]
+
+
+class _Placed(bytes):
+    """An argument that knows where it stands."""
+
+    place: int
+
+    @classmethod
+    def at(cls, place: int, argument: bytes) -> "_Placed":
+        placed = cls(argument)
+        placed.place = place
+        return placed
+
 
 READ = (b"readonly",)
 READ_FAST = (b"readonly", b"fast")

@@ -7,12 +7,13 @@ from math import isfinite
 from typing import Literal
 
 from noctule.base.errors import InternalError
-from noctule.core.keyspace.reply import OK, Failure, Members, Pairs, Reply, Status
+from noctule.core.keyspace.reply import OK, Failure, Members, NullArray, Pairs, Reply, Status
 
 Protocol = Literal[2, 3]
 
 _OK = b"+OK\r\n"
 _NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
+_NULL_ARRAY = {2: b"*-1\r\n", 3: b"_\r\n"}
 _SMALL_INTEGERS = tuple(b":%d\r\n" % number for number in range(1_024))
 
 
@@ -63,6 +64,8 @@ def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
                     parts.append(b"*2\r\n")
                 encode_into(parts, first, protocol)
                 encode_into(parts, second, protocol)
+        case NullArray():
+            parts.append(_NULL_ARRAY[protocol])
         case Status():
             parts.append(b"+%b\r\n" % _one_line(reply.text))
         case Failure():

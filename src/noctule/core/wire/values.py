@@ -1,16 +1,28 @@
-"""Replies as MessagePack: Python's values as such, the other kinds of reply as extension types 1 to 5."""
+"""Replies as MessagePack: Python's values as such, the other kinds of reply as extension types 1 to 6."""
 
 from typing import Any, cast
 
 import msgspec
 
-from noctule.core.keyspace.reply import MOVED, OK, Failure, Members, Moved, Pairs, Reply, Status
+from noctule.core.keyspace.reply import (
+    MOVED,
+    NULL_ARRAY,
+    OK,
+    Failure,
+    Members,
+    Moved,
+    NullArray,
+    Pairs,
+    Reply,
+    Status,
+)
 
 _STATUS = 1
 _FAILURE = 2
 _MOVED = 3
 _MEMBERS = 4
 _PAIRS = 5
+_NULL_ARRAY = 6
 
 
 def encode_hook(value: Any) -> msgspec.msgpack.Ext:
@@ -25,10 +37,12 @@ def encode_hook(value: Any) -> msgspec.msgpack.Ext:
         return msgspec.msgpack.Ext(_MEMBERS, _encoder.encode(value.items))
     if isinstance(value, Pairs):
         return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(value.items))
+    if value is NULL_ARRAY:
+        return msgspec.msgpack.Ext(_NULL_ARRAY, b"")
     raise NotImplementedError(f"{type(value).__name__} is not a reply")
 
 
-def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | Pairs:
+def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | Pairs | NullArray:
     """For a Decoder that meets replies. Raises ValueError for a type that is not ours."""
     if code == _MEMBERS:
         return Members(_decoder.decode(data))
@@ -41,6 +55,8 @@ def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | 
         return Failure(text)
     if code == _MOVED:
         return MOVED
+    if code == _NULL_ARRAY:
+        return NULL_ARRAY
     raise ValueError(f"extension type {code} is not a reply")
 
 
