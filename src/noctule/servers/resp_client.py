@@ -1,7 +1,7 @@
 """What the server knows of one client, apart from its socket, and what its commands may ask of the server."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from noctule.base.clock import Clock
 from noctule.base.consistency import ConsistencyLevel
@@ -10,6 +10,10 @@ from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.reply import Reply
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
+from noctule.servers.resp_errands import Errand
+
+if TYPE_CHECKING:
+    from noctule.servers.resp_transactions import Transaction
 
 
 class Client:
@@ -19,8 +23,10 @@ class Client:
         "address",
         "connected_at",
         "consistency",
+        "database",
         "id",
         "is_closing",
+        "is_watch_broken",
         "last_command",
         "library_name",
         "library_version",
@@ -28,6 +34,8 @@ class Client:
         "name",
         "protocol",
         "seen_at",
+        "transaction",
+        "watched",
     )
 
     def __init__(self, id: int, address: str, local_address: str, now: Instant) -> None:  # noqa: A002
@@ -50,6 +58,26 @@ class Client:
         self.name = b""
         self.protocol: RespVersion = 2
         self.consistency = ConsistencyLevel.LINEARIZABLE
+        self.database = 0
+        """As SELECT chose it."""
+        self.leave_transaction()
+
+    def leave_transaction(self) -> None:
+        """Forget what was queued since MULTI, and what is watched."""
+        self.transaction: Transaction | None = None
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Forget what is watched."""
+        self.watched: dict[bytes, bytes] = {}
+        """Key as the store knows it to what WATCH saw there (`core.keyspace.transactions.fingerprint`)."""
+        self.is_watch_broken = False
+        """Whether a WATCH failed, so that the next transaction must not run."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a command for the store goes there as it is."""
+        return self.transaction is None and not self.database
 
     def line(self, now: Instant) -> bytes:
         """The client as CLIENT LIST shows it: the fields of Redis that have a meaning here, without a line's end."""
@@ -62,11 +90,11 @@ class Client:
             b"name=%b" % self.name,
             b"age=%d" % (now - self.connected_at),
             b"idle=%d" % (now - self.seen_at),
-            b"flags=%b" % (b"r" if self.consistency is ConsistencyLevel.EVENTUAL else b"N"),
-            b"db=0",
+            b"flags=%b" % self._flags(),
+            b"db=%d" % self.database,
             b"sub=0",
             b"psub=0",
-            b"multi=-1",
+            b"multi=%d" % (-1 if self.transaction is None else len(self.transaction)),
             b"cmd=%b" % (spec.name.lower() if spec is not None else b"NULL"),
             b"user=default",
             b"resp=%d" % self.protocol,
@@ -75,6 +103,12 @@ class Client:
             b"consistency=%b" % self.consistency.encode(),
         )
         return b" ".join(fields)
+
+    def _flags(self) -> bytes:
+        flags = b"x" if self.transaction is not None else b""
+        if self.consistency is ConsistencyLevel.EVENTUAL:
+            flags += b"r"
+        return flags or b"N"
 
 
 class Door(Protocol):
@@ -105,5 +139,7 @@ class Door(Protocol):
         ...
 
 
-Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply]
-"""Answers a command at once. The arguments have the name first, and their number is right."""
+Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply | Errand]
+"""Answers a command at once, or tells what it needs of the store for that.
+
+The arguments have the name first, and their number is right."""

@@ -8,6 +8,7 @@ from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_families import Subcommand, family
 
 _PUBLIC = {name: spec for name, spec in sorted(COMMANDS.items()) if spec.scope is not Scope.INTERNAL}
@@ -108,7 +109,7 @@ def _filter(kind: bytes, value: bytes) -> Callable[[bytes], bool] | Failure:
     return SYNTAX
 
 
-def _all_or_family(door: Door, client: Client, args: list[bytes]) -> Reply:
+def _all_or_family(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
     if len(args) == 1:
         return [describe_command(spec) for spec in _PUBLIC.values()]
     return _FAMILY(door, client, args)

@@ -1,9 +1,9 @@
 """The commands about the connection and the server, which are answered here at once and never reach the store.
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
-knows what is unknown: transactions, scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
-Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND,
-resp_noctule.py for what is Noctule's own.
+knows what is unknown: scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
+Read resp_transactions.py for MULTI and EXEC, resp_databases.py for SELECT, resp_families.py for subcommands,
+resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND, resp_noctule.py for what is Noctule's own.
 """
 
 from noctule.base.consistency import ConsistencyLevel
@@ -14,8 +14,11 @@ from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_command_table import COMMAND
+from noctule.servers.resp_databases import copy, move, select, swapdb
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
+from noctule.servers.resp_transactions import discard, exec_, multi, refuse, unwatch, watch
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -26,12 +29,12 @@ _NO_PASSWORD = Failure(
 _CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
 
 
-def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply:
+def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
     """Check the number of arguments, run a handler of HANDLERS, and answer."""
     if args[0].upper() in COMMANDS:
         checked = check_command(args)
         if isinstance(checked, Failure):
-            return checked
+            return refuse(client, args, checked)
     return handler(door, client, args)
 
 
@@ -95,14 +98,6 @@ def auth(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     return OK if args[1] == b"default" else _WRONG_PASS
 
 
-def select(_door: Door, _client: Client, args: list[bytes]) -> Reply:
-    """SELECT 0: there is one database."""
-    number = parse_int(args[1])
-    if number is None:
-        return NOT_AN_INTEGER
-    return OK if number == 0 else Failure(b"ERR DB index is out of range")
-
-
 def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """QUIT: OK behind all earlier replies, then the connection is closed."""
     client.is_closing = True
@@ -110,7 +105,7 @@ def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
 
 
 def reset(_door: Door, client: Client, _args: list[bytes]) -> Reply:
-    """RESET: RESP2, no name, no READONLY."""
+    """RESET: RESP2, no name, no READONLY, no transaction, database 0."""
     client.reset()
     return Status(b"RESET")
 
@@ -170,10 +165,15 @@ HANDLERS: dict[bytes, Handler] = {
     b"CLUSTER": cluster,
     b"COMMAND": COMMAND,
     b"CONFIG": CONFIG,
+    b"COPY": copy,
+    b"DISCARD": discard,
     b"ECHO": echo,
+    b"EXEC": exec_,
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
+    b"MOVE": move,
+    b"MULTI": multi,
     b"NOCTULE": NOCTULE,
     b"PING": ping,
     b"POST": not_http,
@@ -182,7 +182,10 @@ HANDLERS: dict[bytes, Handler] = {
     b"READWRITE": readwrite,
     b"RESET": reset,
     b"SELECT": select,
+    b"SWAPDB": swapdb,
     b"TIME": time,
+    b"UNWATCH": unwatch,
     b"WAIT": wait,
+    b"WATCH": watch,
 }
 """Upper-case name to handler."""

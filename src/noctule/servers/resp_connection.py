@@ -8,19 +8,23 @@ than it reads is not read; one that leaves too much unread is dropped.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Literal, Protocol, cast
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.errors import NoctuleError
+from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.core.wire.resp import encode_reply
 from noctule.node.api import Store
-from noctule.servers.resp_client import Client, Door
+from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_commands import HANDLERS, answer_command
+from noctule.servers.resp_databases import Leave, enter, leave_of
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_parser import CommandParser, Received
+from noctule.servers.resp_transactions import AT_ONCE
 
 PIPELINE_BYTES_MAX = 32 * 1024 * 1024
 """Bytes read while replies are owed; over it the connection is not read until all replies are out."""
@@ -58,6 +62,20 @@ class _Cell:
         # Only the head can leave, and then everything behind it that is answered leaves with it.
         if not connection.is_flush_scheduled and connection.cells and connection.cells[0] is self:
             connection.schedule_flush()
+
+
+class _Leaving:
+    """The sink of a command of a database, whose reply may hold keys."""
+
+    __slots__ = ("_cell", "_leave", "_prefix")
+
+    def __init__(self, cell: _Cell, leave: Leave, prefix: bytes) -> None:
+        self._cell = cell
+        self._leave = leave
+        self._prefix = prefix
+
+    def deliver(self, reply: Reply) -> None:
+        self._cell.deliver(self._leave(self._prefix, reply))
 
 
 class Timer(Protocol):
@@ -106,11 +124,14 @@ class RespConnection(asyncio.Protocol):
         self.client: Client
         self._owner = owner
         self._loop = loop
-        self._submit = store.conversation().submit
+        self._conversation = store.conversation()
+        self._submit = self._conversation.submit
         self._transport: asyncio.Transport
         self._parser = CommandParser()
         self._backlog: deque[Received] = deque()
-        """Parsed and not begun: the rest of one chunk, when the pipeline is full."""
+        """Parsed and not begun: the rest of one chunk, when the pipeline is full, or what is held."""
+        self._is_held = False
+        """Whether an errand has to be finished before anything else is begun."""
         self._unanswered_bytes = 0
         """What has been read since the client was last owed nothing."""
         self._is_open = False
@@ -141,7 +162,7 @@ class RespConnection(asyncio.Protocol):
         self.client.seen_at = self._owner.clock.now()
         self._unanswered_bytes = len(data) + (self._unanswered_bytes if self.cells else 0)
         commands = self._parser.feed(data)
-        if self._backlog:
+        if self._backlog or self._is_held:
             self._backlog.extend(commands)
         elif commands:
             self._begin(commands)
@@ -196,7 +217,11 @@ class RespConnection(asyncio.Protocol):
             commands = commands[:room]
         client, cells, submit, find_handler = self.client, self.cells, self._submit, HANDLERS.get
         self._owner.commands_total += len(commands)
-        for command in commands:
+        left = iter(commands)
+        if not client.is_plain:
+            self._begin_with_care(left)
+            return
+        for command in left:
             if isinstance(command, Failure):
                 self._answer(command)
                 continue
@@ -207,22 +232,80 @@ class RespConnection(asyncio.Protocol):
                 cells.append(cell)
                 submit(command, cell, client.consistency)
             else:
-                self._answer(answer_command(handler, self._owner, client, command))
-                if client.is_closing:
-                    self._is_ending = True
-                    self._backlog.clear()
+                self._handle(handler, command)
+                if self._is_held or client.is_closing or not client.is_plain:
+                    self._begin_with_care(left)
                     return
 
-    def _answer(self, reply: Reply) -> None:
+    def _begin_with_care(self, commands: Iterator[Received]) -> None:
+        """Begin commands of a client in a transaction or in a database from 1 on; what is held goes to the backlog."""
+        client = self.client
+        while not client.is_closing:
+            if self._is_held:
+                held = list(commands)
+                self._owner.commands_total -= len(held)
+                self._backlog.extendleft(reversed(held))
+                return
+            command = next(commands, None)
+            if command is None:
+                return
+            if isinstance(command, Failure):
+                self._answer(command)
+            else:
+                client.last_command = command[0]
+                self._begin_one(command)
+        self._is_ending = True
+        self._backlog.clear()
+
+    def _begin_one(self, command: list[bytes]) -> None:
+        client, name = self.client, command[0].upper()
+        handler = HANDLERS.get(name)
+        if client.transaction is not None and name not in AT_ONCE:
+            self._answer(client.transaction.queue(command, handler))
+        elif handler is not None:
+            self._handle(handler, command)
+        else:
+            entered = enter(client.database, command)
+            if isinstance(entered, Failure):
+                self._answer(entered)
+            else:
+                sink = _Leaving(self._new_cell(), leave_of(name), database_prefix(client.database))
+                self._conversation.submit_own(entered, sink, client.consistency)
+
+    def _handle(self, handler: Handler, command: list[bytes]) -> None:
+        """A command that the server answers by itself, perhaps with the help of the store."""
+        reply = answer_command(handler, self._owner, self.client, command)
+        if not isinstance(reply, Errand):
+            self._answer(reply)
+            return
+        errand, cell = reply, self._new_cell()
+        self._is_held = errand.holds
+
+        def done(replies: list[Reply]) -> None:
+            if self._is_open:
+                reply = errand.finish(replies)
+                cell.protocol = self.client.protocol  # A HELLO may have been among what was finished.
+                cell.deliver(reply)
+                if errand.holds:
+                    self._is_held = False
+                    self._loop.call_soon(self._go_on)
+
+        errand.run(self._conversation, done)
+
+    def _new_cell(self) -> _Cell:
         cell = _Cell(self, self.client.protocol)
         self.cells.append(cell)
-        cell.deliver(reply)
+        return cell
+
+    def _answer(self, reply: Reply) -> None:
+        self._new_cell().deliver(reply)
 
     def _go_on(self) -> None:
         """Begin what waits if there is room; once nothing waits, answer garbage that came last; close or read on."""
         if not self._is_open:
             return
-        if self._backlog and len(self.cells) <= PIPELINE_COMMANDS_MAX // 2 and not self._is_output_high:
+        has_room = len(self.cells) <= PIPELINE_COMMANDS_MAX // 2 and not self._is_output_high
+        if self._backlog and has_room and not self._is_held:
             waiting = list(self._backlog)
             self._backlog.clear()
             self._begin(waiting)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_errands import Errand
 
 
 class Subcommand(NamedTuple):
@@ -20,7 +21,7 @@ class Subcommand(NamedTuple):
 def family(name: bytes, rows: dict[bytes, Subcommand]) -> Handler:
     """A handler that passes a command on by its second word; rows are named in upper case. Error texts are Redis'."""
 
-    def handle(door: Door, client: Client, args: list[bytes]) -> Reply:
+    def handle(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
         word = args[1].upper()
         row = rows.get(word)
         if row is None:

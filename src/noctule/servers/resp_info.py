@@ -8,6 +8,7 @@ import platform
 from noctule.adapters.process_stats import read_process_stats
 from noctule.base.bounds import VALUE_BYTES_MAX
 from noctule.base.ids import META_GROUP
+from noctule.core.keyspace.databases import DATABASES
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import NodePicture
@@ -102,7 +103,7 @@ def _settings(door: Door) -> dict[bytes, bytes]:
         b"appendfsync": b"always",
         b"appendonly": b"yes",
         b"cluster-enabled": b"no",
-        b"databases": b"1",
+        b"databases": b"%d" % DATABASES,
         b"maxclients": b"%d" % door.connections_max,
         b"maxmemory": b"0",
         b"maxmemory-policy": b"noeviction",

@@ -47,7 +47,17 @@ class HeldStore:
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
         checked = check_command(args)
-        reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, NOW_MS)
+        if isinstance(checked, Failure):
+            self._hold(checked, sink, consistency)
+        else:
+            self.submit_own(args, sink, consistency)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        self._hold(self.keyspace.execute(args, NOW_MS), sink, consistency)
+
+    def _hold(self, reply: Reply, sink: ReplySink, consistency: ConsistencyLevel) -> None:
         self.consistencies.append(consistency)
         self.held.append((sink, reply))
         if self.is_immediate:
