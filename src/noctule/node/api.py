@@ -105,6 +105,8 @@ class GroupPicture:
     """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while this node, which has lost what it had on disk, waits for the group to count its vote again."""
+    database_keys: dict[int, int] = field(default_factory=dict)
+    """Number of each database but 0 that lives here to the keys of its slot, of which a few may be of database 0."""
 
 
 @dataclass(frozen=True, slots=True)

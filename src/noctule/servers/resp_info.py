@@ -4,6 +4,7 @@ Monitoring that reads Redis reads these; Noctule's own names are under ``# Noctu
 """
 
 import platform
+from collections import Counter
 
 from noctule.adapters.process_stats import read_process_stats
 from noctule.base.bounds import VALUE_BYTES_MAX
@@ -75,9 +76,13 @@ def _sections(door: Door) -> dict[str, dict[str, object]]:
 
 
 def _keyspace(picture: NodePicture) -> dict[str, object]:
-    """The keys of this node's replicas, without those of *meta*; nothing when there are none, as in Redis."""
-    keys = sum(group.keys for group in picture.groups if group.id != META_GROUP)
-    return {"db0": f"keys={keys}"} if keys else {}
+    """The keys of this node's replicas by database, without those of *meta*; those that have none are left out."""
+    groups = [group for group in picture.groups if group.id != META_GROUP]
+    counts = Counter({0: sum(group.keys for group in groups)})
+    for group in groups:
+        counts.update(group.database_keys)
+        counts[0] -= sum(group.database_keys.values())
+    return {f"db{number}": f"keys={count}" for number, count in sorted(counts.items()) if count}
 
 
 def _noctule(picture: NodePicture) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant, WallMs
 from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture, ReplySink
@@ -216,9 +217,11 @@ class World:
     def picture(self, nodes: int) -> NodePicture:
         peers = [PeerPicture(number, True, f"h{number}:7601", "", "", 1, None) for number in range(1, nodes + 1)]
         keys = self.store.keyspace.key_count
+        slots = self.store.keyspace.slots
+        databases = {number: len(slots[slot]) for slot, number in DATABASE_SLOTS.items() if slot in slots}
         groups = [
-            GroupPicture(number, number, number, "leader", 1, 1, 5, 5, 5, 0, count)
-            for number, count in ((0, 7), (1, keys))
+            GroupPicture(number, number, number, "leader", 1, 1, 5, 5, 5, 0, count, database_keys=database_keys)
+            for number, count, database_keys in ((0, 7, {}), (1, keys, databases))
         ]
         return NodePicture(
             node_id=1,
