@@ -41,7 +41,7 @@ class Commands(Protocol):
         ...
 
 
-class OrderedCommands(Commands, Protocol):
+class Dialogue(Commands, Protocol):
     """A door for one connection, whose commands are in order."""
 
     def submit_own(
@@ -57,7 +57,7 @@ class OrderedCommands(Commands, Protocol):
 class Store(Commands, Protocol):
     """The door of a node, from which each connection gets its own."""
 
-    def conversation(self) -> OrderedCommands:
+    def conversation(self) -> Dialogue:
         """A door for one connection: commands submitted to it take effect on each key in the order submitted."""
         ...
 

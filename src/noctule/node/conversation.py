@@ -60,7 +60,7 @@ class Conversation:
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
-        """As `OrderedCommands.submit_own`, in order with what clients send."""
+        """As `Dialogue.submit_own`, in order with what clients send."""
         spec = find_command(args[0])
         if spec is None:
             sink.deliver(unknown_command(args))

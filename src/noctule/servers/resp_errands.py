@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Reply
-from noctule.node.api import OrderedCommands
+from noctule.node.api import Dialogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Errand:
     """Whether nothing that the client sent later begins before it is finished."""
     consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
 
-    def run(self, door: OrderedCommands, done: Callable[[list[Reply]], None]) -> None:
+    def run(self, door: Dialogue, done: Callable[[list[Reply]], None]) -> None:
         """Send the commands; `done` is called once, with all replies in the order of the commands."""
         results = _Results(len(self.commands), done)
         for number, command in enumerate(self.commands):

@@ -15,7 +15,7 @@ from noctule.core.keyspace.transactions import EXEC, FINGERPRINT, transaction
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
-from noctule.node.api import OrderedCommands
+from noctule.node.api import Dialogue
 from noctule.node.conversation import Conversation
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import ANSWER_TIMEOUT_S
@@ -31,7 +31,7 @@ def node() -> FakeDispatch:
 
 
 def say(
-    connection: OrderedCommands, *lines: bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    connection: Dialogue, *lines: bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
 ) -> list[Sink]:
     sinks = []
     for line in lines:
