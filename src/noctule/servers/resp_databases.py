@@ -27,7 +27,6 @@ _SEPARATE = Failure(
 
 _ABOUT_ALL_KEYS = frozenset((b"DBSIZE", b"FLUSHDB", b"KEYS", b"RANDOMKEY", b"SCAN"))
 """Of one database."""
-_PATTERNS_BEHIND = (b"BY", b"GET")
 
 
 def parse_database(text: bytes) -> int | Failure:
@@ -53,8 +52,6 @@ def enter(database: int, args: list[bytes]) -> list[bytes] | Failure:
     entered = args.copy()
     for place in spec.places(args):
         entered[place] = prefix + args[place]
-    if spec.name in (b"SORT", b"SORT_RO"):
-        _enter_patterns(prefix, entered)
     return entered
 
 
@@ -121,13 +118,6 @@ def _enter_copy(database: int, args: list[bytes]) -> list[bytes] | Failure:
             place += 1
     source, destination = database_prefix(database) + args[1], database_prefix(target) + args[2]
     return [args[0], source, destination, *kept]
-
-
-def _enter_patterns(prefix: bytes, entered: list[bytes]) -> None:
-    """The names that SORT makes of its patterns are keys of the same database."""
-    for place in range(3, len(entered)):
-        if entered[place - 1].upper() in _PATTERNS_BEHIND and entered[place] != b"#":
-            entered[place] = prefix + entered[place]
 
 
 def _leave_first(prefix: bytes, reply: Reply) -> Reply:

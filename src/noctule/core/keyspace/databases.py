@@ -5,6 +5,7 @@ and only the commands that walk over keys ask here which of them they are to see
 """
 
 from collections.abc import Callable
+from operator import methodcaller
 
 from noctule.core.placement.slots import key_slot
 
@@ -31,4 +32,4 @@ def is_foreign(key: bytes) -> bool:
 
 def membership(prefix: bytes) -> Callable[[bytes], bool]:
     """Tells the keys of the database with this prefix from all others."""
-    return (lambda key: key.startswith(prefix)) if prefix else (lambda key: not is_foreign(key))
+    return methodcaller("startswith", prefix) if prefix else lambda key: not is_foreign(key)

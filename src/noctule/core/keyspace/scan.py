@@ -12,7 +12,7 @@ from itertools import islice
 from typing import TypeAlias
 
 from noctule.base.bounds import SCAN_COUNT_MAX
-from noctule.core.keyspace.databases import DATABASE_SLOTS, is_foreign, membership
+from noctule.core.keyspace.databases import DATABASE_SLOTS, database_prefix, membership
 from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
@@ -106,12 +106,15 @@ def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _las
 
 def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
     if prefix:
-        return sum(map(membership(prefix), state.slots.get(first, _NOTHING)))
+        return _count(state, first, prefix)
     count = sum(len(values) for slot, values in state.slots.items() if first <= slot <= last)
-    foreign = (
-        sum(map(is_foreign, state.slots.get(slot, _NOTHING))) for slot in DATABASE_SLOTS if first <= slot <= last
-    )
-    return count - sum(foreign)
+    databases = [(slot, number) for slot, number in DATABASE_SLOTS.items() if first <= slot <= last]
+    return count - sum(_count(state, slot, database_prefix(number)) for slot, number in databases)
+
+
+def _count(state: State, slot: int, prefix: bytes) -> int:
+    """The keys of the database that has this slot."""
+    return sum(map(membership(prefix), state.slots.get(slot, _NOTHING)))
 
 
 def _flush(state: State, args: Sequence[bytes], first: int, last: int, prefix: bytes = b"") -> Reply:

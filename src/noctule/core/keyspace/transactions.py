@@ -83,7 +83,8 @@ def fingerprint(state: State, key: bytes) -> bytes | Failure:
         return TOO_LARGE
     digest = blake2b(_encoder.encode(state.deadlines.get(key)), digest_size=16)
     if isinstance(value, bytes):
-        digest.update(b"string" + value)
+        digest.update(b"string ")
+        digest.update(value)
     elif isinstance(value, CrdtValue):
         digest.update(_encoder.encode((value.kind.encode(), value.data)))
     elif isinstance(value, Container):
