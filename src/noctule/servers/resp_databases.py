@@ -21,9 +21,7 @@ Leave: TypeAlias = Callable[[bytes, Reply], Reply]
 
 OUT_OF_RANGE = Failure(b"ERR DB index is out of range")
 SAME_OBJECT = Failure(b"ERR source and destination objects are the same")
-_SEPARATE = Failure(
-    b"ERR %b is not supported: databases live in partitions of their own; COPY within one, or move keys from a client"
-)
+_SEPARATE = b"ERR %b is not supported: databases live in partitions of their own"
 
 _ABOUT_ALL_KEYS = frozenset((b"DBSIZE", b"FLUSHDB", b"KEYS", b"RANDOMKEY", b"SCAN"))
 """Of one database."""
@@ -89,7 +87,7 @@ def move(_door: Door, client: Client, args: list[bytes]) -> Reply:
     number = parse_database(args[2])
     if isinstance(number, Failure):
         return number
-    return SAME_OBJECT if number == client.database else Failure(_SEPARATE.text % b"MOVE")
+    return SAME_OBJECT if number == client.database else Failure(_SEPARATE % b"MOVE")
 
 
 def swapdb(_door: Door, _client: Client, args: list[bytes]) -> Reply:
@@ -100,7 +98,7 @@ def swapdb(_door: Door, _client: Client, args: list[bytes]) -> Reply:
             return Failure(b"ERR invalid %b DB index" % which)
         if isinstance(number, Failure):
             return number
-    return OK if parse_int(args[1]) == parse_int(args[2]) else Failure(_SEPARATE.text % b"SWAPDB")
+    return OK if parse_int(args[1]) == parse_int(args[2]) else Failure(_SEPARATE % b"SWAPDB")
 
 
 def _enter_copy(database: int, args: list[bytes]) -> list[bytes] | Failure:

@@ -35,10 +35,10 @@ _ABORTED = Failure(b"EXECABORT Transaction discarded because of previous errors.
 _CROSS_SLOT = Failure(
     CROSS_SLOT.text + b"; give the keys of a transaction a common {tag}, or SELECT a database from 1 to 15"
 )
-_NOT_INSIDE = Failure(b"ERR %b inside MULTI is not supported")
+_NOT_INSIDE = b"ERR %b inside MULTI is not supported"
 _SCRIPTS = frozenset((b"EVAL", b"EVALSHA", b"EVAL_RO", b"EVALSHA_RO"))
-_ARGUMENT_COST_BYTES = 8
-"""What the payload needs for one beside its bytes, and more."""
+_ARGUMENT_COST_BYTES = 64
+"""What one counts for beside its bytes: the payload's room for it, its prefix, and the time in which it is applied."""
 
 
 class _Queued(NamedTuple):
@@ -53,7 +53,7 @@ class _Queued(NamedTuple):
     def answer(self, door: Door, client: Client) -> Reply:
         """The reply of the server itself."""
         reply = None if self.handler is None else self.handler(door, client, self.args)
-        return reply if not isinstance(reply, Errand) else Failure(_NOT_INSIDE.text % self.args[0].upper())
+        return reply if not isinstance(reply, Errand) else Failure(_NOT_INSIDE % self.args[0].upper())
 
 
 class Transaction:
@@ -121,7 +121,7 @@ class Transaction:
                 self._database = number
             return self._over_bounds()
         if spec.name in _SCRIPTS:
-            return Failure(_NOT_INSIDE.text % spec.name)
+            return Failure(_NOT_INSIDE % spec.name)
         entered = enter(self._database, args)
         if isinstance(entered, Failure):
             # COPY to a database that there is not; Redis, too, sees that when it runs it.
