@@ -12,7 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,7 +38,7 @@ RECOVERED_S_MAX = 60.0
 SETTLED_S_MAX = 120.0
 """Balance moves one group in a second at most, and only to a node that has been back for three."""
 PICTURE_S_MAX = 5.0
-PARTITIONS_MAX = 1_000
+PARTITIONS_MAX = 2_000
 """Of a cluster that is measured by what is here."""
 POLL_S = 0.05
 
@@ -178,9 +179,13 @@ def bench_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def noctule_cluster(folder: Path, node_count: int, *, log_level: str = "info") -> Iterator[NoctuleCluster]:
+def noctule_cluster(
+    folder: Path, node_count: int, *, log_level: str = "info", partitions: int = 16
+) -> Iterator[NoctuleCluster]:
     """``noctule up`` with its defaults and no app; it takes requests, and its leaders are settled."""
+    folder.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "noctule", "up", "--json", "--nodes", str(node_count)]
+    command += ["--partitions", str(partitions)]
     command += ["--data-dir", str(folder / "noctule")]
     for door in ("resp", "http", "peer"):
         command += [f"--{door}-port-base", "0"]
@@ -202,6 +207,35 @@ def redis_server(folder: Path) -> Iterator[int]:
     with _process(command, folder / "redis.log") as server:
         wait_until(lambda: _why_not_answering(server, port, folder / "redis.log"), "redis-server", START_S_MAX)
         yield port
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[int]:
+    """A Redis Cluster of three masters with a replica each, which syncs once a second; gives the port of one."""
+    ports = list(free_ports(HOST, 6, avoid=set()))
+    with ExitStack() as servers:
+        for port in ports:
+            data = folder / f"redis-{port}"
+            data.mkdir()
+            command = [program("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
+            command += ["--appendonly", "yes", "--appendfsync", "everysec", "--cluster-enabled", "yes"]
+            command += ["--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"]
+            log = folder / f"redis-{port}.log"
+            server = servers.enter_context(_process(command, log))
+            wait_until(partial(_why_not_answering, server, port, log), "redis-server", START_S_MAX)
+        addresses = [f"{HOST}:{port}" for port in ports]
+        create = [program("redis-cli"), "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
+        made = subprocess.run(create, capture_output=True, text=True, timeout=START_S_MAX)
+        if made.returncode:
+            raise UnavailableError(f"redis-cli --cluster create failed: {made.stdout[-300:]}")
+
+        def why_not() -> str:
+            with redis.Redis(HOST, ports[0], socket_timeout=1) as client:
+                state = client.execute_command("CLUSTER INFO")
+            return "" if "ok" in str(state["cluster_state"]) else str(state)
+
+        wait_until(why_not, "the Redis Cluster", START_S_MAX)
+        yield ports[0]
 
 
 def program(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Requests in a second of a Noctule cluster and of one redis-server that syncs every write, measured side by side.
+"""Requests in a second of a Noctule cluster, of a redis-server that syncs every write, and of a Redis Cluster, side by
+side; or of Noctule alone with several numbers of partitions.
 
-Starts both, measures with redis-benchmark in alternating rounds, prints the medians and their ratio, and removes
-everything. The method stands in README.md beside this file.
+Starts all of them, measures with redis-benchmark in alternating rounds, prints the medians and their ratios, and
+removes everything. The method stands in README.md beside this file.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import msgspec
 import redis
 from machine import Machine, describe, look_at_machine
 from script import add_json_option, positive_count, positive_seconds, run_script, write_json
-from subjects import HOST, bench_folder, noctule_cluster, program, redis_server
+from subjects import HOST, bench_folder, noctule_cluster, program, redis_cluster, redis_server
 
 from noctule.base.errors import ConfigError, ProtocolError, UnavailableError
 from noctule.cli import output
@@ -44,6 +45,8 @@ class Options(msgspec.Struct, frozen=True):
     rounds: int
     keys: int
     spread: bool
+    partitions: list[int]
+    """More than one: of Noctule alone, one cluster after the other."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -59,6 +62,8 @@ class Subject(msgspec.Struct, frozen=True):
 
     name: str
     ports: tuple[int, ...]
+    is_cluster: bool = False
+    """Whether redis-benchmark is to ask each key's own node, as a client of Redis Cluster."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -76,6 +81,7 @@ class Run(msgspec.Struct, frozen=True):
 class Measured(msgspec.Struct, frozen=True):
     """All rounds of one subject, in order, and the median of each of their numbers."""
 
+    subject: str
     requests_per_s: float
     p50_ms: float
     p99_ms: float
@@ -83,14 +89,14 @@ class Measured(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Both subjects in one case."""
+    """All subjects in one case."""
 
     command: str
     pipeline: int
-    noctule: Measured
-    redis: Measured
-    ratio: float
-    """Noctule's requests in a second, divided by Redis'."""
+    subjects: list[Measured]
+    """The one that the others are compared with first."""
+    ratios: list[float]
+    """The first one's requests in a second, divided by each one's."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -112,23 +118,52 @@ def main() -> int:
     with bench_folder() as folder:
         machine = look_at_machine(folder)
         output.say(describe(machine))
-        with redis_server(folder) as redis_port, noctule_cluster(folder, options.nodes) as cluster:
-            noctule_ports = tuple(node.resp_port for node in cluster.nodes)
-            doors = options.nodes if options.spread else 1
-            noctule = Subject("noctule", noctule_ports[:doors])
-            rival = Subject("redis", (redis_port,) * doors)
-            for subject in (noctule, rival):
-                fill(subject, options.keys)
-            rows = [measure_case(case, noctule, rival, options) for case in all_cases()]
-            for subject in (noctule, rival):
-                check_keys(subject, options.keys)
-            redis_version = version_of(rival)
+        measure = measure_beside_redis if len(options.partitions) == 1 else measure_partition_counts
+        rows, redis_version = measure(folder, options)
+    doors = options.nodes if options.spread else 1
     clients = CLIENTS // doors * doors
     report = Report(machine, options, clients, VALUE_BYTES, redis_version, rows)
     show(report)
     if json_path is not None:
         write_json(json_path, report)
     return 0
+
+
+def measure_beside_redis(folder: Path, options: Options) -> tuple[list[Row], str]:
+    """All cases, the subjects taking turns; and the version of Redis."""
+    with (
+        redis_server(folder) as redis_port,
+        redis_cluster(folder) as cluster_port,
+        noctule_cluster(folder, options.nodes, partitions=options.partitions[0]) as cluster,
+    ):
+        doors = options.nodes if options.spread else 1
+        subjects = [
+            Subject("Noctule", tuple(node.resp_port for node in cluster.nodes)[:doors]),
+            Subject("Noctule, cluster face", (cluster.nodes[0].cluster_port,), is_cluster=True),
+            Subject("Redis, fsync always", (redis_port,) * doors),
+            Subject("Redis Cluster 3+3, everysec", (cluster_port,), is_cluster=True),
+        ]
+        for subject in subjects:
+            if subject.name != "Noctule, cluster face":
+                fill(subject, options.keys)
+        rows = [measure_case(case, subjects, options) for case in all_cases()]
+        check_keys(subjects[0], options.keys)
+        check_keys(subjects[2], options.keys)
+        return rows, version_of(subjects[2])
+
+
+def measure_partition_counts(folder: Path, options: Options) -> tuple[list[Row], str]:
+    """Noctule with each number of partitions, one cluster after the other; the ratios are to the first number's."""
+    found: dict[Case, list[Measured]] = {case: [] for case in all_cases()}
+    for count in options.partitions:
+        with noctule_cluster(folder / str(count), options.nodes, partitions=count) as cluster:
+            doors = options.nodes if options.spread else 1
+            subject = Subject(f"{count} partitions", tuple(node.resp_port for node in cluster.nodes)[:doors])
+            fill(subject, options.keys)
+            for case in all_cases():
+                found[case] += measure_case(case, [subject], options).subjects
+            check_keys(subject, options.keys)
+    return [row_of(case, measured) for case, measured in found.items()], ""
 
 
 def parse_arguments() -> tuple[Options, Path | None]:
@@ -138,12 +173,19 @@ def parse_arguments() -> tuple[Options, Path | None]:
     parser.add_argument("--seconds", type=positive_seconds, default=6.0, help="that one run takes, about (default 6)")
     parser.add_argument("--rounds", type=positive_count, default=3, help="of each case, alternating (default 3)")
     parser.add_argument("--keys", type=positive_count, default=100_000, help="that exist and are used (default 100000)")
+    parser.add_argument(
+        "--partitions",
+        type=positive_count,
+        nargs="+",
+        default=[16],
+        help="of Noctule; several: Noctule alone, by number",
+    )
     parser.add_argument("--spread", action="store_true", help="drive all nodes at once, not the first alone")
     add_json_option(parser)
     found = parser.parse_args()
     if found.nodes > CLIENTS:
         parser.error(f"--nodes {found.nodes} is more than the {CLIENTS} clients that drive them")
-    return Options(found.nodes, found.seconds, found.rounds, found.keys, found.spread), found.json
+    return Options(found.nodes, found.seconds, found.rounds, found.keys, found.spread, found.partitions), found.json
 
 
 def all_cases() -> list[Case]:
@@ -155,9 +197,10 @@ def fill(subject: Subject, keys: int) -> None:
     """Write every key that redis-benchmark may ask for, so that each GET finds 100 bytes and no SET makes a new key."""
     output.say(f"{subject.name}: writing {keys} keys")
     value = b"x" * VALUE_BYTES
-    with redis.Redis(HOST, subject.ports[0]) as client:
+    kind = redis.RedisCluster if subject.is_cluster else redis.Redis
+    with kind(host=HOST, port=subject.ports[0]) as client:
         for start in range(0, keys, FILL_COMMANDS):
-            pipeline = client.pipeline(transaction=False)
+            pipeline = client.pipeline() if subject.is_cluster else client.pipeline(transaction=False)
             for number in range(start, min(keys, start + FILL_COMMANDS)):
                 pipeline.set(f"key:{number:012}", value)
             pipeline.execute()
@@ -171,9 +214,8 @@ def check_keys(subject: Subject, keys: int) -> None:
         raise ProtocolError(f"{subject.name} holds {found} keys after the bench instead of {keys}")
 
 
-def measure_case(case: Case, noctule: Subject, rival: Subject, options: Options) -> Row:
-    """All rounds of one case, the two subjects taking turns."""
-    subjects = (noctule, rival)
+def measure_case(case: Case, subjects: Sequence[Subject], options: Options) -> Row:
+    """All rounds of one case, the subjects taking turns."""
     counts = {subject.name: count_requests(subject, case, options) for subject in subjects}
     runs: dict[str, list[Run]] = {subject.name: [] for subject in subjects}
     for number in range(1, options.rounds + 1):
@@ -184,9 +226,13 @@ def measure_case(case: Case, noctule: Subject, rival: Subject, options: Options)
                 f"{case.command}, pipeline {case.pipeline}, round {number} of {options.rounds}, {subject.name}: "
                 f"{run.requests_per_s:,.0f} requests/s for {run.seconds:.1f} s"
             )
-    ours, theirs = (summarize(runs[subject.name]) for subject in subjects)
-    ratio = round(ours.requests_per_s / theirs.requests_per_s, 3)
-    return Row(case.command, case.pipeline, ours, theirs, ratio)
+    return row_of(case, [summarize(name, rounds) for name, rounds in runs.items()])
+
+
+def row_of(case: Case, measured: list[Measured]) -> Row:
+    """With the ratios."""
+    ratios = [round(measured[0].requests_per_s / other.requests_per_s, 3) for other in measured]
+    return Row(case.command, case.pipeline, measured, ratios)
 
 
 def count_requests(subject: Subject, case: Case, options: Options) -> int:
@@ -204,7 +250,7 @@ def run_once(subject: Subject, case: Case, requests_count: int, options: Options
     doors = len(subject.ports)
     command = [program("redis-benchmark"), "-h", HOST, "-t", case.command.lower(), "--csv", "-d", str(VALUE_BYTES)]
     command += ["-c", str(CLIENTS // doors), "-n", str(max(1, requests_count // doors))]
-    command += ["-r", str(options.keys), "-P", str(case.pipeline)]
+    command += ["-r", str(options.keys), "-P", str(case.pipeline), *(["--cluster"] if subject.is_cluster else [])]
     runs = [
         subprocess.Popen(
             [*command, "-p", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
@@ -233,7 +279,9 @@ def read_run(run: "subprocess.Popen[str]", requests_count: int, timeout_s: float
         stdout, stderr = run.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"redis-benchmark did not end within {timeout_s:g} s") from None
-    rows = list(csv.DictReader(stdout.splitlines()))
+    # With --cluster it first tells the nodes.
+    lines = stdout[max(stdout.find('"test"'), 0) :].splitlines()
+    rows = list(csv.DictReader(lines))
     if run.returncode or len(rows) != 1:
         said = " ".join(stderr.split()) or "no row of numbers"
         raise UnavailableError(f"redis-benchmark ended with exit code {run.returncode}: {said}")
@@ -245,9 +293,10 @@ def read_run(run: "subprocess.Popen[str]", requests_count: int, timeout_s: float
     return Run(requests_count, seconds, per_s, p50_ms, p99_ms)
 
 
-def summarize(rounds: Sequence[Run]) -> Measured:
-    """The median of each number over the rounds."""
+def summarize(name: str, rounds: Sequence[Run]) -> Measured:
+    """The median of each number over the rounds of one subject."""
     return Measured(
+        subject=name,
         requests_per_s=statistics.median(run.requests_per_s for run in rounds),
         p50_ms=statistics.median(run.p50_ms for run in rounds),
         p99_ms=statistics.median(run.p99_ms for run in rounds),
@@ -266,12 +315,14 @@ def show(report: Report) -> None:
     options = report.options
     nodes = f"{options.nodes} node{'s' if options.nodes > 1 else ''}"
     driven = "all at once" if options.spread else "through the first"
+    beside = f", beside Redis {report.redis_version}" if report.redis_version else ""
     output.print_table(
-        f"Noctule on {nodes}, driven {driven}, beside redis-server {report.redis_version}, fsync always",
-        ("", "pipeline", "Noctule /s", "p50 ms", "p99 ms", "Redis /s", "p50 ms", "p99 ms", "Noctule/Redis"),
+        f"Noctule on {nodes}, driven {driven}{beside}",
+        ("", "pipeline", "", "requests/s", "p50 ms", "p99 ms", "the first / this"),
         [
-            (row.command, row.pipeline, *cells(row.noctule), *cells(row.redis), f"{row.ratio:.2f}")
+            (row.command, row.pipeline, measured.subject, *cells(measured), f"{ratio:.2f}")
             for row in report.rows
+            for measured, ratio in zip(row.subjects, row.ratios, strict=True)
         ],
     )
     print(

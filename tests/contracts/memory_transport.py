@@ -40,6 +40,9 @@ class Wire:
             asyncio.get_running_loop().call_soon(self.other.hear, frame)
         return True
 
+    def unsent_bytes(self) -> int:
+        return 0
+
     def abort(self) -> None:
         for end in (self, self.other):
             asyncio.get_running_loop().call_soon(end.end)

@@ -124,6 +124,21 @@ BEAT = encode_frame([(1, Heartbeat(1, 2, 3))])
 # Frames ---------------------------------------------------------------------------------------------------------------
 
 
+def test_what_waits_for_a_peer_is_told_and_nothing_is_known_of_one_that_is_away(run: Run) -> None:
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), hello_of(2)) as (one, two):
+            await wait_until_connected(one, two)
+            assert one.transport.unsent_bytes(3) is None
+            assert one.transport.unsent_bytes(2) == 0
+            assert one.transport.send(2, encode_frame([(1, Forward(1, 1, b"x" * 8_000_000))]))
+            await wait_until(lambda: two.ear.frames)
+            await wait_until(lambda: one.transport.unsent_bytes(2) == 0)
+            await two.transport.close()
+            await wait_until(lambda: one.transport.unsent_bytes(2) is None)
+
+    run(scenario)
+
+
 def test_frames_of_every_pair_arrive_whole_and_in_order(run: Run) -> None:
     async def scenario(kind: Kind) -> None:
         async with nodes(kind, hello_of(1), hello_of(2), hello_of(3)) as group:

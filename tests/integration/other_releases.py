@@ -1,13 +1,15 @@
 """``noctule`` as an earlier and as a later release might be, for clusters of mixed versions.
 
-``python other_releases.py older …`` lacks features that this release has. ``newer`` keeps a motto with each member, a
-field that this release does not know, and writes those that it finds into its data folder when it ends.
+``python other_releases.py older …`` lacks features that this release has, and cannot read what subscribers are sent.
+``newer`` keeps a motto with each member, a field that this release does not know, and writes those that it finds into
+its data folder when it ends.
 """
 
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Union, get_args
 
 import msgspec
 
@@ -16,6 +18,8 @@ from noctule.core.keyspace.state import State
 from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
+from noctule.core.wire import frames
+from noctule.core.wire.values import extension_hook
 from noctule.node import node
 
 OLDER = "0.0.1"
@@ -38,6 +42,9 @@ def become_older() -> None:
     """Be an earlier release."""
     be(OLDER)
     node.FEATURES = ()  # type: ignore[misc]
+    known = tuple(kind for kind in get_args(frames.PeerMessage) if kind is not frames.Published)
+    decoder = msgspec.msgpack.Decoder(list[tuple[int, Union[known]]], ext_hook=extension_hook)  # type: ignore[valid-type]  # noqa: UP007
+    frames._decoder = decoder
 
 
 def become_newer() -> None:

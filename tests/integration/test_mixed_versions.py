@@ -103,3 +103,30 @@ async def test_what_a_later_release_wrote_survives_this_one(start_nodes: StartNo
     cluster.life_of[2].stop()
     found = {int(node): motto for node, motto in json.loads(mottos.read_text()).items()}
     assert found == {node: other_releases.motto_of(node) for node in doors}
+
+
+async def test_an_older_node_is_not_sent_what_it_cannot_read(start_nodes: StartNodes) -> None:
+    """One word that it does not know, and it would close the connection, for every group at once."""
+    cluster = start_nodes(partitions=1)
+    lives = {node: cluster.start(node, release=OLDER if node == 3 else THIS) for node in cluster.peers}
+    doors = {node: life.wait_serving() for node, life in lives.items()}
+    await until_ready(*doors.values())
+    async with doors[1].client() as publisher, doors[2].client() as listener, listener.pubsub() as hearing:
+        await hearing.subscribe("news")
+        assert (await hearing.get_message(timeout=CATCHES_UP_S_MAX))["type"] == "subscribe"
+        for number in range(100):
+            await publisher.publish("news", number)
+        heard = [await hearing.get_message(timeout=CATCHES_UP_S_MAX) for _ in range(100)]
+        assert [message["data"] for message in heard] == [b"%d" % number for number in range(100)]
+    assert lives[3].events("peer_protocol_error") == []
+    assert lives[1].events("peer_disconnected") == []
+    doors[3] = await replace(cluster, doors[3], THIS)
+    async with doors[1].client() as publisher, doors[3].client() as listener, listener.pubsub() as hearing:
+        await hearing.subscribe("news")
+
+        async def is_heard() -> bool:
+            await publisher.publish("news", "upgraded")
+            message = await hearing.get_message(timeout=0.3)
+            return message is not None and message["data"] == b"upgraded"
+
+        await until(is_heard, "the upgraded node to be told", CATCHES_UP_S_MAX)

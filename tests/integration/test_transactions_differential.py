@@ -126,6 +126,9 @@ class Grammar:
                 [b"INCR", self.key()],
                 [b"PING"],
                 [b"ECHO", value],
+                [b"PUBLISH", b"nobody", value],
+                [b"CLIENT", b"GETNAME"],
+                [b"CONFIG", b"GET", b"databases"],
                 [b"TYPE", self.key()],
             ]
         )
@@ -149,6 +152,8 @@ class Grammar:
                 [b"DISCARD", b"x"],
                 [b"WATCH"],
                 [b"UNWATCH", b"x"],
+                [b"CLIENT", b"NOPE"],
+                [b"CLIENT", b"GETNAME", b"x"],
             ]
         )
 

@@ -51,6 +51,10 @@ class _Outgoing:
         self._wake.set()
         return True
 
+    def unsent_bytes(self) -> int:
+        """Of the frames that wait."""
+        return self._waiting_bytes
+
     def abort(self) -> None:
         """End `write_frames`, whose owner closes the stream."""
         self._is_closed = True
@@ -78,6 +82,10 @@ class _Accepted:
     def send(self, frame: bytes) -> bool:
         """Nothing is sent here."""
         raise AssertionError(f"a frame of {len(frame)} bytes for an accepted stream")
+
+    def unsent_bytes(self) -> int:
+        """Nothing is sent here."""
+        return 0
 
     def abort(self) -> None:
         """Read no more, which ends the call."""

@@ -60,6 +60,10 @@ class Connection(Protocol):
         """Take a frame to send; False when it is dropped because too many wait."""
         ...
 
+    def unsent_bytes(self) -> int:
+        """How much of what was sent still waits here."""
+        ...
+
     def abort(self) -> None:
         """Close now; `PeerConnections.lost` follows in a later turn of the loop."""
         ...
@@ -152,6 +156,11 @@ class PeerConnections(ABC):
     def is_connected(self, node: int) -> bool:
         """Whether frames to this peer leave."""
         return node in self._outgoing
+
+    def unsent_bytes(self, node: int) -> int | None:
+        """How much of what was sent to this peer still waits here; None when it is not connected."""
+        connection = self._outgoing.get(node)
+        return None if connection is None else connection.unsent_bytes()
 
     def disconnect(self) -> None:
         """Leave for good: stop listening and dialling, close every connection."""

@@ -103,6 +103,10 @@ class _Connection(asyncio.Protocol):
         self._transport.write(frame)
         return True
 
+    def unsent_bytes(self) -> int:
+        """In the buffer, not in the kernel."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def abort(self) -> None:
         """Close now."""
         if self._transport is not None:

@@ -60,6 +60,10 @@ class Transport(Protocol):
         """Whether frames to this peer leave."""
         ...
 
+    def unsent_bytes(self, node: int) -> int | None:
+        """How much of what was sent to this peer still waits here; None when it is not connected."""
+        ...
+
     def disconnect(self) -> None:
         """Leave for good: stop listening and dialling, close every connection."""
         ...

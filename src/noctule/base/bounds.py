@@ -6,6 +6,9 @@ A bound of one machine or one room stands with that machine. Here are those that
 KEY_BYTES_MAX = 64 * 1024
 """A longer key is refused: keys are copied into every index, so a huge one costs many times its size."""
 
+CHANNEL_BYTES_MAX = 1_024
+"""The longest name of a channel: each message costs its length times that of all patterns."""
+
 VALUE_BYTES_MAX = 8 * 1024 * 1024
 """A longer argument is refused. One entry must fit a peer frame and one sync with room to spare."""
 

@@ -27,9 +27,10 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, Refuse, SplitOff, Submit, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, Publish, Refuse, SplitOff, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster import liveness
+from noctule.core.roster.features import PUBLISH
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
@@ -37,8 +38,10 @@ from noctule.core.wire.frames import (
     DigestTold,
     Envelope,
     Hello,
+    Published,
     encode_frame,
 )
+from noctule.node.pubsub import PubSub
 from noctule.node.recovery import record_of_meta, records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
 from noctule.node.snapshot_shelf import SnapshotShelf
@@ -73,6 +76,8 @@ CHUNKS_AT_A_TIME = 4
 """Chunks of an own snapshot written in one go; in between the thread does what others wait for."""
 FRAME_BYTES_TARGET = 8 << 20
 """Messages for a peer are split into frames of about this size."""
+PUBLISHED_BYTES_MAX = 16 << 20
+"""Bytes on their way to a peer over which it misses what is published: subscribers must not cost Raft its frames."""
 _HEARTBEAT = encode_frame([])
 """Nothing to say but that this node is there."""
 
@@ -105,6 +110,7 @@ class Host:
         """Replicas that are about to be removed: what other nodes say to them is not heard."""
         self.liveness = Liveness((), clock.now())
         """Which of the other nodes seem alive."""
+        self.pubsub = PubSub(self._broadcast)
         self.elections_total = 0
         self.snapshots_total = 0
         self.batches_total = 0
@@ -126,6 +132,8 @@ class Host:
         self._batch_number = 0
         self._durable_number = 0
         self._turn_scheduled = False
+        self._published_bytes = 0
+        """Of what was published in this turn."""
         self._connected_since: dict[int, Instant] = {}
         self._snapshot_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="snapshots")
         self._tick_timer: asyncio.TimerHandle | None = None
@@ -204,6 +212,7 @@ class Host:
         except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return
+        self._published_bytes = 0
         for node, envelopes in self.switchboard.take_outgoing().items():
             self._send_frames(node, envelopes)
         if self._elected:
@@ -327,6 +336,28 @@ class Host:
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
         self._steward.board.take(sender, report)
+
+    def published(self, message: Published) -> None:
+        """Another node published this."""
+        self.pubsub.published(message)
+
+    def publish(self, publish: Publish) -> None:
+        """A group that is led here published this through its log."""
+        self.pubsub.publish_all(publish.messages)
+
+    def _broadcast(self, message: Published) -> int:
+        """Into this turn's frames for all others; returns how many of them miss it."""
+        self._published_bytes += len(message.channel) + len(message.payload)
+        missed = 0
+        for node in self._transport.peers:
+            hello = self.hellos.get(node)
+            unsent_bytes = self._transport.unsent_bytes(node)
+            if unsent_bytes is None or hello is None or unsent_bytes + self._published_bytes > PUBLISHED_BYTES_MAX:
+                missed += 1
+            elif PUBLISH in hello.features:  # Else an older release, which has no subscribers either.
+                self.switchboard.put(node, META_GROUP, message)
+        self.schedule_turn()
+        return missed
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """By the stream for snapshots, so that Raft's frames never wait behind it; by those while there is none."""

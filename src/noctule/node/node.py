@@ -226,6 +226,10 @@ class LocalNode:
         """As `node.api.Node` says."""
         return staleness_ms(self, key)
 
+    def publish(self, channel: bytes, payload: bytes, *, sharded: bool) -> int:
+        """Tell the subscribers of all nodes, once; returns how often one of this node was told."""
+        return self.host.pubsub.publish(channel, payload, sharded=sharded)
+
     def picture(self) -> NodePicture:
         """A fresh picture of this node and of the cluster as it sees it."""
         return node_picture(self)

@@ -46,6 +46,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
             "noctule_wal_batches_total": host.batches_total,
             "noctule_peer_frames_total": host.frames_total,
             "noctule_peer_frames_dropped_total": node.transport.frames_dropped,
+            **host.pubsub.counters(),
             **{name: value for counters in node.more_counters for name, value in counters().items()},
         },
         gauges={"noctule_commands_waiting": host.router.waiting},

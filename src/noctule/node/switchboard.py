@@ -14,7 +14,7 @@ from noctule.core.keyspace.reply import Reply
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot, Message
-from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
+from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
@@ -25,6 +25,7 @@ from noctule.core.wire.frames import (
     ForwardQuery,
     Leads,
     PeerMessage,
+    Published,
     Refused,
     Where,
 )
@@ -66,6 +67,12 @@ class Surroundings(Protocol):
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
+
+    def published(self, message: Published) -> None:
+        """A node tells what was published there."""
+
+    def publish(self, publish: Publish) -> None:
+        """Tell all nodes what a logged command published."""
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """Send a chunk of a snapshot by whatever way is best for much data; `put` is one that always is there."""
@@ -130,6 +137,8 @@ class Switchboard:
             elif isinstance(message, Leads):
                 if self._hints.learn(group, message.leader, message.term):
                     router.leader_changed(group)
+            elif isinstance(message, Published):
+                self._surroundings.published(message)
             elif isinstance(message, LoadReport):
                 self._surroundings.load_told(sender, message)
             elif isinstance(message, DigestTold):
@@ -216,6 +225,10 @@ class Switchboard:
             self._surroundings.digest_told(group, leader, told)
         elif leader:
             self.put(leader, group, told)
+
+    def publish(self, publish: Publish) -> None:
+        """To the surroundings."""
+        self._surroundings.publish(publish)
 
     # Dispatch of the Router ------------------------------------------------------------------------------------------
 

@@ -45,7 +45,14 @@ class NodeDoors:
             config = await _let_in(config, version)
             node = await LocalNode.open(config, SystemClock(), version)
             stack.push_async_callback(node.stop)
-            resp = RespServer(node.store, node.picture, config.host, config.resp_port, staleness_ms=node.staleness_ms)
+            resp = RespServer(
+                node.store,
+                node.picture,
+                config.host,
+                config.resp_port,
+                staleness_ms=node.staleness_ms,
+                pubsub=node.host.pubsub,
+            )
             await resp.start()
             node.more_counters.append(resp.counters)
             stack.push_async_callback(resp.stop, DRAIN_S)

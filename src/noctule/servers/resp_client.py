@@ -8,8 +8,11 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.reply import Reply
+from noctule.core.pubsub.message import Kind
+from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
+from noctule.node.pubsub import PubSub
 from noctule.servers.resp_errands import Errand
 
 if TYPE_CHECKING:
@@ -34,11 +37,12 @@ class Client:
         "name",
         "protocol",
         "seen_at",
+        "subscriber",
         "transaction",
         "watched",
     )
 
-    def __init__(self, id: int, address: str, local_address: str, now: Instant) -> None:  # noqa: A002
+    def __init__(self, id: int, address: str, local_address: str, now: Instant, subscriber: Subscriber) -> None:  # noqa: A002
         self.id = id
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
@@ -49,6 +53,8 @@ class Client:
         self.last_command = b""
         self.library_name = b""
         self.library_version = b""
+        self.subscriber = subscriber
+        """Its subscriptions; whoever takes the client out of the server ends them."""
         self.is_closing = False
         """Set by a command after whose reply the connection is closed."""
         self.reset()
@@ -76,8 +82,16 @@ class Client:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a command for the store goes there as it is."""
-        return self.transaction is None and not self.database
+        """Whether a command for the store goes there as it is, and every other is answered as ever."""
+        return self.transaction is None and not self.database and not self.subscriber.names
+
+    def _flags(self) -> bytes:
+        flags = b"P" if self.subscriber.names else b""
+        if self.transaction is not None:
+            flags += b"x"
+        if self.consistency is ConsistencyLevel.EVENTUAL:
+            flags += b"r"
+        return flags or b"N"
 
     def line(self, now: Instant) -> bytes:
         """The client as CLIENT LIST shows it: the fields of Redis that have a meaning here, without a line's end."""
@@ -92,8 +106,9 @@ class Client:
             b"idle=%d" % (now - self.seen_at),
             b"flags=%b" % self._flags(),
             b"db=%d" % self.database,
-            b"sub=0",
-            b"psub=0",
+            b"sub=%d" % len(self.subscriber.of(Kind.CHANNEL)),
+            b"psub=%d" % len(self.subscriber.of(Kind.PATTERN)),
+            b"ssub=%d" % len(self.subscriber.of(Kind.SHARD)),
             b"multi=%d" % (-1 if self.transaction is None else len(self.transaction)),
             b"cmd=%b" % (spec.name.lower() if spec is not None else b"NULL"),
             b"user=default",
@@ -103,12 +118,6 @@ class Client:
             b"consistency=%b" % self.consistency.encode(),
         )
         return b" ".join(fields)
-
-    def _flags(self) -> bytes:
-        flags = b"x" if self.transaction is not None else b""
-        if self.consistency is ConsistencyLevel.EVENTUAL:
-            flags += b"r"
-        return flags or b"N"
 
 
 class Door(Protocol):
@@ -120,6 +129,11 @@ class Door(Protocol):
     @property
     def port(self) -> int:
         """Where it listens."""
+        ...
+
+    @property
+    def pubsub(self) -> PubSub:
+        """Who hears what on this node."""
         ...
 
     def picture(self) -> NodePicture:

@@ -62,7 +62,10 @@ def _list(door: Door, _client: Client, args: list[bytes]) -> Reply:
         if option == b"TYPE" and len(args) == 4:
             if args[3].upper() not in _CLIENT_TYPES:
                 return Failure(b"ERR Unknown client type '%b'" % args[3][:128])
-            clients = clients if args[3].upper() == b"NORMAL" else ()
+            kind = args[3].upper()
+            is_wanted = kind == b"PUBSUB"
+            clients = [client for client in clients if bool(client.subscriber.names) == is_wanted]
+            clients = clients if kind in (b"NORMAL", b"PUBSUB") else []
         elif option == b"ID" and len(args) > 3:
             wanted = {parse_int(text) for text in args[3:]}
             if None in wanted:

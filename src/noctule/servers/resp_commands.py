@@ -1,9 +1,10 @@
 """The commands about the connection and the server, which are answered here at once and never reach the store.
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
-knows what is unknown: scripts and subscriptions are, until they exist. Error texts are Redis 7.0's.
+knows what is unknown: scripts are, until they exist. Error texts are Redis 7.0's.
 Read resp_transactions.py for MULTI and EXEC, resp_databases.py for SELECT, resp_families.py for subcommands,
-resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND, resp_noctule.py for what is Noctule's own.
+resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND, resp_pubsub.py for subscriptions, resp_noctule.py
+for what is Noctule's own.
 """
 
 from noctule.base.consistency import ConsistencyLevel
@@ -18,6 +19,7 @@ from noctule.servers.resp_databases import copy, move, select, swapdb
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
+from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
 from noctule.servers.resp_transactions import discard, exec_, multi, refuse, unwatch, watch
 
 _PONG = Status(b"PONG")
@@ -38,10 +40,12 @@ def answer_command(handler: Handler, door: Door, client: Client, args: list[byte
     return handler(door, client, args)
 
 
-def ping(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+def ping(_door: Door, client: Client, args: list[bytes]) -> Reply:
     """PING [message]."""
     if len(args) > 2:
         return wrong_arity(args[0])
+    if client.subscriber.names and client.protocol == 2:
+        return ping_while_subscribed(args)
     return args[1] if len(args) == 2 else _PONG
 
 
@@ -104,8 +108,9 @@ def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     return OK
 
 
-def reset(_door: Door, client: Client, _args: list[bytes]) -> Reply:
-    """RESET: RESP2, no name, no READONLY, no transaction, database 0."""
+def reset(door: Door, client: Client, _args: list[bytes]) -> Reply:
+    """RESET: RESP2, no name, no READONLY, no subscriptions, no transaction, database 0."""
+    door.pubsub.subscriptions.forget(client.subscriber)
     client.reset()
     return Status(b"RESET")
 
@@ -187,5 +192,6 @@ HANDLERS: dict[bytes, Handler] = {
     b"UNWATCH": unwatch,
     b"WAIT": wait,
     b"WATCH": watch,
+    **PUBSUB_HANDLERS,
 }
 """Upper-case name to handler."""

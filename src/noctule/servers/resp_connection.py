@@ -3,6 +3,9 @@
 The hot path of the RESP door. A command costs one `_Cell`, which is its sink and its place in the queue of replies.
 Whatever was answered at the head of the queue leaves in one write for each turn of the loop. A client that sends more
 than it reads is not read; one that leaves too much unread is dropped.
+
+What a subscriber hears leaves in the same write, before the replies: it need not wait for them. Only while the
+confirmation of a subscription, or an earlier message, has its place in the queue, messages go to the end of the queue.
 """
 
 import asyncio
@@ -15,7 +18,8 @@ from typing import Literal, Protocol, cast
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.databases import database_prefix
-from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.reply import Encoded, Failure, Reply
+from noctule.core.pubsub.message import Message
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.core.wire.resp import encode_reply
 from noctule.node.api import Store
@@ -24,6 +28,7 @@ from noctule.servers.resp_commands import HANDLERS, answer_command
 from noctule.servers.resp_databases import Leave, enter, leave_of
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_parser import CommandParser, Received
+from noctule.servers.resp_pubsub import BEHIND_EARLIER, refusal_while_subscribed
 from noctule.servers.resp_transactions import AT_ONCE
 
 PIPELINE_BYTES_MAX = 32 * 1024 * 1024
@@ -32,6 +37,10 @@ OUTPUT_BYTES_MAX = 512 * 1024 * 1024
 """Replies that the client has not read, besides the one being written; over it the connection is dropped at once."""
 OUTPUT_BYTES_TARGET = 64 * 1024 * 1024
 """The same, when it stays over this for OUTPUT_GRACE_S: one pipeline may ask for much, but must then be read."""
+PUBSUB_OUTPUT_BYTES_MAX = 32 * 1024 * 1024
+"""The first of these bounds for a client with subscriptions, as in Redis: what it gets it did not ask for."""
+PUBSUB_OUTPUT_BYTES_TARGET = 8 * 1024 * 1024
+"""The second."""
 OUTPUT_GRACE_S = 60.0
 OUTPUT_BYTES_HIGH = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
@@ -76,6 +85,24 @@ class _Leaving:
 
     def deliver(self, reply: Reply) -> None:
         self._cell.deliver(self._leave(self._prefix, reply))
+
+
+class _LaterCell(_Cell):
+    """The place of a command that is carried out once nothing before it is owed any more, and it is ready."""
+
+    __slots__ = ("carry_out",)
+
+    def __init__(self, connection: "RespConnection", protocol: RespVersion) -> None:
+        super().__init__(connection, protocol)
+        self.carry_out: Callable[[], Reply] | None = None
+        """Set once it is ready; may change the protocol."""
+
+    def is_ready(self, carry_out: Callable[[], Reply]) -> None:
+        """It waits for nothing but its turn."""
+        self.carry_out = carry_out
+        connection = self.connection
+        if not connection.is_flush_scheduled and connection.cells and connection.cells[0] is self:
+            connection.schedule_flush()
 
 
 class Timer(Protocol):
@@ -140,6 +167,14 @@ class RespConnection(asyncio.Protocol):
         self._is_reading = True
         self._is_output_high = False
         self._output_timer: Timer | None = None
+        self._left = 0
+        """How many cells have left since the beginning."""
+        self._heard: list[bytes] = []
+        """Messages for the next write."""
+        self._queued: deque[tuple[int, int]] = deque()
+        """The confirmations and messages among the cells: how many cells will have left with each, and its bytes."""
+        self._push_bytes = 0
+        """Of both."""
 
     # What asyncio calls ----------------------------------------------------------------------------------------------
 
@@ -184,6 +219,9 @@ class RespConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client has read most of its replies."""
         self._is_output_high = False
+        if self._output_timer is not None:
+            self._output_timer.cancel()
+            self._output_timer = None
         self._go_on()
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -191,9 +229,25 @@ class RespConnection(asyncio.Protocol):
         self._is_open = False
         self.cells.clear()
         self._backlog.clear()
+        self._heard.clear()
         if self._output_timer is not None:
             self._output_timer.cancel()
         self._owner.forget(self)
+
+    def hear(self, message: Message) -> None:
+        """Something was published to which the client is subscribed; into the next write, in the order of calls."""
+        if not self._is_open or self._transport.is_closing():
+            return
+        data = message.encoded(self.client.protocol)
+        if self._queued:
+            self._answer(Encoded(data))
+        else:
+            self._heard.append(data)
+            self._push_bytes += len(data)
+            if not self.is_flush_scheduled:
+                self.schedule_flush()
+        if self._push_bytes > PUBSUB_OUTPUT_BYTES_MAX:
+            self._drop(self._transport.get_write_buffer_size() + self._push_bytes)
 
     # What the server calls -------------------------------------------------------------------------------------------
 
@@ -238,7 +292,7 @@ class RespConnection(asyncio.Protocol):
                     return
 
     def _begin_with_care(self, commands: Iterator[Received]) -> None:
-        """Begin commands of a client in a transaction or in a database from 1 on; what is held goes to the backlog."""
+        """Begin commands of a client that `is_plain` is not true of; what is held goes to the backlog."""
         client = self.client
         while not client.is_closing:
             if self._is_held:
@@ -260,7 +314,10 @@ class RespConnection(asyncio.Protocol):
     def _begin_one(self, command: list[bytes]) -> None:
         client, name = self.client, command[0].upper()
         handler = HANDLERS.get(name)
-        if client.transaction is not None and name not in AT_ONCE:
+        is_limited = client.subscriber.names and client.protocol == 2
+        if is_limited and (refusal := refusal_while_subscribed(handler, command)):
+            self._answer(refusal)
+        elif client.transaction is not None and name not in AT_ONCE:
             self._answer(client.transaction.queue(command, handler))
         elif handler is not None:
             self._handle(handler, command)
@@ -274,23 +331,43 @@ class RespConnection(asyncio.Protocol):
 
     def _handle(self, handler: Handler, command: list[bytes]) -> None:
         """A command that the server answers by itself, perhaps with the help of the store."""
+        if self.cells and handler in BEHIND_EARLIER:
+            self._new_later_cell().is_ready(lambda: self._answer_now(handler, command))
+            return
         reply = answer_command(handler, self._owner, self.client, command)
         if not isinstance(reply, Errand):
             self._answer(reply)
-            return
-        errand, cell = reply, self._new_cell()
-        self._is_held = errand.holds
+        elif reply.holds:
+            self._run_held(reply)
+        else:
+            self._run(reply)
 
-        def done(replies: list[Reply]) -> None:
-            if self._is_open:
-                reply = errand.finish(replies)
-                cell.protocol = self.client.protocol  # A HELLO may have been among what was finished.
-                cell.deliver(reply)
-                if errand.holds:
-                    self._is_held = False
-                    self._loop.call_soon(self._go_on)
+    def _answer_now(self, handler: Handler, command: list[bytes]) -> Reply:
+        reply = answer_command(handler, self._owner, self.client, command)
+        assert not isinstance(reply, Errand)
+        return reply
 
-        errand.run(self._conversation, done)
+    def _run(self, errand: Errand) -> None:
+        cell = self._new_cell()
+        errand.run(self._conversation, lambda replies: cell.deliver(errand.finish(replies)))
+
+    def _run_held(self, errand: Errand) -> None:
+        """Nothing begins until it is finished, and that is not before all that was sent earlier is answered."""
+        cell = self._new_later_cell()
+        self._is_held = True
+
+        def finish(replies: list[Reply]) -> Reply:
+            reply = errand.finish(replies)
+            cell.protocol = self.client.protocol  # A HELLO may have been among what was finished.
+            self._is_held = False
+            return reply
+
+        errand.run(self._conversation, lambda replies: cell.is_ready(lambda: finish(replies)))
+
+    def _new_later_cell(self) -> _LaterCell:
+        cell = _LaterCell(self, self.client.protocol)
+        self.cells.append(cell)
+        return cell
 
     def _new_cell(self) -> _Cell:
         cell = _Cell(self, self.client.protocol)
@@ -298,7 +375,11 @@ class RespConnection(asyncio.Protocol):
         return cell
 
     def _answer(self, reply: Reply) -> None:
-        self._new_cell().deliver(reply)
+        cell = self._new_cell()
+        if isinstance(reply, Encoded):
+            self._queued.append((self._left + len(self.cells), len(reply.data)))
+            self._push_bytes += len(reply.data)
+        cell.deliver(reply)
 
     def _go_on(self) -> None:
         """Begin what waits if there is room; once nothing waits, answer garbage that came last; close or read on."""
@@ -349,9 +430,21 @@ class RespConnection(asyncio.Protocol):
         self.is_flush_scheduled = False
         if not self._is_open or self._transport.is_closing():
             return
-        cells, parts, size = self.cells, [], 0
+        cells, size, count = self.cells, 0, len(self.cells)
+        parts = self._take_heard() if self._heard else []
         try:
-            while cells and (reply := cells[0].reply) is not _WAITING:
+            while cells:
+                reply = cells[0].reply
+                if reply is _WAITING:
+                    if not isinstance(cells[0], _LaterCell) or cells[0].carry_out is None:
+                        break
+                    heard = self._carry_out(cells[0], cells[0].carry_out, count - len(cells))
+                    parts += heard
+                    size += sum(map(len, heard))
+                    count = len(cells)
+                    if self._transport.is_closing():
+                        return  # It heard more of itself than it may.
+                    continue
                 part = encode_reply(reply, cells.popleft().protocol)
                 parts.append(part)
                 size += len(part)
@@ -364,24 +457,50 @@ class RespConnection(asyncio.Protocol):
             # A reply without an encoding: what follows would be taken for the answer to another command.
             self.abort()
             raise
+        self._left += count - len(cells)
+        if self._queued:
+            self._dequeue()
         if not parts or self._write(parts):
             self._go_on()
+
+    def _take_heard(self) -> list[bytes]:
+        heard, self._heard = self._heard, []
+        self._push_bytes -= sum(map(len, heard))
+        return heard
+
+    def _dequeue(self) -> None:
+        """Forget the pushes that have left with their cells."""
+        while self._queued and self._queued[0][0] <= self._left:
+            self._push_bytes -= self._queued.popleft()[1]
+
+    def _carry_out(self, cell: _LaterCell, carry_out: Callable[[], Reply], left: int) -> list[bytes]:
+        """Everything before the cell has left, `left` of them just now; returns what the client heard of it itself."""
+        self._left += left
+        self._dequeue()
+        cell.reply = carry_out()
+        return self._take_heard()
 
     def _write(self, parts: list[bytes]) -> bool:
         """Hand bytes to the transport; False when the client has left too many unread and is dropped."""
         unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes > OUTPUT_BYTES_MAX:
+        bytes_max, bytes_target = self._output_bounds()
+        if unread_bytes > bytes_max:
             self._drop(unread_bytes)
             return False
         self._transport.write(b"".join(parts))
-        if unread_bytes > OUTPUT_BYTES_TARGET and self._output_timer is None:
+        if unread_bytes > bytes_target and self._output_timer is None:
             self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
         return True
+
+    def _output_bounds(self) -> tuple[int, int]:
+        if self.client.subscriber.names:
+            return PUBSUB_OUTPUT_BYTES_MAX, PUBSUB_OUTPUT_BYTES_TARGET
+        return OUTPUT_BYTES_MAX, OUTPUT_BYTES_TARGET
 
     def _check_output(self) -> None:
         self._output_timer = None
         unread_bytes = self._transport.get_write_buffer_size()
-        if self._is_open and unread_bytes > OUTPUT_BYTES_TARGET:
+        if self._is_open and unread_bytes > self._output_bounds()[1]:
             self._drop(unread_bytes)
 
     def _drop(self, unread_bytes: int) -> None:

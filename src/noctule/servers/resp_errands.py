@@ -13,15 +13,19 @@ class Errand:
     """What a handler returns when it cannot answer at once."""
 
     commands: list[list[bytes]]
-    """At least one. May be of scope INTERNAL; bounds and arities are right."""
+    """May be of scope INTERNAL; bounds and arities are right."""
     finish: Callable[[list[Reply]], Reply]
-    """The reply, from theirs. Not called when the client has gone meanwhile."""
+    """The reply, from theirs."""
     holds: bool = False
-    """Whether nothing that the client sent later begins before it is finished."""
+    """Whether nothing that the client sent later begins before it is finished, nor is it finished before all that was
+    sent earlier is answered, nor when the client has gone: for what changes more than the store."""
     consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
 
     def run(self, door: Dialogue, done: Callable[[list[Reply]], None]) -> None:
         """Send the commands; `done` is called once, with all replies in the order of the commands."""
+        if not self.commands:
+            done([])
+            return
         results = _Results(len(self.commands), done)
         for number, command in enumerate(self.commands):
             door.submit_own(command, _Result(results, number), self.consistency)

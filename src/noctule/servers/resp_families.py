@@ -16,23 +16,42 @@ class Subcommand(NamedTuple):
     """How many arguments with both names; below zero: at least as many."""
     usage: bytes
     summary: bytes
+    more: bytes = b""
+    """The second line of the summary, where Redis breaks it."""
+
+
+class Family:
+    """A `Handler` that passes a command on by its second word. Error texts are Redis'."""
+
+    __slots__ = ("_name", "_rows")
+
+    def __init__(self, name: bytes, rows: dict[bytes, Subcommand]) -> None:
+        """Rows are named in upper case."""
+        self._name = name
+        self._rows = rows
+
+    def problem(self, args: list[bytes]) -> Failure | None:
+        """Why no subcommand can be run by these arguments; None when one can."""
+        word = args[1].upper()
+        row = self._rows.get(word)
+        if row is None:
+            return None if word == b"HELP" and len(args) == 2 else unknown_subcommand(self._name, args[1])
+        if len(args) != row.arity and (row.arity > 0 or len(args) < -row.arity):
+            return wrong_arity(b"%b|%b" % (self._name, word))
+        return None
+
+    def __call__(self, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
+        """Run the subcommand."""
+        problem = self.problem(args)
+        if problem is not None:
+            return problem
+        row = self._rows.get(args[1].upper())
+        return _help(self._name, self._rows) if row is None else row.handler(door, client, args)
 
 
 def family(name: bytes, rows: dict[bytes, Subcommand]) -> Handler:
-    """A handler that passes a command on by its second word; rows are named in upper case. Error texts are Redis'."""
-
-    def handle(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
-        word = args[1].upper()
-        row = rows.get(word)
-        if row is None:
-            if word == b"HELP" and len(args) == 2:
-                return _help(name, rows)
-            return unknown_subcommand(name, args[1])
-        if len(args) != row.arity and (row.arity > 0 or len(args) < -row.arity):
-            return wrong_arity(b"%b|%b" % (name, word))
-        return row.handler(door, client, args)
-
-    return handle
+    """The handler of a command with these subcommands, which are named in upper case."""
+    return Family(name, rows)
 
 
 def unknown_subcommand(name: bytes, word: bytes) -> Failure:
@@ -43,5 +62,5 @@ def unknown_subcommand(name: bytes, word: bytes) -> Failure:
 def _help(name: bytes, rows: dict[bytes, Subcommand]) -> Reply:
     lines = [b"%b <subcommand> [<arg> [value] [opt] ...]. Subcommands are:" % name]
     for row in rows.values():
-        lines += [row.usage, b"    " + row.summary]
+        lines += [row.usage, *[b"    " + line for line in (row.summary, row.more) if line]]
     return [Status(line) for line in [*lines, b"HELP", b"    Prints this help."]]

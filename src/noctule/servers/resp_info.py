@@ -12,6 +12,7 @@ from noctule.base.ids import META_GROUP
 from noctule.core.keyspace.databases import DATABASES
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.pubsub.message import Kind
 from noctule.node.api import NodePicture
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_families import Subcommand, family
@@ -36,7 +37,7 @@ def info(door: Door, _client: Client, args: list[bytes]) -> Reply:
 
 
 def _sections(door: Door) -> dict[str, dict[str, object]]:
-    picture, counters = door.picture(), door.counters()
+    picture, counters, subscriptions = door.picture(), door.counters(), door.pubsub.subscriptions
     stats = read_process_stats()
     return {
         "Server": {
@@ -63,6 +64,9 @@ def _sections(door: Door) -> dict[str, dict[str, object]]:
             "total_connections_received": counters["noctule_resp_connections_total"],
             "total_commands_processed": counters["noctule_resp_commands_total"],
             "rejected_connections": counters["noctule_resp_connections_refused_total"],
+            "pubsub_channels": len(subscriptions.names(Kind.CHANNEL)),
+            "pubsub_patterns": len(subscriptions.names(Kind.PATTERN)),
+            "pubsubshard_channels": len(subscriptions.names(Kind.SHARD)),
         },
         "Replication": {
             "role": "master",

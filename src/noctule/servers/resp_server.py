@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError
+from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.node.api import NodePicture, Store
+from noctule.node.pubsub import PubSub
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
 
@@ -39,7 +41,10 @@ class RespServer:
         clock: Clock | None = None,
         connections_max: int = CONNECTIONS_MAX,
         staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
+        pubsub: PubSub | None = None,
     ) -> None:
+        """`pubsub` is the node's; without it clients hear each other through this server only."""
+        self.pubsub = pubsub or PubSub()
         self.clock: Clock = clock or SystemClock()
         self.connections_max = connections_max
         self.commands_total = 0
@@ -142,6 +147,7 @@ class RespServer:
             _address(transport.get_extra_info("peername")),
             _address(transport.get_extra_info("sockname")),
             self.clock.now(),
+            Subscriber(connection.hear),
         )
         self._clients[connection] = client
         self._all_closed.clear()
@@ -149,7 +155,11 @@ class RespServer:
 
     def forget(self, connection: RespConnection) -> None:
         """The connection is closed. Unknown ones are ignored."""
-        if self._clients.pop(connection, None) is not None and not self._clients:
+        client = self._clients.pop(connection, None)
+        if client is None:
+            return
+        self.pubsub.subscriptions.forget(client.subscriber)
+        if not self._clients:
             self._all_closed.set()
 
 

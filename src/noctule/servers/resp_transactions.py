@@ -17,6 +17,7 @@ from noctule.core.keyspace.transactions import FINGERPRINT, transaction
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_databases import Leave, enter, leave_failure, leave_of, parse_database
 from noctule.servers.resp_errands import Errand
+from noctule.servers.resp_families import Family
 
 TRANSACTION_COMMANDS_MAX = 16_384
 """Commands between MULTI and EXEC: all of them are applied in one go, which takes 50 ms for so many small ones."""
@@ -88,16 +89,20 @@ class Transaction:
 
     def errand(self, door: Door, client: Client, watched: dict[bytes, bytes]) -> Reply | Errand:
         """EXEC: what to do for it, or the reply when nothing is needed of the store."""
-        if not self._commands and not watched:
-            return self._replies(door, client, [])
+        if not self._queued and not watched:
+            return []
         answers_itself = len(self._commands) < len(self._queued)
 
         def finish(replies: list[Reply]) -> Reply:
             match replies:
                 case [list(results)]:
                     return self._replies(door, client, results)
+                case []:
+                    return self._replies(door, client, [])
             return _CROSS_SLOT if replies[0] == CROSS_SLOT else replies[0]
 
+        if not self._commands and not watched:
+            return Errand([], finish, holds=True)
         command = transaction(list(watched.items()), self._commands, self._keys, is_write=self._is_write)
         consistency = ConsistencyLevel.LINEARIZABLE if watched else client.consistency
         return Errand([command], finish, answers_itself, consistency)
@@ -114,6 +119,8 @@ class Transaction:
         spec = check_command(args)
         if isinstance(spec, Failure):
             return spec
+        if isinstance(handler, Family) and (problem := handler.problem(args)) is not None:
+            return problem
         self._bytes += sum(map(len, args)) + _ARGUMENT_COST_BYTES * len(args)
         if spec.scope is Scope.CONNECTION:
             self._queued.append(_Queued(args, handler))

@@ -23,7 +23,16 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.messages import Append, Message
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Answer, DigestReady, Event, Order, Refuse, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import (
+    Answer,
+    DigestReady,
+    Event,
+    Order,
+    Publish,
+    Refuse,
+    WriteSnapshot,
+    WriteSnapshotNow,
+)
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.node.recovery import ReplicaSettings, make_child, records_of, recover_replicas
 from noctule.verify.sim.memory_disk import MemoryDisk
@@ -119,6 +128,9 @@ class Node:
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         pass
+
+    def publish(self, publish: Publish) -> None:
+        raise AssertionError("nobody publishes here")
 
     def _save(self, group: GroupId, index: int, term: int, chunks: list[bytes]) -> None:
         def job() -> None:

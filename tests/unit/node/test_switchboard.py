@@ -11,8 +11,8 @@ from noctule.core.placement.partition_map import Partition
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
-from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, Submit
-from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Leads, Refused, Where
+from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Refuse, Submit
+from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Leads, Published, Refused, Where
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
 from tests.unit.core.replica.colony import Colony, query, write
@@ -32,6 +32,8 @@ class Node:
         self.elections: list[tuple[GroupId, int]] = []
         self.memberships: list[tuple[GroupId, raft.MembershipChanged | raft.MembershipRefused]] = []
         self.digests: list[tuple[GroupId, DigestReady]] = []
+        self.heard: list[Published] = []
+        self.said: list[Publish] = []
         self.connected = {2}
         self.turns_wanted = 0
         self.colony = Colony(3, groups=(META_GROUP, GROUP))
@@ -72,6 +74,12 @@ class Node:
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         self.digests.append((group, digest))
 
+    def published(self, message: Published) -> None:
+        self.heard.append(message)
+
+    def publish(self, publish: Publish) -> None:
+        self.said.append(publish)
+
 
 def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> None:
     node = Node()
@@ -91,6 +99,14 @@ def test_a_peer_s_frame_is_taken_in_order_and_what_is_not_here_is_ignored() -> N
         (GROUP, Query(3, 9, 5, [[b"GET", b"a"]])),
         (GROUP, Submit(3, 9, 6, b"for one leader", 12)),
     ]
+
+
+def test_what_is_published_goes_to_the_surroundings_in_order_whatever_groups_are_here() -> None:
+    node = Node()
+    messages = [Published(False, b"c", b"%d" % number) for number in range(3)]
+    node.switchboard.receive(3, [(int(META_GROUP), message) for message in messages])
+    node.switchboard.publish(Publish([(False, b"c", b"logged")]))
+    assert (node.heard, node.said, node.taken) == (messages, [Publish([(False, b"c", b"logged")])], [])
 
 
 def test_answers_for_this_node_s_router_reach_it_from_here_and_from_afar() -> None:

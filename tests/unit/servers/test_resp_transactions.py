@@ -13,7 +13,7 @@ from noctule.servers.resp_commands import HANDLERS
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_transactions import TRANSACTION_BYTES_MAX, TRANSACTION_COMMANDS_MAX, WATCHED_KEYS_MAX
 
-from .resp_fakes import World, command
+from .resp_fakes import HandTransport, World, command
 
 ABORTED = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 QUEUED = b"+QUEUED\r\n"
@@ -193,3 +193,48 @@ def test_what_needs_the_store_for_itself_is_refused_inside(world: World, monkeyp
 def test_http_closes_inside_a_transaction_too(world: World) -> None:
     assert answered(world, b"MULTI", b"POST / HTTP/1.1").startswith(b"+OK\r\n-ERR this is the RESP port")
     assert world.transport.is_closing()
+
+
+def test_what_is_published_inside_leaves_once_the_rest_is_applied_and_what_was_sent_before_is_answered(
+    world: World,
+) -> None:
+    """Whoever hears it may look at once for what was written."""
+    listener = HandTransport()
+    other = world.connect(listener)
+    other.data_received(command(b"SUBSCRIBE", b"news"))
+    world.loop.turn()
+    listener.writes.clear()
+    world.send(lines(b"SET before 1", b"MULTI", b"SET a 1", b"PUBLISH news x", b"EXEC"))
+    world.store.deliver(1)
+    world.loop.turn()
+    world.loop.turn()
+    assert listener.writes == []
+    assert answered(world).endswith(b"*2\r\n+OK\r\n:1\r\n")
+    assert b"".join(listener.writes).endswith(b"$4\r\nnews\r\n$1\r\nx\r\n")
+    world.send(lines(b"SET before 2", b"MULTI", b"PUBLISH news y", b"EXEC"))
+    assert not b"".join(listener.writes).endswith(b"y\r\n")
+    assert answered(world).endswith(b"*1\r\n:1\r\n")
+
+
+def test_nothing_is_published_by_what_does_not_run(world: World) -> None:
+    listener = HandTransport()
+    world.connect(listener).data_received(command(b"SUBSCRIBE", b"news"))
+    answered(world, b"WATCH w", b"SET w 1", b"MULTI", b"PUBLISH news x", b"EXEC", b"MULTI", b"PUBLISH news x", b"NOPE")
+    answered(world, b"EXEC", b"MULTI", b"PUBLISH news x", b"DISCARD")
+    assert b"message" not in b"".join(listener.writes)
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_subscription_inside_holds_for_what_comes_behind_it(world: World, protocol: int) -> None:
+    replies = answered(world, b"HELLO %d" % protocol, b"MULTI", b"SUBSCRIBE news", b"GET a", b"EXEC", b"GET a")
+    confirmation = b"3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1\r\n"
+    if protocol == 2:
+        assert b"*2\r\n*" + confirmation + b"$-1\r\n" in replies
+        assert replies.split(b"\r\n")[-2].startswith(b"-ERR Can't execute 'get'")
+    else:
+        assert replies.endswith(b"*2\r\n>" + confirmation + b"_\r\n_\r\n")
+
+
+def test_a_wrong_subcommand_breaks_it_when_it_is_queued(world: World) -> None:
+    replies = answered(world, b"MULTI", b"CLIENT NOPE", b"CLIENT ID", b"EXEC")
+    assert replies == b"+OK\r\n-ERR unknown subcommand 'NOPE'. Try CLIENT HELP.\r\n" + QUEUED + ABORTED

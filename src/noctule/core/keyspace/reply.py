@@ -100,8 +100,28 @@ class NullArray:
         return "NULL_ARRAY"
 
 
+class Encoded:
+    """Bytes for the client as they are, such as pushes; made by a server, never by a replica, and never sent to one."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 Reply: TypeAlias = (
-    int | float | bytes | Status | Failure | Members | Pairs | NullArray | list["Reply"] | dict[bytes, "Reply"] | None
+    int
+    | float
+    | bytes
+    | Status
+    | Failure
+    | Members
+    | Pairs
+    | NullArray
+    | Encoded
+    | list["Reply"]
+    | dict[bytes, "Reply"]
+    | None
 )
 """bytes: bulk string; dict: map (a flat array in RESP2); float: double (a bulk string in RESP2)."""
 

@@ -109,6 +109,7 @@ class State:
         "first_slot",
         "key_count",
         "last_slot",
+        "published",
         "slots",
         "split_off",
         "staging",
@@ -132,6 +133,8 @@ class State:
         self.staging: Staging | None = None
         self.split_off: list[tuple[int, Self]] = []
         """Children and their states, for whoever applies the log to take out."""
+        self.published: list[tuple[bool, bytes, bytes]] = []
+        """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
@@ -350,6 +353,12 @@ class State:
         for step in reversed(journal.steps):
             step()
         self.key_count, self.bytes_used = journal.key_count, journal.bytes_used
+
+    def publish(self, channel: bytes, payload: bytes, *, sharded: bool) -> None:
+        """Note that this is to be told to subscribers, by whoever applies the log."""
+        self.published.append((sharded, channel, payload))
+        if self._journal is not None:
+            self._journal.steps.append(self.published.pop)
 
     def set_deadline(self, key: bytes, deadline: int) -> None:
         """Let a key that is present expire at this unix time in ms."""

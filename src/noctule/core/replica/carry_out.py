@@ -22,6 +22,7 @@ from noctule.core.replica.events import (
     DigestReady,
     EndOfTurn,
     Event,
+    Publish,
     Refuse,
     ReleaseParent,
     SplitOff,
@@ -75,6 +76,9 @@ class Peers(Protocol):
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         """Take note of what the group's state is here."""
+
+    def publish(self, publish: Publish) -> None:
+        """Tell the subscribers of all nodes."""
 
 
 class Disk(Protocol):
@@ -347,6 +351,8 @@ class Carrier:
                     disk.load_chunk(group, effect)
                 case DigestReady():
                     peers.digest_ready(group, effect)
+                case Publish():
+                    peers.publish(effect)
                 case raft.OpenSnapshot():
                     disk.open_snapshot(group)
                 case raft.KeepSnapshots():

@@ -127,6 +127,17 @@ class DigestReady(Struct, frozen=True, gc=False):
     digest: bytes
 
 
+class Publish(Struct, frozen=True, gc=False):
+    """Tell the subscribers of all nodes what commands of one entry published, in this order.
+
+    Comes from the leader that made the entry and from no other, so at most once: not at all if that is lost before it
+    applies the entry.
+    """
+
+    messages: list[tuple[bool, bytes, bytes]]
+    """Of each: whether it is sharded, the channel, the payload."""
+
+
 class SplitOff(Struct, frozen=True, gc=False):
     """Make the replica of `child` here, as of its parent's log at (`index`, `term`); if there is one, drop this.
 
@@ -156,6 +167,7 @@ Effect: TypeAlias = (
     | SplitOff
     | ReleaseParent
     | DigestReady
+    | Publish
     | WriteSnapshot
     | raft.Send
     | raft.Persist

@@ -40,6 +40,7 @@ from noctule.core.replica.events import (
     EndOfTurn,
     Event,
     Order,
+    Publish,
     Query,
     Refuse,
     ReleaseParent,
@@ -320,6 +321,12 @@ class Replica:
             # The others must have the child before it asks them for votes, or it waits for a whole timeout.
             self._take(self.raft.tell_commit())
 
+    def _publish(self, term: int) -> None:
+        messages, self.keyspace.published = self.keyspace.published, []
+        # A later leader that applies the entry, too, cannot know whether the one that made it has published.
+        if self.raft.is_leader() and term == self.raft.term:
+            self._effects.append(Publish(messages))
+
     def abandon(self) -> list[Refuse]:
         """Refuse whatever waits here: this replica is about to be removed and answers nothing any more.
 
@@ -534,6 +541,8 @@ class Replica:
                 self._apply(index, entry.data)
                 if self.keyspace.split_off:
                     self._split_off(index, entry.term)
+                if self.keyspace.published:
+                    self._publish(entry.term)
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]

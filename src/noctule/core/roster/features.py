@@ -8,6 +8,8 @@ MIGRATE = "migrate"
 """Replicas move from node to node."""
 SPLIT = "split"
 MERGE = "merge"
+PUBLISH = "publish"
+"""Nodes tell each other what is published. It waits for nobody: each peer is told once it says that it has this."""
 
-FEATURES = (MIGRATE, SPLIT, MERGE)
+FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH)
 """Of this release."""

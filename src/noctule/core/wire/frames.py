@@ -132,7 +132,17 @@ class DigestTold(Struct, array_like=True, tag=26, frozen=True, gc=False):
     digest: bytes
 
 
-PeerMessage: TypeAlias = Message | Forward | ForwardQuery | Answered | Refused | Where | Leads | DigestTold | LoadReport
+class Published(Struct, array_like=True, tag=27, frozen=True, gc=False):
+    """Something was published, for the subscribers of the receiver; of the group 0, and only to who has `PUBLISH`."""
+
+    sharded: bool
+    channel: bytes
+    payload: bytes
+
+
+PeerMessage: TypeAlias = (
+    Message | Forward | ForwardQuery | Answered | Refused | Where | Leads | DigestTold | Published | LoadReport
+)
 Envelope: TypeAlias = tuple[int, PeerMessage]
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

@@ -3,11 +3,12 @@
 Source: the Redis serialization protocol specification, RESP2 and RESP3.
 """
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import Literal
 
 from noctule.base.errors import InternalError
-from noctule.core.keyspace.reply import OK, Failure, Members, NullArray, Pairs, Reply, Status
+from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, NullArray, Pairs, Reply, Status
 
 Protocol = Literal[2, 3]
 
@@ -73,8 +74,18 @@ def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
         case float():
             text = _float_text(reply)
             parts.append(b",%b\r\n" % text if protocol == 3 else b"$%d\r\n%b\r\n" % (len(text), text))
+        case Encoded():
+            parts.append(reply.data)
         case _:
             raise InternalError(f"a reply has no encoding for {type(reply).__name__}")
+
+
+def encode_push(items: Sequence[Reply], protocol: Protocol) -> bytes:
+    """A message that answers no command: a push in RESP3, an array in RESP2."""
+    parts = [b">%d\r\n" % len(items) if protocol == 3 else b"*%d\r\n" % len(items)]
+    for item in items:
+        encode_into(parts, item, protocol)
+    return b"".join(parts)
 
 
 def _integer(number: int) -> bytes:

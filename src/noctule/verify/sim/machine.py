@@ -20,13 +20,13 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
-from noctule.core.replica.events import Event, TakeDigest, WriteSnapshot, WriteSnapshotNow
+from noctule.core.replica.events import Event, Publish, TakeDigest, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster import liveness
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
-from noctule.core.wire.frames import PROTOCOL_VERSION, DigestTold, Envelope, Hello
+from noctule.core.wire.frames import PROTOCOL_VERSION, DigestTold, Envelope, Hello, Published
 from noctule.node.api import ReplySink
 from noctule.node.governor import Founding
 from noctule.node.host import BALANCE_S, SETTLED_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
@@ -491,6 +491,12 @@ class Machine:
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""
         self.steward.board.take(sender, report)
+
+    def published(self, message: Published) -> None:
+        """Nobody is subscribed here."""
+
+    def publish(self, publish: Publish) -> None:
+        """Nobody is subscribed anywhere."""
 
     def send_bulk(self, to: int, group: GroupId, message: InstallSnapshot) -> None:
         """As the rest."""

@@ -15,7 +15,17 @@ from noctule.core.replica.batches import OPENING, Batch, EntryBody, decode_entry
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.client_sessions import ClientSessions
 from noctule.core.replica.durability import Durability
-from noctule.core.replica.events import Answer, DigestReady, Event, Query, Refuse, SplitOff, Submit, WriteSnapshot
+from noctule.core.replica.events import (
+    Answer,
+    DigestReady,
+    Event,
+    Publish,
+    Query,
+    Refuse,
+    SplitOff,
+    Submit,
+    WriteSnapshot,
+)
 from noctule.core.replica.replica import Replica, SnapshotPolicy
 
 GROUP = GroupId(1)
@@ -42,6 +52,7 @@ class Machine:
         self.written_of: list[GroupId] = []
         """Whose they are."""
         self.digests: list[DigestReady] = []
+        self.published: list[Publish] = []
         self.files: dict[GroupId, tuple[int, int, list[bytes]]] = {}
         """The newest snapshot of each group: index, term, chunks."""
         self.received: dict[GroupId, list[bytes]] = {}
@@ -183,6 +194,9 @@ class Machine:
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         self.digests.append(digest)
+
+    def publish(self, publish: Publish) -> None:
+        self.published.append(publish)
 
     def finish_snapshot(self) -> list[bytes]:
         """Write the oldest snapshot that was asked for to its file, and tell so; returns its chunks."""

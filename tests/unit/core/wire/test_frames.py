@@ -31,6 +31,7 @@ from noctule.core.wire.frames import (
     FrameReader,
     Hello,
     PeerMessage,
+    Published,
     Refused,
     decode_envelopes,
     decode_hello,
@@ -54,6 +55,7 @@ ENTRIES = st.lists(st.builds(Entry, NUMBERS, TEXT), max_size=4)
 COMMANDS = st.lists(st.lists(TEXT, min_size=1, max_size=4), max_size=4)
 MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(Append, NUMBERS, NUMBERS, NUMBERS, NUMBERS, ENTRIES),
+    st.builds(Published, st.booleans(), TEXT, TEXT),
     st.builds(AppendReply, NUMBERS, st.booleans(), NUMBERS, NUMBERS, NUMBERS),
     st.builds(Heartbeat, NUMBERS, NUMBERS, NUMBERS),
     st.builds(HeartbeatReply, NUMBERS, NUMBERS),
