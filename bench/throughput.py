@@ -178,7 +178,7 @@ def parse_arguments() -> tuple[Options, Path | None]:
         type=positive_count,
         nargs="+",
         default=[16],
-        help="of Noctule; several: Noctule alone, by number",
+        help="of Noctule; several: of it alone",
     )
     parser.add_argument("--spread", action="store_true", help="drive all nodes at once, not the first alone")
     add_json_option(parser)

@@ -4,6 +4,11 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is, and not whether the law holds.
+settings.register_profile("noctule", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noctule")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -61,7 +61,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("name", sorted(CODECS))
 @settings(
-    max_examples=30, phases=[Phase.explicit, Phase.reuse, Phase.generate]
+    max_examples=30, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate]
 )  # To shrink fifty fields takes minutes.
 @given(data=st.data())
 def test_what_is_sent_arrives(name: str, data: st.DataObject) -> None:
