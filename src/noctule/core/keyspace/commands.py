@@ -4,7 +4,7 @@ It is the one place that knows all commands: the server prints it for COMMAND, t
 calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
 those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
 end of each family's file: strings.py, hashes.py, keys.py, scan.py, merging.py,
-publishing.py; spec.py tells what a row says.
+publishing.py, transactions.py; spec.py tells what a row says.
 """
 
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ class Scope(StrEnum):
     CONNECTION = "connection"
     """About the connection or the server: answered by the server, never by the keyspace."""
     INTERNAL = "internal"
-    """Proposed by leaders only; clients are told that it is unknown."""
+    """Made by leaders, or by servers of what clients send; those are told that it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
