@@ -4,6 +4,7 @@ import pytest
 
 from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.reply import Failure, Pairs, Reply
+from noctule.core.keyspace.spec import NO_KEYS, READ, Scope, counted_keys, rows
 from noctule.core.placement.slots import key_slot
 from noctule.servers.resp_databases import enter, leave_of
 
@@ -37,6 +38,12 @@ def world() -> World:
 )
 def test_keys_enter(line: bytes, entered: bytes) -> None:
     assert enter(3, line.split()) == entered.split()
+
+
+def test_keys_that_move_are_told_from_arguments_that_are_equal() -> None:
+    (spec,) = rows(Scope.KEY, ("X", -3, READ, NO_KEYS, None, ""), find_keys=counted_keys(2, also_first=True))
+    assert spec.places([b"X", b"2", b"2", b"2", b"a", b"2", b"a"]) == [1, 3, 4]
+    assert spec.places([b"X", b"a", b"x"]) == [1]
 
 
 def test_every_key_of_a_database_has_the_slot_of_the_database() -> None:
