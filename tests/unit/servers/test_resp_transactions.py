@@ -3,7 +3,11 @@
 Replies are compared with those of Redis itself in tests/integration/test_transactions_differential.py.
 """
 
+from random import Random
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.failures import CROSS_SLOT
@@ -238,3 +242,33 @@ def test_a_subscription_inside_holds_for_what_comes_behind_it(world: World, prot
 def test_a_wrong_subcommand_breaks_it_when_it_is_queued(world: World) -> None:
     replies = answered(world, b"MULTI", b"CLIENT NOPE", b"CLIENT ID", b"EXEC")
     assert replies == b"+OK\r\n-ERR unknown subcommand 'NOPE'. Try CLIENT HELP.\r\n" + QUEUED + ABORTED
+
+
+LINES = [
+    *[b"MULTI", b"EXEC", b"EXEC", b"DISCARD", b"WATCH a b", b"WATCH a", b"UNWATCH", b"SELECT 0", b"SELECT 2", b"RESET"],
+    *[b"SET a 1", b"INCR a", b"GET a", b"DEL a", b"APPEND b x", b"GET b", b"DBSIZE", b"COPY a b DB 2 REPLACE"],
+    *[b"PING", b"ECHO x", b"PUBLISH c x", b"NOPE", b"GET", b"CLIENT SETNAME bob", b"CLIENT GETNAME"],
+]
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 3)), max_size=30), st.randoms(use_true_random=False))
+def test_replies_are_the_same_however_the_commands_arrive_and_in_whatever_order_they_are_answered(
+    script: list[tuple[bytes, int]], chance: Random
+) -> None:
+    patient, hasty = World(), World()
+    expected = b"".join(answered(patient, line) for line, _ in script)
+    for line, after in script:
+        hasty.connection.data_received(lines(line))
+        for _ in range(after):
+            if hasty.store.held and chance.random() < 0.7:
+                hasty.store.deliver(chance.randrange(len(hasty.store.held)))
+            elif chance.random() < 0.5:
+                hasty.loop.turn()
+    got = hasty.take()
+    for _ in range(2 * len(script) + 2):
+        while hasty.store.held:
+            hasty.store.deliver(chance.randrange(len(hasty.store.held)))
+        hasty.loop.turn()
+    assert got + hasty.take() == expected
+    assert hasty.client.database == patient.client.database
