@@ -3,16 +3,18 @@
 Replies are compared with those of Redis itself in tests/integration/test_transactions_differential.py.
 """
 
+from itertools import chain
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.reply import Failure
-from noctule.servers import resp_transactions
+from noctule.servers import resp_connection, resp_transactions
 from noctule.servers.resp_commands import HANDLERS
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_transactions import TRANSACTION_BYTES_MAX, TRANSACTION_COMMANDS_MAX, WATCHED_KEYS_MAX
@@ -250,25 +252,40 @@ LINES = [
     *[b"PING", b"ECHO x", b"PUBLISH c x", b"NOPE", b"GET", b"CLIENT SETNAME bob", b"CLIENT GETNAME"],
 ]
 
+PHRASES = [
+    *[[line] for line in LINES],
+    *[[b"WATCH a", b"APPEND a x", b"MULTI", b"INCR b", b"EXEC"], [b"MULTI", b"SELECT 2", b"GET a", b"EXEC"]],
+    *[[b"MULTI", b"APPEND a y", b"GET b", b"EXEC"], [b"WATCH b", b"MULTI", b"SET b 1", b"PING", b"EXEC"]],
+]
+SCRIPTS = st.lists(st.sampled_from(PHRASES), max_size=8).flatmap(
+    lambda phrases: st.tuples(*[st.tuples(st.just(line), st.sampled_from([0, 0, 1, 3])) for line in chain(*phrases)])
+)
 
-@settings(max_examples=200)
-@given(st.lists(st.tuples(st.sampled_from(LINES), st.integers(0, 3)), max_size=30), st.randoms(use_true_random=False))
+
+@settings(max_examples=300)
+@given(SCRIPTS, st.randoms(use_true_random=False), st.sampled_from([3, PIPELINE_COMMANDS_MAX]))
 def test_replies_are_the_same_however_the_commands_arrive_and_in_whatever_order_they_are_answered(
-    script: list[tuple[bytes, int]], chance: Random
+    script: tuple[tuple[bytes, int], ...], chance: Random, pipeline_max: int
 ) -> None:
     patient, hasty = World(), World()
     expected = b"".join(answered(patient, line) for line, _ in script)
-    for line, after in script:
-        hasty.connection.data_received(lines(line))
-        for _ in range(after):
-            if hasty.store.held and chance.random() < 0.7:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resp_connection, "PIPELINE_COMMANDS_MAX", pipeline_max)
+        chunk = b""
+        for line, after in script:
+            chunk += lines(line)
+            if after:
+                hasty.connection.data_received(chunk)
+                chunk = b""
+            for _ in range(chance.randrange(after + 1)):
+                if hasty.store.held and chance.random() < 0.7:
+                    hasty.store.deliver(chance.randrange(len(hasty.store.held)))
+                else:
+                    hasty.loop.turn()
+        hasty.connection.data_received(chunk)
+        for _ in range(3 * len(script) + 2):
+            while hasty.store.held:
                 hasty.store.deliver(chance.randrange(len(hasty.store.held)))
-            elif chance.random() < 0.5:
-                hasty.loop.turn()
-    got = hasty.take()
-    for _ in range(2 * len(script) + 2):
-        while hasty.store.held:
-            hasty.store.deliver(chance.randrange(len(hasty.store.held)))
-        hasty.loop.turn()
-    assert got + hasty.take() == expected
+            hasty.loop.turn()
+    assert hasty.take() == expected
     assert hasty.client.database == patient.client.database
