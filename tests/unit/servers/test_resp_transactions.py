@@ -69,6 +69,13 @@ def test_what_comes_while_a_watch_is_held_keeps_its_order(world: World) -> None:
     assert answered(world) == b"+OK\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n"
 
 
+def test_what_comes_in_a_later_chunk_waits_for_a_watch_too(world: World) -> None:
+    world.send(lines(b"WATCH w"))
+    world.send(lines(b"SET w 1", b"MULTI", b"PING", b"EXEC"))
+    assert len(world.store.held) == 1
+    assert answered(world).endswith(b"*-1\r\n")
+
+
 def test_a_client_that_ends_its_side_still_gets_what_is_held(world: World) -> None:
     world.send(lines(b"WATCH w", b"MULTI", b"INCR a", b"EXEC"))
     world.connection.eof_received()
