@@ -130,6 +130,10 @@ class Grammar:
                 [b"CLIENT", b"GETNAME"],
                 [b"CONFIG", b"GET", b"databases"],
                 [b"TYPE", self.key()],
+                [b"SADD", self.key(), value],
+                [b"ZADD", self.key(), b"1", value],
+                [b"ZMPOP", b"2", self.key(), self.key(), b"MIN"],
+                [b"ZUNIONSTORE", self.key(), b"2", self.key(), self.key()],
             ]
         )
 

@@ -78,6 +78,13 @@ def test_databases_do_not_see_each_other(world: World) -> None:
     assert answered(world, b"DBSIZE", b"KEYS *", b"SCAN 0").endswith(b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n")
 
 
+def test_keys_in_replies_are_those_of_the_client_inside_a_transaction_too(world: World) -> None:
+    popped = b"*2\r\n$1\r\nz\r\n*1\r\n*2\r\n$1\r\nm\r\n$1\r\n1\r\n"
+    add, pop = b"ZADD z 1 m", b"ZMPOP 2 a z MIN"
+    assert answered(world, b"SELECT 3", add, pop).endswith(popped)
+    assert answered(world, b"MULTI", add, pop, b"EXEC").endswith(b"*2\r\n:1\r\n" + popped)
+
+
 def test_what_was_selected_holds_within_one_chunk_and_ends_with_reset(world: World) -> None:
     assert answered(world, b"SELECT 3", b"SET a 1", b"SELECT 0", b"GET a").endswith(b"+OK\r\n$-1\r\n")
     answered(world, b"SELECT 3")

@@ -3,14 +3,26 @@
 It is the one place that knows all commands: the server prints it for COMMAND, the router reads the scope, the keyspace
 calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
 those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
-end of each family's file: strings.py, hashes.py, keys.py, scan.py, merging.py,
-publishing.py, transactions.py; spec.py tells what a row says.
+end of each family's file: strings.py, hashes.py, sets.py, keys.py and others; spec.py tells what a row says.
 """
 
 from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
-from noctule.core.keyspace import hashes, keys, merging, publishing, reshape, scan, strings, transactions
+from noctule.core.keyspace import (
+    hashes,
+    keys,
+    merging,
+    publishing,
+    reshape,
+    scan,
+    sets,
+    sorted_algebra,
+    sorted_ranges,
+    sorted_sets,
+    strings,
+    transactions,
+)
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure
 from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
@@ -127,7 +139,20 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
-_FAMILIES = (strings, hashes, keys, scan, merging, publishing, reshape, transactions)
+_FAMILIES = (
+    strings,
+    hashes,
+    sets,
+    sorted_sets,
+    sorted_ranges,
+    sorted_algebra,
+    keys,
+    scan,
+    merging,
+    publishing,
+    reshape,
+    transactions,
+)
 
 
 def _table() -> dict[bytes, CommandSpec]:

@@ -5,11 +5,12 @@ a key never changes its place, one that is present during the whole scan is met,
 replica, and across a split of the partition. Keys that share a position are returned together.
 """
 
+from binascii import crc32
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from noctule.base.bounds import SCAN_COUNT_MAX
 from noctule.core.keyspace.databases import DATABASE_SLOTS, database_prefix, membership
@@ -17,8 +18,10 @@ from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTA
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
 from noctule.core.keyspace.merging import bucket_create, bucket_list
-from noctule.core.keyspace.numbers import parse_int
+from noctule.core.keyspace.numbers import format_score, parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.set_value import SetValue
+from noctule.core.keyspace.sorted_set_value import SortedSet
 from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, READ_FAST, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
@@ -27,10 +30,12 @@ POSITION_BITS = 32
 """The lower bits of a SCAN cursor; what is above them is the slot."""
 SMALL_SLOT_KEYS = 256
 """A slot with more keys has its order kept between the pieces of a scan."""
-HASH_PIECES_MAX = 64
-"""HSCAN needs no more calls than this: it returns more fields than COUNT at a time from a large hash."""
+PIECES_MAX = 64
+"""HSCAN and ZSCAN need no more calls than this: they return more than COUNT at a time of what is large."""
 
+_POSITIONS = 2**POSITION_BITS
 _NOTHING: tuple[()] = ()
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,17 +167,41 @@ def hscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     fields = state.get(args[1])
     if fields is None or isinstance(fields, NOT_A_HASH):
         return WRONG_TYPE if fields is not None else [b"0", []]
+    return _scan_items(args, cursor, fields, _as_is)
+
+
+def sscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """SSCAN key cursor [MATCH pattern] [COUNT count]. Costs what it looks at, whatever the size of the set."""
+    cursor = parse_cursor(args[2])
+    if cursor is None:
+        return INVALID_CURSOR
+    held = state.find(args[1], SetValue)
+    if held is None or isinstance(held, Failure):
+        return [b"0", []] if held is None else held
     options = _parse_options(args, 3, knows_type=False)
     if isinstance(options, Failure):
         return options
-    order = scan_order(fields)
-    count = max(options.count, len(order) // HASH_PIECES_MAX)
-    piece, after = _piece(order, cursor, count)
-    found: list[Reply] = []
-    for field in piece:
-        if options.matches is None or options.matches(field):
-            found += (field, fields[field])
-    return [b"%d" % after, found]
+    found: list[bytes] = []
+    after = 0
+    last = None
+    for position, member in held.walk(cursor):
+        if len(found) >= options.count and position != last:
+            after = position
+            break
+        found.append(member)
+        last = position
+    return [b"%d" % after, [member for member in found if options.matches is None or options.matches(member)]]
+
+
+def zscan(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """ZSCAN key cursor [MATCH pattern] [COUNT count]; members and scores in turn, as HSCAN has fields and values."""
+    cursor = parse_cursor(args[2])
+    if cursor is None:
+        return INVALID_CURSOR
+    held = state.find(args[1], SortedSet)
+    if held is None or isinstance(held, Failure):
+        return [b"0", []] if held is None else held
+    return _scan_items(args, cursor, held.scores, format_score)
 
 
 def parse_cursor(text: bytes) -> int | None:
@@ -183,6 +212,23 @@ def parse_cursor(text: bytes) -> int | None:
         return None
     cursor = int(text)
     return cursor if cursor < 2**64 else None
+
+
+def _scan_items(args: Sequence[bytes], cursor: int, items: Mapping[bytes, _V], shown: Callable[[_V], bytes]) -> Reply:
+    """A piece of a hash or a sorted set from the cursor on."""
+    options = _parse_options(args, 3, knows_type=False)
+    if isinstance(options, Failure):
+        return options
+    piece, after = _piece_of(items, cursor, max(options.count, len(items) // PIECES_MAX))
+    found: list[Reply] = []
+    for name in piece:
+        if options.matches is None or options.matches(name):
+            found += (name, shown(items[name]))
+    return [b"%d" % after, found]
+
+
+def _as_is(text: bytes) -> bytes:
+    return text
 
 
 def _collect(state: State, cursor: int, last: int, count: int) -> tuple[list[bytes], int]:
@@ -211,6 +257,18 @@ def _piece(order: list[tuple[int, bytes]], position: int, count: int) -> tuple[l
     while 0 < end < len(order) and order[end][0] == order[end - 1][0]:
         end += 1
     return [name for _, name in islice(order, start, end)], order[end][0] if end < len(order) else 0
+
+
+def _piece_of(names: Collection[bytes], position: int, count: int) -> tuple[list[bytes], int]:
+    """As `_piece`, of names that nobody keeps in order: looks at all of them, and sorts about those it returns."""
+    width = 2 * (count + 1) * _POSITIONS // len(names)
+    while True:
+        end = position + width
+        order = sorted((place, name) for name in names if position <= (place := crc32(name)) < end)
+        piece, after = _piece(order, position, count)
+        if after or end >= _POSITIONS:
+            return piece, after
+        width *= 4
 
 
 def _parse_options(args: Sequence[bytes], first: int, *, knows_type: bool) -> ScanOptions | Failure:
@@ -261,6 +319,8 @@ COMMANDS: tuple[CommandSpec, ...] = (
     *rows(
         Scope.KEY,
         ("HSCAN", -3, READ, ONE, hscan, "Walks over the fields of a hash: MATCH, COUNT."),
+        ("SSCAN", -3, READ, ONE, sscan, "Walks over the members of a set: MATCH, COUNT."),
+        ("ZSCAN", -3, READ, ONE, zscan, "Walks over the members of a sorted set: MATCH, COUNT."),
     ),
     *rows(
         Scope.ALL,

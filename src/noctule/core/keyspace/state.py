@@ -215,7 +215,8 @@ class State:
         It is another one when somebody still looks at the former.
         """
         if self._is_shared and key not in self._own_values:
-            held = held.copy()
+            counted_bytes, held = held.counted_bytes, held.copy()
+            held.counted_bytes = counted_bytes
             self._own(key, held)
         if self._journal is not None:
             held.undo = self._journal.steps
@@ -619,6 +620,6 @@ def _slot_bytes(values: dict[bytes, Value]) -> int:
     return KEY_COST_BYTES * len(values) + sum(map(len, values)) + sum(sizes)
 
 
-def scan_order(values: dict[bytes, Value] | dict[bytes, bytes]) -> list[tuple[int, bytes]]:
+def scan_order(values: Iterable[bytes]) -> list[tuple[int, bytes]]:
     """The keys with their positions, a function of the keys alone, in the order in which a scan meets them."""
     return sorted((crc32(key), key) for key in values)

@@ -4,10 +4,10 @@ Source: the Redis serialization protocol specification, RESP2 and RESP3.
 """
 
 from collections.abc import Sequence
-from math import isfinite
 from typing import Literal
 
 from noctule.base.errors import InternalError
+from noctule.core.keyspace.numbers import format_double
 from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, NullArray, Pairs, Reply, Status
 
 Protocol = Literal[2, 3]
@@ -72,7 +72,7 @@ def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
         case Failure():
             parts.append(b"-%b\r\n" % _one_line(reply.text))
         case float():
-            text = _float_text(reply)
+            text = format_double(reply)
             parts.append(b",%b\r\n" % text if protocol == 3 else b"$%d\r\n%b\r\n" % (len(text), text))
         case Encoded():
             parts.append(reply.data)
@@ -96,10 +96,3 @@ def _integer(number: int) -> bytes:
 
 def _one_line(text: bytes) -> bytes:
     return text.replace(b"\r", b" ").replace(b"\n", b" ")
-
-
-def _float_text(number: float) -> bytes:
-    """The shortest digits that read back as the same number; inf, -inf or nan."""
-    if isfinite(number) and number == int(number) and abs(number) < 1e17:
-        return b"%d" % number
-    return repr(number).encode()

@@ -13,6 +13,7 @@ NOW_MS = 1_000
 def commands() -> st.SearchStrategy[list[bytes]]:
     key = st.sampled_from(KEYS)
     word = st.sampled_from([b"", b"1", b"x", b"yy"])
+    score = st.sampled_from([b"-1", b"0", b"2.5"])
     deadline = st.sampled_from([b"500", b"1500", b"2500"])
     return st.one_of(
         st.builds(lambda k, v: [b"SET", k, v], key, word),
@@ -24,6 +25,17 @@ def commands() -> st.SearchStrategy[list[bytes]]:
         st.builds(lambda k, j: [b"RENAME", k, j], key, key),
         st.builds(lambda k, j: [b"COPY", k, j, b"REPLACE"], key, key),
         st.builds(lambda k, v: [b"APPEND", k, v], key, word),
+        st.builds(lambda k, m, n: [b"SADD", k, m, n], key, word, word),
+        st.builds(lambda k, m: [b"SREM", k, m], key, word),
+        st.builds(lambda k, j, m: [b"SMOVE", k, j, m], key, key, word),
+        st.builds(lambda k: [b"SPOP", k, b"2"], key),
+        st.builds(lambda k, j: [b"SUNIONSTORE", k, k, j], key, key),
+        st.builds(lambda k, s, m, n: [b"ZADD", k, s, m, b"2", n], key, score, word, word),
+        st.builds(lambda k, s, m: [b"ZINCRBY", k, s, m], key, score, word),
+        st.builds(lambda k, m: [b"ZREM", k, m], key, word),
+        st.builds(lambda k: [b"ZPOPMAX", k], key),
+        st.builds(lambda k, s: [b"ZREMRANGEBYSCORE", k, s, b"2"], key, score),
+        st.builds(lambda k, j: [b"ZUNIONSTORE", k, b"2", k, j], key, key),
         st.just([b"NOCTULE.WRITEDATABASE", b"{db:1}", b"FLUSHDB"]),
         st.builds(
             lambda k, j, v: transaction([], [[b"SET", k, v], [b"DEL", j]], [k, j], is_write=True), key, key, word

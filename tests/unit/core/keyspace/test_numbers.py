@@ -1,12 +1,23 @@
 """Numbers as Redis reads and writes them."""
 
 from fractions import Fraction
+from math import inf
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noctule.core.keyspace.numbers import add_floats, format_float, is_infinite, parse_float, parse_int
+from noctule.core.keyspace.numbers import (
+    add_floats,
+    format_double,
+    format_float,
+    format_score,
+    is_infinite,
+    parse_double,
+    parse_float,
+    parse_int,
+    parse_limit,
+)
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
@@ -42,6 +53,37 @@ def test_what_is_no_decimal_number(text: bytes) -> None:
 def test_infinities() -> None:
     assert all(is_infinite(text) for text in (b"inf", b"-Inf", b"+INFINITY"))
     assert not any(is_infinite(text) for text in (b"infinit", b"nan", b"1"))
+
+
+@given(st.floats(allow_nan=False))
+def test_doubles_are_read_as_they_are_written(number: float) -> None:
+    """Python's ``repr`` has the fewest digits that tell a double, ``format_double`` seventeen at most."""
+    for text in (repr(number).encode(), number.hex().encode(), format_double(number)):
+        assert parse_double(text) == number
+        assert parse_limit(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "limit"),
+    [(b"", None, 0.0), (b" 1", None, 1.0), (b"1 ", None, None), (b"1e400", None, inf), (b"-1e400", None, -inf),
+     (b"1e-400", None, 0.0), (b"0e-400", 0.0, 0.0), (b"nan", None, None), (b"1_0", None, None), (b".", None, None),
+     (b"1\0x", None, 1.0), (b"-Infinity", -inf, -inf), (b"0x10", 16.0, 16.0), (b"0x1p9999", None, inf),
+     (b"0x", None, None), (b"+5.", 5.0, 5.0), (b"1" * 1_001, None, None)],
+)  # fmt: skip
+def test_doubles_at_the_edges(text: bytes, number: float | None, limit: float | None) -> None:
+    assert parse_double(text) == number
+    assert parse_limit(text) == limit
+
+
+@pytest.mark.parametrize(
+    ("number", "double", "score"),
+    [(3.1, b"3.1000000000000001", b"3.1000000000000001"), (1e17, b"1e+17", b"100000000000000000"),
+     (5e18, b"5e+18", b"5e+18"), (-0.0, b"-0", b"0"), (-inf, b"-inf", b"-inf"), (17.0, b"17", b"17"),
+     (1e-7, b"9.9999999999999995e-08", b"9.9999999999999995e-08")],
+)  # fmt: skip
+def test_doubles_are_written_as_redis_does(number: float, double: bytes, score: bytes) -> None:
+    assert format_double(number) == double
+    assert format_score(number) == score
 
 
 @given(st.fractions(min_value=-(10**20), max_value=10**20), st.fractions(min_value=-(10**20), max_value=10**20))

@@ -1,5 +1,6 @@
 """SCAN, HSCAN, KEYS: what is there all the time is found, in bounded pieces."""
 
+from binascii import crc32
 from itertools import pairwise
 
 import pytest
@@ -142,6 +143,83 @@ def test_hscan_finds_every_field_in_bounded_pieces() -> None:
         found += more
     assert dict(zip(found[::2], found[1::2], strict=True)) == fields
     assert len(found) == 600
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([b"HSCAN", b"SSCAN", b"ZSCAN"]),
+    st.sets(st.integers(0, 400), min_size=1),
+    st.lists(st.lists(st.tuples(st.booleans(), st.integers(500, 900)), max_size=120), max_size=6),
+    st.integers(1, 40),
+)
+def test_what_is_in_a_container_during_the_whole_scan_is_found_once(
+    name: bytes, kept: set[int], comings: list[list[tuple[bool, int]]], count: int
+) -> None:
+    """Others come and go between the calls, by which a set gets more or fewer shelves."""
+    adding = {b"HSCAN": b"HSET k %d v", b"SSCAN": b"SADD k %d", b"ZSCAN": b"ZADD k 1 %d"}[name]
+    removing = {b"HSCAN": b"HDEL k %d", b"SSCAN": b"SREM k %d", b"ZSCAN": b"ZREM k %d"}[name]
+    keyspace = Keyspace()
+    for number in kept:
+        keyspace.execute((adding % number).split(), NOW)
+    cursor, found = piece(keyspace, name, b"k", b"0", b"COUNT", b"%d" % count)
+    while cursor != b"0":
+        for adds, number in comings.pop() if comings else []:
+            keyspace.execute(((adding if adds else removing) % number).split(), NOW)
+        cursor, more = piece(Keyspace.load(keyspace.picture().chunks()), name, b"k", cursor, b"COUNT", b"%d" % count)
+        found += more
+    names = found if name == b"SSCAN" else found[::2]
+    assert len(names) == len(set(names))
+    assert {b"%d" % number for number in kept} <= set(names)
+
+
+@pytest.mark.parametrize("line", ["HSET k %b v", "SADD k %b", "ZADD k 1 %b"])
+def test_names_of_one_position_in_a_container_come_together(line: str) -> None:
+    """These two have one CRC32; a cursor cannot stand between them."""
+    keyspace = Keyspace()
+    for name in (b"plumless", b"buckeroo", b"other"):
+        keyspace.execute((line.encode() % name).split(), NOW)
+    scan = {"H": b"HSCAN", "S": b"SSCAN", "Z": b"ZSCAN"}[line[0]]
+    cursor, found = piece(keyspace, scan, b"k", b"0", b"COUNT", b"1")
+    for _ in range(3):
+        if cursor != b"0":
+            cursor, more = piece(keyspace, scan, b"k", cursor, b"COUNT", b"1")
+            found += more
+    names = found if scan == b"SSCAN" else found[::2]
+    assert cursor == b"0"
+    assert sorted(names) == [b"buckeroo", b"other", b"plumless"]
+
+
+@pytest.mark.parametrize("line", ["HSET k %b v", "SADD k %b", "ZADD k 1 %b"])
+def test_names_whose_positions_are_close_are_found(line: str) -> None:
+    keyspace = Keyspace()
+    names = [name for name in (b"%d" % number for number in range(2_000)) if crc32(name) >> 27 == 29]
+    for name in names:
+        keyspace.execute((line.encode() % name).split(), NOW)
+    scan = {"H": b"HSCAN", "S": b"SSCAN", "Z": b"ZSCAN"}[line[0]]
+    cursor, found = piece(keyspace, scan, b"k", b"0", b"COUNT", b"3")
+    while cursor != b"0":
+        cursor, more = piece(keyspace, scan, b"k", cursor, b"COUNT", b"3")
+        found += more
+    assert len(names) > 40
+    assert sorted(found if scan == b"SSCAN" else found[::2]) == sorted(names)
+
+
+def test_options_of_scans_in_containers() -> None:
+    keyspace = Keyspace()
+    for number in range(200):
+        keyspace.execute([b"SADD", b"s", b"%d" % number], NOW)
+        keyspace.execute([b"ZADD", b"z", b"%d.5" % number, b"%d" % number], NOW)
+    keyspace.execute([b"ZADD", b"y", b"1e17", b"a"], NOW)
+    assert len(piece(keyspace, b"SSCAN", b"s", b"0")[1]) == 10
+    assert sorted(piece(keyspace, b"SSCAN", b"s", b"0", b"MATCH", b"*77", b"COUNT", b"200")[1]) == [b"177", b"77"]
+    assert piece(keyspace, b"ZSCAN", b"z", b"0", b"MATCH", b"77", b"COUNT", b"200") == (b"0", [b"77", b"77.5"])
+    assert piece(keyspace, b"ZSCAN", b"y", b"0") == (b"0", [b"a", b"100000000000000000"])
+    assert piece(keyspace, b"SSCAN", b"s", b"%d" % (2**32 + 5)) == (b"0", [])
+    assert piece(keyspace, b"SSCAN", b"absent", b"0", b"COUNT") == (b"0", [])
+    assert (
+        read(keyspace, b"ZSCAN", b"z", b"x") == read(keyspace, b"SSCAN", b"s", b"x") == Failure(b"ERR invalid cursor")
+    )
+    assert read(keyspace, b"SSCAN", b"s", b"0", b"TYPE", b"set") == Failure(b"ERR syntax error")
 
 
 def test_flush() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from noctule.base.errors import InternalError, StorageError
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.snapshot import FORMAT, FORMAT_WITH_CONTAINERS
+from noctule.core.keyspace.snapshot import CHUNK_BYTES_TARGET, FORMAT, FORMAT_WITH_CONTAINERS
 
 
 @pytest.fixture
@@ -33,6 +33,25 @@ def test_chunks_are_bounded_even_for_one_large_hash(keyspace: Keyspace) -> None:
     loaded.check()
     assert loaded.slots == keyspace.slots
     assert loaded.deadlines == keyspace.deadlines
+
+
+def test_large_sets_are_cut_into_parts() -> None:
+    keyspace, other = Keyspace(), Keyspace()
+    members = [b"member:%d" % number for number in range(100_000)]
+    for start in range(0, len(members), 1_000):
+        some = members[start : start + 1_000]
+        keyspace.execute([b"SADD", b"s", *some], 1)
+        keyspace.execute([b"ZADD", b"z", *(word for member in some for word in (member[-2:].strip(b":"), member))], 1)
+        other.execute([b"SADD", b"s", *members[len(members) - start - 1_000 : len(members) - start]], 1)
+    chunks = list(keyspace.picture().chunks())
+    assert len(chunks) > 10
+    assert max(map(len, chunks)) < CHUNK_BYTES_TARGET + 1_000
+    loaded = Keyspace.load(chunks)
+    loaded.check()
+    assert loaded.slots == keyspace.slots
+    assert loaded.bytes_used == keyspace.bytes_used
+    keyspace.execute([b"DEL", b"z"], 1)
+    assert keyspace.digest() == other.digest()
 
 
 def test_an_empty_keyspace_has_a_chunk() -> None:
