@@ -8,6 +8,8 @@ import argparse
 import subprocess
 import time
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -26,12 +28,17 @@ CLIENTS_PER_NODE = 16
 PIPELINE = 8
 VALUE_BYTES = 100
 COMMANDS = ("SET", "GET")
+PLAIN = "plain"
+CLUSTER = "cluster"
+FACES = (PLAIN, CLUSTER)
+"""Clients that ask any node, which passes most commands on; and clients that ask the one that leads the key's slot."""
 
 
 class Cost(msgspec.Struct, frozen=True):
     """Of one number of nodes under one load."""
 
     nodes: int
+    face: str
     clients: int
     """Of all nodes together."""
     operations: int
@@ -90,30 +97,36 @@ def measure(folder: Path, size: int, operations: int, rest_s: float) -> list[Cos
     with node_processes(folder / f"of-{size}", size) as nodes:
         start_all(nodes)
         time.sleep(rest_s)
-        run_load(nodes, "SET", CLIENTS, max(operations // 10, CLIENTS))
-        return [measure_load(nodes, clients, operations) for clients in sorted({CLIENTS, CLIENTS_PER_NODE * size})]
+        run_load(nodes, PLAIN, "SET", CLIENTS, max(operations // 10, CLIENTS))
+        return [
+            measure_load(nodes, face, clients, operations)
+            for face, clients in product(FACES, sorted({CLIENTS, CLIENTS_PER_NODE * size}))
+        ]
 
 
-def measure_load(nodes: Sequence[NodeProcess], clients: int, operations: int) -> Cost:
+def measure_load(nodes: Sequence[NodeProcess], face: str, clients: int, operations: int) -> Cost:
     """One load on a running cluster."""
     cpu_us: dict[str, float] = {}
     for command in COMMANDS:
-        cpu_s = cpu_s_of(nodes, lambda command=command: run_load(nodes, command, clients, operations))  # type: ignore[misc]
+        cpu_s = cpu_s_of(nodes, partial(run_load, nodes, face, command, clients, operations))
         cpu_us[command] = round(cpu_s / operations * 1_000_000, 3)
     told = ", ".join(f"{command} {cost:.1f} us" for command, cost in cpu_us.items())
-    output.say(f"{len(nodes)} nodes, {clients} clients: {told}")
-    return Cost(len(nodes), clients, operations, cpu_us, load_average())
+    output.say(f"{len(nodes)} nodes, {face} face, {clients} clients: {told}")
+    return Cost(len(nodes), face, clients, operations, cpu_us, load_average())
 
 
-def run_load(nodes: Sequence[NodeProcess], command: str, clients: int, operations: int) -> None:
-    """One redis-benchmark for each node, all at once; raises `UnavailableError` when one of them fails."""
-    share = max(clients // len(nodes), 1)
-    each = str(max(operations // len(nodes), share))
+def run_load(nodes: Sequence[NodeProcess], face: str, command: str, clients: int, operations: int) -> None:
+    """One redis-benchmark for each node, all at once, or one that knows where each slot is led; raises
+    `UnavailableError` when one of them fails."""
+    doors = [["-p", str(node.resp_port)] for node in nodes]
+    if face == CLUSTER:
+        doors = [["--cluster", "-p", str(nodes[0].resp_cluster_port)]]
+    share = max(clients // len(doors), 1)
+    each = str(max(operations // len(doors), share))
     words = [program("redis-benchmark"), "-h", HOST, "-t", command.lower(), "-n", each, "-c", str(share)]
     words += ["-P", str(PIPELINE), "-d", str(VALUE_BYTES), "-r", "100000", "-q"]
     running = [
-        subprocess.Popen([*words, "-p", str(node.resp_port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for node in nodes
+        subprocess.Popen([*words, *door], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for door in doors
     ]
     codes = [process.wait() for process in running]
     if any(codes):
@@ -147,18 +160,20 @@ def frames_of(node: NodeProcess) -> int:
 
 def show(report: Report) -> None:
     """Both tables."""
-    first = report.costs[0]
+    firsts = {cost.face: cost for cost in reversed(report.costs) if cost.nodes == report.costs[0].nodes}
     rows = [
         (
             str(cost.nodes),
+            cost.face,
             str(cost.clients),
             *(f"{cost.cpu_us[command]:.1f}" for command in COMMANDS),
-            *(f"{cost.cpu_us[command] / first.cpu_us[command] - 1:+.0%}" for command in COMMANDS),
+            *(f"{cost.cpu_us[command] / firsts[cost.face].cpu_us[command] - 1:+.0%}" for command in COMMANDS),
             f"{cost.load_average:g}",
         )
         for cost in report.costs
     ]
-    columns = ("nodes", "clients", "SET CPU us", "GET CPU us", f"SET to {first.nodes}", f"GET to {first.nodes}", "load")
+    fewest = report.costs[0].nodes
+    columns = ("nodes", "face", "clients", "SET CPU us", "GET CPU us", f"SET to {fewest}", f"GET to {fewest}", "load")
     output.print_table("Processor time of one operation, all nodes together", columns, rows)
     idle = report.idle
     cells = (f"{idle.formed_s:.1f}", f"{idle.memory_bytes / 1e6:.0f}", f"{idle.cpu_percent:.2f}")

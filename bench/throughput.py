@@ -139,7 +139,7 @@ def measure_beside_redis(folder: Path, options: Options) -> tuple[list[Row], str
         doors = options.nodes if options.spread else 1
         subjects = [
             Subject("Noctule", tuple(node.resp_port for node in cluster.nodes)[:doors]),
-            Subject("Noctule, cluster face", (cluster.nodes[0].cluster_port,), is_cluster=True),
+            Subject("Noctule, cluster face", (cluster.nodes[0].resp_cluster_port,), is_cluster=True),
             Subject("Redis, fsync always", (redis_port,) * doors),
             Subject("Redis Cluster 3+3, everysec", (cluster_port,), is_cluster=True),
         ]

@@ -48,6 +48,8 @@ class Door:
     url: str
     control: str = ""
     """host:port of its gRPC service; empty where nobody asks for it."""
+    cluster_port: int = 0
+    """Of its cluster face; 0 where nobody asks for it."""
 
     def admin(self) -> AdminClient:
         """Asks this node to change the cluster; to be used in ``async with``."""
@@ -187,7 +189,9 @@ class NodeProcess:
         )
         assert self.process.poll() is None, self._stderr.read_text()
         said = json.loads(self._stdout.read_text().splitlines()[0])
-        return Door(said["id"], int(said["resp"].rpartition(":")[2]), f"http://{said['http']}", said["control"])
+        cluster_port = int(said.get("resp_cluster", ":0").rpartition(":")[2])  # An earlier release has none.
+        resp_port = int(said["resp"].rpartition(":")[2])
+        return Door(said["id"], resp_port, f"http://{said['http']}", said["control"], cluster_port)
 
     def wait_refused(self) -> tuple[int, str]:
         """Its exit code and its stderr, once it has ended by itself; it must not have served."""
@@ -265,6 +269,8 @@ class NodeCluster:
         release: Sequence[str] = THIS_RELEASE,
     ) -> NodeProcess:
         flags = flags | {"data-dir": str(self.data_dir(node))}
+        if "resp_port" in settings and release is THIS_RELEASE:
+            flags["resp-cluster-port"] = "0"  # Else 400 above, and nobody has kept that free.
         flags |= {name.replace("_", "-"): value for name, value in settings.items()}
         given = (word for name, value in flags.items() for word in (f"--{name}", value))
         words = command("node", *given, release=release)

@@ -57,11 +57,12 @@ class RedisServer:
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it and wait until it answers a PING."""
+    def start(self, *options: str) -> None:
+        """Start it, with these flags besides, and wait until it answers a PING."""
         directory = self._directory
         directory.mkdir(exist_ok=True)
         command = [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        command += options
         with (directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)
         wait_until(self.answers, f"redis-server answering on port {self.port}")

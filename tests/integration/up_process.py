@@ -50,6 +50,8 @@ FREE_PORTS = (
     "0",
     "--control-port-base",
     "0",
+    "--resp-cluster-port-base",
+    "0",
     "--port",
     "0",
 )

@@ -80,6 +80,11 @@ class PeerConnections(ABC):
         admit: Callable[[Hello], str] = lambda _: "",
     ) -> None:
         self.hello = hello
+        self.hellos: dict[int, Hello] = {}
+        """What each peer said of itself, by whichever of the two dialled; it stays when the peer is gone.
+
+        A peer may be dialled before its doors are open and not know them yet; by the time it dials itself it does.
+        """
         self.receiver = receiver
         self.admit = admit
         """Why a peer that is of this cluster must be kept out all the same; empty when it may come in."""
@@ -236,6 +241,9 @@ class PeerConnections(ABC):
 
     def _established(self, connection: Connection, hello: Hello, *, is_dialled: bool) -> None:
         node = hello.node_id
+        known = self.hellos.get(node)
+        if known is None or known.incarnation != hello.incarnation or hello.resp or not known.resp:
+            self.hellos[node] = hello
         if self._incarnations.setdefault(node, hello.incarnation) != hello.incarnation:
             # The process was replaced, and the old one's connection may not have been missed yet.
             self._incarnations[node] = hello.incarnation
@@ -282,6 +290,7 @@ class PeerConnections(ABC):
                 connection.abort()  # `lost` will tell.
         self.refusals.pop(node, None)
         self._incarnations.pop(node, None)
+        self.hellos.pop(node, None)
 
     async def _keep_dialling(self, node: int) -> None:
         address = self.peers[node]

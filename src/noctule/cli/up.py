@@ -34,6 +34,10 @@ def up(
     http_port_base: Annotated[int, typer.Option(help="Of the HTTP API.")] = 7500,
     peer_port_base: Annotated[int, typer.Option(help="Of the nodes among themselves.")] = 7600,
     control_port_base: Annotated[int, typer.Option(help="Where nodes that join connect.")] = 7700,
+    resp_cluster_port_base: Annotated[
+        int | None,
+        typer.Option(help="Where clients of Redis Cluster connect; when left out, 400 above that of RESP."),
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """Run a cluster on this machine: nodes, instances of an app, and a gateway."""
@@ -52,6 +56,7 @@ def up(
         http_port_base=http_port_base,
         peer_port_base=peer_port_base,
         control_port_base=control_port_base,
+        resp_cluster_port_base=-1 if resp_cluster_port_base is None else resp_cluster_port_base,
     )
     notices = output.Notices()
 
@@ -66,18 +71,19 @@ def up(
 def _show(running: "Running") -> None:
     rows: list[tuple[object, ...]] = []
     if running.gateway:
-        rows.append(("gateway", running.pid, running.gateway, "", ""))
-    rows += [(each.id, each.pid, f"http://{each.host}:{each.port}", "", "") for each in running.instances]
+        rows.append(("gateway", running.pid, running.gateway, "", "", ""))
+    rows += [(each.id, each.pid, f"http://{each.host}:{each.port}", "", "", "") for each in running.instances]
     rows += [
         (
             f"node-{node.id}",
             node.pid,
             f"http://{node.host}:{node.http_port}",
             f"redis://{node.host}:{node.resp_port}",
+            node.resp_cluster_port,
             node.peer_port,
         )
         for node in running.nodes
     ]
-    output.print_table(f"cluster {running.cluster}", ("what", "pid", "HTTP", "RESP", "peers"), rows)
+    output.print_table(f"cluster {running.cluster}", ("what", "pid", "HTTP", "RESP", "Redis Cluster", "peers"), rows)
     print(f"data and logs: {running.data_dir}")
     output.say("Ctrl-C stops it.")

@@ -19,6 +19,9 @@ from noctule.core.wire.frames import PROTOCOL_VERSION
 from noctule.node.settings import Labels, Setting, Voters, about, settings_of
 
 NODE_ID_MAX = 65_535
+PORT_MAX = 65_535
+CLUSTER_PORT_ABOVE = 400
+"""What resp_cluster_port is above resp_port unless it is named."""
 WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]")
 """Addresses to listen on that nobody can connect to."""
 
@@ -187,7 +190,7 @@ class NodeConfig:
     host: str = field(
         default="127.0.0.1",
         metadata=about(
-            "The address that all three ports listen on.",
+            "The address that all ports listen on.",
             reason="Nobody but this machine reaches a node that was started to be tried out.",
             danger="On 0.0.0.0 whoever reaches the machine reads and writes everything.",
         ),
@@ -200,6 +203,63 @@ class NodeConfig:
             unit="port",
             low=0,
             high=65_535,
+        ),
+    )
+    resp_cluster_port: int = field(
+        default=-1,
+        metadata=about(
+            "Where clients of Redis Cluster connect: answers for the slots this node leads, and MOVED for the others; "
+            "0: the system chooses. When left out, resp_port and 400 more; 0 if that is 0.",
+            reason="7801 on the first node of `noctule up`.",
+            unit="port",
+            low=-1,
+            high=65_535,
+        ),
+    )
+    resp_announce_host: str = field(
+        default="",
+        metadata=about(
+            "The host that CLUSTER, MOVED and SENTINEL tell clients for this node's Redis ports; when left out, the "
+            "advertised host.",
+            reason="Clients and nodes are in one network.",
+            danger="Clients follow what they are told: behind NAT or a published port of a container they need the "
+            "outer address here, and none other works.",
+        ),
+    )
+    resp_announce_port: int = field(
+        default=0,
+        metadata=about(
+            "The port told for resp_port; 0: that itself.",
+            reason="As for resp_announce_host.",
+            unit="port",
+            low=0,
+            high=65_535,
+        ),
+    )
+    resp_cluster_announce_port: int = field(
+        default=0,
+        metadata=about(
+            "The port told for resp_cluster_port; 0: that itself.",
+            reason="As for resp_announce_host.",
+            unit="port",
+            low=0,
+            high=65_535,
+        ),
+    )
+    resp_strict_slots: bool = field(
+        default=False,
+        metadata=about(
+            "Answer CROSSSLOT on resp_port, too, to a command on keys of several slots, as a Redis Cluster does.",
+            reason="MGET, MSET, DEL, EXISTS, UNLINK and TOUCH work on any keys; they are atomic in each partition and "
+            "not across.",
+            danger="Programs that were written for one Redis may need keys of several slots.",
+        ),
+    )
+    sentinel_service: str = field(
+        default="noctule",
+        metadata=about(
+            "The name of the master that clients of Redis Sentinel ask resp_port for; the cluster's name does as well.",
+            reason="The name of a cluster that was given none.",
         ),
     )
     http_port: int = field(
@@ -424,11 +484,14 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         # A frozen dataclass is filled in this way; nobody has seen it yet.
+        if self.resp_cluster_port == -1:
+            port = self.resp_port + CLUSTER_PORT_ABOVE if self.resp_port else 0
+            object.__setattr__(self, "resp_cluster_port", port if port <= PORT_MAX else 0)
         if self.wal_dir == Path():
             object.__setattr__(self, "wal_dir", self.data_dir / "wal")
         if not self.advertise_host:
-            bare = ":" in self.host and not self.host.startswith("[")
-            object.__setattr__(self, "advertise_host", f"[{self.host}]" if bare else self.host)
+            object.__setattr__(self, "advertise_host", _bracketed(self.host))
+        object.__setattr__(self, "resp_announce_host", _bracketed(self.resp_announce_host) or self.advertise_host)
 
     @classmethod
     def tiny(cls, data_dir: Path, cluster: ClusterConfig, *, node_id: int = 1) -> "NodeConfig":
@@ -438,6 +501,7 @@ class NodeConfig:
             node_id=node_id,
             data_dir=data_dir,
             resp_port=0,
+            resp_cluster_port=0,
             http_port=0,
             peer_port=0,
             control_port=0,
@@ -461,14 +525,19 @@ class NodeConfig:
         if voters and self.node_id not in voters:
             known = ", ".join(map(str, sorted(voters)))
             found.append(Problem("node_id", f"node_id {self.node_id} is none of the peers, which are {known}"))
-        ports = (self.resp_port, self.http_port, self.peer_port, self.control_port)
+        ports = (self.resp_port, self.resp_cluster_port, self.http_port, self.peer_port, self.control_port)
         chosen = [port for port in ports if port]
         if len(set(chosen)) < len(chosen):
-            sentence = "resp_port {}, http_port {}, peer_port {} and control_port {} must differ".format(*ports)
+            names = "resp_port {}, resp_cluster_port {}, http_port {}, peer_port {} and control_port {} must differ"
+            sentence = names.format(*ports)
             found.append(Problem("http_port", sentence))
-        if self.advertise_host in WILDCARD_HOSTS:
-            sentence = f"advertise_host {self.advertise_host} is no address to connect to: name one"
-            found.append(Problem("advertise_host", sentence))
+        for name in ("advertise_host", "resp_announce_host"):
+            told = getattr(self, name)
+            if told in WILDCARD_HOSTS and (name == "advertise_host" or told != self.advertise_host):
+                found.append(Problem(name, f"{name} {told} is no address to connect to: name one"))
+        if not re.fullmatch(r"[!-~]{1,64}", self.sentinel_service):
+            sentence = f"sentinel_service {self.sentinel_service!r} must be 1 to 64 characters without spaces"
+            found.append(Problem("sentinel_service", sentence))
         given = [name for name in ("tls_ca", "tls_cert", "tls_key") if getattr(self, name) != Path()]
         if 0 < len(given) < 3:
             sentence = f"tls_ca, tls_cert and tls_key belong together, and there is only {' and '.join(given)}"
@@ -491,6 +560,11 @@ class NodeConfig:
         found = self.problems()
         if found:
             raise ConfigError("config: " + "; ".join(problem.sentence for problem in found))
+
+
+def _bracketed(host: str) -> str:
+    """The host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _range_problems(config: ClusterConfig | NodeConfig, settings: list[Setting]) -> list[Problem]:

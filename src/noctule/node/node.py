@@ -35,6 +35,8 @@ from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
 from noctule.node.administration import Administration
 from noctule.node.api import NodePicture, Store
+from noctule.node.cluster_face import ClusterRoutes, Face, StrictRoutes
+from noctule.node.cluster_view import ClusterView
 from noctule.node.config import NodeConfig
 from noctule.node.data_folder import DataFolder, claim_data_folder, lock_data_folder
 from noctule.node.governor import META_VOTERS_MAX, Founding
@@ -78,7 +80,7 @@ class LocalNode:
         self.host = host
         self.steward = steward
         self.premises = premises
-        self.store: Store = host.router
+        self.store: Store = Face(StrictRoutes(host.router)) if config.resp_strict_slots else host.router
         self.meta: Store = host.router.meta
         self.replication = ReplicationManager(self)
         self.transport = transport
@@ -93,6 +95,10 @@ class LocalNode:
         """Rung whenever the steward knows something new."""
         steward.changed = self.watch.ring
         self.cluster = Administration(self)
+        self.cluster_view = ClusterView(self)
+        """The same in the words of Redis Cluster."""
+        self.cluster_store: Store = Face(ClusterRoutes(host.router, host.switchboard.slots_led, self.cluster_view))
+        """The door that answers for what this node leads, and tells where the rest is."""
         self._wal = wal
         self._lock = lock
 
@@ -169,10 +175,11 @@ class LocalNode:
         )
         return node
 
-    def join(self, resp: str, http: str, control: str = "") -> None:
+    def join(self, resp: str, http: str, control: str = "", resp_cluster: str = "") -> None:
         """Tell peers where clients find this node, dial them, and begin to keep time."""
         peer = f"{self.config.advertise_host}:{self.peer_port}"
-        hello = structs.replace(self.transport.hello, resp=resp, http=http, control=control, peer=peer)
+        own = self.transport.hello
+        hello = structs.replace(own, resp=resp, http=http, control=control, peer=peer, resp_cluster=resp_cluster)
         self.transport.hello = hello
         self.steward.own = hello.member(peer)
         self.host.start()
@@ -214,6 +221,10 @@ class LocalNode:
             groups = ", ".join(map(str, waiting))
             return f"this node has lost what it had on disk and waits to be readmitted to group {groups}"
         return ""
+
+    def hello_of(self, node: int) -> Hello | None:
+        """What a node last said of itself, also this one; None of one that was not heard since this process began."""
+        return self.transport.hello if node == self.config.node_id else self.transport.hellos.get(node)
 
     def refusal_of_sender(self, hello: Hello) -> str:
         """Why whoever says this must not send snapshots; empty for a member of this cluster."""

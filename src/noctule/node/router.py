@@ -10,13 +10,13 @@ The map of partitions changes meanwhile. What a partition answers with `MOVED` d
 partition that has the slot by the map; the order of a connection's commands on one key holds (`node.detours`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.commands import check_command, find_command, unknown_command
-from noctule.core.keyspace.fan_out import fan_out
+from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec, Scope
@@ -163,13 +163,33 @@ class Router:
             name = args[0].decode("utf-8", "backslashreplace")
             command.finish(Failure(f"ERR command '{name}' is not for the store".encode()))
             return
-        spread = fan_out(spec, self._with_site(spec, args), self._slot_table)
+        self._spread(command, fan_out(spec, self._with_site(spec, args), self._slot_table))
+
+    def route_over(
+        self,
+        runs: Sequence[tuple[int, int]],
+        spec: CommandSpec,
+        args: list[bytes],
+        sink: ReplySink,
+        *,
+        logged: bool,
+        lease: bool = False,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """As `route`, of a checked command on all keys that is to be about these ranges of slots only."""
+        command = Command(args, sink, conversation, logged=logged, lease=lease)
+        self._spread(command, fan_out_over(spec, args, self._slot_table, runs))
+
+    def _spread(self, command: Command, spread: FanOut | Failure) -> None:
+        """Send the parts on their way; what has none, or cannot be divided, is answered at once."""
         if isinstance(spread, Failure):
             command.finish(spread)
-            return
-        gather = Gather(command, len(spread.parts), spread.merge)
-        for number, (group, part) in enumerate(spread.parts):
-            self._enter(group, Command(part, gather.part(number), None, logged=logged, lease=lease))
+        elif not spread.parts:
+            command.finish(spread.merge([]))
+        else:
+            gather = Gather(command, len(spread.parts), spread.merge)
+            for number, (group, part) in enumerate(spread.parts):
+                self._enter(group, Command(part, gather.part(number), None, logged=command.logged, lease=command.lease))
 
     def _with_site(self, spec: CommandSpec, args: list[bytes]) -> list[bytes]:
         """Declaring a bucket names the site under which it changes here: known before it is logged, so that every

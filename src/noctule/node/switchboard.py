@@ -31,6 +31,7 @@ from noctule.core.wire.frames import (
 )
 from noctule.node.leader_hints import LeaderHints
 from noctule.node.router import Router
+from noctule.node.slots_led import SlotsLed
 
 log = logging.getLogger("noctule.node")
 
@@ -98,18 +99,23 @@ class Switchboard:
         self._replicas = replicas
         self._surroundings = surroundings
         self._is_closed = False
+        self.slots_led = SlotsLed(partitions)
+        """The slots whose partition this node leads, for whoever answers for those alone."""
 
     def close(self) -> None:
         """The replicas are not to be asked any more: the router finds no leader, and no read is answered from here."""
         self._is_closed = True
+        self.slots_led.close()
 
     def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
         """Follow the map of partitions, in which these have changed, come or gone."""
         self._hints.map_changed()
+        self.slots_led.map_changed()
         self.router.map_changed(changed_groups)
 
     def replica_removed(self, group: GroupId, replica: Replica) -> None:
         """A replica was taken out: whoever waits for it is to ask elsewhere."""
+        self.slots_led.change(group, is_led=False)
         for refusal in replica.abandon():
             self.answer(group, refusal)
         self._surroundings.schedule_turn()
@@ -209,6 +215,7 @@ class Switchboard:
         if log.isEnabledFor(logging.DEBUG):  # Thousands of groups may change at once.
             fields = {"group": group, "role": change.role, "term": change.term, "leader": change.leader}
             log.debug("role_changed", extra={"fields": fields})
+        self.slots_led.change(group, is_led=change.leader == self._node_id)
         if change.leader:
             self.router.leader_changed(group)
         if change.leader == self._node_id:

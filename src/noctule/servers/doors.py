@@ -6,6 +6,7 @@ on their way are answered; leadership is handed over; the disk finishes.
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 
 from noctule.adapters.control_client import ControlClient
 from noctule.adapters.control_server import ControlServer
@@ -17,7 +18,8 @@ from noctule.node.joining import join_cluster
 from noctule.node.node import LocalNode, facts_of
 from noctule.node.node_tls import load_tls
 from noctule.servers.http_server import HttpServer
-from noctule.servers.resp_server import RespServer
+from noctule.servers.master_watch import MasterWatch
+from noctule.servers.resp_server import ClusterFace, RespServer
 
 DRAIN_S = 5.0
 """How long commands on their way may take when the node stops."""
@@ -29,7 +31,7 @@ class NodeDoors:
     def __init__(self, node: LocalNode, addresses: dict[str, str], stack: contextlib.AsyncExitStack) -> None:
         self.node = node
         self.addresses = addresses
-        """host:port of each door: resp, http, control, peer."""
+        """host:port of each door, as others are told: resp, resp_cluster, http, control, peer."""
         self._stack = stack
 
     @classmethod
@@ -50,6 +52,7 @@ class NodeDoors:
                 node.picture,
                 config.host,
                 config.resp_port,
+                cluster_face=ClusterFace(node.cluster_store, config.resp_cluster_port, node.cluster_view),
                 staleness_ms=node.staleness_ms,
                 pubsub=node.host.pubsub,
             )
@@ -63,10 +66,17 @@ class NodeDoors:
             control.add(SnapshotService(node.host, node.refusal_of_sender, load_tls(config)).handler())
             control_port = await control.start(config.host, config.control_port)
             stack.push_async_callback(control.stop)
-            ports = {"resp": resp.port, "http": http.port, "control": control_port, "peer": node.peer_port}
+            ports = {"http": http.port, "control": control_port, "peer": node.peer_port}
             addresses = {door: f"{config.advertise_host}:{port}" for door, port in ports.items()}
+            addresses["resp"] = f"{config.resp_announce_host}:{config.resp_announce_port or resp.port}"
+            cluster_port = config.resp_cluster_announce_port or resp.cluster_port
+            addresses["resp_cluster"] = f"{config.resp_announce_host}:{cluster_port}"
             node.premises.retired = retired
-            node.join(addresses["resp"], addresses["http"], addresses["control"])
+            node.join(addresses["resp"], addresses["http"], addresses["control"], addresses["resp_cluster"])
+            subscriptions = node.host.pubsub.subscriptions
+            watch = MasterWatch(node.cluster_view, partial(subscriptions.publish, sharded=False))
+            watch.start()
+            stack.callback(watch.stop)
             return cls(node, addresses, stack.pop_all())
 
     async def close(self) -> None:

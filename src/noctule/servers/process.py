@@ -75,6 +75,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         "id": doors.node.config.node_id,
         "pid": os.getpid(),
         "resp": doors.addresses["resp"],
+        "resp_cluster": doors.addresses["resp_cluster"],
         "http": doors.addresses["http"],
         "control": doors.addresses["control"],
         "peer": doors.addresses["peer"],

@@ -7,11 +7,12 @@ from noctule.base.clock import Clock
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
-from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
+from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 from noctule.servers.resp_errands import Errand
 
@@ -29,6 +30,7 @@ class Client:
         "database",
         "id",
         "is_closing",
+        "is_cluster",
         "is_watch_broken",
         "last_command",
         "library_name",
@@ -42,7 +44,16 @@ class Client:
         "watched",
     )
 
-    def __init__(self, id: int, address: str, local_address: str, now: Instant, subscriber: Subscriber) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        address: str,
+        local_address: str,
+        now: Instant,
+        subscriber: Subscriber,
+        *,
+        is_cluster: bool = False,
+    ) -> None:
         self.id = id
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
@@ -50,6 +61,8 @@ class Client:
         self.connected_at = now
         self.seen_at = now
         """When bytes last came."""
+        self.is_cluster = is_cluster
+        """Whether it came to the cluster face."""
         self.last_command = b""
         self.library_name = b""
         self.library_version = b""
@@ -136,6 +149,16 @@ class Door(Protocol):
         """Who hears what on this node."""
         ...
 
+    @property
+    def cluster_port(self) -> int:
+        """Where its cluster face listens; 0 without one."""
+        ...
+
+    @property
+    def cluster(self) -> ClusterView | None:
+        """What CLUSTER tells of; None of a node without a cluster face."""
+        ...
+
     def picture(self) -> NodePicture:
         """The node behind it, now."""
         ...
@@ -148,6 +171,10 @@ class Door(Protocol):
         """Those connected, oldest first."""
         ...
 
+    def disconnect(self, client: Client) -> None:
+        """Close a client's connection now, with replies unsent. Unknown ones are ignored."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """As `RespServer.counters`."""
         ...
@@ -157,3 +184,14 @@ Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply | Errand]
 """Answers a command at once, or tells what it needs of the store for that.
 
 The arguments have the name first, and their number is right."""
+
+_CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
+
+
+def about_cluster(answer: Callable[[ClusterView, list[bytes]], Reply]) -> Handler:
+    """A handler that needs nothing but the view of the cluster; Redis' refusal where there is none."""
+
+    def handle(door: Door, _client: Client, args: list[bytes]) -> Reply:
+        return _CLUSTER_DISABLED if door.cluster is None else answer(door.cluster, args)
+
+    return handle

@@ -1,13 +1,18 @@
-"""CLIENT and its subcommands. What is not here is unknown: nothing can be tracked, paused or killed."""
+"""CLIENT and its subcommands. What is not here is unknown: nothing can be tracked or paused."""
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 from noctule.core.keyspace.failures import SYNTAX
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
-from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_client import Client, Door
 from noctule.servers.resp_families import Subcommand, family
 
 NAME_BYTES_MAX = 1_024
 """The longest name of a client or its library: CLIENT LIST shows all of them."""
+
+_Filter: TypeAlias = Callable[[Client], bool]
 
 _CLIENT_TYPES = (b"NORMAL", b"MASTER", b"REPLICA", b"SLAVE", b"PUBSUB")
 
@@ -88,22 +93,119 @@ def _tracking(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     return Failure(b"ERR client tracking is not supported; cache for a time of your own choice instead")
 
 
-CLIENT: Handler = family(
+def _caching(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
+    return Failure(
+        b"ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled"
+    )
+
+
+def _getredir(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
+    """-1: tracking is off, as always."""
+    return -1
+
+
+def _trackinginfo(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
+    return {b"flags": [b"off"], b"redirect": -1, b"prefixes": []}
+
+
+def _reply(_door: Door, _client: Client, args: list[bytes]) -> Reply:
+    """ON, as it always is: whoever switched replies off could not be told why a write failed."""
+    word = args[2].upper()
+    if word in (b"OFF", b"SKIP"):
+        return Failure(b"ERR CLIENT REPLY OFF and SKIP are not supported: every command is answered")
+    return OK if word == b"ON" else SYNTAX
+
+
+def _kill(door: Door, client: Client, args: list[bytes]) -> Reply:
+    """KILL address, or KILL with one or more of ID, ADDR, LADDR, TYPE, USER, SKIPME and their values."""
+    if len(args) == 3:
+        victim = next((each for each in door.clients() if each.address.encode() == args[2]), None)
+        if victim is None:
+            return Failure(b"ERR No such client")
+        _close(door, client, victim)
+        return OK
+    filters = _kill_filters(args)
+    if isinstance(filters, Failure):
+        return filters
+    keep, skips_me = filters
+    victims = [each for each in door.clients() if all(keeps(each) for keeps in keep)]
+    victims = [each for each in victims if each is not client or not skips_me]
+    for victim in victims:
+        _close(door, client, victim)
+    return len(victims)
+
+
+def _close(door: Door, client: Client, victim: Client) -> None:
+    if victim is client:
+        client.is_closing = True  # Behind the reply to this very command.
+    else:
+        door.disconnect(victim)
+
+
+def _kill_filters(args: list[bytes]) -> tuple[list[_Filter], bool] | Failure:
+    """What must hold of those to be closed, and whether whoever asks is spared."""
+    if len(args) % 2:
+        return SYNTAX
+    keep: list[_Filter] = []
+    skips_me = True
+    for option, value in zip(args[2::2], args[3::2], strict=True):
+        word = option.upper()
+        if word == b"SKIPME" and value.lower() in (b"yes", b"no"):
+            skips_me = value.lower() == b"yes"
+            continue
+        found = _kill_filter(word, value)
+        if isinstance(found, Failure):
+            return found
+        keep.append(found)
+    return keep, skips_me
+
+
+def _kill_filter(word: bytes, value: bytes) -> _Filter | Failure:
+    text = value.decode("utf-8", "replace")
+    if word == b"ID":
+        number = parse_int(value)
+        if number is None or number < 1:
+            return Failure(b"ERR client-id should be greater than 0")
+        return lambda each: each.id == number
+    if word == b"ADDR":
+        return lambda each: each.address == text
+    if word == b"LADDR":
+        return lambda each: each.local_address == text
+    if word == b"TYPE":
+        if value.upper() not in _CLIENT_TYPES:
+            return Failure(b"ERR Unknown client type '%b'" % value[:128])
+        return lambda _each: value.upper() == b"NORMAL"
+    if word == b"USER":
+        return (lambda _each: True) if value == b"default" else Failure(b"ERR No such user '%b'" % value[:128])
+    return SYNTAX
+
+
+CLIENT = family(
     b"CLIENT",
     {
+        b"CACHING": Subcommand(_caching, 3, b"CACHING (YES|NO)", b"Refused: tracking cannot be switched on."),
         b"GETNAME": Subcommand(_getname, 2, b"GETNAME", b"Return the name of the current connection."),
+        b"GETREDIR": Subcommand(_getredir, 2, b"GETREDIR", b"Return -1: tracking is off."),
         b"ID": Subcommand(_id, 2, b"ID", b"Return the ID of the current connection."),
         b"INFO": Subcommand(_info, 2, b"INFO", b"Return information about the current client connection."),
+        b"KILL": Subcommand(
+            _kill,
+            -3,
+            b"KILL <address> | <option> <value> [<option> <value> ...]",
+            b"Close connections: ID, ADDR, LADDR, TYPE, USER, SKIPME.",
+        ),
         b"LIST": Subcommand(
             _list, -2, b"LIST [TYPE <type> | ID <id> ...]", b"Return information about this node's connections."
         ),
         b"NO-EVICT": Subcommand(_switch, 3, b"NO-EVICT (ON|OFF)", b"Accepted; clients are never evicted."),
         b"NO-TOUCH": Subcommand(_switch, 3, b"NO-TOUCH (ON|OFF)", b"Accepted; keys are never evicted."),
+        b"REPLY": Subcommand(_reply, 3, b"REPLY ON", b"Accepted; replies cannot be switched off."),
         b"SETINFO": Subcommand(
             _setinfo, 4, b"SETINFO (LIB-NAME|LIB-VER) <value>", b"Tell the client library's name or version."
         ),
         b"SETNAME": Subcommand(_setname, 3, b"SETNAME <name>", b"Assign the name <name> to the current connection."),
         b"TRACKING": Subcommand(_tracking, -3, b"TRACKING OFF", b"Accepted; tracking cannot be switched on."),
+        b"TRACKINGINFO": Subcommand(_trackinginfo, 2, b"TRACKINGINFO", b"Return that tracking is off."),
     },
 )
 """The handler of CLIENT."""

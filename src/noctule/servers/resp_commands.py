@@ -14,13 +14,16 @@ from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
+from noctule.servers.resp_cluster import CLUSTER
 from noctule.servers.resp_command_table import COMMAND
 from noctule.servers.resp_databases import copy, move, select, swapdb
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
 from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
+from noctule.servers.resp_sentinel import SENTINEL, role
 from noctule.servers.resp_transactions import discard, exec_, multi, refuse, unwatch, watch
+from noctule.servers.resp_watching import LATENCY, SLOWLOG
 
 _PONG = Status(b"PONG")
 _WRONG_PASS = Failure(b"WRONGPASS invalid username-password pair or user is disabled.")
@@ -28,7 +31,6 @@ _NO_PASSWORD = Failure(
     b"ERR AUTH <password> called without any password configured for the default user. "
     b"Are you sure your configuration is correct?"
 )
-_CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
 
 
 def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
@@ -87,7 +89,7 @@ def hello(door: Door, client: Client, args: list[bytes]) -> Reply:
         b"version": COMPATIBLE_VERSION,
         b"proto": version,
         b"id": client.id,
-        b"mode": b"standalone",
+        b"mode": b"cluster" if client.is_cluster else b"standalone",
         b"role": b"master",
         b"modules": [],
     }
@@ -153,9 +155,9 @@ def wait(door: Door, _client: Client, args: list[bytes]) -> Reply:
     return len(picture.nodes) // 2 if picture.durability == "quorum" else 0
 
 
-def cluster(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
-    """CLUSTER …: every node answers for all slots, so clients need no map of them."""
-    return _CLUSTER_DISABLED
+def asking(_door: Door, _client: Client, _args: list[bytes]) -> Reply:
+    """ASKING: no slot is ever half moved, so there is nothing to ask for."""
+    return OK
 
 
 def not_http(_door: Door, client: Client, args: list[bytes]) -> Reply:
@@ -165,9 +167,10 @@ def not_http(_door: Door, client: Client, args: list[bytes]) -> Reply:
 
 
 HANDLERS: dict[bytes, Handler] = {
+    b"ASKING": asking,
     b"AUTH": auth,
     b"CLIENT": CLIENT,
-    b"CLUSTER": cluster,
+    b"CLUSTER": CLUSTER,
     b"COMMAND": COMMAND,
     b"CONFIG": CONFIG,
     b"COPY": copy,
@@ -177,6 +180,7 @@ HANDLERS: dict[bytes, Handler] = {
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
+    b"LATENCY": LATENCY,
     b"MOVE": move,
     b"MULTI": multi,
     b"NOCTULE": NOCTULE,
@@ -186,7 +190,10 @@ HANDLERS: dict[bytes, Handler] = {
     b"READONLY": readonly,
     b"READWRITE": readwrite,
     b"RESET": reset,
+    b"ROLE": role,
     b"SELECT": select,
+    b"SENTINEL": SENTINEL,
+    b"SLOWLOG": SLOWLOG,
     b"SWAPDB": swapdb,
     b"TIME": time,
     b"UNWATCH": unwatch,

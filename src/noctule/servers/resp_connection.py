@@ -144,7 +144,9 @@ class Owner(Door, Protocol):
 class RespConnection(asyncio.Protocol):
     """From `connection_made` to `connection_lost`. Whoever stops the server calls `finish`, then `abort`."""
 
-    def __init__(self, owner: Owner, store: Store, loop: Loop) -> None:
+    def __init__(self, owner: Owner, store: Store, loop: Loop, *, is_cluster: bool = False) -> None:
+        self.is_cluster = is_cluster
+        """Whether it came to the cluster face."""
         self.cells: deque[_Cell] = deque()
         """Commands whose replies have not left, oldest first."""
         self.is_flush_scheduled = False

@@ -11,7 +11,7 @@ from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.databases import DATABASES, database_prefix
 from noctule.core.keyspace.failures import NOT_AN_INTEGER
 from noctule.core.keyspace.numbers import parse_int
-from noctule.core.keyspace.reply import OK, Failure, Pairs, Reply
+from noctule.core.keyspace.reply import OK, Failure, Named, Reply
 from noctule.core.keyspace.spec import Scope
 from noctule.servers.resp_client import Client, Door
 from noctule.servers.resp_errands import Errand
@@ -21,6 +21,7 @@ Leave: TypeAlias = Callable[[bytes, Reply], Reply]
 
 OUT_OF_RANGE = Failure(b"ERR DB index is out of range")
 SAME_OBJECT = Failure(b"ERR source and destination objects are the same")
+_NO_SELECT = Failure(b"ERR SELECT is not allowed in cluster mode")
 _SEPARATE = b"ERR %b is not supported: databases live in partitions of their own"
 
 _ABOUT_ALL_KEYS = frozenset((b"DBSIZE", b"FLUSHDB", b"KEYS", b"RANDOMKEY", b"SCAN"))
@@ -70,6 +71,8 @@ def select(_door: Door, client: Client, args: list[bytes]) -> Reply:
     number = parse_database(args[1])
     if isinstance(number, Failure):
         return number
+    if number and client.is_cluster:
+        return _NO_SELECT
     client.database = number
     return OK
 
@@ -127,14 +130,9 @@ def _leave_first(prefix: bytes, reply: Reply) -> Reply:
 
 
 def _leave_streams(prefix: bytes, reply: Reply) -> Reply:
-    """A map from keys, in whichever form."""
-    match reply:
-        case dict():
-            return {key.removeprefix(prefix): value for key, value in reply.items()}
-        case Pairs():
-            return Pairs([(_leave_key(prefix, key), value) for key, value in reply.items])
-        case list():
-            return [_leave_first(prefix, item) for item in reply]
+    """Entries under the keys of their streams."""
+    if isinstance(reply, Named):
+        return Named([(_leave_key(prefix, key), entries) for key, entries in reply.items])
     return leave_failure(prefix, reply)
 
 

@@ -1,5 +1,6 @@
 """Commands with subcommands, such as CLIENT ID: found by name, checked, and listed by HELP."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from noctule.core.keyspace.failures import wrong_arity
@@ -23,21 +24,21 @@ class Subcommand(NamedTuple):
 class Family:
     """A `Handler` that passes a command on by its second word. Error texts are Redis'."""
 
-    __slots__ = ("_name", "_rows")
+    __slots__ = ("name", "rows")
 
-    def __init__(self, name: bytes, rows: dict[bytes, Subcommand]) -> None:
-        """Rows are named in upper case."""
-        self._name = name
-        self._rows = rows
+    def __init__(self, name: bytes, rows: Mapping[bytes, Subcommand]) -> None:
+        self.name = name
+        self.rows = rows
+        """By the subcommand's name in upper case."""
 
     def problem(self, args: list[bytes]) -> Failure | None:
         """Why no subcommand can be run by these arguments; None when one can."""
         word = args[1].upper()
-        row = self._rows.get(word)
+        row = self.rows.get(word)
         if row is None:
-            return None if word == b"HELP" and len(args) == 2 else unknown_subcommand(self._name, args[1])
+            return None if word == b"HELP" and len(args) == 2 else unknown_subcommand(self.name, args[1])
         if len(args) != row.arity and (row.arity > 0 or len(args) < -row.arity):
-            return wrong_arity(b"%b|%b" % (self._name, word))
+            return wrong_arity(b"%b|%b" % (self.name, word))
         return None
 
     def __call__(self, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
@@ -45,11 +46,11 @@ class Family:
         problem = self.problem(args)
         if problem is not None:
             return problem
-        row = self._rows.get(args[1].upper())
-        return _help(self._name, self._rows) if row is None else row.handler(door, client, args)
+        row = self.rows.get(args[1].upper())
+        return _help(self.name, self.rows) if row is None else row.handler(door, client, args)
 
 
-def family(name: bytes, rows: dict[bytes, Subcommand]) -> Handler:
+def family(name: bytes, rows: Mapping[bytes, Subcommand]) -> Family:
     """The handler of a command with these subcommands, which are named in upper case."""
     return Family(name, rows)
 
@@ -59,7 +60,7 @@ def unknown_subcommand(name: bytes, word: bytes) -> Failure:
     return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (word[:128], name))
 
 
-def _help(name: bytes, rows: dict[bytes, Subcommand]) -> Reply:
+def _help(name: bytes, rows: Mapping[bytes, Subcommand]) -> Reply:
     lines = [b"%b <subcommand> [<arg> [value] [opt] ...]. Subcommands are:" % name]
     for row in rows.values():
         lines += [row.usage, *[b"    " + line for line in (row.summary, row.more) if line]]

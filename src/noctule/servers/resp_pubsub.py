@@ -118,7 +118,7 @@ def _numpat(door: Door, _client: Client, _args: list[bytes]) -> Reply:
     return len(door.pubsub.subscriptions.names(Kind.PATTERN))
 
 
-PUBSUB: Handler = family(
+PUBSUB = family(
     b"PUBSUB",
     {
         b"CHANNELS": Subcommand(

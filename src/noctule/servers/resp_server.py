@@ -1,19 +1,21 @@
 """The RESP door of a node: any Redis client may speak to any node, which reaches the right partition by itself.
 
-Here are the listener, the bound on connections, and the counters. Read resp_connection.py for the hot path,
-resp_parser.py for the bytes, resp_commands.py for what is answered here and not by the store.
+Here are the listeners, plain and cluster, the bound on connections, and the counters. Read resp_connection.py for the
+hot path, resp_parser.py for the bytes, resp_commands.py for what is answered here and not by the store.
 """
 
 import asyncio
 import errno
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.node.api import NodePicture, Store
+from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
@@ -28,6 +30,16 @@ _ABORT_S_MAX = 1.0
 log = logging.getLogger("noctule.resp")
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterFace:
+    """The second listener: what its connections speak to, where, and what they are told of the cluster."""
+
+    store: Store
+    port: int
+    """0: the system chooses."""
+    view: ClusterView
+
+
 class RespServer:
     """Serves a store in the running event loop, from `start` to `stop`; asyncio's own loop or uvloop."""
 
@@ -40,6 +52,7 @@ class RespServer:
         *,
         clock: Clock | None = None,
         connections_max: int = CONNECTIONS_MAX,
+        cluster_face: ClusterFace | None = None,
         staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
         pubsub: PubSub | None = None,
     ) -> None:
@@ -55,7 +68,9 @@ class RespServer:
         self._staleness_ms = staleness_ms
         self._host = host
         self._port = port
+        self._cluster_face = cluster_face
         self._listener: asyncio.Server | None = None
+        self._cluster_listener: asyncio.Server | None = None
         self._is_stopping = False
         self._clients: dict[RespConnection, Client] = {}
         self._connections_total = 0
@@ -65,17 +80,27 @@ class RespServer:
 
     async def start(self) -> None:
         """Listen. Raises `ConfigError` that names the address when it cannot be had; nothing is left running then."""
+        self._listener = await self._listen("RESP", self._store, self._port, is_cluster=False)
+        face = self._cluster_face
+        if face is not None:
+            try:
+                self._cluster_listener = await self._listen("RESP (cluster)", face.store, face.port, is_cluster=True)
+            except ConfigError:
+                self._listener.close()
+                raise
+
+    async def _listen(self, what: str, store: Store, port: int, *, is_cluster: bool) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         try:
             # Both loops set TCP_NODELAY on what they accept; a test holds that.
-            self._listener = await loop.create_server(
-                lambda: RespConnection(self, self._store, loop),
+            return await loop.create_server(
+                lambda: RespConnection(self, store, loop, is_cluster=is_cluster),
                 self._host,
-                self._port,
+                port,
                 backlog=_LISTEN_BACKLOG,
             )
         except OSError as error:
-            where = f"RESP cannot listen on {self._host}:{self._port}"
+            where = f"{what} cannot listen on {self._host}:{port}"
             if error.errno == errno.EADDRINUSE:
                 raise ConfigError(f"{where}: the port is in use; choose another or stop who has it") from None
             raise ConfigError(f"{where}: {error.strerror or error}; check host and port") from None
@@ -83,9 +108,17 @@ class RespServer:
     @property
     def port(self) -> int:
         """The port listened on: the system's choice when 0 was asked for."""
-        if self._listener is not None and self._listener.sockets:
-            return int(self._listener.sockets[0].getsockname()[1])
-        return self._port
+        return _port_of(self._listener) or self._port
+
+    @property
+    def cluster_port(self) -> int:
+        """The port of the cluster face; 0 without one."""
+        return _port_of(self._cluster_listener) or (self._cluster_face.port if self._cluster_face else 0)
+
+    @property
+    def cluster(self) -> ClusterView | None:
+        """What CLUSTER tells of; None of a node without a cluster face."""
+        return self._cluster_face.view if self._cluster_face else None
 
     async def stop(self, drain_s: float) -> None:
         """Accept no more, begin no more, and give replies that are owed `drain_s` seconds to leave."""
@@ -94,6 +127,8 @@ class RespServer:
         self._is_stopping = True
         self._port = self.port
         self._listener.close()
+        if self._cluster_listener is not None:
+            self._cluster_listener.close()
         for connection in list(self._clients):
             connection.finish()
         if not await self._wait_all_closed(drain_s):
@@ -126,6 +161,13 @@ class RespServer:
         """Those connected, oldest first; not to be kept over a turn of the loop."""
         return self._clients.values()
 
+    def disconnect(self, client: Client) -> None:
+        """Close a client's connection now, with replies unsent. Unknown ones are ignored."""
+        for connection, each in self._clients.items():
+            if each is client:
+                connection.abort()
+                return
+
     def picture(self) -> NodePicture:
         """The node behind it, now."""
         return self._node_info()
@@ -148,6 +190,7 @@ class RespServer:
             _address(transport.get_extra_info("sockname")),
             self.clock.now(),
             Subscriber(connection.hear),
+            is_cluster=connection.is_cluster,
         )
         self._clients[connection] = client
         self._all_closed.clear()
@@ -161,6 +204,10 @@ class RespServer:
         self.pubsub.subscriptions.forget(client.subscriber)
         if not self._clients:
             self._all_closed.set()
+
+
+def _port_of(listener: asyncio.Server | None) -> int:
+    return int(listener.sockets[0].getsockname()[1]) if listener is not None and listener.sockets else 0
 
 
 def _address(name: tuple[str, int] | None) -> str:

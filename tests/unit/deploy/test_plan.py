@@ -54,6 +54,7 @@ def test_nodes_have_their_ports_folders_and_each_other() -> None:
         *("--peers", "1@127.0.0.1:7601,2@127.0.0.1:7602,3@127.0.0.1:7603", "--partitions", "16"),
         *("--host", "127.0.0.1", "--advertise-host", "127.0.0.1"),
         *("--resp-port", "7402", "--http-port", "7502", "--peer-port", "7602", "--control-port", "7702"),
+        *("--resp-cluster-port", "7802"),
         *("--data-dir", "/data/node-2", "--wal-dir", "/data/node-2/wal", "--die-with-parent"),
     )
 
@@ -88,14 +89,17 @@ def test_without_an_app_only_nodes_run() -> None:
 
 
 def test_base_0_takes_free_ports_and_no_port_twice() -> None:
-    config = replace(CONFIG, resp_port_base=0, http_port_base=0, peer_port_base=0, control_port_base=0, port=0)
+    bases = dict.fromkeys(("resp_port_base", "http_port_base", "peer_port_base", "control_port_base"), 0)
+    config = replace(CONFIG, **bases, resp_cluster_port_base=0, port=0)
     assert wanted_ports(config) == []
     plan = plan_of(config)
     ports = [
-        port for node in plan.nodes for port in (node.resp_port, node.http_port, node.peer_port, node.control_port)
+        port
+        for node in plan.nodes
+        for port in (node.resp_port, node.http_port, node.peer_port, node.control_port, node.resp_cluster_port)
     ]
     ports += [each.port for each in plan.instances]
-    assert len(ports) == len(set(ports)) == 15
+    assert len(ports) == len(set(ports)) == 18
     for node in plan.nodes:
         assert f"{node.id}@127.0.0.1:{node.peer_port}" in flags_of(plan.nodes[0].process.command)["--peers"]
 
@@ -108,6 +112,7 @@ def test_every_wanted_port_is_named_with_its_flag() -> None:
         (7501, "--http-port-base"),
         (7601, "--peer-port-base"),
         (7701, "--control-port-base"),
+        (7801, "--resp-cluster-port-base"),
     }
 
 

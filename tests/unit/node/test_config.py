@@ -64,6 +64,12 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "node_id": "4",
         "host": "10.0.0.4",
         "resp_port": "1",
+        "resp_cluster_port": "6",
+        "resp_announce_host": "outside",
+        "resp_announce_port": "17401",
+        "resp_cluster_announce_port": "17801",
+        "resp_strict_slots": "true",
+        "sentinel_service": "mymaster",
         "http_port": "2",
         "peer_port": "3",
         "control_port": "5",
@@ -251,8 +257,25 @@ def test_the_peer_port_is_taken_from_the_peers_unless_it_is_given() -> None:
 
 def test_an_address_of_ipv6_is_told_in_brackets() -> None:
     config = load(host="::1")
-    assert config.advertise_host == "[::1]"
+    assert (config.advertise_host, config.resp_announce_host) == ("[::1]", "[::1]")
     assert config.cluster.voters == {1: "[::1]:7601"}
+
+
+def test_the_port_of_the_cluster_face_is_beside_that_of_resp_unless_it_is_given() -> None:
+    assert load().resp_cluster_port == 7801
+    assert load(resp_port="17401").resp_cluster_port == 17801
+    assert load(resp_port="0").resp_cluster_port == 0
+    assert load(resp_port="65500").resp_cluster_port == 0, "there is no port 400 above"
+    assert load(resp_port="7401", resp_cluster_port="9").resp_cluster_port == 9
+    assert "resp_cluster_port 7401, http_port 7501" in complaint(resp_cluster_port="7401")
+
+
+def test_clients_are_told_another_host_than_peers_where_that_is_wanted() -> None:
+    assert load(advertise_host="inside").resp_announce_host == "inside"
+    config = load(advertise_host="inside", resp_announce_host="2001:db8::1")
+    assert (config.advertise_host, config.resp_announce_host) == ("inside", "[2001:db8::1]")
+    assert "resp_announce_host 0.0.0.0 is no address" in complaint(resp_announce_host="0.0.0.0")
+    assert complaint(host="0.0.0.0").count("is no address") == 1, "what follows from another is not told"
 
 
 def test_the_fingerprint_changes_with_whatever_must_be_equal() -> None:

@@ -7,7 +7,7 @@ from noctule.core.keyspace.spec import Scope
 from noctule.servers.resp_client_commands import NAME_BYTES_MAX
 from noctule.servers.resp_commands import HANDLERS
 
-from .resp_fakes import World, command
+from .resp_fakes import HandTransport, World, command
 
 
 @pytest.fixture
@@ -99,7 +99,29 @@ def test_hello_with_everything(world: World) -> None:
         (b"COMMAND INFO nope noctule.purge", b"*2\r\n$-1\r\n$-1\r\n"),
         (b"CONFIG GET save APPENDonly nope", b"*4\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$4\r\nsave\r\n$0\r\n\r\n"),
         (b"CONFIG GET nope", b"*0\r\n"),
-        (b"CONFIG SET save x", b"-ERR unknown subcommand 'SET'. Try CONFIG HELP.\r\n"),
+        (b"CONFIG REWRITE", b"-ERR The server is running without a config file\r\n"),
+        (b"CONFIG RESETSTAT", b"+OK\r\n"),
+        (b"ASKING", b"+OK\r\n"),
+        (b"ROLE", b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n"),
+        (b"ROLE x", b"-ERR wrong number of arguments for 'role' command\r\n"),
+        (b"SENTINEL MASTERS", b"-ERR This instance has cluster support disabled\r\n"),
+        (b"SLOWLOG GET", b"*0\r\n"),
+        (b"SLOWLOG GET -2", b"-ERR count should be greater than or equal to -1\r\n"),
+        (b"SLOWLOG LEN", b":0\r\n"),
+        (b"LATENCY LATEST", b"*0\r\n"),
+        (b"CLIENT GETREDIR", b":-1\r\n"),
+        (b"CLIENT REPLY ON", b"+OK\r\n"),
+        (b"CLIENT REPLY x", b"-ERR syntax error\r\n"),
+        (b"CLIENT KILL 1.2.3.4:5", b"-ERR No such client\r\n"),
+        (b"CLIENT KILL ID 0", b"-ERR client-id should be greater than 0\r\n"),
+        (b"CLIENT KILL ID 77", b":0\r\n"),
+        (b"CLIENT KILL TYPE pubsub", b":0\r\n"),
+        (b"CLIENT KILL TYPE x", b"-ERR Unknown client type 'x'\r\n"),
+        (b"CLIENT KILL USER x", b"-ERR No such user 'x'\r\n"),
+        (b"CLIENT KILL USER default", b":0\r\n"),
+        (b"CLIENT KILL a b", b"-ERR syntax error\r\n"),
+        (b"CLIENT KILL ID 1 ADDR", b"-ERR syntax error\r\n"),
+        (b"COMMAND GETKEYSANDFLAGS GET a", b"*1\r\n*2\r\n$1\r\na\r\n*2\r\n+RO\r\n+access\r\n"),
         (b"INFO nope", b"$0\r\n\r\n"),
     ],
 )
@@ -176,8 +198,10 @@ def test_help_lists_the_subcommands(world: World) -> None:
 
 def test_command_info_has_ten_elements_with_key_positions(world: World) -> None:
     assert world.ask(b"COMMAND", b"INFO", b"mset") == (
-        b"*1\r\n*10\r\n$4\r\nmset\r\n:-3\r\n*2\r\n+write\r\n+denyoom\r\n:1\r\n:-1\r\n:2\r\n*2\r\n+@write\r\n+@slow\r\n*0\r\n"
-        b"*1\r\n*6\r\n$5\r\nflags\r\n*1\r\n+RW\r\n$12\r\nbegin_search\r\n*4\r\n$4\r\ntype\r\n$5\r\nindex\r\n$4\r\nspec\r\n"
+        b"*1\r\n*10\r\n$4\r\nmset\r\n:-3\r\n*2\r\n+write\r\n+denyoom\r\n:1\r\n:-1\r\n:2\r\n"
+        b"*3\r\n+@string\r\n+@write\r\n+@slow\r\n"
+        b"*2\r\n$26\r\nrequest_policy:multi_shard\r\n$29\r\nresponse_policy:all_succeeded\r\n"
+        b"*1\r\n*6\r\n$5\r\nflags\r\n*2\r\n+RW\r\n+update\r\n$12\r\nbegin_search\r\n*4\r\n$4\r\ntype\r\n$5\r\nindex\r\n$4\r\nspec\r\n"
         b"*2\r\n$5\r\nindex\r\n:1\r\n$9\r\nfind_keys\r\n*4\r\n$4\r\ntype\r\n$5\r\nrange\r\n$4\r\nspec\r\n"
         b"*6\r\n$7\r\nlastkey\r\n:-1\r\n$7\r\nkeystep\r\n:2\r\n$5\r\nlimit\r\n:0\r\n*0\r\n"
     )
@@ -190,7 +214,7 @@ def test_command_and_its_count_and_its_list_agree(world: World) -> None:
     assert world.ask(b"COMMAND", b"LIST").startswith(b"*%d\r\n" % len(public))
     assert world.ask(b"COMMAND", b"DOCS").startswith(b"*%d\r\n" % (2 * len(public)))
     assert world.ask(b"COMMAND", b"DOCS", b"GET", b"nope") == (
-        b"*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n$20\r\nThe string of a key.\r\n$5\r\ngroup\r\n$7\r\ngeneric\r\n"
+        b"*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n$20\r\nThe string of a key.\r\n$5\r\ngroup\r\n$6\r\nstring\r\n"
     )
 
 
@@ -221,7 +245,7 @@ def test_info_is_true_of_the_node(world: World) -> None:
 def test_info_gives_the_sections_asked_for(world: World) -> None:
     assert world.ask(b"INFO", b"CLUSTER", b"nope") == b"$30\r\n# Cluster\r\ncluster_enabled:0\r\n\r\n"
     assert world.ask(b"INFO", b"keyspace") == b"$12\r\n# Keyspace\r\n\r\n"
-    assert world.ask(b"INFO", b"all").count(b"# ") == world.ask(b"INFO").count(b"# ") == 10
+    assert world.ask(b"INFO", b"all").count(b"# ") == world.ask(b"INFO").count(b"# ") == 14
 
 
 def test_info_shows_a_failed_disk_on_one_line(world: World) -> None:
@@ -276,3 +300,29 @@ def test_what_noctule_does_not_know_changes_nothing(world: World, words: tuple[b
 def test_staleness_of_a_key_is_told_in_milliseconds_or_as_unknown(world: World) -> None:
     assert world.ask(b"NOCTULE", b"STALENESS", b"k") == b":12\r\n"
     assert world.ask(b"NOCTULE", b"STALENESS", b"another") == b"$-1\r\n"
+
+
+def test_config_set_says_where_settings_are_changed(world: World) -> None:
+    assert b"noctule.toml" in world.ask(b"CONFIG", b"SET", b"maxmemory", b"1")
+
+
+@pytest.mark.parametrize("word", [b"OFF", b"SKIP"])
+def test_replies_cannot_be_switched_off(world: World, word: bytes) -> None:
+    """A client that sent it reads this error where it expects nothing, which is better than a silent failure later."""
+    assert world.ask(b"CLIENT", b"REPLY", word).startswith(b"-ERR CLIENT REPLY OFF and SKIP")
+
+
+def test_a_client_may_close_another_and_itself(world: World) -> None:
+    other = HandTransport()
+    world.connect(other)
+    assert world.ask(b"CLIENT", b"KILL", b"ID", b"2") == b":1\r\n"
+    assert other.is_aborted
+    assert world.ask(b"CLIENT", b"KILL", b"ID", b"1") == b":0\r\n", "whoever asks is spared unless it says otherwise"
+    assert world.ask(b"CLIENT", b"KILL", b"ID", b"1", b"SKIPME", b"no") == b":1\r\n"
+    assert world.transport.is_closing()
+    assert not world.transport.is_aborted, "it got its answer"
+
+
+def test_a_subcommand_is_described_with_its_tips(world: World) -> None:
+    assert b"config|set\r\n:-4\r\n" in world.ask(b"COMMAND", b"INFO", b"CONFIG")
+    assert b"$24\r\nrequest_policy:all_nodes\r\n" in world.ask(b"COMMAND", b"INFO", b"CONFIG")

@@ -3,7 +3,7 @@
 import pytest
 
 from noctule.core.keyspace.databases import database_prefix
-from noctule.core.keyspace.reply import Failure, Pairs, Reply
+from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Named, Reply
 from noctule.core.keyspace.spec import NO_KEYS, READ, Scope, counted_keys, rows
 from noctule.core.placement.slots import key_slot
 from noctule.servers.resp_databases import enter, leave_of
@@ -61,9 +61,8 @@ def test_every_key_of_a_database_has_the_slot_of_the_database() -> None:
         (b"BLPOP", [PREFIX + b"a", b"v"], [b"a", b"v"]),
         (b"BLPOP", None, None),
         (b"BZPOPMIN", [PREFIX + b"a", PREFIX + b"m", 1.0], [b"a", PREFIX + b"m", 1.0]),
-        (b"XREAD", {PREFIX + b"a": [1]}, {b"a": [1]}),
-        (b"XREAD", Pairs([(PREFIX + b"a", [1])]), Pairs([(b"a", [1])])),
-        (b"XREADGROUP", [[PREFIX + b"a", [1]]], [[b"a", [1]]]),
+        (b"XREAD", Named([(PREFIX + b"a", [1])]), Named([(b"a", [1])])),
+        (b"XREADGROUP", NULL_ARRAY, NULL_ARRAY),
         (b"GET", PREFIX + b"a", PREFIX + b"a"),
         (b"XACK", Failure(b"NOGROUP No such key '" + PREFIX + b"a'"), Failure(b"NOGROUP No such key 'a'")),
     ],

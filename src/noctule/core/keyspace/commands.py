@@ -10,9 +10,12 @@ from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
+    bitfields,
+    bits,
     hashes,
     keys,
     merging,
+    objects,
     publishing,
     reshape,
     scan,
@@ -20,6 +23,11 @@ from noctule.core.keyspace import (
     sorted_algebra,
     sorted_ranges,
     sorted_sets,
+    stream_claims,
+    stream_groups,
+    stream_info,
+    stream_reads,
+    streams,
     strings,
     transactions,
 )
@@ -112,6 +120,7 @@ _HEADINGS = {
 }
 
 _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
+    ("ASKING", 1, "Accepted, for clients of Redis Cluster."),
     ("AUTH", -2, "Says who the client is."),
     ("CLIENT", -2, "About the client's connections."),
     ("CLUSTER", -2, "About slots and nodes."),
@@ -121,6 +130,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("ECHO", 2, "Answers what it is given."),
     ("EXEC", 1, "Runs the transaction, unless a watched key has changed."),
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
+    ("LATENCY", -2, "What takes long: nothing is recorded."),
     ("INFO", -1, "About the node, as text."),
     ("MOVE", 3, "Refused: databases have partitions of their own."),
     ("MULTI", 1, "Begins a transaction on keys of one partition; a database from 1 on is in one."),
@@ -130,7 +140,10 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("READONLY", 1, "Allows eventual reads on this connection."),
     ("READWRITE", 1, "Takes READONLY back."),
     ("RESET", 1, "Puts the connection into the state it began in."),
+    ("ROLE", 1, "That every node is a master, and who the others are."),
     ("SELECT", 2, "Chooses the database, 0 to 15."),
+    ("SENTINEL", -2, "Which node clients of Redis Sentinel are sent to."),
+    ("SLOWLOG", -2, "Slow commands: none is recorded."),
     ("SWAPDB", 3, "Refused: databases have partitions of their own."),
     ("TIME", 1, "The node's wall clock."),
     ("UNWATCH", 1, "Forgets which keys are watched."),
@@ -139,15 +152,20 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
+_STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
 _FAMILIES = (
     strings,
+    bits,
+    bitfields,
     hashes,
     sets,
     sorted_sets,
     sorted_ranges,
     sorted_algebra,
     keys,
+    objects,
     scan,
+    *_STREAMS,
     merging,
     publishing,
     reshape,

@@ -5,6 +5,7 @@ several partitions is atomic in each of them and not across; those that promise 
 refused as in Redis Cluster.
 """
 
+from binascii import crc32
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -75,6 +76,46 @@ def fan_out(
     return FanOut(parts, _MERGES[spec.name])
 
 
+def fan_out_over(
+    spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId], runs: Sequence[tuple[int, int]]
+) -> FanOut | Failure:
+    """As `fan_out`, of a command in scope ALL, about these slots only: ranges in ascending order, both ends inclusive.
+
+    Without any there is no part, and `merge` of nothing is the reply.
+    """
+    if spec.name == b"SCAN":
+        return _scan_over(spec, args, slot_table, runs)
+    spreads = [fan_out(spec, args, slot_table, first, last) for first, last in runs]
+    return FanOut(
+        [part for spread in spreads if isinstance(spread, FanOut) for part in spread.parts], _MERGES[spec.name]
+    )
+
+
+def _scan_over(
+    spec: CommandSpec, args: Sequence[bytes], slot_table: Sequence[GroupId], runs: Sequence[tuple[int, int]]
+) -> FanOut | Failure:
+    """The cursor's slot, or the next one among these; 0 once the last of them is done."""
+    cursor = parse_cursor(args[1])
+    if cursor is None:
+        return INVALID_CURSOR
+    here = next(((first, last) for first, last in runs if cursor >> POSITION_BITS <= last), None)
+    if here is None:
+        return FanOut([], lambda _replies: [b"0", []])
+    spread = _scan(spec, args, slot_table, max(here[0], cursor >> POSITION_BITS), here[1])
+    if isinstance(spread, Failure) or here[1] == SLOT_COUNT - 1:
+        return spread
+    end_of_all = b"%d" % (runs[-1][1] + 1 << POSITION_BITS)
+
+    def merge(replies: list[Reply]) -> Reply:
+        reply = spread.merge_replies(replies)
+        match reply:
+            case [cursor, found] if cursor == end_of_all:
+                return [b"0", found]
+        return reply
+
+    return FanOut(spread.parts, merge)
+
+
 def _end_of_run(slot_table: Sequence[GroupId], first: int, last: int) -> int:
     """The last slot, up to `last`, that the partition of slot `first` has."""
     group = slot_table[first]
@@ -128,6 +169,12 @@ def _sum(replies: list[Reply]) -> Reply:
     return sum(reply for reply in replies if isinstance(reply, int))
 
 
+def _drawn(replies: list[Reply]) -> Reply:
+    """One of the keys; which one depends on all of them, and so on the time at which they were drawn."""
+    found = [reply for reply in replies if isinstance(reply, bytes)]
+    return found[crc32(b"".join(found)) % len(found)] if found else None
+
+
 def _ok(_replies: list[Reply]) -> Reply:
     return OK
 
@@ -160,6 +207,7 @@ _MERGES: dict[bytes, _Merge] = {
     b"BUCKET.CREATE": _ok,
     b"BUCKET.LIST": _common,
     b"DBSIZE": _sum,
+    b"RANDOMKEY": _drawn,
     b"MSET": _ok,
     b"FLUSHALL": _ok,
     b"FLUSHDB": _ok,

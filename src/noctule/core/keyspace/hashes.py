@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from noctule.core.keyspace.chance import Chance
 from noctule.core.keyspace.failures import (
     NOT_A_FLOAT,
     NOT_AN_INTEGER,
     NOT_FINITE,
     OVERFLOW,
+    SYNTAX,
     WRONG_TYPE,
     wrong_arity,
 )
@@ -19,7 +21,8 @@ from noctule.core.keyspace.numbers import (
     parse_float,
     parse_int,
 )
-from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.reply import OK, Failure, Pairs, Reply
+from noctule.core.keyspace.sets import parse_draws
 from noctule.core.keyspace.spec import GROW_FAST, ONE, READ, READ_FAST, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State
 
@@ -113,6 +116,32 @@ def hstrlen(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     return fields if isinstance(fields, Failure) else len(fields.get(args[2], b""))
 
 
+def hrandfield(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """HRANDFIELD key [count [WITHVALUES]]: fields drawn by lot; below zero: so many, among which one may come again.
+
+    Which ones depends on the order in which the fields came, too: replicas may answer different ones.
+    """
+    count = parse_draws(args[2]) if len(args) > 2 else 1
+    if isinstance(count, Failure):
+        return count
+    with_values = len(args) == 4 and args[3].upper() == b"WITHVALUES"
+    if len(args) > 3 and not with_values:
+        return SYNTAX
+    fields = _fields(state, args[1])
+    if isinstance(fields, Failure):
+        return fields
+    if not fields:
+        return None if len(args) == 2 else []
+    names, chance = list(fields), Chance(now_ms, args[1], len(fields))
+    if len(args) == 2:
+        return names[chance.below(len(names))]
+    if count < 0:
+        drawn = [names[chance.below(len(names))] for _ in range(-count)]
+    else:
+        drawn = names if count >= len(names) else [names[place] for place in chance.some_of(len(names), count)]
+    return Pairs([(name, fields[name]) for name in drawn]) if with_values else [*drawn]
+
+
 def hincrby(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """HINCRBY key field increment."""
     amount = parse_int(args[3])
@@ -185,6 +214,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
         ("HLEN", 2, READ_FAST, ONE, hlen, "How many fields a hash has."),
         ("HMGET", -3, READ_FAST, ONE, hmget, "Some fields of a hash."),
         ("HMSET", -4, GROW_FAST, ONE, hmset, "Sets fields of a hash; the old form of HSET."),
+        ("HRANDFIELD", -2, READ, ONE, hrandfield, "Fields of a hash that are drawn by lot: WITHVALUES."),
         ("HSET", -4, GROW_FAST, ONE, hset, "Sets fields of a hash."),
         ("HSETNX", 4, GROW_FAST, ONE, hsetnx, "Sets a field of a hash if it does not exist."),
         ("HSTRLEN", 3, READ_FAST, ONE, hstrlen, "The length of a field in bytes."),

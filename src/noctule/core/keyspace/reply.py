@@ -1,7 +1,8 @@
 """What a command answers, as plain values that travel between nodes and are encoded for the client last.
 
-Some kinds have no Python value of their own: a status line (``+OK``), an error line (``-ERR …``), a set, pairs, and no
-array. They are slotted classes and not Structs, so that the wire's encoder can tell them from lists.
+Some kinds have no Python value of their own: a status line (``+OK``), an error line (``-ERR …``), a set, pairs, a map
+whose keys may occur twice, and no array. They are slotted classes and not Structs, so that the wire's encoder can tell
+them from lists.
 """
 
 from typing import TypeAlias
@@ -88,6 +89,34 @@ class Pairs:
         return f"Pairs({self.items!r})"
 
 
+class Encoded:
+    """Bytes for the client as they are, such as pushes; made by a server, never by a replica, and never sent to one."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Named:
+    """Replies under names, such as entries by stream: a map in RESP3, where a name may come twice, and an array of
+    pairs in RESP2."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: "list[tuple[Reply, Reply]]") -> None:
+        self.items = items
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Named) and other.items == self.items
+
+    def __hash__(self) -> int:
+        return hash((Named, len(self.items)))
+
+    def __repr__(self) -> str:
+        return f"Named({self.items!r})"
+
+
 class NullArray:
     """No array, where one could have been: a null that RESP2 tells from the null of bulk strings.
 
@@ -100,15 +129,6 @@ class NullArray:
         return "NULL_ARRAY"
 
 
-class Encoded:
-    """Bytes for the client as they are, such as pushes; made by a server, never by a replica, and never sent to one."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-
 Reply: TypeAlias = (
     int
     | float
@@ -117,6 +137,7 @@ Reply: TypeAlias = (
     | Failure
     | Members
     | Pairs
+    | Named
     | NullArray
     | Encoded
     | list["Reply"]

@@ -19,6 +19,7 @@ from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
 from noctule.core.keyspace.merging import bucket_create, bucket_list
 from noctule.core.keyspace.numbers import format_score, parse_int
+from noctule.core.keyspace.random_key import random_key
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
@@ -57,6 +58,11 @@ def dbsize(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     return _dbsize(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
+def randomkey(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """RANDOMKEY: nil without keys."""
+    return _randomkey(state, args, now_ms, 0, SLOT_COUNT - 1)
+
+
 def flush(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     """FLUSHALL and FLUSHDB [ASYNC|SYNC]; the latter leaves the other databases as they are."""
     return _flush(state, args, 0, SLOT_COUNT - 1)
@@ -68,7 +74,7 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE or SCAN as if there were these slots only; BUCKET.LIST."""
+    """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE, RANDOMKEY, SCAN or BUCKET.LIST of these slots only."""
     return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]), b"")
 
 
@@ -83,7 +89,7 @@ def write_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_database(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """NOCTULE.READDATABASE prefix command…: KEYS, DBSIZE or SCAN as if there were this database only.
+    """NOCTULE.READDATABASE prefix command…: KEYS, DBSIZE, RANDOMKEY or SCAN as if there were this database only.
 
     The prefix, which stands where a key would, is not part of the names answered.
     """
@@ -107,6 +113,11 @@ def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: in
 
 def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int, _prefix: bytes = b"") -> Reply:
     return bucket_list(state, args, now_ms)
+
+
+def _randomkey(state: State, _args: Sequence[bytes], now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
+    key = random_key(state, now_ms, first, last, membership(prefix))
+    return None if key is None else key[len(prefix) :]
 
 
 def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
@@ -311,6 +322,7 @@ _READS: dict[bytes, _Reader] = {
     b"BUCKET.LIST": _buckets,
     b"KEYS": _keys,
     b"DBSIZE": _dbsize,
+    b"RANDOMKEY": _randomkey,
     b"SCAN": _scan,
 }
 
@@ -328,11 +340,12 @@ COMMANDS: tuple[CommandSpec, ...] = (
         ("FLUSHALL", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
         ("FLUSHDB", -1, WRITE, NO_KEYS, flush, "Removes the keys of the database: ASYNC, SYNC."),
         ("KEYS", 2, READ, NO_KEYS, keys, "All keys that match a pattern."),
+        ("RANDOMKEY", 1, READ, NO_KEYS, randomkey, "A key that is drawn by lot."),
         ("SCAN", -2, READ, NO_KEYS, scan, "Walks over the keys: MATCH, COUNT, TYPE."),
     ),
     *rows(
         Scope.INTERNAL,
-        ("NOCTULE.READDATABASE", -3, READ, ONE, read_database, "KEYS, DBSIZE or SCAN of one database."),
+        ("NOCTULE.READDATABASE", -3, READ, ONE, read_database, "KEYS, DBSIZE, RANDOMKEY or SCAN of one database."),
         ("NOCTULE.WRITEDATABASE", -3, WRITE, ONE, write_database, "FLUSHDB of one database."),
         (
             "NOCTULE.READWITHIN",

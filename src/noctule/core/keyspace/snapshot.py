@@ -20,6 +20,7 @@ from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
 from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
+from noctule.core.keyspace.stream_value import StreamValue
 
 FORMAT = 1
 FORMAT_WITH_BUCKETS = 2
@@ -36,7 +37,7 @@ StoredValue: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue | msgspec.msgpac
 Record: TypeAlias = tuple[bytes, StoredValue, int | None]
 """A key, its value or a part of its hash or container, and its deadline."""
 
-CONTAINERS: dict[int, type[Container]] = {kind.code: kind for kind in (SetValue, SortedSet)}
+CONTAINERS: dict[int, type[Container]] = {kind.code: kind for kind in (SetValue, SortedSet, StreamValue)}
 """Code to kind."""
 
 
@@ -87,7 +88,8 @@ class KeyspacePicture:
         number = size = 0
         records: list[Record] = []
         for record, record_size in self._records(bytes_target):
-            if records and size + record_size > bytes_target:
+            # A key's next part always begins a chunk, for that is where it is joined to the one before.
+            if records and (size + record_size > bytes_target or records[-1][0] == record[0]):
                 yield self._chunk(number, False, records)
                 number += 1
                 size, records = 0, []

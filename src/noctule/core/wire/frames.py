@@ -52,6 +52,8 @@ class Hello(Struct, frozen=True, omit_defaults=True):
     features: tuple[str, ...] = ()
     peer: str = ""
     """host:port where it is to be dialled, for those who have not heard of it yet."""
+    resp_cluster: str = ""
+    """host:port of its cluster face, for Redis Cluster's clients; empty from a release that has none."""
 
     def member(self, peer: str) -> Member:
         """What the node says of itself, as the roster keeps it; `peer` is where others find it."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.numbers import format_double
-from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, NullArray, Pairs, Reply, Status
+from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, Named, NullArray, Pairs, Reply, Status
 
 Protocol = Literal[2, 3]
 
@@ -62,6 +62,13 @@ def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
             parts.append(b"*%d\r\n" % (len(reply.items) if protocol == 3 else 2 * len(reply.items)))
             for first, second in reply.items:
                 if protocol == 3:
+                    parts.append(b"*2\r\n")
+                encode_into(parts, first, protocol)
+                encode_into(parts, second, protocol)
+        case Named():
+            parts.append(b"%%%d\r\n" % len(reply.items) if protocol == 3 else b"*%d\r\n" % len(reply.items))
+            for first, second in reply.items:
+                if protocol == 2:
                     parts.append(b"*2\r\n")
                 encode_into(parts, first, protocol)
                 encode_into(parts, second, protocol)

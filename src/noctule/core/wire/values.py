@@ -1,4 +1,4 @@
-"""Replies as MessagePack: Python's values as such, the other kinds of reply as extension types 1 to 6."""
+"""Replies as MessagePack: Python's values as such, the other kinds of reply as extension types 1 to 7."""
 
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from noctule.core.keyspace.reply import (
     Failure,
     Members,
     Moved,
+    Named,
     NullArray,
     Pairs,
     Reply,
@@ -23,6 +24,7 @@ _MOVED = 3
 _MEMBERS = 4
 _PAIRS = 5
 _NULL_ARRAY = 6
+_NAMED = 7
 
 
 def encode_hook(value: Any) -> msgspec.msgpack.Ext:
@@ -37,17 +39,21 @@ def encode_hook(value: Any) -> msgspec.msgpack.Ext:
         return msgspec.msgpack.Ext(_MEMBERS, _encoder.encode(value.items))
     if isinstance(value, Pairs):
         return msgspec.msgpack.Ext(_PAIRS, _encoder.encode(value.items))
+    if isinstance(value, Named):
+        return msgspec.msgpack.Ext(_NAMED, _encoder.encode(value.items))
     if value is NULL_ARRAY:
         return msgspec.msgpack.Ext(_NULL_ARRAY, b"")
     raise NotImplementedError(f"{type(value).__name__} is not a reply")
 
 
-def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | Pairs | NullArray:
+def extension_hook(code: int, data: memoryview) -> Status | Failure | Members | Pairs | Named | NullArray:
     """For a Decoder that meets replies. Raises ValueError for a type that is not ours."""
     if code == _MEMBERS:
         return Members(_decoder.decode(data))
     if code == _PAIRS:
         return Pairs([(first, second) for first, second in _decoder.decode(data)])
+    if code == _NAMED:
+        return Named([(first, second) for first, second in _decoder.decode(data)])
     text = bytes(data)
     if code == _STATUS:
         return OK if text == b"OK" else Status(text)

@@ -21,6 +21,9 @@ FORMAT = 1
 NODES_MAX = 99
 INSTANCES_MAX = 99
 
+CLUSTER_PORT_ABOVE = 400
+"""What the bases of RESP's two ports differ by unless both are named."""
+
 CLUSTER_FILE = "cluster.json"
 TOKEN_VARIABLE = "NOCTULE_TOKEN"
 
@@ -49,6 +52,14 @@ class UpConfig:
     http_port_base: int = 7500
     peer_port_base: int = 7600
     control_port_base: int = 7700
+    resp_cluster_port_base: int = -1
+    """When left out, 400 above that of RESP; 0 where that is 0."""
+
+    def __post_init__(self) -> None:
+        if self.resp_cluster_port_base == -1:
+            # A frozen dataclass is filled in this way; nobody has seen it yet.
+            base = self.resp_port_base + CLUSTER_PORT_ABOVE if self.resp_port_base else 0
+            object.__setattr__(self, "resp_cluster_port_base", base if base <= 65_535 - self.nodes else 0)
 
     @property
     def inner_host(self) -> str:
@@ -67,6 +78,7 @@ class UpConfig:
             ("--http-port-base", self.http_port_base, 0, 65_535 - self.nodes),
             ("--peer-port-base", self.peer_port_base, 0, 65_535 - self.nodes),
             ("--control-port-base", self.control_port_base, 0, 65_535 - self.nodes),
+            ("--resp-cluster-port-base", self.resp_cluster_port_base, 0, 65_535 - self.nodes),
         ):
             if not low <= value <= high:
                 problems.append(f"{flag} {value} must be from {low} to {high}")
@@ -145,6 +157,7 @@ class NodePlan:
     http_port: int
     peer_port: int
     control_port: int
+    resp_cluster_port: int
     data_dir: Path
     process: ProcessPlan
     joins: bool = False
@@ -232,6 +245,7 @@ def wanted_ports(config: UpConfig, numbers: Sequence[int] = ()) -> list[WantedPo
         ("--http-port-base", config.http_port_base, "HTTP"),
         ("--peer-port-base", config.peer_port_base, "peers"),
         ("--control-port-base", config.control_port_base, "control"),
+        ("--resp-cluster-port-base", config.resp_cluster_port_base, "RESP, cluster"),
     ):
         if base:
             wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
@@ -288,7 +302,13 @@ def make_plan(
 
 
 def _bases(config: UpConfig) -> tuple[int, ...]:
-    return (config.resp_port_base, config.http_port_base, config.peer_port_base, config.control_port_base)
+    return (
+        config.resp_port_base,
+        config.http_port_base,
+        config.peer_port_base,
+        config.control_port_base,
+        config.resp_cluster_port_base,
+    )
 
 
 def _numbered(cluster: ClusterFile) -> list[int]:
@@ -310,7 +330,7 @@ def _service_name(app: str) -> str:
 def _node_plan(
     config: UpConfig, python: str, *, number: int, ports: list[int], cluster: dict[str, str], is_lost: bool
 ) -> NodePlan:
-    resp_port, http_port, peer_port, control_port = ports
+    resp_port, http_port, peer_port, control_port, resp_cluster_port = ports
     data_dir = node_data_dir(config, number)
     joins = "--join" in cluster
     # Whatever must differ between nodes is a flag, so that noctule.toml and the environment can set only the rest.
@@ -324,6 +344,7 @@ def _node_plan(
         "--http-port": http_port,
         "--peer-port": peer_port,
         "--control-port": control_port,
+        "--resp-cluster-port": resp_cluster_port,
         "--data-dir": data_dir,
         "--wal-dir": data_dir / "wal",
     }
@@ -332,7 +353,16 @@ def _node_plan(
     environment = {TOKEN_VARIABLE: "used"} if joins else {}
     process = ProcessPlan(f"node-{number}", (*_command(python, "node", flags), *switches), environment)
     return NodePlan(
-        number, config.inner_host, resp_port, http_port, peer_port, control_port, data_dir, process, joins=joins
+        number,
+        config.inner_host,
+        resp_port,
+        http_port,
+        peer_port,
+        control_port,
+        resp_cluster_port,
+        data_dir,
+        process,
+        joins=joins,
     )
 
 

@@ -40,6 +40,7 @@ class RunningNode(msgspec.Struct, frozen=True):
     http_port: int
     peer_port: int
     control_port: int
+    resp_cluster_port: int
     host: str
     data_dir: str
 
@@ -127,6 +128,7 @@ def describe(plan: Plan, cluster: LocalCluster) -> Running:
                 http_port=node.http_port,
                 peer_port=node.peer_port,
                 control_port=node.control_port,
+                resp_cluster_port=node.resp_cluster_port,
                 host=node.host,
                 data_dir=str(node.data_dir),
             )

@@ -3,14 +3,16 @@
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.commands import check_command
-from noctule.core.keyspace.fan_out import FanOut, fan_out, partition_of
+from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over, partition_of
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec, Scope
-from noctule.core.placement.slots import key_slot, partition_table
+from noctule.core.placement.slots import key_slot, partition_table, slot_range
 
 CROSS_SLOT = Failure(b"CROSSSLOT Keys in request don't hash to the same slot")
 
@@ -30,6 +32,12 @@ class Partitioned:
             group = partition_of(spec, args, self.table)
             return group if isinstance(group, Failure) else self.keyspaces[group].execute(args, 1)
         parted = fan_out(spec, args, self.table)
+        if isinstance(parted, Failure):
+            return parted
+        return parted.merge([self.keyspaces[group].execute(part, 1) for group, part in parted.parts])
+
+    def execute_over(self, runs: list[tuple[int, int]], args: list[bytes]) -> Reply:
+        parted = fan_out_over(spec_of(args), args, self.table, runs)
         if isinstance(parted, Failure):
             return parted
         return parted.merge([self.keyspaces[group].execute(part, 1) for group, part in parted.parts])
@@ -60,7 +68,7 @@ def test_many_partitions_answer_as_one(count: int) -> None:
         expected, found = one.execute([name, *args], 1), many.execute([name, *args])
         if name == b"KEYS":
             assert isinstance(found, list)
-            found = sorted(found)  # type: ignore[type-var]
+            found = sorted(found)
         assert found == expected, (name, args)
     assert sum(keyspace.key_count for keyspace in many.keyspaces.values()) == one.key_count > 0
 
@@ -141,3 +149,44 @@ def test_a_bucket_is_listed_once_every_partition_has_it() -> None:
     assert many.execute([b"BUCKET.CREATE", b"half", b"lww", b"s"]) == OK
     assert many.execute([b"BUCKET.LIST"]) == {b"likes": b"counter", b"half": b"lww"}
     assert many.execute([b"BUCKET.CREATE", b"half", b"counter", b"s"]) == Failure(b"ERR the bucket is of kind lww")
+
+
+@given(st.integers(1, 9), st.sets(st.integers(1, 9)), st.integers(1, 30))
+def test_commands_on_all_keys_are_about_the_slots_asked_for(count: int, led: set[int], size: int) -> None:
+    """As the cluster face asks: the partitions led by one node, in runs with gaps between them."""
+    many, runs, keys = Partitioned(count), list[tuple[int, int]](), [b"k%d" % number for number in range(60)]
+    for group in sorted(led & set(many.table)):
+        first, last = slot_range(GroupId(group), count)
+        if runs and runs[-1][1] + 1 == first:
+            runs[-1] = (runs[-1][0], last)
+        else:
+            runs.append((first, last))
+    for key in keys:
+        many.execute([b"SET", key, b"v"])
+    wanted = {key for key in keys if many.table[key_slot(key)] in led}
+
+    found, cursor, calls = list[bytes](), b"0", 0
+    while not calls or cursor != b"0":
+        cursor, piece = many.execute_over(runs, [b"SCAN", cursor, b"COUNT", b"%d" % size])
+        found += piece
+        calls += 1
+        assert calls < 200
+    assert sorted(found) == sorted(wanted), "each key once"
+    assert many.execute_over(runs, [b"DBSIZE"]) == len(wanted)
+    assert set(many.execute_over(runs, [b"KEYS", b"*"])) == wanted
+    assert many.execute_over(runs, [b"FLUSHALL"]) == OK
+    assert many.execute([b"DBSIZE"]) == len(keys) - len(wanted)
+
+
+def test_a_scan_goes_on_within_the_last_slot_of_a_run() -> None:
+    many, slot = Partitioned(3), key_slot(b"{tag}")
+    keys = sorted(b"{tag}%d" % number for number in range(20))
+    for key in keys:
+        many.execute([b"SET", key, b"v"])
+    found, cursor = list[bytes](), b"0"
+    for _ in range(100):
+        cursor, piece = many.execute_over([(slot - 9, slot), (slot + 5, slot + 9)], [b"SCAN", cursor, b"COUNT", b"1"])
+        found += piece
+        if cursor == b"0":
+            break
+    assert sorted(found) == keys

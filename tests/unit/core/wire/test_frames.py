@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noctule.base.errors import ProtocolError
-from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Named, Reply, Status
 from noctule.core.raft.messages import (
     Append,
     AppendReply,
@@ -47,8 +47,13 @@ REPLIES: st.SearchStrategy[Reply] = st.recursive(
     | st.floats(allow_nan=False)
     | TEXT
     | TEXT.map(Status)
-    | TEXT.map(Failure),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    | TEXT.map(Failure)
+    | st.just(NULL_ARRAY),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(TEXT, inner, max_size=3)
+        | st.lists(st.tuples(inner, inner), max_size=3).map(Named)
+    ),
     max_leaves=8,
 )
 ENTRIES = st.lists(st.builds(Entry, NUMBERS, TEXT), max_size=4)

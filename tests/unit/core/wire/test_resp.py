@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noctule.base.errors import InternalError
-from noctule.core.keyspace.reply import OK, Failure, Reply, Status
+from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Named, Reply, Status
 from noctule.core.wire.resp import Protocol, encode_into, encode_reply
 
 
@@ -37,6 +37,12 @@ from noctule.core.wire.resp import Protocol, encode_into, encode_reply
         ([1, None, [b"x"]], b"*3\r\n:1\r\n$-1\r\n*1\r\n$1\r\nx\r\n", b"*3\r\n:1\r\n_\r\n*1\r\n$1\r\nx\r\n"),
         ({b"f": b"v"}, b"*2\r\n$1\r\nf\r\n$1\r\nv\r\n", b"%1\r\n$1\r\nf\r\n$1\r\nv\r\n"),
         ({}, b"*0\r\n", b"%0\r\n"),
+        (NULL_ARRAY, b"*-1\r\n", b"_\r\n"),
+        (
+            Named([(b"a", [1]), (b"a", None)]),
+            b"*2\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n*2\r\n$1\r\na\r\n$-1\r\n",
+            b"%2\r\n$1\r\na\r\n*1\r\n:1\r\n$1\r\na\r\n_\r\n",
+        ),
     ],
 )
 def test_each_kind(reply: Reply, two: bytes, three: bytes) -> None:
