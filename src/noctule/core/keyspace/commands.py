@@ -132,7 +132,6 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
     ("LATENCY", -2, "What takes long: nothing is recorded."),
     ("INFO", -1, "About the node, as text."),
-    ("MOVE", 3, "Refused: databases have partitions of their own."),
     ("MULTI", 1, "Begins a transaction on keys of one partition; a database from 1 on is in one."),
     ("NOCTULE", -2, "Noctule's own: CONSISTENCY of this connection's reads, STALENESS of a key."),
     ("PING", -1, "Answers PONG, or what it is given."),
@@ -144,11 +143,9 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("SELECT", 2, "Chooses the database, 0 to 15."),
     ("SENTINEL", -2, "Which node clients of Redis Sentinel are sent to."),
     ("SLOWLOG", -2, "Slow commands: none is recorded."),
-    ("SWAPDB", 3, "Refused: databases have partitions of their own."),
     ("TIME", 1, "The node's wall clock."),
     ("UNWATCH", 1, "Forgets which keys are watched."),
     ("WAIT", 3, "How many other nodes have every acknowledged write."),
-    ("WATCH", -2, "Lets the next transaction run only if these keys have not changed."),
 )
 
 

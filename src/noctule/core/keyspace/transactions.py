@@ -16,7 +16,7 @@ import msgspec
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
-from noctule.core.keyspace.spec import ONE, READ, WRITE, CommandSpec, Scope, rows
+from noctule.core.keyspace.spec import MANY, NO_KEYS, ONE, READ, WRITE, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import FIELD_COST_BYTES, State, Value, value_bytes
 
 WATCHED_BYTES_MAX = 16 * 1024 * 1024
@@ -110,8 +110,15 @@ def _execute(state: State, command: list[bytes], now_ms: int) -> Reply:
 
 
 _BEHIND_THE_PAYLOAD = (2, -1, 1)
+_WATCH = (b"noscript", b"loading", b"stale", b"fast")
 
 COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.CONNECTION,
+        ("MOVE", 3, WRITE_FAST, ONE, None, "Refused: databases have partitions of their own."),
+        ("SWAPDB", 3, WRITE_FAST, NO_KEYS, None, "Refused: databases have partitions of their own."),
+        ("WATCH", -2, _WATCH, MANY, None, "Lets the next transaction run only if these keys have not changed."),
+    ),
     *rows(
         Scope.INTERNAL,
         ("NOCTULE.EXEC", -2, WRITE, _BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction."),
