@@ -115,3 +115,13 @@ def test_failures_of_the_table_are_told_in_the_words_of_the_client(world: World)
     answered(world, b"SELECT 3")
     assert answered(world, b"NOPE a") == b"-ERR unknown command 'NOPE', with args beginning with: 'a' \r\n"
     assert answered(world, b"GET") == b"-ERR wrong number of arguments for 'get' command\r\n"
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_streams_and_draws_of_a_database_answer_in_its_own_names(world: World, protocol: int) -> None:
+    answered(world, b"HELLO %d" % protocol, b"SET other 1", b"SELECT 3", b"XADD s 1-1 f v")
+    named = b"%1\r\n$1\r\ns\r\n" if protocol == 3 else b"*1\r\n*2\r\n$1\r\ns\r\n"
+    assert answered(world, b"XREAD STREAMS s 0").startswith(named)
+    assert answered(world, b"RANDOMKEY", b"OBJECT REFCOUNT s") == b"$1\r\ns\r\n:1\r\n"
+    assert answered(world, b"SELECT 0", b"RANDOMKEY") == b"+OK\r\n$5\r\nother\r\n"
+    assert b"{db:" not in answered(world, b"SELECT 3", b"XREADGROUP GROUP g c STREAMS s >")
