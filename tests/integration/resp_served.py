@@ -15,7 +15,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
 from noctule.servers.resp_server import RespServer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -25,7 +25,7 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 DEADLINE_S = 10.0
 
 
-class KeyspaceStore:
+class KeyspaceStore(Dialogue):
     """One keyspace and the wall clock. Replies come in a later turn of the loop, or once `is_held` is taken back."""
 
     def __init__(self) -> None:

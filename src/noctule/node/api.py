@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.reply import NULL_ARRAY, Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
 from noctule.core.meta.views import Reach
@@ -42,7 +42,34 @@ class Commands(Protocol):
 
 
 class Dialogue(Commands, Protocol):
-    """A door for one connection, whose commands are in order."""
+    """A door for one connection: commands submitted to it take effect on each key in the order submitted.
+
+    A blocking command such as BLPOP waits as long as it says, whatever the deadline of others; what is submitted behind
+    it is not begun before it has its reply. Where nothing ever waits, the methods here are as they should be.
+    """
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a command waits for a key."""
+        return False
+
+    def unblock(self, reply: Reply) -> bool:
+        """Let the command that waits wait no longer, and be answered with this; False when none does."""
+        del reply
+        return False
+
+    def end_waits(self, reply: Reply) -> None:
+        """Let no command wait from now on: it is answered with this instead, and so is one that waits now."""
+        del reply
+
+    def leave(self) -> None:
+        """The client is gone: nothing waits for it any more, and what stands behind a command that does is dropped."""
+        self.end_waits(NULL_ARRAY)
+
+    def hang_up(self) -> bool:
+        """The client sends nothing more: `leave` and True, if a command waits; one that has just come may take what is
+        there."""
+        return False
 
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
@@ -58,7 +85,7 @@ class Store(Commands, Protocol):
     """The door of a node, from which each connection gets its own."""
 
     def conversation(self) -> Dialogue:
-        """A door for one connection: commands submitted to it take effect on each key in the order submitted."""
+        """A door for one connection."""
         ...
 
 

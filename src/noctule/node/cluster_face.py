@@ -14,6 +14,7 @@ from noctule.node.api import ReplySink
 from noctule.node.conversation import Conversation, Routes
 from noctule.node.router import Router
 from noctule.node.slots_led import SlotsLed
+from noctule.node.waiting_room import WaitingRoom
 
 ABOUT_OWN_KEYS = frozenset({b"DBSIZE", b"FLUSHALL", b"FLUSHDB", b"KEYS", b"RANDOMKEY", b"SCAN"})
 """Commands in scope ALL that a cluster's client sends to every primary, to add up what they answer."""
@@ -48,6 +49,15 @@ class StrictRoutes:
             _refuse(CROSS_SLOT, sink, conversation, logged=logged)
         else:
             self._router.route(spec, args, sink, logged=logged, lease=lease, conversation=conversation)
+
+    @property
+    def waiting_room(self) -> WaitingRoom:
+        """The node's."""
+        return self._router.waiting_room
+
+    def refusal(self, spec: CommandSpec, args: list[bytes]) -> Failure | None:
+        """CROSSSLOT, for whatever `route` would answer so."""
+        return CROSS_SLOT if one_slot(spec, args) is CROSS_SLOT else None
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """As the router, which is not asked about several slots."""
@@ -85,6 +95,18 @@ class ClusterRoutes:
             self._router.route(spec, args, sink, logged=logged, lease=lease, conversation=conversation)
         else:
             _refuse(self._directory.redirect(slot), sink, conversation, logged=logged)
+
+    @property
+    def waiting_room(self) -> WaitingRoom:
+        """The node's: who waits goes on doing so when the slot is led elsewhere meanwhile."""
+        return self._router.waiting_room
+
+    def refusal(self, spec: CommandSpec, args: list[bytes]) -> Failure | None:
+        """As `route`."""
+        slot = one_slot(spec, args)
+        if isinstance(slot, Failure):
+            return slot
+        return None if slot is None or self._flags[slot] else self._directory.redirect(slot)
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """From the copy held here, if there is one; after READONLY, as from a replica of Redis Cluster."""

@@ -1,17 +1,24 @@
 """What a router keeps in its lanes: commands on their way, whom to tell, and what has left without an answer yet."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import ReplySink
-from noctule.node.conversation import Conversation
 
 RETRY_DELAY_S = 0.01
 """Between a refusal and the next try: an election or a transfer takes a few of these."""
 NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN")
 """How failures begin that promise that nothing happened."""
 PARTLY = Failure(b"UNKNOWN not every partition answered in time; the command may have been applied in part")
+
+
+class Order(Protocol):
+    """Whoever sees to the order of commands."""
+
+    def finished(self, *, logged: bool) -> None:
+        """One of them has its answer."""
 
 
 class Command:
@@ -23,7 +30,7 @@ class Command:
         self,
         args: list[bytes],
         sink: ReplySink,
-        conversation: Conversation | None,
+        conversation: Order | None,
         *,
         logged: bool,
         lease: bool = False,

@@ -49,7 +49,10 @@ def node_picture(node: "LocalNode") -> NodePicture:
             **host.pubsub.counters(),
             **{name: value for counters in node.more_counters for name, value in counters().items()},
         },
-        gauges={"noctule_commands_waiting": host.router.waiting},
+        gauges={
+            "noctule_commands_waiting": host.router.waiting,
+            "noctule_clients_blocked": host.router.waiting_room.waiting,
+        },
         cluster_id=meta.cluster_id,
         epoch=meta.map.epoch,
         formed=bool(meta.cluster_id),

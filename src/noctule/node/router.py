@@ -16,7 +16,7 @@ from typing import Protocol
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.commands import check_command, find_command, unknown_command
-from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over
+from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over, partition_of
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec, Scope
@@ -25,10 +25,11 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
-from noctule.node.api import ReplySink, Store
+from noctule.node.api import Dialogue, ReplySink, Store
 from noctule.node.conversation import Conversation
 from noctule.node.detours import Detours
 from noctule.node.lanes import RETRY_DELAY_S, Command, Flight, Gather, Lane
+from noctule.node.waiting_room import WaitingRoom
 
 COMMANDS_WAITING_MAX = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
@@ -64,6 +65,11 @@ _UNKNOWN = Failure(b"UNKNOWN no answer came in time; the command may or may not 
 
 class Dispatch(Protocol):
     """How a router reaches leaders."""
+
+    @property
+    def node_id(self) -> int:
+        """This node."""
+        ...
 
     def leader_of(self, group: GroupId) -> tuple[int, int]:
         """The node that leads the group as far as known here, and its term; node 0 when there is none."""
@@ -125,13 +131,15 @@ class Router:
         self.commands_total = 0
         self.retries_total = 0
         self.meta: Store = _MetaStore(self)
+        self.waiting_room = WaitingRoom(self, now)
+        """For the blocking commands of all connections."""
 
     # The Store -------------------------------------------------------------------------------------------------------
 
     def submit(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
-        """As `Store.submit` says, in no order with other commands."""
+        """As `Store.submit` says, in no order with other commands; none of them waits for a key."""
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
@@ -196,6 +204,10 @@ class Router:
         replica takes the same."""
         return [*args, self._site] if spec.name == b"BUCKET.CREATE" and len(args) == 3 else args
 
+    def refusal(self, _spec: CommandSpec, _args: list[bytes]) -> Failure | None:
+        """Nothing is refused here: whatever a door may be asked is sent where it belongs."""
+        return None
+
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
         if spec.has_one_key:
@@ -239,6 +251,7 @@ class Router:
         self._stopped = Failure(
             f"CLUSTERDOWN this node has stopped ({reason}); nothing was applied, ask another node".encode()
         )
+        self.waiting_room.close(self._stopped)
         for lane in list(self._open.values()):
             for flight in [*lane.flights.values(), *lane.queries.values()]:
                 self._give_up(flight.commands, _UNKNOWN if flight.terms else self._stopped)
@@ -247,6 +260,49 @@ class Router:
             waiting, lane.open_writes, lane.open_reads = [*lane.open_writes, *lane.open_reads], [], []
             self._give_up(waiting, self._stopped)
         self._give_up(self._detours.clear(), self._stopped)
+
+    # Errands of the waiting room --------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> int:
+        """This node."""
+        return self._dispatch.node_id
+
+    def look(self, args: list[bytes], sink: ReplySink) -> None:
+        """Run an internal command that only reads, on the partition of its first argument."""
+        self._enter(self._slot_table[key_slot(args[1])], Command(args, sink, None, logged=False))
+
+    def attempt(self, args: list[bytes], sink: ReplySink) -> Command:
+        """Run a command on the one partition of its keys; returned for `withdraw`."""
+        spec = find_command(args[0])
+        assert spec is not None
+        command = Command(args, sink, None, logged=spec.is_write)
+        group = partition_of(spec, args, self._slot_table)
+        if isinstance(group, Failure):
+            command.finish(group)
+        else:
+            self._enter(group, command)
+        return command
+
+    def withdraw(self, command: Command) -> bool:
+        """Take back what has not left yet; then it is not answered. False when it may be carried out."""
+        lane = self._lanes.get(self.group_of(_first_key(command.args)))
+        waiting = [] if lane is None else lane.open_writes if command.logged else lane.open_reads
+        if command not in waiting:
+            return False
+        waiting.remove(command)
+        self._waiting -= 1
+        return True
+
+    def problem(self, args: list[bytes]) -> Failure | None:
+        """Why `attempt` could never run this, by the map as it is."""
+        spec = find_command(args[0])
+        group = unknown_command(args) if spec is None else partition_of(spec, args, self._slot_table)
+        return group if isinstance(group, Failure) else None
+
+    def group_of(self, key: bytes) -> GroupId:
+        """The partition of a key, 0 when it has none."""
+        return self._slot_table[key_slot(key)]
 
     def _enter(self, group: GroupId, command: Command) -> None:
         """A new command, which belongs to that group, or to none so far if it is 0."""
@@ -309,6 +365,7 @@ class Router:
             if lane is not None and group not in self._partitions.partitions:
                 lane.gone_at = self._now()
                 self._empty(lane)
+            self.waiting_room.group_changed(group)
         self._detours.hurry()
         self._admit()
 
@@ -543,6 +600,7 @@ class Router:
 
     def leader_changed(self, group: GroupId) -> None:
         """Whoever leads now is asked at once."""
+        self.waiting_room.group_changed(group)
         lane = self._open.get(group)
         if lane is not None and (lane.flights or lane.queries):
             lane.retry_at, lane.retry_delay_s = self._now(), RETRY_DELAY_S
@@ -570,6 +628,7 @@ class Router:
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             self._look(now)
+        self.waiting_room.tick()
         if self._detours:
             self._hurry_detours(now)
         if now >= self._sweep_at:
@@ -658,6 +717,11 @@ class Router:
         return self._waiting
 
 
+def _first_key(args: list[bytes]) -> bytes:
+    spec = find_command(args[0])
+    return spec.keys(args)[0] if spec is not None else b""
+
+
 def _end_of_batch(commands: list[Command], start: int) -> int:
     """Where the batch that begins at `start` ends, exclusive: at the target size, after one command at least."""
     size, end = 0, start
@@ -667,7 +731,7 @@ def _end_of_batch(commands: list[Command], start: int) -> int:
     return end
 
 
-class _MetaStore:
+class _MetaStore(Dialogue):
     """The *meta* group as a `Store`."""
 
     def __init__(self, router: Router) -> None:

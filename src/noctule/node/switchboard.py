@@ -8,13 +8,13 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from noctule.base.ids import GroupId, Instant
+from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot, Message
-from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Refuse, Submit
+from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import (
@@ -23,6 +23,7 @@ from noctule.core.wire.frames import (
     Envelope,
     Forward,
     ForwardQuery,
+    KeyReady,
     Leads,
     PeerMessage,
     Published,
@@ -90,12 +91,12 @@ class Switchboard:
         router: Callable[["Switchboard"], Router],
         partitions: PartitionMap,
     ) -> None:
+        self.node_id = node_id
         self.router = router(self)
         self.requests: dict[GroupId, int] = {}
         """For each group how many commands its replica here has answered; whoever reads it may empty it."""
         self._hints = LeaderHints(node_id, partitions, surroundings.is_connected, surroundings.now)
         self._outgoing: dict[int, list[Envelope]] = {}
-        self._node_id = node_id
         self._replicas = replicas
         self._surroundings = surroundings
         self._is_closed = False
@@ -145,6 +146,8 @@ class Switchboard:
                     router.leader_changed(group)
             elif isinstance(message, Published):
                 self._surroundings.published(message)
+            elif isinstance(message, KeyReady):
+                router.waiting_room.key_ready(message.key, message.kind, message.count)
             elif isinstance(message, LoadReport):
                 self._surroundings.load_told(sender, message)
             elif isinstance(message, DigestTold):
@@ -199,7 +202,7 @@ class Switchboard:
         origin, number, is_write = answer.origin, answer.number, answer.is_write
         if isinstance(answer, Answer):
             self.requests[group] = self.requests.get(group, 0) + len(answer.results)
-        if answer.to == self._node_id:
+        if answer.to == self.node_id:
             if isinstance(answer, Answer):
                 self.router.answered(group, origin, number, answer.results, is_write=is_write)
             else:
@@ -210,15 +213,22 @@ class Switchboard:
             leader, term = self._known_here(group)
             self.put(answer.to, group, Refused(origin, is_write, number, answer.disclaimed_term, leader, term))
 
+    def ready(self, ready: Ready) -> None:
+        """To the clients who wait here, or into the frame for the node where they do."""
+        if ready.to == self.node_id:
+            self.router.waiting_room.key_ready(ready.key, ready.kind, ready.count)
+        else:
+            self.put(ready.to, META_GROUP, KeyReady(ready.key, ready.kind, ready.count))
+
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
         if log.isEnabledFor(logging.DEBUG):  # Thousands of groups may change at once.
             fields = {"group": group, "role": change.role, "term": change.term, "leader": change.leader}
             log.debug("role_changed", extra={"fields": fields})
-        self.slots_led.change(group, is_led=change.leader == self._node_id)
+        self.slots_led.change(group, is_led=change.leader == self.node_id)
         if change.leader:
             self.router.leader_changed(group)
-        if change.leader == self._node_id:
+        if change.leader == self.node_id:
             self._surroundings.elected(group, change.term)
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
@@ -228,7 +238,7 @@ class Switchboard:
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         """To the leader, which compares."""
         told, leader = DigestTold(digest.nonce, digest.index, digest.digest), self._replicas[group].raft.leader
-        if leader == self._node_id:
+        if leader == self.node_id:
             self._surroundings.digest_told(group, leader, told)
         elif leader:
             self.put(leader, group, told)
@@ -263,11 +273,11 @@ class Switchboard:
     def _is_voter(self, group: GroupId) -> bool:
         """Whether the replica here is sure to hear of a leader from the group itself."""
         replica = self._replicas.get(group)
-        return replica is not None and self._node_id in replica.raft.log.membership.voters
+        return replica is not None and self.node_id in replica.raft.log.membership.voters
 
     def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
         """Here or into the peer's frame."""
-        if to == self._node_id:
+        if to == self.node_id:
             if group not in self._replicas:
                 return False
             self._surroundings.take(group, Submit(to, origin, sequence, batch, term))
@@ -278,7 +288,7 @@ class Switchboard:
         self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]], *, lease: bool
     ) -> bool:
         """Here or into the peer's frame."""
-        if to == self._node_id:
+        if to == self.node_id:
             if group not in self._replicas:
                 return False
             self._surroundings.take(group, Query(to, origin, number, commands, lease))

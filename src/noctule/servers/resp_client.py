@@ -11,7 +11,7 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
-from noctule.node.api import NodePicture
+from noctule.node.api import Dialogue, NodePicture
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
 from noctule.servers.resp_errands import Errand
@@ -27,6 +27,7 @@ class Client:
         "address",
         "connected_at",
         "consistency",
+        "conversation",
         "database",
         "id",
         "is_closing",
@@ -58,6 +59,8 @@ class Client:
         self.address = address
         """host:port of the client; `local_address` the same of this end."""
         self.local_address = local_address
+        self.conversation: Dialogue
+        """Of the connection: set as soon as it is served."""
         self.connected_at = now
         self.seen_at = now
         """When bytes last came."""
@@ -102,6 +105,8 @@ class Client:
         flags = b"P" if self.subscriber.names else b""
         if self.transaction is not None:
             flags += b"x"
+        if self.conversation.is_blocked:
+            flags += b"b"
         if self.consistency is ConsistencyLevel.EVENTUAL:
             flags += b"r"
         return flags or b"N"

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from noctule.core.keyspace.failures import SYNTAX
+from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX
 from noctule.core.keyspace.numbers import parse_int
-from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.servers.resp_client import Client, Door
 from noctule.servers.resp_families import Subcommand, family
 
@@ -14,6 +14,7 @@ NAME_BYTES_MAX = 1_024
 
 _Filter: TypeAlias = Callable[[Client], bool]
 
+_UNBLOCKED = Failure(b"UNBLOCKED client unblocked via CLIENT UNBLOCK")
 _CLIENT_TYPES = (b"NORMAL", b"MASTER", b"REPLICA", b"SLAVE", b"PUBSUB")
 
 
@@ -85,6 +86,22 @@ def _list(door: Door, _client: Client, args: list[bytes]) -> Reply:
 def _switch(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     """NO-EVICT and NO-TOUCH: neither clients nor keys are ever evicted, so both are as they are."""
     return OK if args[2].upper() in (b"ON", b"OFF") else SYNTAX
+
+
+def _unblock(door: Door, _client: Client, args: list[bytes]) -> Reply:
+    """UNBLOCK id [TIMEOUT|ERROR]: what is being tried for the client may yet succeed, and then that is its answer."""
+    reply: Reply = NULL_ARRAY
+    if len(args) > 3:
+        how = args[3].upper()
+        if len(args) > 4 or how not in (b"TIMEOUT", b"ERROR"):
+            return Failure(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")
+        if how == b"ERROR":
+            reply = _UNBLOCKED
+    number = parse_int(args[2])
+    if number is None:
+        return NOT_AN_INTEGER
+    client = next((client for client in door.clients() if client.id == number), None)
+    return int(client is not None and client.conversation.unblock(reply))
 
 
 def _tracking(_door: Door, _client: Client, args: list[bytes]) -> Reply:
@@ -204,6 +221,9 @@ CLIENT = family(
             _setinfo, 4, b"SETINFO (LIB-NAME|LIB-VER) <value>", b"Tell the client library's name or version."
         ),
         b"SETNAME": Subcommand(_setname, 3, b"SETNAME <name>", b"Assign the name <name> to the current connection."),
+        b"UNBLOCK": Subcommand(
+            _unblock, -3, b"UNBLOCK <clientid> [TIMEOUT|ERROR]", b"Unblock the specified blocked client."
+        ),
         b"TRACKING": Subcommand(_tracking, -3, b"TRACKING OFF", b"Accepted; tracking cannot be switched on."),
         b"TRACKINGINFO": Subcommand(_trackinginfo, 2, b"TRACKINGINFO", b"Return that tracking is off."),
     },

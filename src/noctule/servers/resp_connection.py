@@ -48,6 +48,10 @@ OUTPUT_BYTES_HIGH = 1024 * 1024
 log = logging.getLogger("noctule.resp")
 
 
+UNBLOCKED = Failure(b"UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)")
+"""Redis' words to clients that wait for keys on a node which stops."""
+
+
 class _Waiting(Enum):
     WAITING = 1
 
@@ -189,6 +193,7 @@ class RespConnection(asyncio.Protocol):
             self._transport.close()
             return
         self.client = client
+        client.conversation = self._conversation
         self._is_open = True
         self._transport.set_write_buffer_limits(high=OUTPUT_BYTES_HIGH)
 
@@ -210,6 +215,9 @@ class RespConnection(asyncio.Protocol):
         if not self._is_open:
             return False
         self._is_ending = True
+        if self._conversation.hang_up():
+            self._transport.close()  # As in Redis, where who waits for a key must not only listen.
+            return False
         self._go_on()
         return not self._transport.is_closing()
 
@@ -232,6 +240,7 @@ class RespConnection(asyncio.Protocol):
         self.cells.clear()
         self._backlog.clear()
         self._heard.clear()
+        self._conversation.leave()
         if self._output_timer is not None:
             self._output_timer.cancel()
         self._owner.forget(self)
@@ -254,9 +263,10 @@ class RespConnection(asyncio.Protocol):
     # What the server calls -------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Begin no further command; close once those begun are answered."""
+        """Begin no further command; close once those begun are answered, which those that wait for keys are now."""
         self._is_ending = True
         self._backlog.clear()
+        self._conversation.end_waits(UNBLOCKED)
         self._go_on()
 
     def abort(self) -> None:

@@ -18,6 +18,7 @@ PARTITIONS = 4
 SLOT_TABLE = even_map(PARTITIONS).slot_table
 DEADLINE_S = 10.0
 FIRST_DRAWN = 100
+NODE = 9
 
 
 class Written(NamedTuple):
@@ -64,6 +65,7 @@ class FakeDispatch:
     """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
 
     def __init__(self, *, deadline_s: float = DEADLINE_S, partitions: PartitionMap | None = None) -> None:
+        self.node_id = NODE
         self.now = Instant(0.0)
         self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
         self.away: set[int] = set()

@@ -4,6 +4,7 @@ import pytest
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId
+from noctule.core.keyspace.commands import COMMANDS
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
@@ -158,3 +159,11 @@ def test_strict_slots_refuse_what_a_cluster_would(router: HandRouter, line: byte
     router.has_copies = False
     assert answer(StrictRoutes(router), line) == reply
     assert answer(StrictRoutes(router), line, "eventual") == reply
+
+
+def test_a_command_that_waits_is_redirected_like_any_other() -> None:
+    wait = COMMANDS[b"BLPOP"]
+    routes = cluster_routes(HandRouter())
+    assert routes.refusal(wait, [b"BLPOP", HERE, b"0"]) is None
+    assert isinstance(routes.refusal(wait, [b"BLPOP", THERE, b"0"]), Failure)
+    assert routes.refusal(wait, [b"BLPOP", HERE, THERE, b"0"]) is CROSS_SLOT

@@ -10,7 +10,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
 from noctule.core.keyspace.transactions import EXEC, FINGERPRINT, transaction
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
@@ -20,7 +20,7 @@ from noctule.node.conversation import Conversation
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import ANSWER_TIMEOUT_S
 
-from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written
+from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
 
 NOW_MS = 1_000
 
@@ -308,3 +308,140 @@ def played(script: list[tuple[int, bytes | str]]) -> tuple[list[list[bytes]], li
     leaders.collect(node.turn())
     leaders.settle()
     return programs, sinks, node
+
+
+# Commands that wait for a key -----------------------------------------------------------------------------------------
+
+
+def looks(asked: list[Asked]) -> list[bytes]:
+    return [line for query in asked for line in query.lines]
+
+
+def test_a_blocking_command_waits_for_all_before_it_and_all_behind_it_for_its_reply(node: FakeDispatch) -> None:
+    node.open_sessions()
+    connection = node.router.conversation()
+    sinks = say(connection, b"SET a 1", b"BLPOP q 0", b"GET a", b"SET a 2")
+    (write,), queries = node.turn()
+    assert (write.lines, queries) == ([b"SET a 1"], [])
+    node.answer(write, OK)
+    (look,) = node.turn()[1]
+    assert look.lines == [b"NOCTULE.AWAIT q %d list" % node.node_id]
+    node.answer(look, 2)
+    (pop,), queries = node.turn()
+    assert (pop.lines, queries) == ([b"BLPOP q 0"], [])
+    assert sinks[1].replies == []
+    node.answer(pop, [b"q", b"x"])
+    assert sinks[1].replies == [[b"q", b"x"]]
+    (query,) = node.turn()[1]
+    assert query.lines == [b"GET a"]
+    node.answer(query, b"1")
+    (write,), _ = node.turn()
+    assert write.lines == [b"SET a 2"]
+
+
+def test_a_blocking_command_behind_a_read_waits_for_it(node: FakeDispatch) -> None:
+    say(node.router.conversation(), b"GET a", b"BLPOP q 0")
+    (query,) = node.turn()[1]
+    assert query.lines == [b"GET a"]
+    node.answer(query, None)
+    assert looks(node.turn()[1]) == [b"NOCTULE.AWAIT q %d list" % node.node_id]
+
+
+def test_the_deadline_of_other_commands_is_not_that_of_waiting(node: FakeDispatch) -> None:
+    (sink,) = say(node.router.conversation(), b"BLPOP q 0")
+    (look,) = node.turn()[1]
+    node.answer(look, 0)
+    for _ in range(20):
+        for query in node.after(DEADLINE_S / 4)[1]:
+            node.answer(query, 0)
+    assert sink.replies == []
+
+
+def test_keys_of_several_partitions_are_looked_at_where_they_are(node: FakeDispatch) -> None:
+    node.open_sessions()
+    (sink,) = say(node.router.conversation(), b"BLPOP a b 0")
+    asked = node.turn()[1]
+    assert {query.group for query in asked} == {group_of(b"a"), group_of(b"b")}
+    for query in asked:
+        node.answer(query, 0 if query.group == group_of(b"a") else 1)
+    (pop,) = node.turn()[0]
+    assert (pop.group, pop.lines) == (group_of(b"b"), [b"BLPOP b 0"])
+    node.answer(pop, [b"b", b"x"])
+    assert sink.replies == [[b"b", b"x"]]
+
+
+def test_source_and_destination_in_two_partitions_cross(node: FakeDispatch) -> None:
+    sinks = say(node.router.conversation(), b"BLMOVE a b LEFT LEFT 0", b"BRPOPLPUSH a b 0", b"BLPOP q x", b"BLPOP q")
+    assert [reply.text.split()[0] for sink in sinks for reply in sink.replies if isinstance(reply, Failure)] == [
+        b"CROSSSLOT",
+        b"CROSSSLOT",
+        b"ERR",
+        b"ERR",
+    ]
+
+
+def test_another_leader_is_looked_at_at_once(node: FakeDispatch) -> None:
+    say(node.router.conversation(), b"BLPOP a 0")
+    (look,) = node.turn()[1]
+    node.answer(look, 0)
+    node.lead(group_of(b"a"), 2, 7)
+    node.router.leader_changed(group_of(b"a"))
+    (look,) = node.after(0.01)[1]
+    assert (look.to, look.lines) == (2, [b"NOCTULE.AWAIT a %d list" % node.node_id])
+
+
+def test_without_a_connection_nothing_waits(node: FakeDispatch) -> None:
+    node.open_sessions()
+    node.submit(b"BLPOP a 0")
+    (write,), queries = node.turn()
+    assert (write.lines, queries) == ([b"BLPOP a 0"], [])
+
+
+def test_who_leaves_takes_nothing_and_does_nothing_more(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    sinks = say(connection, b"BLPOP q 0", b"DEL q")
+    (look,) = node.turn()[1]
+    node.answer(look, 1)
+    connection.leave()
+    assert node.turn() == ([], [])
+    assert [sink.replies for sink in sinks] == [[NULL_ARRAY], []]
+    assert node.router.waiting == node.router.waiting_room.waiting == 0
+
+
+def test_who_hangs_up_takes_what_is_there_and_does_not_wait(node: FakeDispatch) -> None:
+    node.open_sessions()
+    for found, replies in ((1, [[b"q", b"x"]]), (0, [NULL_ARRAY])):
+        connection = node.router.conversation()
+        (sink,) = say(connection, b"BLPOP q 0")
+        (look,) = node.turn()[1]
+        assert not connection.hang_up()
+        node.answer(look, found)
+        for pop in node.turn()[0]:
+            node.answer(pop, [b"q", b"x"])
+        assert sink.replies == replies
+    connection = node.router.conversation()
+    (sink,) = say(connection, b"BLPOP q 0")
+    node.answer(node.turn()[1][0], 0)
+    assert connection.hang_up()
+    assert sink.replies == [NULL_ARRAY]
+
+
+def test_a_node_that_stops_answers_those_who_wait(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    sinks = say(connection, b"BLPOP q 0", b"BLPOP r 0")
+    node.answer(node.turn()[1][0], 0)
+    connection.end_waits(Failure(b"UNBLOCKED"))
+    assert [sink.replies for sink in sinks] == [[Failure(b"UNBLOCKED")]] * 2
+    (sink,) = say(node.router.conversation(), b"BLPOP q 0")
+    node.router.stop("the disk failed")
+    (reply,) = sink.replies
+    assert isinstance(reply, Failure)
+    assert reply.text.startswith(b"CLUSTERDOWN this node has stopped")
+
+
+def test_thousands_behind_a_blocked_command_go_on_without_recursion(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    sinks = say(connection, b"BLPOP q 0", *[b"GET a"] * 5_000)
+    node.answer(node.turn()[1][0], 0)
+    node.router.stop("the disk failed")
+    assert all(len(sink.replies) == 1 for sink in sinks)

@@ -29,6 +29,7 @@ from noctule.core.replica.events import (
     Event,
     Order,
     Publish,
+    Ready,
     Refuse,
     WriteSnapshot,
     WriteSnapshotNow,
@@ -91,6 +92,9 @@ class Node:
         pass
 
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
+        pass
+
+    def ready(self, ready: Ready) -> None:
         pass
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:

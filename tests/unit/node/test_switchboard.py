@@ -11,8 +11,8 @@ from noctule.core.placement.partition_map import Partition
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
-from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Refuse, Submit
-from noctule.core.wire.frames import Answered, Forward, ForwardQuery, Leads, Published, Refused, Where
+from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
+from noctule.core.wire.frames import Answered, Forward, ForwardQuery, KeyReady, Leads, Published, Refused, Where
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
 from tests.unit.core.replica.colony import Colony, query, write
@@ -194,6 +194,17 @@ def test_a_new_leader_is_asked_at_once_and_this_node_s_own_elections_are_told() 
     node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 4, 2))
     node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 5, 0))
     assert node.elections == [(GROUP, 3)]
+
+
+def test_who_waits_for_a_key_is_told_here_and_afar(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+    told: list[tuple[bytes, bytes, int]] = []
+    monkeypatch.setattr(node.router.waiting_room, "key_ready", lambda *what: told.append(what))
+    node.switchboard.ready(Ready(1, b"q", b"list", 2))
+    node.switchboard.ready(Ready(3, b"q", b"list", 4))
+    assert node.switchboard.take_outgoing() == {3: [(META_GROUP, KeyReady(b"q", b"list", 4))]}
+    node.switchboard.receive(2, [(META_GROUP, KeyReady(b"r", b"zset", 5))])
+    assert told == [(b"q", b"list", 2), (b"r", b"zset", 5)]
 
 
 def test_every_change_of_role_is_an_event_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

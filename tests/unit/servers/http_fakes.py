@@ -19,7 +19,7 @@ from noctule.core.placement.picture import NodePicture as PlannedNode
 from noctule.core.placement.picture import PartitionPicture as PlannedPartition
 from noctule.core.placement.risk import Risk, estimate_risk
 from noctule.core.roster.loads import LoadBoard
-from noctule.node.api import GroupPicture, Node, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import Dialogue, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.node.watch import Watch
 from noctule.servers.http_api import HttpApi, Request
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
@@ -28,7 +28,7 @@ from tests.unit.core.meta.formed import ask as ask_meta
 from tests.unit.core.meta.formed import formed
 
 
-class FakeStore:
+class FakeStore(Dialogue):
     """One keyspace as a `Store`; replies come a turn of the loop later, as they do from a router."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from noctule.core.keyspace.commands import check_command
 from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.node.api import GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
 from noctule.servers.resp_server import RespServer
@@ -30,7 +30,7 @@ class HandClock:
         return WallMs(NOW_MS)
 
 
-class HeldStore:
+class HeldStore(Dialogue):
     """A real keyspace whose replies are held until the test delivers them, in any order."""
 
     def __init__(self) -> None:

@@ -3,17 +3,21 @@
 It is the one place that knows all commands: the server prints it for COMMAND, the router reads the scope, the keyspace
 calls the handler, and docs/reference/commands.md is rendered from it. Names, arities, flags and key positions are
 those of Redis 7.0. Names with a dot are Noctule's own. The rows stand at the
-end of each family's file: strings.py, hashes.py, sets.py, keys.py and others; spec.py tells what a row says.
+end of each family's file: strings.py, hashes.py, lists.py, keys.py and others; spec.py tells what a row says.
 """
 
 from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
+    awaited,
     bitfields,
     bits,
+    blocking_lists,
+    blocking_sorted_sets,
     hashes,
     keys,
+    lists,
     merging,
     objects,
     publishing,
@@ -155,10 +159,13 @@ _FAMILIES = (
     bits,
     bitfields,
     hashes,
+    lists,
+    blocking_lists,
     sets,
     sorted_sets,
     sorted_ranges,
     sorted_algebra,
+    blocking_sorted_sets,
     keys,
     objects,
     scan,
@@ -166,6 +173,7 @@ _FAMILIES = (
     merging,
     publishing,
     reshape,
+    awaited,
     transactions,
 )
 

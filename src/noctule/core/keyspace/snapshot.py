@@ -17,6 +17,7 @@ import msgspec
 from noctule.base.errors import StorageError
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.crdt import CrdtValue
+from noctule.core.keyspace.list_value import ListValue
 from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
 from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
@@ -37,7 +38,7 @@ StoredValue: TypeAlias = bytes | dict[bytes, bytes] | CrdtValue | msgspec.msgpac
 Record: TypeAlias = tuple[bytes, StoredValue, int | None]
 """A key, its value or a part of its hash or container, and its deadline."""
 
-CONTAINERS: dict[int, type[Container]] = {kind.code: kind for kind in (SetValue, SortedSet, StreamValue)}
+CONTAINERS: dict[int, type[Container]] = {kind.code: kind for kind in (ListValue, SetValue, SortedSet, StreamValue)}
 """Code to kind."""
 
 

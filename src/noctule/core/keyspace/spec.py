@@ -11,6 +11,7 @@ from typing import TypeAlias
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Reply
 from noctule.core.keyspace.state import State
+from noctule.core.keyspace.waits import Blocking
 
 Handler: TypeAlias = Callable[[State, Sequence[bytes], int], Reply]
 """Called with the state, the arguments with the name first, and the leader's time in unix ms."""
@@ -57,6 +58,8 @@ class CommandSpec:
     """For the few whose keys stand elsewhere, too."""
     has_one_key: bool
     """Whether its only key is always its first argument, as nearly always."""
+    blocking: Blocking | None = None
+    """How it waits, if it does; its handler never does (waits.py)."""
 
     def keys(self, args: Sequence[bytes]) -> Sequence[bytes]:
         """The keys among the arguments, in their order; a trailing key without its value is among them."""
@@ -104,8 +107,10 @@ Row: TypeAlias = tuple[str, int, tuple[bytes, ...], tuple[int, int, int], Handle
 """Name, arity, flags, places of the keys, handler, summary."""
 
 
-def rows(scope: Scope, *table: Row, find_keys: KeyFinder | None = None) -> tuple[CommandSpec, ...]:
-    """The specs of rows that have a scope, and perhaps a way to find keys, in common."""
+def rows(
+    scope: Scope, *table: Row, find_keys: KeyFinder | None = None, blocking: Blocking | None = None
+) -> tuple[CommandSpec, ...]:
+    """The specs of rows that have a scope, and perhaps a way to find keys and one to wait, in common."""
     return tuple(
         CommandSpec(
             name.encode(),
@@ -118,6 +123,7 @@ def rows(scope: Scope, *table: Row, find_keys: KeyFinder | None = None) -> tuple
             handler,
             find_keys,
             places == ONE and find_keys is None,
+            blocking,
         )
         for name, arity, flags, places, handler, summary in table
     )

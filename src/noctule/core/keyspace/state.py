@@ -103,6 +103,7 @@ class State:
         "_own_values",
         "_recount",
         "_shared_slots",
+        "awaited",
         "buckets",
         "bytes_used",
         "deadlines",
@@ -110,6 +111,7 @@ class State:
         "key_count",
         "last_slot",
         "published",
+        "ready",
         "slots",
         "split_off",
         "staging",
@@ -135,6 +137,10 @@ class State:
         """Children and their states, for whoever applies the log to take out."""
         self.published: list[tuple[bool, bytes, bytes]] = []
         """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
+        self.awaited: dict[bytes, dict[tuple[int, bytes], int]] = {}
+        """Keys to the nodes that wait for a value of a type there, and until when: awaited.py. No part of the data."""
+        self.ready: list[tuple[int, bytes, bytes]] = []
+        """Nodes, and keys that are now of the type they wait for, for whoever applies the log to take out."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
@@ -230,6 +236,8 @@ class State:
         held.counted_bytes = held.size_bytes
         if not held:
             self.remove(key)
+        elif self.awaited:
+            self._tell_ready(key, held)
 
     def put(self, key: bytes, value: Value) -> None:
         """Set the value and keep the deadline, if any. The state owns the value from now on."""
@@ -248,6 +256,8 @@ class State:
             size = value_bytes(value)
             if isinstance(value, Container):
                 value.counted_bytes = size
+                if self.awaited:
+                    self._tell_ready(key, value)
         if old is None:
             self.key_count += 1
             self.bytes_used += KEY_COST_BYTES + len(key) + size
@@ -258,6 +268,17 @@ class State:
             if self._own_values:
                 self._own_values.discard(key)
         values[key] = value
+
+    def _tell_ready(self, key: bytes, value: Container) -> None:
+        """Something was put or added where somebody may wait for it; to stay there, unless a journal is kept."""
+        nodes = self.awaited.get(key)
+        if nodes is None or self._journal is not None:
+            return
+        for node, kind in [who for who in nodes if who[1] == value.type_name]:
+            del nodes[node, kind]
+            self.ready.append((node, key, kind))
+        if not nodes:
+            del self.awaited[key]
 
     def replace(self, key: bytes, value: Value, deadline: int | None) -> None:
         """Set the value and the deadline; None means that the key does not expire."""

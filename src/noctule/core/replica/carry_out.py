@@ -23,6 +23,7 @@ from noctule.core.replica.events import (
     EndOfTurn,
     Event,
     Publish,
+    Ready,
     Refuse,
     ReleaseParent,
     SplitOff,
@@ -67,6 +68,9 @@ class Peers(Protocol):
 
     def answer(self, group: GroupId, answer: Answer | Refuse) -> None:
         """Give an answer to the router that asked, here or on another node."""
+
+    def ready(self, ready: Ready) -> None:
+        """Tell a node, perhaps this one, that a key is there now; may be lost."""
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """Take note of who leads."""
@@ -336,6 +340,8 @@ class Carrier:
                     self._persists.append((group, replica, effect))
                 case Answer() | Refuse():
                     peers.answer(group, effect)
+                case Ready():
+                    peers.ready(effect)
                 case raft.RoleChanged():
                     self.leaders.change(group, effect.leader)
                     is_news = True

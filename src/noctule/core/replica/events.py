@@ -111,6 +111,17 @@ class Refuse(Struct, frozen=True, gc=False):
     many copies of it were sent to that leader. 0: there is no such term, and a write's fate is unknown."""
 
 
+class Ready(Struct, frozen=True, gc=False):
+    """Node `to` was told that there is nothing at a key for its clients; there may be by now. May get lost."""
+
+    to: int
+    key: bytes
+    kind: bytes
+    """The type that is waited for."""
+    count: int
+    """How many items are there."""
+
+
 class WriteSnapshot(Struct, frozen=True, gc=False):
     """Write the state as of (`index`, `term`) to a snapshot file, then tell `SnapshotSaved`."""
 
@@ -164,6 +175,7 @@ class ReleaseParent(Struct, frozen=True, gc=False):
 Effect: TypeAlias = (
     Answer
     | Refuse
+    | Ready
     | SplitOff
     | ReleaseParent
     | DigestReady

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, GroupId, Instant
+from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.keyspace.reshape import describe_territory, dump_fenced
@@ -42,6 +43,7 @@ from noctule.core.replica.events import (
     Order,
     Publish,
     Query,
+    Ready,
     Refuse,
     ReleaseParent,
     SplitOff,
@@ -543,6 +545,8 @@ class Replica:
                     self._split_off(index, entry.term)
                 if self.keyspace.published:
                     self._publish(entry.term)
+        if self.keyspace.ready:
+            self._tell_ready()
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]
@@ -552,6 +556,14 @@ class Replica:
             self._early.applied(last)
         if self._waiting or is_long or self._ready:
             self.wants_turn = True
+
+    def _tell_ready(self) -> None:
+        keyspace = self.keyspace
+        for node, key, kind in keyspace.ready:
+            value = keyspace.get(key)
+            count = len(value) if isinstance(value, Container) and value.type_name == kind else 0
+            self._effects.append(Ready(node, key, kind, count))
+        keyspace.ready.clear()
 
     def _apply(self, index: int, data: bytes) -> None:
         body = decode_entry(data)

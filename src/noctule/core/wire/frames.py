@@ -142,8 +142,28 @@ class Published(Struct, array_like=True, tag=27, frozen=True, gc=False):
     payload: bytes
 
 
+class KeyReady(Struct, array_like=True, tag=28, frozen=True, gc=False):
+    """There may be something at a key by now; of the group 0, and only to a node that has asked (`NOCTULE.AWAIT`)."""
+
+    key: bytes
+    kind: bytes
+    """The type that is waited for."""
+    count: int
+    """How many items are there."""
+
+
 PeerMessage: TypeAlias = (
-    Message | Forward | ForwardQuery | Answered | Refused | Where | Leads | DigestTold | Published | LoadReport
+    Message
+    | Forward
+    | ForwardQuery
+    | Answered
+    | Refused
+    | Where
+    | Leads
+    | DigestTold
+    | Published
+    | KeyReady
+    | LoadReport
 )
 Envelope: TypeAlias = tuple[int, PeerMessage]
 

@@ -40,7 +40,25 @@ def commands() -> st.SearchStrategy[list[bytes]]:
         st.builds(
             lambda k, j, v: transaction([], [[b"SET", k, v], [b"DEL", j]], [k, j], is_write=True), key, key, word
         ),
+        *list_commands(key, word),
     )
+
+
+def list_commands(
+    key: st.SearchStrategy[bytes], word: st.SearchStrategy[bytes]
+) -> list[st.SearchStrategy[list[bytes]]]:
+    index = st.sampled_from([b"-2", b"-1", b"0", b"1", b"2"])
+    side = st.sampled_from([b"LEFT", b"RIGHT"])
+    return [
+        st.builds(lambda c, k, v, w: [c, k, v, w], st.sampled_from([b"LPUSH", b"RPUSH"]), key, word, word),
+        st.builds(lambda c, k, n: [c, k, n], st.sampled_from([b"LPOP", b"RPOP"]), key, st.sampled_from([b"1", b"3"])),
+        st.builds(lambda k, i, v: [b"LSET", k, i, v], key, index, word),
+        st.builds(lambda k, i, v: [b"LREM", k, i, v], key, index, word),
+        st.builds(lambda k, i, j: [b"LTRIM", k, i, j], key, index, index),
+        st.builds(lambda k, p, v: [b"LINSERT", k, b"AFTER", p, v], key, word, word),
+        st.builds(lambda k, j, f, t: [b"LMOVE", k, j, f, t], key, key, side, side),
+        st.builds(lambda k, j: [b"BLPOP", k, j, b"0"], key, key),
+    ]
 
 
 @settings(max_examples=300, deadline=None)

@@ -21,6 +21,7 @@ from noctule.core.replica.events import (
     Event,
     Publish,
     Query,
+    Ready,
     Refuse,
     SplitOff,
     Submit,
@@ -48,6 +49,8 @@ class Machine:
         self.is_busy = False
         """It does not get to what it puts off."""
         self.answers: list[Answer | Refuse] = []
+        self.told: list[Ready] = []
+        """Who was told of which keys."""
         self.written: list[WriteSnapshot] = []
         self.written_of: list[GroupId] = []
         """Whose they are."""
@@ -188,6 +191,9 @@ class Machine:
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
+
+    def ready(self, ready: Ready) -> None:
+        self.told.append(ready)
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         pass

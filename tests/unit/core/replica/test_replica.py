@@ -6,13 +6,16 @@ import pytest
 from msgspec.structs import replace
 
 from noctule.base.ids import Instant
+from noctule.core.keyspace import awaited as awaited_module
+from noctule.core.keyspace.awaited import AWAIT, AWAITED_MS
+from noctule.core.keyspace.failures import WRONG_TYPE
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Append, Entry, Heartbeat, HeartbeatReply
 from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import EntryBody, decode_entry
-from noctule.core.replica.events import Answer, Refuse
+from noctule.core.replica.events import Answer, Ready, Refuse
 from noctule.core.replica.replica import ENTRIES_IN_FLIGHT_MAX, PURGE_INTERVAL_MS
 
 from .colony import CONFIG, Colony, Machine, batch_of, query, write
@@ -465,3 +468,80 @@ def test_a_replica_that_is_removed_refuses_all_that_waits_and_disclaims_nothing(
     ]
     assert leader.replica.abandon() == []
     leader.replica.check()
+
+
+# Who waits for a key --------------------------------------------------------------------------------------------------
+
+
+def awaited(machine: Machine, key: bytes, node: int, kind: bytes = b"list") -> Answer | Refuse:
+    return ask(machine, b" ".join([AWAIT, key, b"%d" % node, kind]))
+
+
+def test_who_found_nothing_is_told_once_when_there_is_something(alone: Machine) -> None:
+    assert awaited(alone, b"q", 3) == awaited(alone, b"q", 2) == done(5, 1, 0, is_write=False)
+    run(alone, b"SET other x", b"RPUSH q a b", b"RPUSH q c")
+    assert alone.told == [Ready(3, b"q", b"list", 3), Ready(2, b"q", b"list", 3)]
+    run(alone, b"DEL q", b"RPUSH q a")
+    assert len(alone.told) == 2
+    assert awaited(alone, b"q", 3) == done(5, 1, 1, is_write=False)
+
+
+@pytest.mark.parametrize(
+    "line", [b"RENAME {q}l q", b"COPY {q}l q", b"LMOVE {q}l q LEFT LEFT", b"LPUSH q a", b"RPOPLPUSH {q}l q"]
+)
+def test_whatever_puts_a_list_there_tells(alone: Machine, line: bytes) -> None:
+    run(alone, b"RPUSH {q}l a")
+    awaited(alone, b"q", 2)
+    run(alone, line)
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
+
+
+def test_another_type_tells_nobody(alone: Machine) -> None:
+    run(alone, b"SET q x")
+    assert awaited(alone, b"q", 2) == done(5, 1, WRONG_TYPE, is_write=False)
+    run(alone, b"SET q y", b"DEL q", b"HSET q f v", b"DEL q")
+    assert alone.told == []
+    run(alone, b"RPUSH q a")
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
+
+
+def test_a_key_that_is_gone_again_is_told_of_as_empty(alone: Machine) -> None:
+    awaited(alone, b"q", 2)
+    run(alone, b"RPUSH q a", b"LPOP q")
+    assert alone.told == [Ready(2, b"q", b"list", 0)]
+
+
+def test_what_is_taken_back_tells_nobody(alone: Machine) -> None:
+    awaited(alone, b"q", 2)
+    keyspace = alone.replica.keyspace
+    keyspace.begin_journal()
+    keyspace.execute([b"RPUSH", b"q", b"a"], 1_000)
+    keyspace.roll_back()
+    assert keyspace.ready == []
+    run(alone, b"RPUSH q a")
+    assert alone.told == [Ready(2, b"q", b"list", 1)]
+
+
+def test_notes_are_bounded_and_the_oldest_go_first(alone: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(awaited_module, "AWAITED_MAX", 2)
+    for key in (b"a", b"b", b"a", b"c"):
+        awaited(alone, key, 2)
+    assert list(alone.replica.keyspace.awaited) == [b"a", b"c"]
+
+
+def test_notes_that_nobody_renews_end(alone: Machine) -> None:
+    for number in range(5):
+        ask(alone, b"%b q%d 2 list" % (AWAIT, number), wall_ms=1_000)
+    ask(alone, b"%b other 2 list" % AWAIT, wall_ms=1_000 + AWAITED_MS)
+    assert list(alone.replica.keyspace.awaited) == [b"other"]
+
+
+def test_a_follower_that_was_asked_tells_too() -> None:
+    """A router may ask one that leads no more, whose reads are as good."""
+    colony = Colony(3)
+    leader, follower = colony.elect(1), colony.machines[2]
+    colony.settle()
+    assert awaited(follower, b"q", 3) == done(5, 1, 0, is_write=False, to=2)
+    run(leader, b"RPUSH q a")
+    ask(follower, b"LLEN q")
+    assert (leader.told, follower.told) == ([], [Ready(3, b"q", b"list", 1)])

@@ -30,6 +30,7 @@ from noctule.core.wire.frames import (
     ForwardQuery,
     FrameReader,
     Hello,
+    KeyReady,
     PeerMessage,
     Published,
     Refused,
@@ -73,6 +74,7 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(ForwardQuery, NUMBERS, NUMBERS, COMMANDS),
     st.builds(Answered, NUMBERS, st.booleans(), NUMBERS, st.lists(REPLIES, max_size=4)),
     st.builds(Refused, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
+    st.builds(KeyReady, TEXT, TEXT, NUMBERS),
 )
 ENVELOPES = st.lists(st.tuples(st.integers(0, 16_384), MESSAGES), max_size=5)
 HELLO = Hello(

@@ -20,6 +20,8 @@ from noctule.core.wire.resp import Protocol, encode_into, encode_reply
         (Status(b"a\r\nb"), b"+a  b\r\n", b"+a  b\r\n"),
         (Failure(b"ERR a\nb"), b"-ERR a b\r\n", b"-ERR a b\r\n"),
         (None, b"$-1\r\n", b"_\r\n"),
+        (NULL_ARRAY, b"*-1\r\n", b"_\r\n"),
+        ([NULL_ARRAY], b"*1\r\n*-1\r\n", b"*1\r\n_\r\n"),
         (b"", b"$0\r\n\r\n", b"$0\r\n\r\n"),
         (b"a\r\n", b"$3\r\na\r\n\r\n", b"$3\r\na\r\n\r\n"),
         (0, b":0\r\n", b":0\r\n"),
@@ -37,7 +39,6 @@ from noctule.core.wire.resp import Protocol, encode_into, encode_reply
         ([1, None, [b"x"]], b"*3\r\n:1\r\n$-1\r\n*1\r\n$1\r\nx\r\n", b"*3\r\n:1\r\n_\r\n*1\r\n$1\r\nx\r\n"),
         ({b"f": b"v"}, b"*2\r\n$1\r\nf\r\n$1\r\nv\r\n", b"%1\r\n$1\r\nf\r\n$1\r\nv\r\n"),
         ({}, b"*0\r\n", b"%0\r\n"),
-        (NULL_ARRAY, b"*-1\r\n", b"_\r\n"),
         (
             Named([(b"a", [1]), (b"a", None)]),
             b"*2\r\n*2\r\n$1\r\na\r\n*1\r\n:1\r\n*2\r\n$1\r\na\r\n$-1\r\n",
