@@ -206,3 +206,15 @@ def test_pipelines_of_the_synchronous_client(start_up: StartUp) -> None:
         assert client.mget("a", "s") == [b"x", b"2"]
         with client.pipeline(transaction=False) as pipe:
             assert pipe.get("a").dbsize().execute() == [b"x", 3]
+
+
+async def test_who_waits_in_a_database_is_woken_by_a_transaction_and_waits_for_nothing_inside_one(
+    start_up: StartUp,
+) -> None:
+    doors = start_up().doors
+    async with connected(doors[0], 1) as waiting, connected(doors[1], 1) as pushing:
+        popped = asyncio.create_task(waiting.blpop(["p", "q"], 5))
+        await asyncio.sleep(0.2)  # Either way it is answered; mostly it waits by now.
+        assert await pushing.pipeline().rpush("q", "1").rpush("q", "2").llen("q").execute() == [1, 2, 2]
+        assert list(await popped) == ["q", "1"]
+        assert await pushing.pipeline().blpop(["p"], 0).blpop(["q"], 0).execute() == [None, ["q", "2"]]
