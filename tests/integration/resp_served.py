@@ -41,7 +41,17 @@ class KeyspaceStore(Dialogue):
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
         checked = check_command(args)
-        reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, self._clock.wall_ms())
+        if isinstance(checked, Failure):
+            self._hold(checked, sink)
+        else:
+            self.submit_own(args, sink, consistency)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        self._hold(self.keyspace.execute(args, self._clock.wall_ms()), sink)
+
+    def _hold(self, reply: Reply, sink: ReplySink) -> None:
         if not self._held:
             asyncio.get_running_loop().call_soon(self.release)
         self._held.append((sink, reply))

@@ -71,6 +71,15 @@ class Dialogue(Commands, Protocol):
         there."""
         return False
 
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        """As `submit`, for a command of scope INTERNAL that a server makes of what its client sent, such as EXEC.
+
+        What the bounds and arity of the table say is the server's to see to.
+        """
+        ...
+
 
 class Store(Commands, Protocol):
     """The door of a node, from which each connection gets its own."""
@@ -123,6 +132,8 @@ class GroupPicture:
     """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while this node, which has lost what it had on disk, waits for the group to count its vote again."""
+    database_keys: dict[int, int] = field(default_factory=dict)
+    """Number of each database but 0 that lives here to the keys of its slot, of which a few may be of database 0."""
 
 
 @dataclass(frozen=True, slots=True)

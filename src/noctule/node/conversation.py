@@ -5,7 +5,7 @@ from functools import partial
 from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.commands import check_command, find_command, unknown_command
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.keyspace.waits import Wait
@@ -60,7 +60,7 @@ class Conversation(Dialogue):
         self._router = router
         self._reads = 0
         self._writes = 0
-        self._held: deque[tuple[list[bytes], ReplySink, ConsistencyLevel]] = deque()
+        self._held: deque[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = deque()
         self._is_going_on = False
         self._waiter: Waiter | None = None
         """The command that waits for a key."""
@@ -71,18 +71,32 @@ class Conversation(Dialogue):
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
         """As `Store.submit`, in order."""
-        if self._held or self._waiter is not None or not self._begin(args, sink, consistency):
-            self._held.append((args, sink, consistency))
-
-    def _begin(self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> bool:
-        """Send a command on its way; False when it has to wait for those before it."""
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        elif spec.blocking is not None and (wait := spec.blocking(args)) is not None:
+        else:
+            self._enter(spec, args, sink, consistency)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        """As `Dialogue.submit_own`, in order with what clients send."""
+        spec = find_command(args[0])
+        if spec is None:
+            sink.deliver(unknown_command(args))
+        else:
+            self._enter(spec, args, sink, consistency)
+
+    def _enter(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
+        if self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
+            self._held.append((spec, args, sink, consistency))
+
+    def _begin(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> bool:
+        """Send a command on its way; False when it has to wait for those before it."""
+        if spec.blocking is not None and (wait := spec.blocking(args)) is not None:
             if self._reads or self._writes:
                 return False
-            self._wait(self._router.refusal(spec, args) or wait, sink)
+            self._wait(wait, sink)
         elif spec.is_write or self._writes:
             if self._reads:
                 return False

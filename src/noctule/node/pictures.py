@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from noctule.base.ids import GroupId, Instant
+from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.replica import Replica
@@ -112,4 +113,10 @@ def group_picture(node: "LocalNode", group: GroupId, replica: Replica, partition
         lag_s={peer: each.seconds for peer, each in lag.items()},
         staleness_ms=_staleness_ms(node, replica),
         admitted=replica.raft.is_admitted(),
+        database_keys=_database_keys(replica),
     )
+
+
+def _database_keys(replica: Replica) -> dict[int, int]:
+    slots = replica.keyspace.slots
+    return {number: len(slots[slot]) for slot, number in DATABASE_SLOTS.items() if slot in slots}

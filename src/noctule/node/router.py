@@ -164,10 +164,10 @@ class Router:
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
         command = Command(args, sink, conversation, logged=logged, lease=lease)
-        if spec.has_one_key and spec.scope is Scope.KEY:
+        if spec.has_one_key:
             self._enter(self._slot_table[key_slot(args[1])], command)
             return
-        if spec.scope not in (Scope.KEY, Scope.SPLIT, Scope.ALL):
+        if spec.scope is Scope.CONNECTION:
             name = args[0].decode("utf-8", "backslashreplace")
             command.finish(Failure(f"ERR command '{name}' is not for the store".encode()))
             return
@@ -210,7 +210,7 @@ class Router:
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
-        if spec.has_one_key and spec.scope is Scope.KEY:
+        if spec.has_one_key:
             parts, merge = [(self._slot_table[key_slot(args[1])], args)], None
         else:
             spread = fan_out(spec, args, self._slot_table)
@@ -743,6 +743,12 @@ class _MetaStore(Dialogue):
         """Reads are linearizable whatever is asked."""
         del consistency
         self._router.submit_to_meta(args, sink)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        """No server has commands of its own for *meta*: unknown."""
+        self.submit(args, sink, consistency)
 
     def conversation(self) -> "_MetaStore":
         """Commands on *meta* are independent."""

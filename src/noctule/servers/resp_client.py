@@ -1,7 +1,7 @@
 """What the server knows of one client, apart from its socket, and what its commands may ask of the server."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from noctule.base.clock import Clock
 from noctule.base.consistency import ConsistencyLevel
@@ -14,6 +14,10 @@ from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import Dialogue, NodePicture
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
+from noctule.servers.resp_errands import Errand
+
+if TYPE_CHECKING:
+    from noctule.servers.resp_transactions import Transaction
 
 
 class Client:
@@ -24,9 +28,11 @@ class Client:
         "connected_at",
         "consistency",
         "conversation",
+        "database",
         "id",
         "is_closing",
         "is_cluster",
+        "is_watch_broken",
         "last_command",
         "library_name",
         "library_version",
@@ -35,6 +41,8 @@ class Client:
         "protocol",
         "seen_at",
         "subscriber",
+        "transaction",
+        "watched",
     )
 
     def __init__(
@@ -72,9 +80,31 @@ class Client:
         self.name = b""
         self.protocol: RespVersion = 2
         self.consistency = ConsistencyLevel.LINEARIZABLE
+        self.database = 0
+        """As SELECT chose it."""
+        self.leave_transaction()
+
+    def leave_transaction(self) -> None:
+        """Forget what was queued since MULTI, and what is watched."""
+        self.transaction: Transaction | None = None
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Forget what is watched."""
+        self.watched: dict[bytes, bytes] = {}
+        """Key as the store knows it to what WATCH saw there (`core.keyspace.transactions.fingerprint`)."""
+        self.is_watch_broken = False
+        """Whether a WATCH failed, so that the next transaction must not run."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a command for the store goes there as it is, and every other is answered as ever."""
+        return self.transaction is None and not self.database and not self.subscriber.names
 
     def _flags(self) -> bytes:
         flags = b"P" if self.subscriber.names else b""
+        if self.transaction is not None:
+            flags += b"x"
         if self.conversation.is_blocked:
             flags += b"b"
         if self.consistency is ConsistencyLevel.EVENTUAL:
@@ -93,11 +123,11 @@ class Client:
             b"age=%d" % (now - self.connected_at),
             b"idle=%d" % (now - self.seen_at),
             b"flags=%b" % self._flags(),
-            b"db=0",
+            b"db=%d" % self.database,
             b"sub=%d" % len(self.subscriber.of(Kind.CHANNEL)),
             b"psub=%d" % len(self.subscriber.of(Kind.PATTERN)),
             b"ssub=%d" % len(self.subscriber.of(Kind.SHARD)),
-            b"multi=-1",
+            b"multi=%d" % (-1 if self.transaction is None else len(self.transaction)),
             b"cmd=%b" % (spec.name.lower() if spec is not None else b"NULL"),
             b"user=default",
             b"resp=%d" % self.protocol,
@@ -155,8 +185,10 @@ class Door(Protocol):
         ...
 
 
-Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply]
-"""Answers a command at once. The arguments have the name first, and their number is right."""
+Handler: TypeAlias = Callable[[Door, Client, list[bytes]], Reply | Errand]
+"""Answers a command at once, or tells what it needs of the store for that.
+
+The arguments have the name first, and their number is right."""
 
 _CLUSTER_DISABLED = Failure(b"ERR This instance has cluster support disabled")
 

@@ -52,6 +52,7 @@ _OTHER_CATEGORIES: dict[bytes, tuple[bytes, ...]] = {
     b"KEYS": (b"@dangerous", b"@keyspace", b"@read"),
     b"RESTORE": (b"@dangerous", b"@keyspace", b"@write"),
     b"ROLE": (b"@admin", b"@dangerous"),
+    b"MOVE": (b"@keyspace", b"@write"),
     b"SORT": (b"@dangerous", b"@list", b"@set", b"@sortedset", b"@write"),
     b"SORT_RO": (b"@dangerous", b"@list", b"@read", b"@set", b"@sortedset"),
     b"SWAPDB": (b"@dangerous", b"@keyspace", b"@write"),

@@ -11,6 +11,7 @@ from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT
 from noctule.servers.resp_cluster import CLUSTER
 from noctule.servers.resp_command_facts import COUNTED_AT, STREAMS_FROM, categories_of, flags_of, group_of, tips_of
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_families import Family, Subcommand, family
 from noctule.servers.resp_info import CONFIG
 from noctule.servers.resp_pubsub import PUBSUB
@@ -147,7 +148,7 @@ def _filter(kind: bytes, value: bytes) -> Callable[[bytes], bool] | Failure:
     return SYNTAX
 
 
-def _all_or_family(door: Door, client: Client, args: list[bytes]) -> Reply:
+def _all_or_family(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
     if len(args) == 1:
         return [describe_command(spec) for spec in _PUBLIC.values()]
     return _COMMAND(door, client, args)

@@ -1,9 +1,10 @@
 """The commands about the connection and the server, which are answered here at once and never reach the store.
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
-knows what is unknown: transactions and scripts are, until they exist. Error texts are Redis 7.0's.
-Read resp_families.py for subcommands, resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND,
-resp_pubsub.py for subscriptions, resp_noctule.py for what is Noctule's own.
+knows what is unknown: scripts are, until they exist. Error texts are Redis 7.0's.
+Read resp_transactions.py for MULTI and EXEC, resp_databases.py for SELECT, resp_families.py for subcommands,
+resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND, resp_pubsub.py for subscriptions, resp_noctule.py
+for what is Noctule's own.
 """
 
 from noctule.base.consistency import ConsistencyLevel
@@ -15,10 +16,13 @@ from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT, name_problem
 from noctule.servers.resp_cluster import CLUSTER
 from noctule.servers.resp_command_table import COMMAND
+from noctule.servers.resp_databases import copy, move, select, swapdb
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
 from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
 from noctule.servers.resp_sentinel import SENTINEL, role
+from noctule.servers.resp_transactions import discard, exec_, multi, refuse, unwatch, watch
 from noctule.servers.resp_watching import LATENCY, SLOWLOG
 
 _PONG = Status(b"PONG")
@@ -27,15 +31,14 @@ _NO_PASSWORD = Failure(
     b"ERR AUTH <password> called without any password configured for the default user. "
     b"Are you sure your configuration is correct?"
 )
-_NO_SELECT = Failure(b"ERR SELECT is not allowed in cluster mode")
 
 
-def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply:
+def answer_command(handler: Handler, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
     """Check the number of arguments, run a handler of HANDLERS, and answer."""
     if args[0].upper() in COMMANDS:
         checked = check_command(args)
         if isinstance(checked, Failure):
-            return checked
+            return refuse(client, args, checked)
     return handler(door, client, args)
 
 
@@ -101,16 +104,6 @@ def auth(_door: Door, _client: Client, args: list[bytes]) -> Reply:
     return OK if args[1] == b"default" else _WRONG_PASS
 
 
-def select(_door: Door, client: Client, args: list[bytes]) -> Reply:
-    """SELECT 0: there is one database."""
-    number = parse_int(args[1])
-    if number is None:
-        return NOT_AN_INTEGER
-    if number and client.is_cluster:
-        return _NO_SELECT
-    return OK if number == 0 else Failure(b"ERR DB index is out of range")
-
-
 def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
     """QUIT: OK behind all earlier replies, then the connection is closed."""
     client.is_closing = True
@@ -118,7 +111,7 @@ def quit_(_door: Door, client: Client, _args: list[bytes]) -> Reply:
 
 
 def reset(door: Door, client: Client, _args: list[bytes]) -> Reply:
-    """RESET: RESP2, no name, no READONLY, no subscriptions."""
+    """RESET: RESP2, no name, no READONLY, no subscriptions, no transaction, database 0."""
     door.pubsub.subscriptions.forget(client.subscriber)
     client.reset()
     return Status(b"RESET")
@@ -180,11 +173,16 @@ HANDLERS: dict[bytes, Handler] = {
     b"CLUSTER": CLUSTER,
     b"COMMAND": COMMAND,
     b"CONFIG": CONFIG,
+    b"COPY": copy,
+    b"DISCARD": discard,
     b"ECHO": echo,
+    b"EXEC": exec_,
     b"HELLO": hello,
     b"HOST:": not_http,
     b"INFO": info,
     b"LATENCY": LATENCY,
+    b"MOVE": move,
+    b"MULTI": multi,
     b"NOCTULE": NOCTULE,
     b"PING": ping,
     b"POST": not_http,
@@ -196,8 +194,11 @@ HANDLERS: dict[bytes, Handler] = {
     b"SELECT": select,
     b"SENTINEL": SENTINEL,
     b"SLOWLOG": SLOWLOG,
+    b"SWAPDB": swapdb,
     b"TIME": time,
+    b"UNWATCH": unwatch,
     b"WAIT": wait,
+    b"WATCH": watch,
     **PUBSUB_HANDLERS,
 }
 """Upper-case name to handler."""

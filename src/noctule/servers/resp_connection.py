@@ -11,12 +11,13 @@ confirmation of a subscription, or an earlier message, has its place in the queu
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Literal, Protocol, cast
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.errors import NoctuleError
+from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.reply import Encoded, Failure, Reply
 from noctule.core.pubsub.message import Message
 from noctule.core.wire.resp import Protocol as RespVersion
@@ -24,8 +25,11 @@ from noctule.core.wire.resp import encode_reply
 from noctule.node.api import Store
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_commands import HANDLERS, answer_command
+from noctule.servers.resp_databases import Leave, enter, leave_of
+from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_parser import CommandParser, Received
 from noctule.servers.resp_pubsub import BEHIND_EARLIER, refusal_while_subscribed
+from noctule.servers.resp_transactions import AT_ONCE
 
 PIPELINE_BYTES_MAX = 32 * 1024 * 1024
 """Bytes read while replies are owed; over it the connection is not read until all replies are out."""
@@ -75,17 +79,36 @@ class _Cell:
             connection.schedule_flush()
 
 
+class _Leaving:
+    """The sink of a command of a database, whose reply may hold keys."""
+
+    __slots__ = ("_cell", "_leave", "_prefix")
+
+    def __init__(self, cell: _Cell, leave: Leave, prefix: bytes) -> None:
+        self._cell = cell
+        self._leave = leave
+        self._prefix = prefix
+
+    def deliver(self, reply: Reply) -> None:
+        self._cell.deliver(self._leave(self._prefix, reply))
+
+
 class _LaterCell(_Cell):
-    """The place of a command that is carried out once nothing before it is owed any more."""
+    """The place of a command that is carried out once nothing before it is owed any more, and it is ready."""
 
-    __slots__ = ("args", "handler")
+    __slots__ = ("carry_out",)
 
-    def __init__(
-        self, connection: "RespConnection", protocol: RespVersion, handler: Handler, args: list[bytes]
-    ) -> None:
+    def __init__(self, connection: "RespConnection", protocol: RespVersion) -> None:
         super().__init__(connection, protocol)
-        self.handler = handler
-        self.args = args
+        self.carry_out: Callable[[], Reply] | None = None
+        """Set once it is ready; may change the protocol."""
+
+    def is_ready(self, carry_out: Callable[[], Reply]) -> None:
+        """It waits for nothing but its turn."""
+        self.carry_out = carry_out
+        connection = self.connection
+        if not connection.is_flush_scheduled and connection.cells and connection.cells[0] is self:
+            connection.schedule_flush()
 
 
 class Timer(Protocol):
@@ -145,7 +168,9 @@ class RespConnection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._parser = CommandParser()
         self._backlog: deque[Received] = deque()
-        """Parsed and not begun: the rest of one chunk, when the pipeline is full."""
+        """Parsed and not begun: the rest of one chunk, when the pipeline is full, or what is held."""
+        self._is_held = False
+        """Whether an errand has to be finished before anything else is begun."""
         self._unanswered_bytes = 0
         """What has been read since the client was last owed nothing."""
         self._is_open = False
@@ -185,7 +210,7 @@ class RespConnection(asyncio.Protocol):
         self.client.seen_at = self._owner.clock.now()
         self._unanswered_bytes = len(data) + (self._unanswered_bytes if self.cells else 0)
         commands = self._parser.feed(data)
-        if self._backlog:
+        if self._backlog or self._is_held:
             self._backlog.extend(commands)
         elif commands:
             self._begin(commands)
@@ -263,32 +288,112 @@ class RespConnection(asyncio.Protocol):
             self._backlog.extend(commands[room:])
             commands = commands[:room]
         client, cells, submit, find_handler = self.client, self.cells, self._submit, HANDLERS.get
-        subscriber = client.subscriber
         self._owner.commands_total += len(commands)
-        for command in commands:
+        left = iter(commands)
+        if not client.is_plain:
+            self._begin_with_care(left)
+            return
+        for command in left:
             if isinstance(command, Failure):
                 self._answer(command)
                 continue
             client.last_command = command[0]
             handler = find_handler(command[0].upper())
-            if subscriber.names and client.protocol == 2 and (refusal := refusal_while_subscribed(handler, command)):
-                self._answer(refusal)
-            elif handler is None:
+            if handler is None:
                 cell = _Cell(self, client.protocol)
                 cells.append(cell)
                 submit(command, cell, client.consistency)
-            elif cells and handler in BEHIND_EARLIER:
-                cells.append(_LaterCell(self, client.protocol, handler, command))
             else:
-                self._answer(answer_command(handler, self._owner, client, command))
-                if client.is_closing:
-                    self._is_ending = True
-                    self._backlog.clear()
+                self._handle(handler, command)
+                if self._is_held or client.is_closing or not client.is_plain:
+                    self._begin_with_care(left)
                     return
 
-    def _answer(self, reply: Reply) -> None:
+    def _begin_with_care(self, commands: Iterator[Received]) -> None:
+        """Begin commands of a client that `is_plain` is not true of; what is held goes to the backlog."""
+        client = self.client
+        while not client.is_closing:
+            if self._is_held:
+                held = list(commands)
+                self._owner.commands_total -= len(held)
+                self._backlog.extendleft(reversed(held))
+                return
+            command = next(commands, None)
+            if command is None:
+                return
+            if isinstance(command, Failure):
+                self._answer(command)
+            else:
+                client.last_command = command[0]
+                self._begin_one(command)
+        self._is_ending = True
+        self._backlog.clear()
+
+    def _begin_one(self, command: list[bytes]) -> None:
+        client, name = self.client, command[0].upper()
+        handler = HANDLERS.get(name)
+        is_limited = client.subscriber.names and client.protocol == 2
+        if is_limited and (refusal := refusal_while_subscribed(handler, command)):
+            self._answer(refusal)
+        elif client.transaction is not None and name not in AT_ONCE:
+            self._answer(client.transaction.queue(command, handler))
+        elif handler is not None:
+            self._handle(handler, command)
+        else:
+            entered = enter(client.database, command)
+            if isinstance(entered, Failure):
+                self._answer(entered)
+            else:
+                sink = _Leaving(self._new_cell(), leave_of(name), database_prefix(client.database))
+                self._conversation.submit_own(entered, sink, client.consistency)
+
+    def _handle(self, handler: Handler, command: list[bytes]) -> None:
+        """A command that the server answers by itself, perhaps with the help of the store."""
+        if self.cells and handler in BEHIND_EARLIER:
+            self._new_later_cell().is_ready(lambda: self._answer_now(handler, command))
+            return
+        reply = answer_command(handler, self._owner, self.client, command)
+        if not isinstance(reply, Errand):
+            self._answer(reply)
+        elif reply.holds:
+            self._run_held(reply)
+        else:
+            self._run(reply)
+
+    def _answer_now(self, handler: Handler, command: list[bytes]) -> Reply:
+        reply = answer_command(handler, self._owner, self.client, command)
+        assert not isinstance(reply, Errand)
+        return reply
+
+    def _run(self, errand: Errand) -> None:
+        cell = self._new_cell()
+        errand.run(self._conversation, lambda replies: cell.deliver(errand.finish(replies)))
+
+    def _run_held(self, errand: Errand) -> None:
+        """Nothing begins until it is finished, and that is not before all that was sent earlier is answered."""
+        cell = self._new_later_cell()
+        self._is_held = True
+
+        def finish(replies: list[Reply]) -> Reply:
+            reply = errand.finish(replies)
+            cell.protocol = self.client.protocol  # A HELLO may have been among what was finished.
+            self._is_held = False
+            return reply
+
+        errand.run(self._conversation, lambda replies: cell.is_ready(lambda: finish(replies)))
+
+    def _new_later_cell(self) -> _LaterCell:
+        cell = _LaterCell(self, self.client.protocol)
+        self.cells.append(cell)
+        return cell
+
+    def _new_cell(self) -> _Cell:
         cell = _Cell(self, self.client.protocol)
         self.cells.append(cell)
+        return cell
+
+    def _answer(self, reply: Reply) -> None:
+        cell = self._new_cell()
         if isinstance(reply, Encoded):
             self._queued.append((self._left + len(self.cells), len(reply.data)))
             self._push_bytes += len(reply.data)
@@ -298,7 +403,8 @@ class RespConnection(asyncio.Protocol):
         """Begin what waits if there is room; once nothing waits, answer garbage that came last; close or read on."""
         if not self._is_open:
             return
-        if self._backlog and len(self.cells) <= PIPELINE_COMMANDS_MAX // 2 and not self._is_output_high:
+        has_room = len(self.cells) <= PIPELINE_COMMANDS_MAX // 2 and not self._is_output_high
+        if self._backlog and has_room and not self._is_held:
             waiting = list(self._backlog)
             self._backlog.clear()
             self._begin(waiting)
@@ -348,9 +454,9 @@ class RespConnection(asyncio.Protocol):
             while cells:
                 reply = cells[0].reply
                 if reply is _WAITING:
-                    if not isinstance(cells[0], _LaterCell):
+                    if not isinstance(cells[0], _LaterCell) or cells[0].carry_out is None:
                         break
-                    heard = self._carry_out(cells[0], count - len(cells))
+                    heard = self._carry_out(cells[0], cells[0].carry_out, count - len(cells))
                     parts += heard
                     size += sum(map(len, heard))
                     count = len(cells)
@@ -387,11 +493,11 @@ class RespConnection(asyncio.Protocol):
         while self._queued and self._queued[0][0] <= self._left:
             self._push_bytes -= self._queued.popleft()[1]
 
-    def _carry_out(self, cell: _LaterCell, left: int) -> list[bytes]:
+    def _carry_out(self, cell: _LaterCell, carry_out: Callable[[], Reply], left: int) -> list[bytes]:
         """Everything before the cell has left, `left` of them just now; returns what the client heard of it itself."""
         self._left += left
         self._dequeue()
-        cell.reply = answer_command(cell.handler, self._owner, self.client, cell.args)
+        cell.reply = carry_out()
         return self._take_heard()
 
     def _write(self, parts: list[bytes]) -> bool:

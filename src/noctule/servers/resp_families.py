@@ -6,6 +6,7 @@ from typing import NamedTuple
 from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.servers.resp_client import Client, Door, Handler
+from noctule.servers.resp_errands import Errand
 
 
 class Subcommand(NamedTuple):
@@ -40,7 +41,7 @@ class Family:
             return wrong_arity(b"%b|%b" % (self.name, word))
         return None
 
-    def __call__(self, door: Door, client: Client, args: list[bytes]) -> Reply:
+    def __call__(self, door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
         """Run the subcommand."""
         problem = self.problem(args)
         if problem is not None:

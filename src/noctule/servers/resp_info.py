@@ -5,11 +5,13 @@ Monitoring that reads Redis reads these; Noctule's own names are under ``# Noctu
 
 import platform
 import sys
+from collections import Counter
 from hashlib import sha1
 
 from noctule.adapters.process_stats import read_process_stats
 from noctule.base.bounds import COMMAND_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.base.ids import META_GROUP
+from noctule.core.keyspace.databases import DATABASES
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.pubsub.message import Kind
@@ -144,9 +146,13 @@ def _human(count: int) -> str:
 
 
 def _keyspace(picture: NodePicture) -> dict[str, object]:
-    """The keys of this node's replicas, without those of *meta*; nothing when there are none, as in Redis."""
-    keys = sum(group.keys for group in picture.groups if group.id != META_GROUP)
-    return {"db0": f"keys={keys}"} if keys else {}
+    """The keys of this node's replicas by database, without those of *meta*; those that have none are left out."""
+    groups = [group for group in picture.groups if group.id != META_GROUP]
+    counts = Counter({0: sum(group.keys for group in groups)})
+    for group in groups:
+        counts.update(group.database_keys)
+        counts[0] -= sum(group.database_keys.values())
+    return {f"db{number}": f"keys={count}" for number, count in sorted(counts.items()) if count}
 
 
 def _noctule(picture: NodePicture) -> dict[str, object]:
@@ -174,7 +180,7 @@ def _settings(door: Door, *, is_cluster: bool) -> dict[bytes, bytes]:
         b"client-query-buffer-limit": b"%d" % COMMAND_BYTES_MAX,
         b"cluster-enabled": b"yes" if is_cluster else b"no",
         b"cluster-require-full-coverage": b"no",
-        b"databases": b"1",
+        b"databases": b"%d" % DATABASES,
         b"dir": door.picture().data_dir.encode(),
         b"maxclients": b"%d" % door.connections_max,
         b"maxmemory": b"0",

@@ -2,6 +2,7 @@
 
 from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.consistency import ConsistencyLevel
+from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_families import Subcommand, family
@@ -20,11 +21,11 @@ def _consistency(_door: Door, client: Client, args: list[bytes]) -> Reply:
     return OK
 
 
-def _staleness(door: Door, _client: Client, args: list[bytes]) -> Reply:
+def _staleness(door: Door, client: Client, args: list[bytes]) -> Reply:
     """How old an eventual read of the key through this node may be, in ms; nil when unknown."""
     if len(args[2]) > KEY_BYTES_MAX:
         return Failure(b"ERR key of %d bytes, KEY_BYTES_MAX is %d" % (len(args[2]), KEY_BYTES_MAX))
-    return door.staleness_ms(args[2])
+    return door.staleness_ms(database_prefix(client.database) + args[2])
 
 
 NOCTULE: Handler = family(

@@ -8,15 +8,19 @@ from hypothesis import strategies as st
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId
+from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
+from noctule.core.keyspace.transactions import EXEC, FINGERPRINT, transaction
+from noctule.core.placement.slots import key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
-from noctule.node.api import Commands
+from noctule.node.api import Dialogue
+from noctule.node.conversation import Conversation
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import ANSWER_TIMEOUT_S
 
-from .fake_dispatch import DEADLINE_S, Asked, FakeDispatch, Sink, Written, group_of
+from .fake_dispatch import DEADLINE_S, SLOT_TABLE, Asked, FakeDispatch, Sink, Written, group_of
 
 NOW_MS = 1_000
 
@@ -27,13 +31,22 @@ def node() -> FakeDispatch:
 
 
 def say(
-    connection: Commands, *lines: bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    connection: Dialogue, *lines: bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
 ) -> list[Sink]:
     sinks = []
     for line in lines:
         sinks.append(Sink())
-        connection.submit(line.split(), sinks[-1], consistency)
+        name, *keys = line.split()
+        if name == b"TOGETHER":
+            connection.submit_own(together(keys), sinks[-1], consistency)
+        else:
+            connection.submit([name, *keys], sinks[-1], consistency)
     return sinks
+
+
+def together(keys: list[bytes], watched: list[tuple[bytes, bytes]] | None = None) -> list[bytes]:
+    """A transaction that changes each of these keys."""
+    return transaction(watched or [], [[b"APPEND", key, b"x"] for key in keys], keys, is_write=True)
 
 
 def test_a_read_behind_an_unanswered_write_goes_through_the_log_behind_it(node: FakeDispatch) -> None:
@@ -105,6 +118,48 @@ def test_what_is_given_up_lets_go_of_what_waits_behind_it(node: FakeDispatch) ->
     assert [len(sink.replies) for sink in sinks] == [1, 0]
     node.answer(write, OK)
     assert sinks[1].replies == [OK]
+
+
+def transact(connection: Conversation, keys: list[bytes], watched: list[tuple[bytes, bytes]] | None = None) -> Sink:
+    sink = Sink()
+    connection.submit_own(together(keys, watched), sink)
+    return sink
+
+
+def test_a_transaction_is_in_order_with_what_its_connection_sent(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    say(connection, b"SET {t}a 1")
+    transact(connection, [b"{t}a", b"{t}b"])
+    say(connection, b"GET {t}a")
+    ((batch,), queries) = node.turn()
+    assert [line.split()[0] for line in batch.lines] == [b"SET", EXEC, b"GET"]
+    assert queries == []
+
+
+def test_what_a_watch_asks_is_read_behind_the_writes_before_it(node: FakeDispatch) -> None:
+    connection = node.router.conversation()
+    say(connection, b"SET a 1")
+    connection.submit_own([FINGERPRINT, b"a"], Sink())
+    ((batch,), queries) = node.turn()
+    assert [line.split()[0] for line in batch.lines] == [b"SET", FINGERPRINT]
+    assert queries == []
+
+
+def test_a_transaction_on_several_partitions_is_refused_and_on_several_slots_of_one_it_is_not() -> None:
+    node = FakeDispatch()
+    by_group: dict[int, list[bytes]] = {}
+    for key in (b"k%d" % number for number in range(8)):
+        by_group.setdefault(SLOT_TABLE[key_slot(key)], []).append(key)
+    (first, second, *_), (other, *_) = sorted(by_group.values(), key=len, reverse=True)[:2]
+    assert transact(node.router.conversation(), [first, other]).replies == [CROSS_SLOT]
+    assert transact(node.router.conversation(), [first], [(other, b"")]).replies == [CROSS_SLOT]
+    transact(node.router.conversation(), [first, second])
+    assert len(node.turn()[0]) == 1
+
+
+def test_a_client_cannot_send_what_a_server_makes(node: FakeDispatch) -> None:
+    (sink,) = say(node.router.conversation(), b"NOCTULE.EXEC x a")
+    assert isinstance(sink.replies[0], Failure)
 
 
 # Any order of messages ------------------------------------------------------------------------------------------------
@@ -199,6 +254,7 @@ def lines(draw: st.DrawFn, connection: int) -> bytes:
                 b"MSET %b %b %b %b" % (key, value, other, value),
                 b"MGET %b %b" % (key, other),
                 b"DEL %b %b" % (key, other),
+                b"TOGETHER %b %b.2 %b.3" % (key, key, key),
             ]
         )
     )
@@ -217,7 +273,8 @@ def expected(program: list[bytes]) -> Iterator[Reply]:
     """What one server alone would answer to one connection."""
     alone = Keyspace()
     for line in program:
-        yield alone.execute(line.split(), NOW_MS)
+        name, *keys = line.split()
+        yield alone.execute(together(keys) if name == b"TOGETHER" else [name, *keys], NOW_MS)
 
 
 @given(SCRIPTS, st.sampled_from([1, router_module.BATCH_BYTES_TARGET]))

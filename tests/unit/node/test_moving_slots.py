@@ -165,6 +165,7 @@ def lines(draw: st.DrawFn, connection: int, *, alone: bool) -> bytes:
     commands = [
         *[b"SET %b %b" % (key, value), b"GET %b" % key, b"APPEND %b %b" % (key, value)],
         *[b"MSET %b %b %b %b" % (key, value, other, value), b"MGET %b %b" % (key, other), b"DEL %b %b" % (key, other)],
+        b"TOGETHER %b %b.2 %b.3" % (key, key, key),
     ]
     if alone:
         commands += [b"DBSIZE", b"FLUSHALL", b"EXISTS %b %b" % (key, other)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant, WallMs
 from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
@@ -47,7 +48,17 @@ class HeldStore(Dialogue):
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
         checked = check_command(args)
-        reply = checked if isinstance(checked, Failure) else self.keyspace.execute(args, NOW_MS)
+        if isinstance(checked, Failure):
+            self._hold(checked, sink, consistency)
+        else:
+            self.submit_own(args, sink, consistency)
+
+    def submit_own(
+        self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
+    ) -> None:
+        self._hold(self.keyspace.execute(args, NOW_MS), sink, consistency)
+
+    def _hold(self, reply: Reply, sink: ReplySink, consistency: ConsistencyLevel) -> None:
         self.consistencies.append(consistency)
         self.held.append((sink, reply))
         if self.is_immediate:
@@ -212,9 +223,11 @@ class World:
     def picture(self, nodes: int) -> NodePicture:
         peers = [PeerPicture(number, True, f"h{number}:7601", "", "", 1, None) for number in range(1, nodes + 1)]
         keys = self.store.keyspace.key_count
+        slots = self.store.keyspace.slots
+        databases = {number: len(slots[slot]) for slot, number in DATABASE_SLOTS.items() if slot in slots}
         groups = [
-            GroupPicture(number, number, number, "leader", 1, 1, 5, 5, 5, 0, count)
-            for number, count in ((0, 7), (1, keys))
+            GroupPicture(number, number, number, "leader", 1, 1, 5, 5, 5, 0, count, database_keys=database_keys)
+            for number, count, database_keys in ((0, 7, {}), (1, keys, databases))
         ]
         return NodePicture(
             node_id=1,

@@ -33,6 +33,7 @@ from noctule.core.keyspace import (
     stream_reads,
     streams,
     strings,
+    transactions,
 )
 from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure
@@ -95,10 +96,13 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("CLUSTER", -2, "About slots and nodes."),
     ("COMMAND", -1, "About commands."),
     ("CONFIG", -2, "Reads settings."),
+    ("DISCARD", 1, "Forgets the transaction."),
     ("ECHO", 2, "Answers what it is given."),
+    ("EXEC", 1, "Runs the transaction, unless a watched key has changed."),
     ("HELLO", -1, "Chooses the protocol, RESP2 or RESP3."),
     ("LATENCY", -2, "What takes long: nothing is recorded."),
     ("INFO", -1, "About the node, as text."),
+    ("MULTI", 1, "Begins a transaction on keys of one partition; a database from 1 on is in one."),
     ("NOCTULE", -2, "Noctule's own: CONSISTENCY of this connection's reads, STALENESS of a key."),
     ("PING", -1, "Answers PONG, or what it is given."),
     ("QUIT", -1, "Closes the connection."),
@@ -106,10 +110,11 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
     ("READWRITE", 1, "Takes READONLY back."),
     ("RESET", 1, "Puts the connection into the state it began in."),
     ("ROLE", 1, "That every node is a master, and who the others are."),
+    ("SELECT", 2, "Chooses the database, 0 to 15."),
     ("SENTINEL", -2, "Which node clients of Redis Sentinel are sent to."),
     ("SLOWLOG", -2, "Slow commands: none is recorded."),
-    ("SELECT", 2, "Chooses the database; there is 0 only."),
     ("TIME", 1, "The node's wall clock."),
+    ("UNWATCH", 1, "Forgets which keys are watched."),
     ("WAIT", 3, "How many other nodes have every acknowledged write."),
 )
 
@@ -135,6 +140,7 @@ _FAMILIES = (
     publishing,
     reshape,
     awaited,
+    transactions,
 )
 
 

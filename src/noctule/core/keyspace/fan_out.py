@@ -54,14 +54,14 @@ def fan_out(
     first: int = 0,
     last: int = SLOT_COUNT - 1,
 ) -> FanOut | Failure:
-    """The parts of a command in scope SPLIT or ALL (KEY and INTERNAL: its one part), and how to merge their replies.
+    """The parts of a command in scope SPLIT or ALL (KEY, INTERNAL: its one part), and how to merge their replies.
 
     In scope ALL it is about the slots from `first` to `last`, and so is each part about some of them (`within`).
 
     `slot_table` names the partition of each slot (`placement.slots.partition_table`). The command has passed
     `check_command`.
     """
-    if spec.scope in (Scope.KEY, Scope.INTERNAL):
+    if spec.scope is Scope.KEY or spec.scope is Scope.INTERNAL:
         group = partition_of(spec, args, slot_table)
         return group if isinstance(group, Failure) else FanOut([(group, list(args))], _only)
     if spec.scope is Scope.SPLIT:

@@ -63,7 +63,8 @@ class Keyspace(State):
         if self.deadlines:
             for key in self._expired_among(spec, args, now_ms):
                 self.remove(key)
-        if self.buckets and spec.is_write and spec.handler not in MERGING:
+        # What is internal either is made of commands, which come here one by one, or gives no key a value.
+        if self.buckets and spec.is_write and spec.handler not in MERGING and spec.scope is not Scope.INTERNAL:
             # RENAME needs no more memory, and yet puts a value where there may have been none.
             may_create = b"denyoom" in spec.flags or spec.last_key == 2
             problem = bucket_problem(self, spec.keys(args), may_create=may_create)

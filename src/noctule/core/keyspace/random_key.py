@@ -1,5 +1,6 @@
 """A key that is drawn by lot."""
 
+from collections.abc import Callable
 from itertools import islice
 
 from noctule.core.keyspace.chance import Chance
@@ -9,8 +10,8 @@ _DRAWS_MAX = 100
 """After as many keys that have expired, the first one that lives will do."""
 
 
-def random_key(state: State, now_ms: int, first: int, last: int) -> bytes | None:
-    """One of the live keys of these slots, both inclusive; None when there is none.
+def random_key(state: State, now_ms: int, first: int, last: int, is_member: Callable[[bytes], bool]) -> bytes | None:
+    """One of the live keys of these slots, both inclusive, for which `is_member`; None when there is none.
 
     Costs the number of slots and of the keys of one. Which one it is depends on the time, and on the order in which the
     keys came: only for a reply, never for a change of data.
@@ -26,6 +27,6 @@ def random_key(state: State, now_ms: int, first: int, last: int) -> bytes | None
             place -= len(values)
         key = next(islice(values, place, None))
         deadline = state.deadlines.get(key)
-        if deadline is None or deadline > now_ms:
+        if (deadline is None or deadline > now_ms) and is_member(key):
             return key
-    return next(state.live_keys(now_ms, first, last), None)
+    return next(filter(is_member, state.live_keys(now_ms, first, last)), None)

@@ -10,9 +10,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from noctule.base.bounds import SCAN_COUNT_MAX
+from noctule.core.keyspace.databases import DATABASE_SLOTS, database_prefix, membership
 from noctule.core.keyspace.failures import INVALID_CURSOR, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.keys import type_name
@@ -24,7 +25,7 @@ from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
 from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, READ_FAST, WRITE, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import NOT_A_HASH, State, scan_order
-from noctule.core.placement.slots import SLOT_COUNT
+from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 POSITION_BITS = 32
 """The lower bits of a SCAN cursor; what is above them is the slot."""
@@ -52,9 +53,9 @@ def keys(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     return _keys(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
-def dbsize(state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
+def dbsize(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """DBSIZE; keys that have expired count until they are purged, as in Redis."""
-    return state.key_count
+    return _dbsize(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
 def randomkey(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -62,9 +63,9 @@ def randomkey(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     return _randomkey(state, args, now_ms, 0, SLOT_COUNT - 1)
 
 
-def flush(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-    """FLUSHALL and FLUSHDB [ASYNC|SYNC]; there is one database."""
-    return _flush(state, args, now_ms, 0, SLOT_COUNT - 1)
+def flush(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """FLUSHALL and FLUSHDB [ASYNC|SYNC]; the latter leaves the other databases as they are."""
+    return _flush(state, args, 0, SLOT_COUNT - 1)
 
 
 def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -74,7 +75,7 @@ def scan(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 def read_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """NOCTULE.READWITHIN first last command…: KEYS, DBSIZE, RANDOMKEY, SCAN or BUCKET.LIST of these slots only."""
-    return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]))
+    return _READS[args[3].upper()](state, args[3:], now_ms, int(args[1]), int(args[2]), b"")
 
 
 def write_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -84,36 +85,68 @@ def write_within(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """
     if args[3].upper() == b"BUCKET.CREATE":
         return bucket_create(state, args[3:], now_ms)
-    return _flush(state, args[3:], now_ms, int(args[1]), int(args[2]))
+    return _flush(state, args[3:], int(args[1]), int(args[2]))
 
 
-def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
+def read_database(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+    """NOCTULE.READDATABASE prefix command…: KEYS, DBSIZE, RANDOMKEY or SCAN as if there were this database only.
+
+    The prefix, which stands where a key would, is not part of the names answered.
+    """
+    slot = key_slot(args[1])
+    return _READS[args[2].upper()](state, args[2:], now_ms, slot, slot, args[1])
+
+
+def write_database(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """NOCTULE.WRITEDATABASE prefix command…: FLUSHDB as if there were this database only."""
+    slot = key_slot(args[1])
+    return _flush(state, args[2:], slot, slot, args[1])
+
+
+def _keys(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
     matches = _matcher(args[1])
     if isinstance(matches, Failure):
         return matches
-    return [*sorted(filter(matches, state.live_keys(now_ms, first, last)))]
+    names = (key[len(prefix) :] for key in filter(membership(prefix), state.live_keys(now_ms, first, last)))
+    return [*sorted(filter(matches, names))]
 
 
-def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int) -> Reply:
+def _buckets(state: State, args: Sequence[bytes], now_ms: int, _first: int, _last: int, _prefix: bytes = b"") -> Reply:
     return bucket_list(state, args, now_ms)
 
 
-def _randomkey(state: State, _args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
-    return random_key(state, now_ms, first, last)
+def _randomkey(state: State, _args: Sequence[bytes], now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
+    key = random_key(state, now_ms, first, last, membership(prefix))
+    return None if key is None else key[len(prefix) :]
 
 
-def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
-    return sum(len(values) for slot, values in state.slots.items() if first <= slot <= last)
+def _dbsize(state: State, _args: Sequence[bytes], _now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
+    if prefix:
+        return _count(state, first, prefix)
+    count = sum(len(values) for slot, values in state.slots.items() if first <= slot <= last)
+    databases = [(slot, number) for slot, number in DATABASE_SLOTS.items() if first <= slot <= last]
+    return count - sum(_count(state, slot, database_prefix(number)) for slot, number in databases)
 
 
-def _flush(state: State, args: Sequence[bytes], _now_ms: int, first: int, last: int) -> Reply:
+def _count(state: State, slot: int, prefix: bytes) -> int:
+    """The keys of the database that has this slot."""
+    return sum(map(membership(prefix), state.slots.get(slot, _NOTHING)))
+
+
+def _flush(state: State, args: Sequence[bytes], first: int, last: int, prefix: bytes = b"") -> Reply:
     if len(args) > 2 or (len(args) == 2 and args[1].upper() not in (b"ASYNC", b"SYNC")):
         return SYNTAX
-    state.clear_slots(first, last)
+    shared = [slot for slot in DATABASE_SLOTS if first <= slot <= last and slot in state.slots]
+    if args[0].upper() == b"FLUSHALL" or not shared:
+        state.clear_slots(first, last)
+        return OK
+    for slot in [slot for slot in state.slots if first <= slot <= last]:
+        for key in list(filter(membership(prefix), state.slots[slot])):
+            state.remove(key)
     return OK
 
 
-def _scan(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int) -> Reply:
+def _scan(state: State, args: Sequence[bytes], now_ms: int, first: int, last: int, prefix: bytes = b"") -> Reply:
     """Cursor 0 after the last key of the slots from `first` to `last`.
 
     Looks at no more than COUNT keys (and those that share the last one's position), SCAN_COUNT_MAX at most.
@@ -125,11 +158,12 @@ def _scan(state: State, args: Sequence[bytes], now_ms: int, first: int, last: in
     if isinstance(options, Failure):
         return options
     found, after = _collect(state, max(cursor, first << POSITION_BITS), last, options.count)
-    deadlines = state.deadlines
+    deadlines, is_member, cut = state.deadlines, membership(prefix), len(prefix)
     live: list[Reply] = [
-        key
+        key[cut:]
         for key in found
-        if (options.matches is None or options.matches(key))
+        if is_member(key)
+        and (options.matches is None or options.matches(key[cut:]))
         and (key not in deadlines or deadlines[key] > now_ms)
         and (not options.type_wanted or type_name(state.get(key) or b"") == options.type_wanted)
     ]
@@ -281,7 +315,10 @@ def _matcher(pattern: bytes) -> Callable[[bytes], bool] | Failure:
     return glob_matcher(pattern)
 
 
-_READS: dict[bytes, Callable[[State, Sequence[bytes], int, int, int], Reply]] = {
+_Reader: TypeAlias = Callable[[State, Sequence[bytes], int, int, int, bytes], Reply]
+"""With the first and the last slot, both inclusive, and the prefix of the database."""
+
+_READS: dict[bytes, _Reader] = {
     b"BUCKET.LIST": _buckets,
     b"KEYS": _keys,
     b"DBSIZE": _dbsize,
@@ -301,13 +338,15 @@ COMMANDS: tuple[CommandSpec, ...] = (
         Scope.ALL,
         ("DBSIZE", 1, READ_FAST, NO_KEYS, dbsize, "How many keys there are."),
         ("FLUSHALL", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
-        ("FLUSHDB", -1, WRITE, NO_KEYS, flush, "Removes everything: ASYNC, SYNC."),
+        ("FLUSHDB", -1, WRITE, NO_KEYS, flush, "Removes the keys of the database: ASYNC, SYNC."),
         ("KEYS", 2, READ, NO_KEYS, keys, "All keys that match a pattern."),
         ("RANDOMKEY", 1, READ, NO_KEYS, randomkey, "A key that is drawn by lot."),
         ("SCAN", -2, READ, NO_KEYS, scan, "Walks over the keys: MATCH, COUNT, TYPE."),
     ),
     *rows(
         Scope.INTERNAL,
+        ("NOCTULE.READDATABASE", -3, READ, ONE, read_database, "KEYS, DBSIZE, RANDOMKEY or SCAN of one database."),
+        ("NOCTULE.WRITEDATABASE", -3, WRITE, ONE, write_database, "FLUSHDB of one database."),
         (
             "NOCTULE.READWITHIN",
             -4,

@@ -31,7 +31,7 @@ class Scope(StrEnum):
     CONNECTION = "connection"
     """About the connection or the server: answered by the server, never by the keyspace."""
     INTERNAL = "internal"
-    """Proposed by leaders only; clients are told that it is unknown."""
+    """Made by leaders, or by servers of what clients send; those are told that it is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,26 @@ class CommandSpec:
             return ()
         end = self.last_key + 1 if self.last_key > 0 else len(args) + self.last_key + 1
         return args[self.first_key : end : self.key_step]
+
+    def places(self, args: Sequence[bytes]) -> Sequence[int]:
+        """Where among the arguments those keys stand."""
+        if self.has_one_key:
+            return (1,)
+        # A finder gives arguments as they are, so each can carry its place there and back.
+        keys = self.keys([_Placed.at(place, argument) for place, argument in enumerate(args)])
+        return [key.place for key in keys if isinstance(key, _Placed)]
+
+
+class _Placed(bytes):
+    """An argument that knows where it stands."""
+
+    place: int
+
+    @classmethod
+    def at(cls, place: int, argument: bytes) -> "_Placed":
+        placed = cls(argument)
+        placed.place = place
+        return placed
 
 
 READ = (b"readonly",)

@@ -11,7 +11,7 @@ whoever still looks at it. So no pause depends on more than the keys of one slot
 
 from binascii import crc32, crc_hqx
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar
@@ -24,7 +24,7 @@ from noctule.core.keyspace.container import Container, Undo
 from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
 from noctule.core.keyspace.failures import WRONG_TYPE
 from noctule.core.keyspace.recount import Recount
-from noctule.core.keyspace.reply import Failure
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.territory import Territory
 from noctule.core.placement.slots import BRACE, SLOT_COUNT, SLOT_MASK, key_slot
 
@@ -154,6 +154,10 @@ class State:
         """What is left to be counted since the last cut."""
         self._lookers: list[ref[DeadlinesThen]] = []
         """Whoever may still look at deadlines as they were; the dead ones are found at the next sharing."""
+
+    def execute(self, args: Sequence[bytes], now_ms: int) -> Reply:
+        """Apply one command, for those that are made of commands; `Keyspace` knows how."""
+        raise NotImplementedError
 
     def share(self) -> tuple[dict[int, dict[bytes, Value]], DeadlinesThen]:
         """The slots and deadlines of this moment, to be read only, untouched by what is written later.

@@ -239,6 +239,10 @@ class Machine:
         """A client's command."""
         self._wake(partial(self.router.submit, args, sink, consistency))
 
+    def submit_own(self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
+        """What a server makes of a client's commands, such as a transaction."""
+        self._wake(partial(self.router.conversation().submit_own, args, sink, consistency))
+
     def operate(self, args: list[bytes], sink: ReplySink) -> None:
         """An operator's wish for *meta*."""
         self._wake(partial(self.router.operate, args, sink))

@@ -5,6 +5,7 @@ gets, and a read may not be below what was acknowledged before it began, nor abo
 Sets of unique members (hash fields) show that acknowledged writes are present at the end, in a second data type.
 Values that expire show that replicas with different clocks agree on what is over; a read may see one or none, but never
 one that was overwritten before.
+Transfers between two keys show that a transaction is applied as a whole, and once: their sum is always zero.
 What was done and answered is also recorded, for the checkers, in the world's history.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.transactions import transaction
 from noctule.verify.sim.invariants import SafetyViolation
 
 if TYPE_CHECKING:
@@ -50,6 +52,36 @@ class _Expiring:
         """Of each value that was acknowledged."""
 
 
+class _Bank:
+    """Two keys and a count of the transfers between them, all of one tag."""
+
+    def __init__(self, number: int) -> None:
+        self.keys = [b"{bank:%d}%b" % (number, name) for name in (b"from", b"to", b"count")]
+        self.counts: set[int] = set()
+
+    def transfer(self, amount: int) -> list[bytes]:
+        """One transaction."""
+        source, target, count = self.keys
+        commands = [[b"DECRBY", source, b"%d" % amount], [b"INCRBY", target, b"%d" % amount], [b"INCR", count]]
+        return transaction([], commands, self.keys, is_write=True)
+
+    def look(self) -> list[bytes]:
+        """A transaction that reads."""
+        return transaction([], [[b"GET", key] for key in self.keys], self.keys, is_write=False)
+
+    def judge(self, reply: Reply, *, is_transfer: bool) -> None:
+        """Raise `SafetyViolation` for what no store that keeps its word can answer."""
+        if not isinstance(reply, list) or any(isinstance(each, Failure) for each in reply):
+            raise SafetyViolation(f"a transaction on {self.keys} was answered {reply!r}")
+        source, target, count = (int(each) if isinstance(each, (bytes, int)) else 0 for each in reply)
+        if source + target:
+            raise SafetyViolation(f"half of a transaction on {self.keys} was seen: {reply!r}")
+        if is_transfer:
+            if count in self.counts:
+                raise SafetyViolation(f"two transactions on {self.keys} were answered {count}")
+            self.counts.add(count)
+
+
 class Workload:
     """Clients that go on until told to stop."""
 
@@ -57,6 +89,7 @@ class Workload:
         self.counters = [_Counter() for _ in range(KEYS)]
         self.members: dict[bytes, set[bytes]] = {b"set:%d" % key: set() for key in range(KEYS)}
         self.expiring = [_Expiring() for _ in range(KEYS)]
+        self.banks = [_Bank(key) for key in range(KEYS)]
         self.done = self.failed = self.unknown = 0
         self.refused: set[bytes] = set()
         """Members that, as their clients were told, were not added."""
@@ -113,7 +146,8 @@ class _Client:
         operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
         level = ConsistencyLevel.STRONG if self._count % 2 else ConsistencyLevel.LINEARIZABLE
-        machine.submit(operation.args, operation, level)
+        submit = machine.submit_own if operation.is_transaction else machine.submit
+        submit(operation.args, operation, level)
         # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
         self._world.watch(machine, operation.lost)
 
@@ -145,6 +179,7 @@ class _Operation:
         self._floor = self._counter.acknowledged_max
         self._expiring = workload.expiring[key]
         self._overwritten_at = self._expiring.overwritten_at
+        self._bank = workload.banks[key]
         self._member = client.member()
         arguments: tuple[int | str, ...] = ()
         if kind < 0.4:
@@ -152,9 +187,15 @@ class _Operation:
             arguments = (1,)
             self._counter.begun += 1
             self.args = [b"INCR", b"counter:%d" % key]
-        elif kind < 0.7:
+        elif kind < 0.62:
             self._kind = "read"
             self.args = [b"GET", b"counter:%d" % key]
+        elif kind < 0.66:
+            self._kind = "transfer"
+            self.args = self._bank.transfer(1 + round(kind * 1e9) % 100)
+        elif kind < 0.7:
+            self._kind = "look"
+            self.args = self._bank.look()
         elif kind < 0.8:
             self._kind = "peek"
             self.args = [b"GET", b"expiring:%d" % key]
@@ -168,10 +209,15 @@ class _Operation:
             self.args = [b"HSET", self._set, self._member, b"1"]
         self._begun_at = world.time.now()
         self._begun: int | None = None
-        if self._kind not in ("peek", "write"):  # No checker has a model of values that expire.
+        if self._kind in ("increment", "read", "add"):  # No checker has a model of the others.
             self._begun = world.history.begin(
                 client.number, self.args[1].decode(), self._kind, arguments, self._begun_at
             )
+
+    @property
+    def is_transaction(self) -> bool:
+        """Whether a server has to send it."""
+        return self._kind in ("transfer", "look")
 
     def lost(self) -> None:
         """The node died under it."""
@@ -231,6 +277,8 @@ class _Operation:
             self._expiring.overwritten_at = max(self._expiring.overwritten_at, self._begun_at)
         elif self._kind == "peek":
             self._judge_peek(reply)
+        elif self.is_transaction:
+            self._bank.judge(reply, is_transfer=self._kind == "transfer")
         else:
             self._client.workload.members[self._set].add(self._member)
 

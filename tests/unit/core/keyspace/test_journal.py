@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.core.keyspace.keyspace import Keyspace
+from noctule.core.keyspace.transactions import transaction
 
-KEYS = [b"a", b"b", b"{a}c"]
+KEYS = [b"a", b"b", b"{a}c", b"{db:1}a"]
 NOW_MS = 1_000
 
 
@@ -35,6 +36,10 @@ def commands() -> st.SearchStrategy[list[bytes]]:
         st.builds(lambda k: [b"ZPOPMAX", k], key),
         st.builds(lambda k, s: [b"ZREMRANGEBYSCORE", k, s, b"2"], key, score),
         st.builds(lambda k, j: [b"ZUNIONSTORE", k, b"2", k, j], key, key),
+        st.just([b"NOCTULE.WRITEDATABASE", b"{db:1}", b"FLUSHDB"]),
+        st.builds(
+            lambda k, j, v: transaction([], [[b"SET", k, v], [b"DEL", j]], [k, j], is_write=True), key, key, word
+        ),
         *list_commands(key, word),
     )
 
