@@ -3,8 +3,8 @@
 -- This chunk is run once for each Lua state, by lua_engine.py, which hands in the functions of the host. They stay
 -- local: a script never holds a value of the host, so there is none whose attributes it could ask for. Each run gets
 -- globals and library tables of its own, empty ones that read from those below, so nothing stays behind for the next.
-local host_call, host_overrun, host_sha1, host_encode, host_decode, host_null, instructions_max, command_cost, cpu_s_max,
-  source_max, pattern_max, steps_max, depth_max = ...
+local host_call, host_overrun, host_sha1, host_decode,
+  instructions_max, command_cost, cpu_s_max, source_max, pattern_max, steps_max, depth_max = ...
 
 local sethook, getinfo, clock = debug.sethook, debug.getinfo, os.clock
 local loadstring, setfenv, setmetatable, type, error, pcall, xpcall, select, tostring, unpack =
@@ -57,9 +57,20 @@ local function load_text(text, name)
   return setfenv(chunk, env)
 end
 
+-- What is over its budget is not caught: neither here nor, where C calls nest so deeply that hooks fail, by the hook.
+local function unless_over(...)
+  if is_over then stop() end
+  return ...
+end
+
+local function guarded_call(...)
+  charge(HOOK_EVERY)
+  return unless_over(pcall(...))
+end
+
 local base = {
   _VERSION = _VERSION, assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, next = next,
-  pairs = pairs, pcall = pcall, rawequal = rawequal, rawget = rawget, rawset = rawset, select = select,
+  pairs = pairs, pcall = guarded_call, rawequal = rawequal, rawget = rawget, rawset = rawset, select = select,
   setmetatable = setmetatable, tonumber = tonumber, tostring = tostring, type = type, unpack = unpack,
   loadstring = load_text,
   load = function(piece, name)
@@ -79,7 +90,7 @@ local base = {
       if ok then return true, ... end
       return false, handler(...)
     end
-    return rest(pcall(body))
+    return rest(guarded_call(body))
   end,
   collectgarbage = function(what) return what == "count" and collect("count") or 0 end,
   gcinfo = function() return floor(collect("count")) end,
@@ -257,14 +268,18 @@ local redis = {LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
   REPL_NONE = 0, REPL_REPLICA = 1, REPL_SLAVE = 1, REPL_AOF = 2, REPL_ALL = 3,
   REDIS_VERSION = "7.0.15", REDIS_VERSION_NUM = 458767}
 
-local function position(level)
-  local at = getinfo(level + 1, "Sl")
-  if at and at.what == "C" then at = getinfo(level + 2, "Sl") end
-  return at and at.source, at and at.currentline
+-- Where the script is: the innermost function that is neither C nor of this file.
+local function position()
+  local level, at = 2, getinfo(2, "Sl")
+  while at and (at.what == "C" or at.source == "@prelude") do
+    level = level + 1
+    at = getinfo(level, "Sl")
+  end
+  if at and at.currentline >= 0 then return at.source, at.currentline end -- Else it is behind a tail call.
 end
 
 local function raise(text)
-  local source, line = position(3)
+  local source, line = position()
   error({err = text, source = source, line = line})
 end
 
@@ -288,7 +303,7 @@ local function command(is_raising, ...)
     problem = failure
   end
   if is_raising then raise(problem) end
-  local source, line = position(2)
+  local source, line = position()
   return {err = problem, source = source, line = line}
 end
 
@@ -406,7 +421,7 @@ local function emit(value, out, n, depth)
     local at, count = n + 2, 0
     out[n + 1], n = ARRAY, at
     while true do
-      local item = value[count + 1]
+      local item = rawget(value, count + 1)
       if item == nil then break end
       n = emit(item, out, n, depth + 1)
       if not n then return nil end
@@ -508,7 +523,7 @@ local function on_error(problem)
     local kind = type(problem)
     problem = {err = "ERR " .. (kind == "string" and problem or kind == "number" and tostring(problem) or kind)}
   end
-  local source, line = position(2)
+  local source, line = position()
   if source then problem.source, problem.line = source, line end
   return problem
 end
@@ -518,7 +533,7 @@ local function compile(text)
   return chunk or false, problem or false
 end
 
--- Returns whether it ended well; then the tags and values of its reply and how many there are, else text, source, line.
+-- Returns whether it ended well; what was counted, then the tags and values of its reply, else text, source and line.
 local function run(chunk, keys, arguments)
   setfenv(chunk, begin(keys, arguments))
   left, clock_end, is_over = instructions_max, clock() + cpu_s_max, false
@@ -526,16 +541,16 @@ local function run(chunk, keys, arguments)
   local ok, value = xpcall(chunk, on_error)
   if not ok then
     sethook()
+    if type(value) ~= "table" then return false, 0, false end -- Lua's own word for no memory; its handler is not asked.
     local text = rawget(value, "err")
-    return false, type(text) == "string" and text or "ERR unknown error", rawget(value, "source") or false,
-      rawget(value, "line") or false
+    return false, instructions_max - left, type(text) == "string" and text or "ERR unknown error",
+      rawget(value, "source") or false, rawget(value, "line") or false
   end
   local out = {}
   local count = emit(value, out, 0, 1)
   sethook()
   env = nil
-  if not count then return true, {FAILURE, "ERR reached lua stack limit"}, 2 end
-  return true, out, count
+  return true, instructions_max - left, count and out or {FAILURE, "ERR reached lua stack limit"}
 end
 
 return compile, run, collect

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
+    effects,
     hashes,
     keys,
     merging,
@@ -152,6 +153,7 @@ _FAMILIES = (
     publishing,
     reshape,
     transactions,
+    effects,
 )
 
 

@@ -38,6 +38,8 @@ class Outcome(NamedTuple):
     is_overrun: bool = False
     """Whether a bound was reached: the reply says which, and what the script did must be taken back. An ordinary error
     of a script leaves what was written before it, as in Redis."""
+    instructions: int = 0
+    """About how many were counted."""
 
 
 class ScriptEngine(Protocol):
