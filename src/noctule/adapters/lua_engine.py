@@ -72,7 +72,7 @@ class LuaEngine:
             return TOO_LONG
         try:
             compiled = self._state().compiled(body)
-        except _Overrun as overrun:
+        except _OverrunError as overrun:
             self._lua = None
             return overrun.failure
         return compiled if isinstance(compiled, Failure) else None
@@ -83,7 +83,7 @@ class LuaEngine:
             return Outcome(TOO_LONG)
         try:
             reply, instructions = self._state().run(body, keys, arguments, call)
-        except _Overrun as overrun:
+        except _OverrunError as overrun:
             self._lua = None
             return Outcome(overrun.failure, is_overrun=True, instructions=self._bounds[0])
         return Outcome(reply, instructions=instructions)
@@ -94,7 +94,7 @@ class LuaEngine:
         return self._lua
 
 
-class _Overrun(Exception):
+class _OverrunError(Exception):
     """A bound was reached; the Lua state is of no use any more."""
 
     def __init__(self, failure: Failure) -> None:
@@ -142,7 +142,7 @@ class _Lua:
         return chunk
 
     def run(self, body: bytes, keys: Sequence[bytes], arguments: Sequence[bytes], call: Call) -> tuple[Reply, int]:
-        """The script's reply, and how many instructions it took. Raises `_Overrun`."""
+        """The script's reply, and how many instructions it took. Raises `_OverrunError`."""
         chunk = self.compiled(body)
         if isinstance(chunk, Failure):
             return chunk, 0
@@ -153,7 +153,7 @@ class _Lua:
             self._call = _no_call
         if not is_well:
             if not rest[0]:
-                raise _Overrun(_OVER_MEMORY)
+                raise _OverrunError(_OVER_MEMORY)
             text, source, line = rest
             if not source:  # The script ended with a tail call, on its last line then.
                 source, line = b"@user_script", body.rstrip().count(b"\n") + 1
@@ -172,11 +172,11 @@ class _Lua:
         try:
             return function(*arguments)
         except lua51.LuaMemoryError as error:
-            raise _Overrun(_OVER_MEMORY) from error
+            raise _OverrunError(_OVER_MEMORY) from error
         except (lua51.LuaError, MemoryError) as error:
             if not self._is_over and b"not enough memory" in str(error).encode():
-                raise _Overrun(_OVER_MEMORY) from error
-            raise _Overrun(_OVER_BUDGET) from error
+                raise _OverrunError(_OVER_MEMORY) from error
+            raise _OverrunError(_OVER_BUDGET) from error
 
     # What Lua calls; none of these may raise --------------------------------------------------------------------------
 

@@ -52,6 +52,7 @@ class NodeDoors:
                 config.resp_port,
                 staleness_ms=node.staleness_ms,
                 pubsub=node.host.pubsub,
+                scripts=node.scripts,
             )
             await resp.start()
             node.more_counters.append(resp.counters)

@@ -13,6 +13,7 @@ from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import NodePicture
 from noctule.node.pubsub import PubSub
+from noctule.node.scripts import Scripts
 from noctule.servers.resp_errands import Errand
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class Door(Protocol):
 
     clock: Clock
     connections_max: int
+    scripts: Scripts | None
+    """None where no scripts can be run."""
 
     @property
     def port(self) -> int:

@@ -15,6 +15,7 @@ from noctule.base.errors import ConfigError
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.node.api import NodePicture, Store
 from noctule.node.pubsub import PubSub
+from noctule.node.scripts import Scripts
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
 
@@ -42,11 +43,13 @@ class RespServer:
         connections_max: int = CONNECTIONS_MAX,
         staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
         pubsub: PubSub | None = None,
+        scripts: Scripts | None = None,
     ) -> None:
         """`pubsub` is the node's; without it clients hear each other through this server only."""
         self.pubsub = pubsub or PubSub()
         self.clock: Clock = clock or SystemClock()
         self.connections_max = connections_max
+        self.scripts = scripts
         self.commands_total = 0
         self.protocol_errors_total = 0
         self.clients_dropped_total = 0

@@ -12,7 +12,7 @@ import msgspec
 
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
-from noctule.core.keyspace.spec import GROW, ONE, READ, CommandSpec, Scope, rows
+from noctule.core.keyspace.spec import GROW, NO_KEYS, ONE, READ, CommandSpec, Scope, counted_keys, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.values import decode_values, encode_values
 
@@ -73,10 +73,24 @@ def unevaluated(_state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
     return MOVED
 
 
-COMMANDS: tuple[CommandSpec, ...] = rows(
-    Scope.INTERNAL,
-    ("NOCTULE.EVAL", -5, GROW, ONE, unevaluated, "Runs a script where its keys are."),
-    ("NOCTULE.EVALREAD", -5, READ, ONE, unevaluated, "Runs a script that may not write."),
-    ("NOCTULE.EFFECTS", 4, GROW, ONE, carry_out, "Does what a script did when it was evaluated."),
+_CALLS = (b"noscript", b"stale", b"movablekeys")
+_CALLS_READ = (b"readonly", *_CALLS)
+
+COMMANDS: tuple[CommandSpec, ...] = (
+    *rows(
+        Scope.CONNECTION,
+        ("EVAL", -3, _CALLS, NO_KEYS, None, "Runs a script on keys of one partition."),
+        ("EVALSHA", -3, _CALLS, NO_KEYS, None, "Runs a script by its digest."),
+        ("EVALSHA_RO", -3, _CALLS_READ, NO_KEYS, None, "Runs a script that may not write, by its digest."),
+        ("EVAL_RO", -3, _CALLS_READ, NO_KEYS, None, "Runs a script that may not write."),
+        find_keys=counted_keys(2),
+    ),
+    *rows(Scope.CONNECTION, ("SCRIPT", -2, (b"noscript",), NO_KEYS, None, "About scripts: LOAD, EXISTS, FLUSH.")),
+    *rows(
+        Scope.INTERNAL,
+        ("NOCTULE.EVAL", -5, GROW, ONE, unevaluated, "Runs a script where its keys are."),
+        ("NOCTULE.EVALREAD", -5, READ, ONE, unevaluated, "Runs a script that may not write."),
+        ("NOCTULE.EFFECTS", 4, GROW, ONE, carry_out, "Does what a script did when it was evaluated."),
+    ),
 )
 """The rows of this file."""

@@ -158,9 +158,12 @@ class Replica:
         slots: tuple[int, int] | None = None,
         engine: ScriptEngine | None = None,
     ) -> None:
-        """`engine` runs scripts while this replica leads; without one they are answered with an error. `slots` are the first and last one with which the group began, for ever the same, whatever it holds by now:
+        """`slots` are the first and last one with which the group began, for ever the same, whatever it holds by now:
         every replica that takes in the log from its beginning must begin alike. None where every key is at home, and
-        where it makes no difference, since the state comes by a snapshot or from a parent."""
+        where it makes no difference, since the state comes by a snapshot or from a parent.
+
+        `engine` runs scripts while this replica leads; without one they are answered with an error.
+        """
         self.group = group
         self.raft = consensus
         self.keyspace = Keyspace() if keyspace is None else keyspace

@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from noctule.adapters.lua_engine import LuaEngine
 from noctule.base.errors import RequestError
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
@@ -183,6 +184,7 @@ class World:
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))) if self.is_watched else SnapshotPolicy(),
             first_timeout_s=FIRST_WAIT_S,
             first_partitions=self._partition_count,
+            engine=LuaEngine(),
         )
         self._lives += 1
         founding = self._founding() if is_founder else None
