@@ -6,6 +6,7 @@ thrown away: it may be in the middle of anything. A new one takes a fraction of 
 anew when they come again.
 """
 
+import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from hashlib import sha1
@@ -62,8 +63,11 @@ class LuaEngine:
         instructions_max: int = SCRIPT_INSTRUCTIONS_MAX,
         cpu_ms_max: int = SCRIPT_CPU_MS_MAX,
         memory_bytes_max: int = SCRIPT_MEMORY_BYTES_MAX,
+        chance: random.Random | None = None,
     ) -> None:
+        """`chance` is what scripts draw their random numbers from: what they wrote is logged, not how it came about."""
         self._bounds = (instructions_max, cpu_ms_max, memory_bytes_max)
+        self._chance = chance or random.SystemRandom()
         self._lua: _Lua | None = None
 
     def compile(self, body: bytes) -> Failure | None:
@@ -90,7 +94,7 @@ class LuaEngine:
 
     def _state(self) -> "_Lua":
         if self._lua is None:
-            self._lua = _Lua(*self._bounds)
+            self._lua = _Lua(*self._bounds, self._chance)
         return self._lua
 
 
@@ -105,7 +109,7 @@ class _OverrunError(Exception):
 class _Lua:
     """One Lua state with the scripts compiled in it."""
 
-    def __init__(self, instructions_max: int, cpu_ms_max: int, memory_bytes_max: int) -> None:
+    def __init__(self, instructions_max: int, cpu_ms_max: int, memory_bytes_max: int, chance: random.Random) -> None:
         self._call: Call = _no_call
         self._is_over = False
         self._scripts: OrderedDict[bytes, Any] = OrderedDict()
@@ -118,7 +122,7 @@ class _Lua:
             max_memory=memory_bytes_max,
         )
         self._lua = lua
-        host = (self._host_call, self._host_overrun, _sha1_hex, self._decode_json)
+        host = (self._host_call, self._host_overrun, _sha1_hex, self._decode_json, lambda: chance.getrandbits(31))
         bounds = (instructions_max, SCRIPT_COMMAND_INSTRUCTIONS, cpu_ms_max / 1_000)
         sizes = (SCRIPT_BYTES_MAX, PATTERN_BYTES_MAX, PATTERN_STEPS_MAX, DEPTH_MAX)
         self._compile, self._run, self._collect = lua.compile(_PRELUDE, name=b"@prelude")(*host, *bounds, *sizes)

@@ -4,7 +4,7 @@
 -- local: a script never holds a value of the host, so there is none whose attributes it could ask for. Each run gets
 -- globals and library tables of its own, empty ones that read from those below, so nothing stays behind for the next.
 local host_call, host_overrun, host_sha1, host_decode,
-  instructions_max, command_cost, cpu_s_max, source_max, pattern_max, steps_max, depth_max = ...
+  host_seed, instructions_max, command_cost, cpu_s_max, source_max, pattern_max, steps_max, depth_max = ...
 
 local sethook, getinfo, clock = debug.sethook, debug.getinfo, os.clock
 local loadstring, setfenv, setmetatable, type, error, pcall, xpcall, select, tostring, unpack =
@@ -63,10 +63,20 @@ local function unless_over(...)
   return ...
 end
 
-local function guarded_call(...)
+local function protected_call(...)
   charge(HOOK_EVERY)
   return unless_over(pcall(...))
 end
+
+-- As Redis' own pcall: of an error that is a reply the text is given.
+local function text_of_error(ok, ...)
+  if ok then return ok, ... end
+  local problem = ...
+  local text = type(problem) == "table" and rawget(problem, "err")
+  return false, type(text) == "string" and text or problem
+end
+
+local function guarded_call(...) return text_of_error(protected_call(...)) end
 
 local base = {
   _VERSION = _VERSION, assert = assert, error = error, getmetatable = getmetatable, ipairs = ipairs, next = next,
@@ -90,7 +100,7 @@ local base = {
       if ok then return true, ... end
       return false, handler(...)
     end
-    return rest(guarded_call(body))
+    return rest(protected_call(body))
   end,
   collectgarbage = function(what) return what == "count" and collect("count") or 0 end,
   gcinfo = function() return floor(collect("count")) end,
@@ -174,7 +184,7 @@ local sort = table.sort
 local function less(a, b) return a < b end
 function tables.sort(list, comparison) return sort(list, comparison or less) end -- So that each step is counted.
 
--- Redis': the drand48 sequence, which begins anew with every script.
+-- Chance, begun anew for every script by a number of the host's.
 local seed_high, seed_low = 0, 0 -- 24 bits each.
 local function drand48()
   -- x = x * 0x5DEECE66D + 11 modulo 2^48, in halves of 24 bits: no product is over 2^53.
@@ -303,8 +313,7 @@ local function command(is_raising, ...)
     problem = failure
   end
   if is_raising then raise(problem) end
-  local source, line = position()
-  return {err = problem, source = source, line = line}
+  return {err = problem}
 end
 
 function redis.call(...) return (command(true, ...)) end
@@ -514,7 +523,7 @@ local function begin(keys, arguments)
   env._G = env
   for name, metatable in pairs(libraries) do env[name] = setmetatable({}, metatable) end
   resp = 2
-  seed(0)
+  seed(host_seed())
   return setmetatable(env, env_reading)
 end
 

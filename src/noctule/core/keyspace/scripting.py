@@ -68,7 +68,7 @@ def script_flags(body: bytes) -> frozenset[bytes] | Failure:
         return Failure(b"ERR Invalid script shebang")
     engine, *words = line.split() or [b""]
     if engine != b"#!lua":
-        return Failure(b"ERR Unexpected engine in script shebang: %b" % engine[2:])
+        return Failure(b"ERR Unexpected engine in script shebang: %b" % engine)
     flags: set[bytes] = set()
     for word in words:
         if not word.startswith(b"flags="):

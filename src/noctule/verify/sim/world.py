@@ -184,7 +184,7 @@ class World:
             policy=SnapshotPolicy(entries=self.chance.choice((20, 100, 1000))) if self.is_watched else SnapshotPolicy(),
             first_timeout_s=FIRST_WAIT_S,
             first_partitions=self._partition_count,
-            engine=LuaEngine(),
+            engine=LuaEngine(chance=random.Random(self.seed)),
         )
         self._lives += 1
         founding = self._founding() if is_founder else None
