@@ -1,5 +1,6 @@
 """Scripts against the real redis-server: the same bytes back, in both protocols, and the same data left behind."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,6 @@ from noctule.core.keyspace.evaluation import evaluating
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Reply
 from noctule.core.wire.resp import Protocol, encode_reply
-
-import socket
 
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
 pytest_plugins = ("engines",)

@@ -103,7 +103,9 @@ async def reached(names: list[str], enough: int) -> bool:
     return len(names) >= enough
 
 
-@pytest.mark.parametrize("strategy", ["FixedWindowRateLimiter", "MovingWindowRateLimiter", "SlidingWindowCounterRateLimiter"])
+@pytest.mark.parametrize(
+    "strategy", ["FixedWindowRateLimiter", "MovingWindowRateLimiter", "SlidingWindowCounterRateLimiter"]
+)
 async def test_limits_admits_exactly_the_limit_on_three_nodes(start_nodes: StartNodes, strategy: str) -> None:
     """`limits` as it is, one storage for each node."""
     _, doors = await running(start_nodes)

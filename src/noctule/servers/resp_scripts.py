@@ -57,7 +57,7 @@ def eval_(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
         return NO_ENGINE
     if len(body) > SCRIPT_BYTES_MAX:
         return TOO_LONG
-    call = _parse(client, args)
+    call = _parse(client.database, args)
     if isinstance(call, Failure):
         return call
     scripts.see(body)
@@ -71,7 +71,7 @@ def evalsha(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
         return NO_ENGINE
     if len(digest) != _DIGEST_BYTES:
         return NO_SCRIPT
-    call = _parse(client, args)
+    call = _parse(client.database, args)
     if isinstance(call, Failure):
         return call
     body = scripts.get(digest)
@@ -84,7 +84,7 @@ def evalsha(door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
     return _Inquiry([], _first, holds=True, consistency=client.consistency, ask=ask, command=call)
 
 
-def queued_script(door: Door, client: Client, args: list[bytes], database: int) -> list[bytes] | Failure:
+def queued_script(door: Door, args: list[bytes], database: int) -> list[bytes] | Failure:
     """A script inside MULTI, as the store runs it. There is no time to ask *meta*: this node must have seen it, as it
     has when SCRIPT LOAD or SCRIPT EXISTS was sent here before."""
     body: bytes | None = args[1]
@@ -96,11 +96,11 @@ def queued_script(door: Door, client: Client, args: list[bytes], database: int) 
         return NO_SCRIPT
     if len(body) > SCRIPT_BYTES_MAX:
         return TOO_LONG
-    call = _parse(client, args, database)
+    call = _parse(database, args)
     return call if isinstance(call, Failure) else call(body)
 
 
-def _parse(client: Client, args: list[bytes], database: int | None = None) -> Failure | Callable[[bytes], list[bytes]]:
+def _parse(database: int, args: list[bytes]) -> Failure | Callable[[bytes], list[bytes]]:
     """The command that runs a body with these arguments."""
     count = parse_int(args[2])
     if count is None:
@@ -110,7 +110,7 @@ def _parse(client: Client, args: list[bytes], database: int | None = None) -> Fa
     if count < 0:
         return _FEWER_THAN_NONE
     keys, arguments = args[3 : 3 + count], args[3 + count :]
-    prefix = database_prefix(client.database if database is None else database)
+    prefix = database_prefix(database)
     home = prefix + keys[0] if keys else prefix
     is_read = args[0][-3:].upper() == b"_RO"
     return lambda body: ScriptCall(home, prefix, body, keys, arguments, is_read).command()

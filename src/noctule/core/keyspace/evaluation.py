@@ -7,9 +7,11 @@ finds the state as it was met here: between them stands no other entry, or the e
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.effects import EVAL, TO_BE_EVALUATED, ScriptCall, effects_command, parse_call
+from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply, Status
 from noctule.core.keyspace.scripting import (
@@ -21,7 +23,9 @@ from noctule.core.keyspace.scripting import (
     script_flags,
 )
 from noctule.core.keyspace.spec import CommandSpec, Scope
+from noctule.core.keyspace.transactions import EXEC_EVAL, parse_transaction, transaction
 from noctule.core.keyspace.within import within
+from noctule.core.placement.slots import key_slot
 
 UNKNOWN_COMMAND = Failure(b"ERR Unknown Redis command called from script")
 WRONG_COUNT = Failure(b"ERR Wrong number of args calling Redis command from script")
@@ -68,7 +72,7 @@ class Evaluation:
             if logged and (size > SCRIPT_EFFECTS_BYTES_MAX or (self.is_exhausted and command[0] in TO_BE_EVALUATED)):
                 break
             if command[0] in TO_BE_EVALUATED:
-                evaluated = self._script(command)
+                evaluated = self._evaluated(command)
                 if evaluated is None:
                     break
                 size += sum(map(len, evaluated))
@@ -80,30 +84,69 @@ class Evaluation:
             self._done.append(evaluated)
         return [*logged, *[LATER] * (len(commands) - len(logged))]
 
-    def _script(self, command: list[bytes]) -> list[bytes] | None:
-        """The effects of a script; None when it is `MOVED`."""
+    def _evaluated(self, command: list[bytes]) -> list[bytes] | None:
+        """The effects of a script, or of a transaction with scripts; None when it is `MOVED`."""
         keyspace = self._keyspace
-        call = parse_call(command)
-        if isinstance(call, Failure):
-            return effects_command(command[1], call, ())
         if keyspace.is_moved(command):
             return None
-        run = _Run(keyspace, call, self._stamp_ms)
+        done = self._transaction(command) if command[0] == EXEC_EVAL else self._script(command)
+        home = command[2] if command[0] == EXEC_EVAL else command[1]
+        if not done.is_overrun:
+            logged = effects_command(home, done.reply, done.writes)
+            if sum(map(len, logged)) <= SCRIPT_EFFECTS_BYTES_MAX:
+                return logged
+            done = _Done(TOO_MUCH)
+        # All of it is taken back, and nothing but it.
+        keyspace.roll_back()
+        keyspace.begin_journal()
+        for earlier in self._done:
+            keyspace.execute(earlier, self._stamp_ms)
+        return effects_command(home, done.reply, ())
+
+    def _script(self, command: list[bytes]) -> "_Done":
+        call = parse_call(command)
+        if isinstance(call, Failure):
+            return _Done(call)
+        run = _Run(self._keyspace, call, self._stamp_ms)
         outcome = run.outcome(self._engine)
         self._instructions += outcome.instructions
         if run.size_bytes > SCRIPT_EFFECTS_BYTES_MAX:
-            outcome = Outcome(TOO_MUCH, is_overrun=True)
-        if not outcome.is_overrun:
-            logged = effects_command(call.home, outcome.reply, run.writes)
-            if sum(map(len, logged)) <= SCRIPT_EFFECTS_BYTES_MAX:
-                return logged
-            outcome = Outcome(TOO_MUCH, is_overrun=True)
-        # All of the script is taken back, and nothing but it.
-        keyspace.roll_back()
-        keyspace.begin_journal()
-        for done in self._done:
-            keyspace.execute(done, self._stamp_ms)
-        return effects_command(call.home, outcome.reply, ())
+            return _Done(TOO_MUCH, is_overrun=True)
+        return _Done(outcome.reply, run.writes, outcome.is_overrun)
+
+    def _transaction(self, command: list[bytes]) -> "_Done":
+        """A script that is stopped takes all of its transaction with it."""
+        payload = parse_transaction(command)
+        if isinstance(payload, Failure):
+            return _Done(payload)
+        watched, commands = payload
+        seen = self._keyspace.execute(transaction(watched, (), command[2:], is_write=True), self._stamp_ms)
+        if not isinstance(seen, list):
+            return _Done(seen)
+        replies: list[Reply] = []
+        writes: list[list[bytes]] = []
+        for each in commands:
+            if each[0] in TO_BE_EVALUATED:
+                done = self._script(each)
+                if done.is_overrun:
+                    return done
+                replies.append(done.reply)
+                writes += done.writes
+            else:
+                reply = self._keyspace.execute(each, self._stamp_ms)
+                spec = find_command(each[0])
+                if spec is not None and spec.is_write and not isinstance(reply, Failure):
+                    writes.append(each)
+                replies.append(reply)
+        return _Done(replies, writes)
+
+
+class _Done(NamedTuple):
+    """What a script or a transaction came to."""
+
+    reply: Reply
+    writes: Sequence[list[bytes]] = ()
+    is_overrun: bool = False
 
 
 @contextmanager
@@ -145,8 +188,12 @@ class _Run:
         self._is_read = call.is_read
 
     def outcome(self, engine: ScriptEngine | None) -> Outcome:
-        """Run it."""
+        """Run it; CROSSSLOT unless all keys that were named are here."""
         call = self._call
+        if self._keyspace.territory is not None:
+            for key in call.keys:
+                if not self._keyspace.first_slot <= key_slot(call.prefix + key) <= self._keyspace.last_slot:
+                    return Outcome(CROSS_SLOT)
         flags = script_flags(call.body)
         if isinstance(flags, Failure):
             return Outcome(flags)
