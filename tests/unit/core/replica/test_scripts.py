@@ -309,7 +309,8 @@ def test_keys_that_are_not_here_are_refused() -> None:
 
 
 def test_a_script_of_a_database_never_sees_its_prefix(alone: Machine) -> None:
-    body = b"redis.call('mset', KEYS[1], 'a', 'b', 'b') return {KEYS[1], redis.call('mget', 'k', 'b'), redis.call('keys', '*')}"
+    body = b"redis.call('mset', KEYS[1], 'a', 'b', 'b')"
+    body += b" return {KEYS[1], redis.call('mget', 'k', 'b'), redis.call('keys', '*')}"
     alone.take(write(8, 1, b"SET outside x"), script(7, 1, call(body, prefix=b"{db:3}")))
     alone.turn()
     alone.sync()
