@@ -446,7 +446,7 @@ class Replica:
             # The leader's clock may have jumped back, or an earlier leader's may have been ahead.
             stamp = max(self._wall_ms, self.stamp_ms, self._proposed_stamp_ms)
             if self._scripts_waiting:
-                if self.raft.applied != self.raft.log.last_index:
+                if not self._has_applied_all():
                     return  # Nothing overtakes the scripts, or they might wait for ever.
                 taken = self._take_evaluated(stamp)
             else:
@@ -465,6 +465,10 @@ class Replica:
                 for _, batch, request in taken:
                     submit = request if isinstance(request, Submit) else None
                     self._early.proposed(effects[0].index, submit, batch, stamp, self.keyspace, self.sessions)
+
+    def _has_applied_all(self) -> bool:
+        """Whether the state is the one that the next entry will meet, if that one is ever in the log."""
+        return self.raft.applied == self.raft.log.last_index
 
     def _take_waiting(self) -> list[_Waiting]:
         size = count = 0
