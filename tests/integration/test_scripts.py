@@ -4,11 +4,10 @@ import asyncio
 from itertools import count
 
 import pytest
-import redis
 from cluster_processes import Door, NodeCluster, StartNodes, until, until_ready
 from limits import RateLimitItemPerMinute, storage, strategies
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError, WatchError
 
 pytest_plugins = ("cluster_processes",)
 pytestmark = pytest.mark.integration
@@ -122,6 +121,36 @@ async def test_limits_admits_exactly_the_limit_on_three_nodes(start_nodes: Start
     stores[0].reset()
 
 
+async def test_scripts_in_transactions_and_in_databases(start_nodes: StartNodes) -> None:
+    """redis-py's pipelines are transactions unless told otherwise; keys in database 1 to 15 need no tags."""
+    _, doors = await running(start_nodes)
+    async with doors[1].client() as plain, Redis(port=doors[2].resp_port, db=3) as in_three:
+        take = plain.register_script(TAKE)
+        async with plain.pipeline(transaction=True) as pipeline:
+            pipeline.set("{t}before", "1")
+            await take(keys=["{t}n", "{t}log"], args=["a"], client=pipeline)
+            await take(keys=["{t}n", "{t}log"], args=["b"], client=pipeline)
+            pipeline.get("{t}log")
+            assert await pipeline.execute() == [True, [1, b"a,"], [2, b"a,b,"], b"a,b,"]
+        async with plain.pipeline() as watched:
+            await watched.watch("{t}n")
+            await plain.incr("{t}n")
+            watched.multi()
+            await take(keys=["{t}n", "{t}log"], args=["lost"], client=watched)
+            with pytest.raises(WatchError):
+                await watched.execute()
+        assert await plain.get("{t}log") == b"a,b,"
+        # Two keys without a common tag, and one that is not declared.
+        assert await in_three.eval(TAKE, 2, "n", "log", "x") == [1, b"x,"]
+        undeclared = "redis.call('set', 'elsewhere', KEYS[1]) return redis.call('keys', '*')"
+        assert await in_three.eval(undeclared, 1, "n") == [b"elsewhere", b"log", b"n"]
+        assert await in_three.get("elsewhere") == b"n"
+        assert await plain.exists("n", "log", "elsewhere") == 0
+        with pytest.raises(ResponseError, match="same slot"):
+            await plain.eval("return 1", 2, "a", "b")
+        assert await in_three.eval_ro("return redis.call('get', KEYS[1])", 1, "n") == b"1"
+
+
 async def test_locks_of_redis_py_exclude_each_other(start_nodes: StartNodes) -> None:
     _, doors = await running(start_nodes)
     inside = entered = 0
@@ -157,5 +186,3 @@ async def test_an_endless_script_is_stopped_and_takes_everything_back(start_node
                 pipeline.eval("while true do end", 1, "k")
             results = await pipeline.execute(raise_on_error=False)
         assert all(isinstance(result, ResponseError) for result in results)
-        await client.script_flush()
-        assert redis.__version__
