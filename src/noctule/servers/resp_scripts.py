@@ -13,7 +13,7 @@ from noctule.core.keyspace.failures import NOT_AN_INTEGER
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.scripting import NO_ENGINE, NO_SCRIPT, SCRIPT_BYTES_MAX, TOO_LONG
-from noctule.node.api import OrderedCommands
+from noctule.node.api import Dialogue
 from noctule.node.scripts import Scripts, Then, Told
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_errands import Errand
@@ -34,7 +34,7 @@ class _Inquiry(Errand):
     command: Callable[[bytes], list[bytes]] | None = None
     """What the store is to do with the body that was found; without it, what was found is the reply."""
 
-    def run(self, door: OrderedCommands, done: Callable[[list[Reply]], None]) -> None:
+    def run(self, door: Dialogue, done: Callable[[list[Reply]], None]) -> None:
         """Ask; then send the command, if there is one to be sent."""
 
         def found(reply: Reply) -> None:
