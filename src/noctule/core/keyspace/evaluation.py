@@ -13,6 +13,7 @@ from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.effects import EVAL, TO_BE_EVALUATED, ScriptCall, effects_command, parse_call
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
+from noctule.core.keyspace.publishing import channel_problem
 from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply, Status
 from noctule.core.keyspace.scripting import (
     NO_ENGINE,
@@ -204,6 +205,8 @@ class _Run:
 
     def _command(self, args: list[bytes]) -> Reply:
         """One command of the script, with names that it knows keys by."""
+        if self.size_bytes > SCRIPT_EFFECTS_BYTES_MAX:
+            return TOO_MUCH
         spec = find_command(args[0])
         if spec is None or spec.scope is Scope.INTERNAL:
             return UNKNOWN_COMMAND
@@ -221,10 +224,7 @@ class _Run:
             return NOT_LOCAL
         reply = self._execute(args)
         if spec.is_write and not isinstance(reply, Failure):
-            self.size_bytes += sum(map(len, args))
-            if self.size_bytes > SCRIPT_EFFECTS_BYTES_MAX:
-                return TOO_MUCH
-            self.writes.append(args)
+            self._note(args)
         return reply
 
     def _execute(self, args: list[bytes]) -> Reply:
@@ -249,9 +249,25 @@ class _Run:
                 return args[1] if len(args) == 2 else _PONG
             case b"ECHO":
                 return args[1]
+            case b"PUBLISH" | b"SPUBLISH":
+                return self._publish(spec, args)
             case b"SELECT":
                 return OK if args[1] == b"0" and not self._call.prefix else NOT_ALLOWED
         return NOT_ALLOWED
+
+    def _publish(self, spec: CommandSpec, args: list[bytes]) -> Reply:
+        """The message leaves once the effects are applied; who will hear it is not known yet, so the answer is 0."""
+        if self._is_read:
+            return NO_WRITES
+        problem = channel_problem(args[1])
+        if problem is None:
+            self._note([b"NOCTULE.PUBLISH", b"1" if spec.name == b"SPUBLISH" else b"0", *args[1:]])
+        return problem or 0
+
+    def _note(self, write: list[bytes]) -> None:
+        self.size_bytes += sum(map(len, write))
+        if self.size_bytes <= SCRIPT_EFFECTS_BYTES_MAX:  # Else all of it is taken back.
+            self.writes.append(write)
 
     def _about_all_keys(self, spec: CommandSpec, args: list[bytes]) -> Reply:
         """KEYS, SCAN and their like see the database where it is one partition, else what this partition holds."""

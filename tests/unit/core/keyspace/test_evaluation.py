@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from noctule.core.keyspace.effects import EVAL, ScriptCall, parse_call
 from noctule.core.keyspace.evaluation import LATER, evaluating
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.reply import MOVED, Failure, Reply
+from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply
 from noctule.core.keyspace.scripting import (
     SCRIPT_EFFECTS_BYTES_MAX,
     Call,
@@ -142,6 +142,17 @@ def test_a_script_may_not_write_more_than_an_entry_holds() -> None:
     assert isinstance(reply, Failure)
     assert b"SCRIPT_EFFECTS_BYTES_MAX" in reply.text
     assert keyspace.key_count == 0
+
+
+def test_what_a_script_publishes_is_told_once_and_only_if_it_is_applied() -> None:
+    keyspace = Keyspace()
+    told = [[b"PUBLISH", b"news", b"x"], [b"SPUBLISH", b"shard", b"y"]]
+    kept, stopped = evaluated(keyspace, script([[b"SET", b"a", b"1"], *told]), script(told, b"stop"))
+    assert keyspace.published == []
+    assert keyspace.execute(kept, NOW_MS) == [OK, 0, 0]
+    assert keyspace.published == [(False, b"news", b"x"), (True, b"shard", b"y")]
+    assert keyspace.execute(stopped, NOW_MS) == Failure(b"ERR stopped")
+    assert len(keyspace.published) == 2
 
 
 def test_a_batch_of_large_effects_is_cut_and_the_rest_is_moved() -> None:
