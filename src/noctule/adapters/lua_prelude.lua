@@ -35,7 +35,7 @@ end
 
 local function on_count() charge(HOOK_EVERY) end
 
--- Globals --------------------------------------------------------------------------------------------------------------
+-- Globals -------------------------------------------------------------------------------------------------------------
 
 local function refuse_write() error("Attempt to modify a readonly table", 2) end
 
@@ -48,7 +48,9 @@ local function reading(of) return {__index = of, __newindex = refuse_write, __me
 local env
 
 local function load_text(text, name)
-  if type(text) ~= "string" then error("bad argument #1 to 'loadstring' (string expected, got " .. type(text) .. ")", 2) end
+  if type(text) ~= "string" then
+    error("bad argument #1 to 'loadstring' (string expected, got " .. type(text) .. ")", 2)
+  end
   if byte(text) == 27 then return nil, "bytecode is not loaded" end
   if #text > source_max then return nil, "source is too long" end
   charge(#text)
@@ -271,7 +273,7 @@ function bits.tohex(number, digits)
   return count >= 8 and text or sub(text, -count)
 end
 
--- redis ----------------------------------------------------------------------------------------------------------------
+-- redis ---------------------------------------------------------------------------------------------------------------
 
 local resp, keeps_null
 local redis = {LOG_DEBUG = 0, LOG_VERBOSE = 1, LOG_NOTICE = 2, LOG_WARNING = 3,
@@ -358,7 +360,7 @@ end
 function redis.breakpoint() return false end
 function redis.debug() end
 
--- Values on their way out ----------------------------------------------------------------------------------------------
+-- Values on their way out ---------------------------------------------------------------------------------------------
 
 local NIL, STRING, INTEGER, STATUS, FAILURE, DOUBLE, ARRAY, MAP, SET, BOOLEAN = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 
@@ -443,7 +445,7 @@ local function emit(value, out, n, depth)
   return n + 2
 end
 
--- cjson ----------------------------------------------------------------------------------------------------------------
+-- cjson ---------------------------------------------------------------------------------------------------------------
 
 local cjson = {_NAME = "cjson", _VERSION = "2.1.0"}
 local json_null -- Of each run, since a table would keep what a script puts into it; a function keeps nothing.
@@ -464,7 +466,9 @@ local function json(value, depth)
   if value == json_null or kind == "nil" then return "null" end
   if kind == "boolean" then return value and "true" or "false" end
   if kind == "number" then
-    if value ~= value or value == huge or value == -huge then error("Cannot serialise number: must not be NaN or Inf", 0) end
+    if value ~= value or value == huge or value == -huge then
+      error("Cannot serialise number: must not be NaN or Inf", 0)
+    end
     return format("%.14g", value)
   end
   if kind == "string" then return json_string(value) end
@@ -509,13 +513,13 @@ function cjson.decode(...)
   return value
 end
 
--- One run --------------------------------------------------------------------------------------------------------------
+-- One run -------------------------------------------------------------------------------------------------------------
 
 getmetatable("").__index = strings
 getmetatable("").__metatable = false
 local libraries = {
-  string = reading(strings), table = reading(tables), math = reading(maths), bit = reading(bits), redis = reading(redis),
-  cjson = reading(cjson),
+  string = reading(strings), table = reading(tables), math = reading(maths), bit = reading(bits),
+  redis = reading(redis), cjson = reading(cjson),
 }
 
 local function begin(keys, arguments)
