@@ -212,7 +212,7 @@ function maths.random(from, to)
 end
 function maths.randomseed(number) seed(floor(number)) end
 
--- bit ------------------------------------------------------------------------------------------------------------------
+-- bit ----------------------------------------------------------------------------------------------------------------
 
 local bits = {}
 local function to_bits(number) return floor(number + 0.5) % 4294967296 end
