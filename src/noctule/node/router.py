@@ -427,7 +427,7 @@ class Router:
             batch = encode_batch(lane.origin, sequence, acknowledged_below, [command.args for command in taken])
             flight = Flight(sequence, taken, batch, now + self._deadline_s)
             flight.acknowledged_below = acknowledged_below
-            flight.has_scripts = any(command.args[0] in TO_BE_EVALUATED for command in taken)
+            flight.has_scripts = not TO_BE_EVALUATED.isdisjoint([command.args[0] for command in taken])
             lane.flights[sequence] = flight
             self._send(lane, flight, now, is_write=True)
 

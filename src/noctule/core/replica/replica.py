@@ -518,7 +518,9 @@ class Replica:
         for query in ready:
             results: list[Reply] = []
             for command in query.commands:
-                result = self._read(command, now_ms)
+                # As `_read`, whose call would be a tenth of a small read.
+                is_script = command[0] == EVAL_READ
+                result = self._read(command, now_ms) if is_script else self.keyspace.read(command, now_ms)
                 if isinstance(result, ReadOutcome):
                     # The read meets a key whose time is over: let the log decide so, then read.
                     if self.raft.is_leader():
