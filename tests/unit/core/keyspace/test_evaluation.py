@@ -20,7 +20,7 @@ from noctule.core.keyspace.scripting import (
 from noctule.core.keyspace.transactions import transaction
 
 NOW_MS = 10_000
-KEYS = [b"a", b"b", b"h", b"{t}1"]
+KEYS = [b"s", b"s2", b"z", b"a", b"b", b"h", b"{t}1"]
 COMMANDS: list[list[bytes]] = [
     [b"SET", b"a", b"1"],
     [b"SET", b"a", b"2", b"PX", b"500"],
@@ -41,6 +41,13 @@ COMMANDS: list[list[bytes]] = [
     [b"RENAME", b"a", b"b"],
     [b"COPY", b"h", b"b", b"REPLACE"],
     [b"MSETNX", b"a", b"1", b"{t}1", b"2"],
+    [b"SADD", b"s", b"x", b"y", b"z"],
+    [b"SPOP", b"s"],
+    [b"SMOVE", b"s", b"s2", b"y"],
+    [b"ZADD", b"z", b"1", b"x", b"2", b"y"],
+    [b"ZINCRBY", b"z", b"0.5", b"x"],
+    [b"ZPOPMIN", b"z"],
+    [b"ZUNIONSTORE", b"z", b"2", b"z", b"s"],
     [b"KEYS", b"*"],
     [b"NOSUCH"],
     [b"GET"],
