@@ -13,6 +13,7 @@ import pytest
 
 from noctule.adapters.wal_format import FrameHeader
 from noctule.base.errors import NoctuleError
+from noctule.core.keyspace.state import State
 from noctule.core.raft.events import Suspect
 from noctule.core.raft.leadership import Leadership
 from noctule.core.raft.node import RaftNode
@@ -218,6 +219,15 @@ def _sleep_through_suspicion(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Carrier, "check", lambda _self: None)  # It must show in what clients see.
 
 
+def _leave_what_was_evaluated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a script did is not taken back before its effects are logged."""
+
+    def roll_back(self: State) -> None:
+        self._journal = None
+
+    monkeypatch.setattr(State, "roll_back", roll_back)
+
+
 def _handlers() -> dict[type, Any]:
     from noctule.core.raft import node
 
@@ -243,6 +253,7 @@ FOUND_BY_ANY = (
     _forget_the_vote_on_disk,
     _ignore_a_bad_crc_in_the_log,
     _keep_the_stale_tail,
+    _leave_what_was_evaluated,
     _rename_before_the_sync,
     _sleep_through_suspicion,
     _skip_the_directory_sync,

@@ -51,7 +51,7 @@ class Conversation(Dialogue):
     Writes go on in order by themselves. A read behind an unanswered write goes through the log, behind it. A write
     behind an unanswered read waits for it, and what follows waits with it: a read must not see what was sent after.
 
-    A blocking command waits for all before it, and all behind it wait for its reply (`node.waiting_room`, ADR 0026).
+    A blocking command waits for all before it, and all behind it wait for its reply (`node.waiting_room`, ADR 0029).
     """
 
     __slots__ = ("_held", "_is_going_on", "_reads", "_router", "_waiter", "_waits_end", "_writes")

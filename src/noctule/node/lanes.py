@@ -99,7 +99,17 @@ class Part:
 class Flight:
     """A batch or a query that has a number and no answer yet."""
 
-    __slots__ = ("acknowledged_below", "batch", "commands", "deadline", "number", "sent_at", "sent_to", "terms")
+    __slots__ = (
+        "acknowledged_below",
+        "batch",
+        "commands",
+        "deadline",
+        "has_scripts",
+        "number",
+        "sent_at",
+        "sent_to",
+        "terms",
+    )
 
     def __init__(self, number: int, commands: list[Command], batch: bytes, deadline: float) -> None:
         self.number = number
@@ -108,6 +118,8 @@ class Flight:
         self.acknowledged_below = 0
         """As the batch says, whatever is known by now: it tells what was not known when later ones were sent."""
         self.deadline = deadline
+        self.has_scripts = False
+        """Whether a command of the batch must be evaluated before it is logged."""
         self.sent_to = 0
         self.sent_at = 0.0
         self.terms: set[int] = set()

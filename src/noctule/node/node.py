@@ -15,6 +15,7 @@ from msgspec import structs
 
 from noctule.adapters.control import MemberFacts
 from noctule.adapters.files import DirectoryLock
+from noctule.adapters.lua_engine import LuaEngine
 from noctule.adapters.peer_connections import refusal_of
 from noctule.adapters.transport import PeerTransport
 from noctule.adapters.wal import Wal
@@ -49,6 +50,7 @@ from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, make_child, recover_or_return
 from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
+from noctule.node.scripts import Scripts
 from noctule.node.steward import Steward, wants_replica
 from noctule.node.watch import Watch
 
@@ -82,6 +84,7 @@ class LocalNode:
         self.premises = premises
         self.store: Store = Face(StrictRoutes(host.router)) if config.resp_strict_slots else host.router
         self.meta: Store = host.router.meta
+        self.scripts = Scripts(self.meta, LuaEngine(), clock.now)
         self.replication = ReplicationManager(self)
         self.transport = transport
         self.version = version
@@ -314,6 +317,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
         first_timeout_s=FIRST_WAIT_S,
         first_partitions=config.cluster.partition_count,
         directory=folder.directory,
+        engine=LuaEngine(),
     )
 
 

@@ -17,6 +17,7 @@ from noctule.adapters.wal_format import HardState as HardStateRecord
 from noctule.adapters.wal_groups import RecoveredGroup
 from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.keyspace.scripting import ScriptEngine
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition, Promise
 from noctule.core.placement.slots import slot_range
@@ -58,6 +59,8 @@ class ReplicaSettings:
     """With how many partitions the cluster began, the groups 1 to that number: each then held the slots that
     `slot_range` says, and its log is to be applied from there, whatever became of it since. With 0 no group has a
     range, and nothing is checked."""
+    engine: ScriptEngine | None = None
+    """What runs scripts where this node leads; all replicas share it."""
 
 
 FIRST_TERM = 1
@@ -417,4 +420,5 @@ def _replica(
     # What *meta* decides cannot be taken back.
     durability = settings.durability if group != META_GROUP else Durability.QUORUM
     began = slot_range(group, settings.first_partitions) if 1 <= group <= settings.first_partitions else None
-    return Replica(group, consensus, settings.policy, chance, keyspace, durability, slots=began)
+    policy, engine = settings.policy, settings.engine
+    return Replica(group, consensus, policy, chance, keyspace, durability, slots=began, engine=engine)

@@ -16,6 +16,7 @@ from typing import Protocol
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.commands import check_command, find_command, unknown_command
+from noctule.core.keyspace.effects import TO_BE_EVALUATED
 from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over, partition_of
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
@@ -75,8 +76,19 @@ class Dispatch(Protocol):
         """The node that leads the group as far as known here, and its term; node 0 when there is none."""
         ...
 
-    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
-        """Hand a batch to that node as the leader of that term; False when it cannot leave."""
+    def dispatch_write(
+        self,
+        to: int,
+        group: GroupId,
+        term: int,
+        origin: int,
+        sequence: int,
+        batch: bytes,
+        *,
+        has_scripts: bool = False,
+    ) -> bool:
+        """Hand a batch to that node as the leader of that term; False when it cannot leave. One that `has_scripts` is
+        evaluated there before it is logged."""
         ...
 
     def dispatch_query(
@@ -492,6 +504,7 @@ class Router:
             batch = encode_batch(lane.origin, sequence, acknowledged_below, [command.args for command in taken])
             flight = Flight(sequence, taken, batch, now + self._deadline_s)
             flight.acknowledged_below = acknowledged_below
+            flight.has_scripts = not TO_BE_EVALUATED.isdisjoint([command.args[0] for command in taken])
             lane.flights[sequence] = flight
             self._send(lane, flight, now, is_write=True)
 
@@ -503,7 +516,9 @@ class Router:
         if leader and is_write:
             was_asked = term in flight.terms
             flight.terms.add(term)
-            sent = self._dispatch.dispatch_write(leader, lane.group, term, lane.origin, flight.number, flight.batch)
+            sent = self._dispatch.dispatch_write(
+                leader, lane.group, term, lane.origin, flight.number, flight.batch, has_scripts=flight.has_scripts
+            )
             if not sent and not was_asked:
                 flight.terms.discard(term)
         elif leader:
@@ -701,6 +716,7 @@ class Router:
                 settled = self._detours.settle(flight) or settled
                 self._give_up(commands, _UNKNOWN if flight.terms else _NO_LEADER)
                 flight.batch = encode_batch(lane.origin, flight.number, flight.acknowledged_below, [])
+                flight.has_scripts = False
                 flight.sent_to = 0
                 self._retry(lane, now)
         if settled:

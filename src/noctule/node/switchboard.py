@@ -155,7 +155,8 @@ class Switchboard:
             elif group not in replicas:
                 self._turn_away(sender, group, message)
             elif isinstance(message, Forward):
-                take(group, Submit(sender, message.origin, message.sequence, message.batch, message.term))
+                origin, number, batch, term = message.origin, message.sequence, message.batch, message.term
+                take(group, Submit(sender, origin, number, batch, term, message.has_scripts))
             elif isinstance(message, ForwardQuery):
                 origin, number, commands = message.origin, message.number, message.commands
                 take(group, Query(sender, origin, number, commands, message.lease))
@@ -275,14 +276,24 @@ class Switchboard:
         replica = self._replicas.get(group)
         return replica is not None and self.node_id in replica.raft.log.membership.voters
 
-    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
+    def dispatch_write(
+        self,
+        to: int,
+        group: GroupId,
+        term: int,
+        origin: int,
+        sequence: int,
+        batch: bytes,
+        *,
+        has_scripts: bool = False,
+    ) -> bool:
         """Here or into the peer's frame."""
         if to == self.node_id:
             if group not in self._replicas:
                 return False
-            self._surroundings.take(group, Submit(to, origin, sequence, batch, term))
+            self._surroundings.take(group, Submit(to, origin, sequence, batch, term, has_scripts))
             return True
-        return self._forward(to, group, Forward(origin, sequence, batch, term))
+        return self._forward(to, group, Forward(origin, sequence, batch, term, has_scripts))
 
     def dispatch_query(
         self, to: int, group: GroupId, origin: int, number: int, commands: list[list[bytes]], *, lease: bool

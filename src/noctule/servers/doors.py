@@ -55,6 +55,7 @@ class NodeDoors:
                 cluster_face=ClusterFace(node.cluster_store, config.resp_cluster_port, node.cluster_view),
                 staleness_ms=node.staleness_ms,
                 pubsub=node.host.pubsub,
+                scripts=node.scripts,
             )
             await resp.start()
             node.more_counters.append(resp.counters)

@@ -14,6 +14,7 @@ from noctule.core.wire.resp import Protocol as RespVersion
 from noctule.node.api import Dialogue, NodePicture
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
+from noctule.node.scripts import Scripts
 from noctule.servers.resp_errands import Errand
 
 if TYPE_CHECKING:
@@ -143,6 +144,8 @@ class Door(Protocol):
 
     clock: Clock
     connections_max: int
+    scripts: Scripts | None
+    """None where no scripts can be run."""
 
     @property
     def port(self) -> int:

@@ -1,7 +1,7 @@
 """The commands about the connection and the server, which are answered here at once and never reach the store.
 
 HANDLERS has a row for each row of scope CONNECTION in the table of commands; all others are the store's, which also
-knows what is unknown: scripts are, until they exist. Error texts are Redis 7.0's.
+knows what is unknown. Error texts are Redis 7.0's.
 Read resp_transactions.py for MULTI and EXEC, resp_databases.py for SELECT, resp_families.py for subcommands,
 resp_info.py for INFO and CONFIG, resp_command_table.py for COMMAND, resp_pubsub.py for subscriptions, resp_noctule.py
 for what is Noctule's own.
@@ -21,6 +21,7 @@ from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_info import COMPATIBLE_VERSION, CONFIG, info
 from noctule.servers.resp_noctule import NOCTULE
 from noctule.servers.resp_pubsub import PUBSUB_HANDLERS, ping_while_subscribed
+from noctule.servers.resp_scripts import SCRIPT, eval_, evalsha
 from noctule.servers.resp_sentinel import SENTINEL, role
 from noctule.servers.resp_transactions import discard, exec_, multi, refuse, unwatch, watch
 from noctule.servers.resp_watching import LATENCY, SLOWLOG
@@ -176,6 +177,10 @@ HANDLERS: dict[bytes, Handler] = {
     b"COPY": copy,
     b"DISCARD": discard,
     b"ECHO": echo,
+    b"EVAL": eval_,
+    b"EVALSHA": evalsha,
+    b"EVALSHA_RO": evalsha,
+    b"EVAL_RO": eval_,
     b"EXEC": exec_,
     b"HELLO": hello,
     b"HOST:": not_http,
@@ -191,6 +196,7 @@ HANDLERS: dict[bytes, Handler] = {
     b"READWRITE": readwrite,
     b"RESET": reset,
     b"ROLE": role,
+    b"SCRIPT": SCRIPT,
     b"SELECT": select,
     b"SENTINEL": SENTINEL,
     b"SLOWLOG": SLOWLOG,

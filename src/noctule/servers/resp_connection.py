@@ -336,7 +336,7 @@ class RespConnection(asyncio.Protocol):
         if is_limited and (refusal := refusal_while_subscribed(handler, command)):
             self._answer(refusal)
         elif client.transaction is not None and name not in AT_ONCE:
-            self._answer(client.transaction.queue(command, handler))
+            self._answer(client.transaction.queue(command, handler, self._owner))
         elif handler is not None:
             self._handle(handler, command)
         else:

@@ -18,6 +18,7 @@ from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.node.api import NodePicture, Store
 from noctule.node.cluster_view import ClusterView
 from noctule.node.pubsub import PubSub
+from noctule.node.scripts import Scripts
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import OUTPUT_BYTES_ALL_MAX, RespConnection
 
@@ -65,12 +66,14 @@ class RespServer:
         output_bytes_all_max: int = OUTPUT_BYTES_ALL_MAX,
         staleness_ms: Callable[[bytes], int | None] = lambda _key: None,
         pubsub: PubSub | None = None,
+        scripts: Scripts | None = None,
     ) -> None:
         """`pubsub` is the node's; without it clients hear each other through this server only."""
         self.pubsub = pubsub or PubSub()
         self.clock: Clock = clock or SystemClock()
         self.connections_max = connections_max
         self._output_bytes_all_max = output_bytes_all_max
+        self.scripts = scripts
         self.commands_total = 0
         self.protocol_errors_total = 0
         self.clients_dropped_total = 0

@@ -12,12 +12,13 @@ from noctule.core.keyspace.commands import check_command, find_command
 from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
-from noctule.core.keyspace.spec import Scope
+from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.keyspace.transactions import FINGERPRINT, transaction
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_databases import Leave, enter, leave_failure, leave_of, parse_database
 from noctule.servers.resp_errands import Errand
 from noctule.servers.resp_families import Family
+from noctule.servers.resp_scripts import queued_script
 
 TRANSACTION_COMMANDS_MAX = 16_384
 """Commands between MULTI and EXEC: all of them are applied in one go, which takes 50 ms for so many small ones."""
@@ -37,7 +38,7 @@ _CROSS_SLOT = Failure(
     CROSS_SLOT.text + b"; give the keys of a transaction a common {tag}, or SELECT a database from 1 to 15"
 )
 _NOT_INSIDE = b"ERR %b inside MULTI is not supported"
-_SCRIPTS = frozenset((b"EVAL", b"EVALSHA", b"EVAL_RO", b"EVALSHA_RO"))
+_SCRIPT_CALLS = frozenset((b"EVAL", b"EVALSHA", b"EVAL_RO", b"EVALSHA_RO"))
 _ARGUMENT_COST_BYTES = 64
 """What one counts for beside its bytes: the payload's room for it, its prefix, and the time in which it is applied."""
 
@@ -71,17 +72,18 @@ class Transaction:
         self._keys: list[bytes] = []
         self._bytes = 0
         self._is_write = False
+        self._has_scripts = False
 
     def __len__(self) -> int:
         """How many commands are queued."""
         return len(self._queued)
 
-    def queue(self, args: list[bytes], handler: Handler | None) -> Reply:
+    def queue(self, args: list[bytes], handler: Handler | None, door: Door) -> Reply:
         """QUEUED; or what is wrong with the command, and then the transaction is broken.
 
         With the handler of what the server may answer by itself.
         """
-        problem = self._take(args, handler)
+        problem = self._take(args, handler, door)
         if problem is not None:
             self.is_broken = True
             self._queued, self._commands, self._keys = [], [], []
@@ -103,7 +105,9 @@ class Transaction:
 
         if not self._commands and not watched:
             return Errand([], finish, holds=True)
-        command = transaction(list(watched.items()), self._commands, self._keys, is_write=self._is_write)
+        command = transaction(
+            list(watched.items()), self._commands, self._keys, is_write=self._is_write, has_scripts=self._has_scripts
+        )
         consistency = ConsistencyLevel.LINEARIZABLE if watched else client.consistency
         return Errand([command], finish, answers_itself, consistency)
 
@@ -114,7 +118,7 @@ class Transaction:
             for queued in self._queued
         ]
 
-    def _take(self, args: list[bytes], handler: Handler | None) -> Failure | None:
+    def _take(self, args: list[bytes], handler: Handler | None, door: Door) -> Failure | None:
         """Queue it, or tell why not."""
         spec = check_command(args)
         if isinstance(spec, Failure):
@@ -122,13 +126,18 @@ class Transaction:
         if isinstance(handler, Family) and (problem := handler.problem(args)) is not None:
             return problem
         self._bytes += sum(map(len, args)) + _ARGUMENT_COST_BYTES * len(args)
+        if spec.name in _SCRIPT_CALLS:
+            script = queued_script(door, args, self._database)
+            if isinstance(script, Failure):
+                return script
+            self._has_scripts = True
+            self._queue_for_store(script, spec)
+            return self._over_bounds()
         if spec.scope is Scope.CONNECTION:
             self._queued.append(_Queued(args, handler))
             if spec.name == b"SELECT" and isinstance(number := parse_database(args[1]), int):
                 self._database = number
             return self._over_bounds()
-        if spec.name in _SCRIPTS:
-            return Failure(_NOT_INSIDE % spec.name)
         entered = enter(self._database, args)
         if isinstance(entered, Failure):
             # COPY to a database that there is not; Redis, too, sees that when it runs it.
@@ -137,13 +146,18 @@ class Transaction:
         entered_spec = find_command(entered[0]) or spec
         if entered_spec.scope is Scope.ALL:
             return Failure(b"ERR %b inside MULTI is about one partition: SELECT a database from 1 to 15" % spec.name)
+        self._queue_for_store(entered, spec)
+        return self._over_bounds()
+
+    def _queue_for_store(self, entered: list[bytes], spec: CommandSpec) -> None:
+        """With the row of the command as the client named it."""
+        entered_spec = find_command(entered[0]) or spec
         keys = entered_spec.keys(entered)
-        self._queued.append(_Queued(args, None, leave_of(spec.name), database_prefix(self._database)))
+        self._queued.append(_Queued(entered, None, leave_of(spec.name), database_prefix(self._database)))
         self._commands.append(entered)
         self._keys += keys
         self._bytes += sum(map(len, keys))
-        self._is_write |= spec.is_write
-        return self._over_bounds()
+        self._is_write |= entered_spec.is_write
 
     def _over_bounds(self) -> Failure | None:
         if len(self._queued) > TRANSACTION_COMMANDS_MAX:

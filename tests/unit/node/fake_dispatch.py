@@ -103,7 +103,17 @@ class FakeDispatch:
             self.lead(group, leader, self.terms[group] + 1)
         return leader, self.terms[group]
 
-    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
+    def dispatch_write(
+        self,
+        to: int,
+        group: GroupId,
+        term: int,
+        origin: int,
+        sequence: int,
+        batch: bytes,
+        *,
+        has_scripts: bool = False,
+    ) -> bool:
         if to in self.away:
             return False
         self.writes.append(Written(to, group, origin, sequence, msgspec.msgpack.decode(batch, type=Batch), term))

@@ -82,7 +82,17 @@ class Scene:
         consensus = self.colony.machines[self.view].replica.raft
         return consensus.leader, consensus.term
 
-    def dispatch_write(self, to: int, group: GroupId, term: int, origin: int, sequence: int, batch: bytes) -> bool:
+    def dispatch_write(
+        self,
+        to: int,
+        group: GroupId,
+        term: int,
+        origin: int,
+        sequence: int,
+        batch: bytes,
+        *,
+        has_scripts: bool = False,
+    ) -> bool:
         self.requests.append((to, Submit(1, origin, sequence, batch, term)))
         self.sent |= {int(args[2]) for args in msgspec.msgpack.decode(batch, type=Batch).commands}
         return True

@@ -15,6 +15,7 @@ from noctule.core.keyspace import (
     bits,
     blocking_lists,
     blocking_sorted_sets,
+    effects,
     hashes,
     keys,
     lists,
@@ -141,6 +142,7 @@ _FAMILIES = (
     reshape,
     awaited,
     transactions,
+    effects,
 )
 
 

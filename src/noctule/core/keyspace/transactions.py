@@ -25,6 +25,7 @@ WATCHED_BYTES_MAX = 16 * 1024 * 1024
 FINGERPRINT = b"NOCTULE.FINGERPRINT"
 EXEC = b"NOCTULE.EXEC"
 EXEC_READ = b"NOCTULE.EXECREAD"
+EXEC_EVAL = b"NOCTULE.EXECEVAL"
 
 ABSENT = b""
 """The fingerprint of a key that is not there."""
@@ -46,13 +47,24 @@ def transaction(
     keys: Sequence[bytes],
     *,
     is_write: bool,
+    has_scripts: bool = False,
 ) -> list[bytes]:
     """The one command that runs the commands if every watched key still has its fingerprint.
 
-    `keys` are those of the commands; `is_write` tells whether any of these is a write.
+    `keys` are those of the commands; `is_write` tells whether any of these is a write, `has_scripts` whether one is to
+    be evaluated before all of it is logged.
     """
     every_key = dict.fromkeys([*(key for key, _ in watched), *keys])
-    return [EXEC if is_write else EXEC_READ, _encoder.encode((watched, commands)), *every_key]
+    name = EXEC_EVAL if has_scripts else EXEC if is_write else EXEC_READ
+    return [name, _encoder.encode((watched, commands)), *every_key]
+
+
+def parse_transaction(args: Sequence[bytes]) -> Payload | Failure:
+    """Watched keys and commands of what `transaction` made."""
+    try:
+        return _decoder.decode(args[1])
+    except msgspec.DecodeError:
+        return _BAD_PAYLOAD
 
 
 def execute_all(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
@@ -60,10 +72,10 @@ def execute_all(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
     The null array, and nothing has happened, when a watched key differs from what was seen of it.
     """
-    try:
-        watched, commands = _decoder.decode(args[1])
-    except msgspec.DecodeError:
-        return _BAD_PAYLOAD
+    payload = parse_transaction(args)
+    if isinstance(payload, Failure):
+        return payload
+    watched, commands = payload
     if any(fingerprint(state, key) != seen for key, seen in watched):
         return NULL_ARRAY
     return [_execute(state, command, now_ms) for command in commands]
@@ -109,8 +121,9 @@ def _execute(state: State, command: list[bytes], now_ms: int) -> Reply:
     return state.execute(command, now_ms)
 
 
-_BEHIND_THE_PAYLOAD = (2, -1, 1)
 _WATCH = (b"noscript", b"loading", b"stale", b"fast")
+BEHIND_THE_PAYLOAD = (2, -1, 1)
+"""Where the keys of a transaction stand."""
 
 COMMANDS: tuple[CommandSpec, ...] = (
     *rows(
@@ -121,8 +134,8 @@ COMMANDS: tuple[CommandSpec, ...] = (
     ),
     *rows(
         Scope.INTERNAL,
-        ("NOCTULE.EXEC", -2, WRITE, _BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction."),
-        ("NOCTULE.EXECREAD", -2, READ, _BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction that only reads."),
+        ("NOCTULE.EXEC", -2, WRITE, BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction."),
+        ("NOCTULE.EXECREAD", -2, READ, BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction that only reads."),
         ("NOCTULE.FINGERPRINT", 2, READ, ONE, read_fingerprint, "What WATCH remembers of a key."),
     ),
 )

@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeAlias
 import msgspec
 
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
+from noctule.core.keyspace.values import decode_values, encode_values
 from noctule.core.replica.batches import OPENING, Batch
-from noctule.core.wire.values import decode_values, encode_values
 
 SESSION_EXPIRES_MS = 3_600_000
 """A session that no batch has used for so long, by the stamps of the log, is forgotten."""
@@ -140,6 +140,16 @@ class ClientSessions:
         if any(kept and kept[-1] is MOVED for kept in session.results.values()):
             return None
         return session.next_sequence if len(self._sessions) <= SESSIONS_MAX // 2 else None
+
+    def is_due(self, batch: Batch, stamp_ms: int) -> bool:
+        """Whether `apply` executes the batch if it comes next, at this stamp."""
+        session = self._sessions.get(batch.origin)
+        if session is None or batch.sequence == OPENING or stamp_ms - session.used_ms >= SESSION_EXPIRES_MS:
+            return False
+        unacknowledged = (kept for number, kept in session.results.items() if number >= batch.acknowledged_below)
+        if any(kept and kept[-1] is MOVED for kept in unacknowledged):
+            return False
+        return batch.sequence == max(session.next_sequence, batch.acknowledged_below)
 
     def is_ahead(self, origin: int, sequence: int) -> bool:
         """Whether the batch is certain not to have been applied so far: its session is here, and not yet past it."""

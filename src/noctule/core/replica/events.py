@@ -23,6 +23,8 @@ class Submit(Struct, frozen=True, gc=False):
     batch: bytes
     term: int = 0
     """Only the leader of this term may take it; 0 from a peer that does not say: any leader may."""
+    has_scripts: bool = False
+    """Whether a command of the batch must be evaluated before it is logged (`keyspace.effects`)."""
 
 
 class Query(Struct, frozen=True, gc=False):

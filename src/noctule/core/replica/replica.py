@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -19,9 +19,12 @@ from msgspec import Struct
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, GroupId, Instant
 from noctule.core.keyspace.container import Container
+from noctule.core.keyspace.effects import EVAL_READ, TO_BE_EVALUATED
+from noctule.core.keyspace.evaluation import evaluating, read_script
 from noctule.core.keyspace.keyspace import Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Reply
 from noctule.core.keyspace.reshape import describe_territory, dump_fenced
+from noctule.core.keyspace.scripting import ScriptEngine
 from noctule.core.keyspace.staging import picture_shape
 from noctule.core.keyspace.territory import Territory, TerritoryPicture
 from noctule.core.raft import events as raft
@@ -55,6 +58,7 @@ from noctule.core.replica.events import (
 )
 from noctule.core.replica.family import Family, find_split
 from noctule.core.replica.lag import Lag, lag_behind
+from noctule.core.replica.scripts import choose_batches
 from noctule.core.replica.state_chunks import StagedState, state_chunks
 
 ENTRY_BYTES_TARGET = 1 << 20
@@ -97,6 +101,11 @@ class _LoggedQuery(Struct, frozen=True, gc=False):
 
     query: Query | None
     number: int
+    has_scripts: bool = False
+
+
+_Waiting: TypeAlias = tuple[int, bytes, Submit | _LoggedQuery]
+"""Bytes, batch, whom to answer."""
 
 
 class Replica:
@@ -107,6 +116,7 @@ class Replica:
         "_digests",
         "_early",
         "_effects",
+        "_engine",
         "_family",
         "_in_flight",
         "_led_term",
@@ -120,6 +130,7 @@ class Replica:
         "_queries",
         "_ready",
         "_rounds",
+        "_scripts_waiting",
         "_snapshot_for_space",
         "_snapshot_in_progress",
         "_snapshot_index",
@@ -147,10 +158,14 @@ class Replica:
         durability: Durability = Durability.QUORUM,
         *,
         slots: tuple[int, int] | None = None,
+        engine: ScriptEngine | None = None,
     ) -> None:
         """`slots` are the first and last one with which the group began, for ever the same, whatever it holds by now:
         every replica that takes in the log from its beginning must begin alike. None where every key is at home, and
-        where it makes no difference, since the state comes by a snapshot or from a parent."""
+        where it makes no difference, since the state comes by a snapshot or from a parent.
+
+        `engine` runs scripts while this replica leads; without one they are answered with an error.
+        """
         self.group = group
         self.raft = consensus
         self.keyspace = Keyspace() if keyspace is None else keyspace
@@ -161,9 +176,12 @@ class Replica:
         """The stamp of the newest entry applied."""
         self._policy = policy
         self._proposed_stamp_ms = 0
-        self._waiting: list[tuple[int, bytes, Submit | _LoggedQuery]] = []
-        """(bytes, batch, whom to answer) of what the next entry will hold."""
+        self._waiting: list[_Waiting] = []
+        """What the next entry will hold."""
         self._waiting_bytes = 0
+        self._scripts_waiting = 0
+        """How many of those hold scripts."""
+        self._engine = engine
         self._awaited: dict[tuple[int, int], Submit | _LoggedQuery] = {}
         """By (origin, sequence) of what waits or was proposed: whom to answer when it is applied."""
         self._led_term = 0
@@ -234,6 +252,8 @@ class Replica:
         self.raft.check()
         self.keyspace.check()
         ensure(self._waiting_bytes == sum(size for size, _, _ in self._waiting), "waiting bytes are counted")
+        scripts = sum(request.has_scripts for _, _, request in self._waiting)
+        ensure(self._scripts_waiting == scripts, "waiting scripts are counted", counted=scripts)
         ensure(self._led_term <= self.raft.term, "a term that was led is not ahead", led=self._led_term)
 
     def describe(self) -> ReplicaPicture:
@@ -265,7 +285,12 @@ class Replica:
 
     def read_local(self, command: list[bytes], wall_ms: int) -> Reply | ReadOutcome:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
-        return self.keyspace.read(command, max(wall_ms, self.stamp_ms))
+        return self._read(command, max(wall_ms, self.stamp_ms))
+
+    def _read(self, command: list[bytes], now_ms: int) -> Reply | ReadOutcome:
+        if command[0] == EVAL_READ:
+            return read_script(self.keyspace, self._engine, command, now_ms)
+        return self.keyspace.read(command, now_ms)
 
     # Splits and merges -----------------------------------------------------------------------------------------------
 
@@ -338,7 +363,8 @@ class Replica:
         queries += [query for _, waiting in self._rounds.values() for query in waiting]
         for request in [*self._awaited.values(), *queries]:
             self._refuse(request)
-        self._waiting, self._waiting_bytes, self._queries, self._ready = [], 0, [], []
+        self._waiting, self._waiting_bytes, self._scripts_waiting = [], 0, 0
+        self._queries, self._ready = [], []
         self._awaited.clear()
         self._rounds.clear()
         effects, self._effects = self._effects, []
@@ -363,6 +389,7 @@ class Replica:
     def _wait(self, batch: bytes, request: Submit | _LoggedQuery) -> None:
         self._waiting.append((len(batch), batch, request))
         self._waiting_bytes += len(batch)
+        self._scripts_waiting += request.has_scripts
         self._awaited[self._name(request)] = request
 
     def _query(self, event: Query, _now: Instant) -> None:
@@ -418,16 +445,14 @@ class Replica:
     def _propose(self, now: Instant) -> None:
         in_flight_max = ENTRIES_IN_FLIGHT_MAX if self._early is None else EARLY_ENTRIES_IN_FLIGHT_MAX
         while self._waiting and len(self._in_flight) < in_flight_max:
-            size = count = 0
-            for length, _, _ in self._waiting:
-                if count and size + length > ENTRY_BYTES_TARGET:
-                    break
-                size += length
-                count += 1
-            taken, self._waiting = self._waiting[:count], self._waiting[count:]
-            self._waiting_bytes -= size
             # The leader's clock may have jumped back, or an earlier leader's may have been ahead.
             stamp = max(self._wall_ms, self.stamp_ms, self._proposed_stamp_ms)
+            if self._scripts_waiting:
+                if not self._has_applied_all():
+                    return  # Nothing overtakes the scripts, or they might wait for ever.
+                taken = self._take_evaluated(stamp)
+            else:
+                taken = self._take_waiting()
             data = encode_entry(stamp, [batch for _, batch, _ in taken])
             effects = self.raft.handle(raft.Propose(data), now)
             self._take(effects)
@@ -442,6 +467,33 @@ class Replica:
                 for _, batch, request in taken:
                     submit = request if isinstance(request, Submit) else None
                     self._early.proposed(effects[0].index, submit, batch, stamp, self.keyspace, self.sessions)
+
+    def _has_applied_all(self) -> bool:
+        """Whether the state is the one that the next entry will meet, if that one is ever in the log."""
+        return self.raft.applied == self.raft.log.last_index
+
+    def _take_waiting(self) -> list[_Waiting]:
+        size = count = 0
+        for length, _, _ in self._waiting:
+            if count and size + length > ENTRY_BYTES_TARGET:
+                break
+            size += length
+            count += 1
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting_bytes -= size
+        return taken
+
+    def _take_evaluated(self, stamp: int) -> list[_Waiting]:
+        """What waits, with the effects of scripts in their places; those batches stand first, each as evaluated there.
+
+        Of the batches of one origin no later one is taken while an earlier one waits.
+        """
+        with evaluating(self.keyspace, self._engine, stamp) as evaluation:
+            chosen = choose_batches(self._waiting, self.sessions, evaluation, stamp, ENTRY_BYTES_TARGET)
+        self._waiting = chosen.left
+        self._waiting_bytes = sum(size for size, _, _ in chosen.left)
+        self._scripts_waiting = sum(request.has_scripts for _, _, request in chosen.left)
+        return chosen.taken
 
     def _name(self, request: Submit | _LoggedQuery) -> tuple[int, int]:
         if isinstance(request, Submit):
@@ -468,7 +520,9 @@ class Replica:
         for query in ready:
             results: list[Reply] = []
             for command in query.commands:
-                result = self.keyspace.read(command, now_ms)
+                # As `_read`, whose call would be a tenth of a small read.
+                is_script = command[0] == EVAL_READ
+                result = self._read(command, now_ms) if is_script else self.keyspace.read(command, now_ms)
                 if isinstance(result, ReadOutcome):
                     # The read meets a key whose time is over: let the log decide so, then read.
                     if self.raft.is_leader():
@@ -486,7 +540,8 @@ class Replica:
         """Run commands through the log: where time decides, the leader's stamp does, and every replica heeds it."""
         number = self._next_own()
         batch = encode_batch(self._own_origin, number, 0, commands)
-        self._wait(batch, _LoggedQuery(query, number))
+        has_scripts = any(command[0] in TO_BE_EVALUATED for command in commands)
+        self._wait(batch, _LoggedQuery(query, number, has_scripts))
 
     def _purge(self) -> None:
         self._purge_at_ms = self._wall_ms + PURGE_INTERVAL_MS
@@ -641,7 +696,8 @@ class Replica:
             self._refuse(request)
         for query in self._queries:
             self._refuse(query)
-        self._waiting, self._waiting_bytes, self._queries, self._in_flight = [], 0, [], []
+        self._waiting, self._waiting_bytes, self._scripts_waiting = [], 0, 0
+        self._queries, self._in_flight = [], []
         self._awaited.clear()
         self._proposed_stamp_ms = 0
 

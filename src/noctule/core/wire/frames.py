@@ -13,10 +13,10 @@ from msgspec import Struct
 
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.errors import ProtocolError
+from noctule.core.keyspace.values import encode_hook, extension_hook
 from noctule.core.raft.messages import Message
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
-from noctule.core.wire.values import encode_hook, extension_hook
 
 PROTOCOL_VERSION = 3
 HEADER_BYTES = 8
@@ -77,6 +77,8 @@ class Forward(Struct, array_like=True, tag=20, frozen=True, gc=False):
     sequence: int
     batch: bytes
     term: int = 0
+    has_scripts: bool = False
+    """Whether a command of the batch must be evaluated before it is logged."""
 
 
 class ForwardQuery(Struct, array_like=True, tag=21, frozen=True, gc=False):

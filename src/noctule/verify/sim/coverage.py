@@ -57,6 +57,7 @@ RARE = (
     "digests compared",
     "read refused",
     "retry answered from a session",
+    "script run",
     "states compared",
     "value expired",
     "write refused",

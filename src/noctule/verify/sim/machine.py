@@ -14,6 +14,7 @@ from noctule.adapters.wal_format import Forgotten, Record
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
+from noctule.core.keyspace.effects import TO_BE_EVALUATED
 from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
@@ -236,8 +237,9 @@ class Machine:
     def submit(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
-        """A client's command."""
-        self._wake(partial(self.router.submit, args, sink, consistency))
+        """A client's command, as its server sends it on."""
+        submit = self.router.conversation().submit_own if args[0] in TO_BE_EVALUATED else self.router.submit
+        self._wake(partial(submit, args, sink, consistency))
 
     def submit_own(self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
         """What a server makes of a client's commands, such as a transaction."""

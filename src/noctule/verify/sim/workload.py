@@ -3,6 +3,8 @@
 Counters show lost, doubled and stale operations at once: each increment is answered by a number that no other increment
 gets, and a read may not be below what was acknowledged before it began, nor above what was begun before it ended.
 Sets of unique members (hash fields) show that acknowledged writes are present at the end, in a second data type.
+Some increments are scripts, which note beside the counter what they made of it: both are there, or neither, and as
+they were answered, whoever led when and whatever became of the entries that were evaluated for nothing.
 Values that expire show that replicas with different clocks agree on what is over; a read may see one or none, but never
 one that was overwritten before.
 Transfers between two keys show that a transaction is applied as a whole, and once: their sum is always zero.
@@ -13,6 +15,7 @@ import random
 from typing import TYPE_CHECKING
 
 from noctule.base.consistency import ConsistencyLevel
+from noctule.core.keyspace.effects import ScriptCall
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.transactions import transaction
 from noctule.verify.sim.invariants import SafetyViolation
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from noctule.verify.sim.world import World
 
 KEYS = 6
+SCRIPT = b"local n = redis.call('incr', KEYS[1]) redis.call('hset', KEYS[2], ARGV[1], n) return n"
+"""An increment that leaves a note."""
 
 
 def recorded(command: bytes, reply: Reply) -> object:
@@ -88,6 +93,8 @@ class Workload:
     def __init__(self, world: "World", client_count: int, think_s_max: float) -> None:
         self.counters = [_Counter() for _ in range(KEYS)]
         self.members: dict[bytes, set[bytes]] = {b"set:%d" % key: set() for key in range(KEYS)}
+        self.notes: dict[bytes, dict[bytes, int]] = {b"{counter:%d}:notes" % key: {} for key in range(KEYS)}
+        """By key what the scripts that were answered have noted: whose, and which number."""
         self.expiring = [_Expiring() for _ in range(KEYS)]
         self.banks = [_Bank(key) for key in range(KEYS)]
         self.done = self.failed = self.unknown = 0
@@ -119,6 +126,20 @@ class Workload:
                 raise SafetyViolation(f"{len(missing)} acknowledged members of {key!r} are lost: {missing[:5]}")
             if denied := sorted(member for member in self.refused if member in present):
                 raise SafetyViolation(f"members of {key!r} are there that were said not to be applied: {denied[:5]}")
+        for key, notes in self.notes.items():
+            self._check_notes(key, notes, read[key])
+
+    def _check_notes(self, key: bytes, notes: dict[bytes, int], found: Reply) -> None:
+        present = found if isinstance(found, dict) else {}
+        for name, number in notes.items():
+            if present.get(name) != b"%d" % number:
+                raise SafetyViolation(
+                    f"a script was answered {number}, and its note in {key!r} is {present.get(name)!r}"
+                )
+        if len(set(map(str, present.values()))) != len(present):
+            raise SafetyViolation(f"two scripts noted the same number in {key!r}")
+        if denied := sorted(name for name in self.refused if name in present):
+            raise SafetyViolation(f"notes are in {key!r} that were said not to be made: {denied[:5]}")
 
 
 class _Client:
@@ -181,12 +202,18 @@ class _Operation:
         self._overwritten_at = self._expiring.overwritten_at
         self._bank = workload.banks[key]
         self._member = client.member()
+        self._notes = b""
+        """The key of a script's note; empty of everything else."""
         arguments: tuple[int | str, ...] = ()
         if kind < 0.4:
             self._kind = "increment"
             arguments = (1,)
             self._counter.begun += 1
             self.args = [b"INCR", b"counter:%d" % key]
+            if kind < 0.1:
+                self._notes = b"{counter:%d}:notes" % key
+                keys = [self.args[1], self._notes]
+                self.args = ScriptCall(self.args[1], b"", SCRIPT, keys, [self._member]).command()
         elif kind < 0.62:
             self._kind = "read"
             self.args = [b"GET", b"counter:%d" % key]
@@ -243,7 +270,7 @@ class _Operation:
             if self._begun is not None:
                 self._world.history.end(self._begun, "fail", self._world.time.now())
             self._client.workload.failed += 1
-            if self._kind == "add":
+            if self._kind == "add" or self._notes:
                 self._client.workload.refused.add(self._member)
             self._client.finished()
             return
@@ -263,6 +290,9 @@ class _Operation:
                 raise SafetyViolation(f"an increment was answered {reply}, after {self._floor} was acknowledged")
             counter.values.add(reply)
             counter.acknowledged_max = max(counter.acknowledged_max, reply)
+            if self._notes:
+                self._client.workload.notes[self._notes][self._member] = reply
+                self._world.count("script run")
         elif self._kind == "read":
             value = int(reply) if isinstance(reply, bytes) else 0
             if not self._floor <= value <= counter.begun:

@@ -4,6 +4,7 @@ a test says so."""
 import random
 from collections.abc import Callable, Sequence
 
+from noctule.adapters.lua_engine import LuaEngine
 from noctule.base.ids import GroupId, Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
@@ -81,7 +82,13 @@ class Machine:
                 first_timeout_s=9.0,
             )
             self.replicas[group] = Replica(
-                group, consensus, policy, chance, durability=colony.durability, slots=colony.slots
+                group,
+                consensus,
+                policy,
+                chance,
+                durability=colony.durability,
+                slots=colony.slots,
+                engine=LuaEngine(),
             )
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self, self._make_child)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
-from noctule.core.wire.values import decode_values, encode_values
+from noctule.core.keyspace.values import decode_values, encode_values
 
 from .test_frames import REPLIES
 
