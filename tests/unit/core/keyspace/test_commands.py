@@ -65,7 +65,7 @@ def test_the_table_is_sound() -> None:
     for name, spec in COMMANDS.items():
         assert spec.name == name == name.upper()
         assert (spec.handler is None) == (spec.scope is Scope.CONNECTION)
-        if spec.scope is not Scope.INTERNAL and b"pubsub" not in spec.flags:  # Sharded channels stand where keys do.
+        if spec.scope not in (Scope.INTERNAL, Scope.CONNECTION):  # WATCH and sharded channels name keys, too.
             has_keys = spec.first_key > 0 or spec.find_keys is not None
             assert has_keys == (spec.scope in (Scope.KEY, Scope.SPLIT))
         assert spec.is_write == (b"write" in spec.flags)
