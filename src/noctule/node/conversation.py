@@ -74,8 +74,8 @@ class Conversation(Dialogue):
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        else:
-            self._enter(spec, args, sink, consistency)
+        elif self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
+            self._held.append((spec, args, sink, consistency))
 
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
@@ -84,11 +84,7 @@ class Conversation(Dialogue):
         spec = find_command(args[0])
         if spec is None:
             sink.deliver(unknown_command(args))
-        else:
-            self._enter(spec, args, sink, consistency)
-
-    def _enter(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> None:
-        if self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
+        elif self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
             self._held.append((spec, args, sink, consistency))
 
     def _begin(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> bool:

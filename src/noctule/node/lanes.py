@@ -31,7 +31,6 @@ class Command:
         args: list[bytes],
         sink: ReplySink,
         conversation: Order | None,
-        *,
         logged: bool,
         lease: bool = False,
     ) -> None:

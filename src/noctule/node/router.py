@@ -125,6 +125,8 @@ class Router:
         self._new_origin = new_origin
         self._now = now
         self._deadline_s = request_deadline_s
+        self._deadline = now() + request_deadline_s
+        """Of what comes now; as of the last tick, since to read the clock for each command costs as much as routing."""
         self._site = site
         self._lanes: dict[GroupId, Lane] = {}
         """Of the groups that were wanted lately."""
@@ -175,7 +177,7 @@ class Router:
         conversation: Conversation | None = None,
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
-        command = Command(args, sink, conversation, logged=logged, lease=lease)
+        command = Command(args, sink, conversation, logged, lease)
         if spec.has_one_key:
             self._enter(self._slot_table[key_slot(args[1])], command)
             return
@@ -197,7 +199,7 @@ class Router:
         conversation: Conversation | None = None,
     ) -> None:
         """As `route`, of a checked command on all keys that is to be about these ranges of slots only."""
-        command = Command(args, sink, conversation, logged=logged, lease=lease)
+        command = Command(args, sink, conversation, logged, lease)
         self._spread(command, fan_out_over(spec, args, self._slot_table, runs))
 
     def _spread(self, command: Command, spread: FanOut | Failure) -> None:
@@ -209,7 +211,7 @@ class Router:
         else:
             gather = Gather(command, len(spread.parts), spread.merge)
             for number, (group, part) in enumerate(spread.parts):
-                self._enter(group, Command(part, gather.part(number), None, logged=command.logged, lease=command.lease))
+                self._enter(group, Command(part, gather.part(number), None, command.logged, command.lease))
 
     def _with_site(self, spec: CommandSpec, args: list[bytes]) -> list[bytes]:
         """Declaring a bucket names the site under which it changes here: known before it is logged, so that every
@@ -244,7 +246,7 @@ class Router:
         if isinstance(spec, Failure):
             sink.deliver(spec)
             return
-        command = Command(args, sink, None, logged=spec.is_write)
+        command = Command(args, sink, None, spec.is_write)
         if self._accept(command):
             self._place(META_GROUP, command)
 
@@ -254,7 +256,7 @@ class Router:
 
     def order(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
         """Have a group log a command that is about the group itself, whatever its arguments; once, as any other."""
-        command = Command(args, sink, None, logged=True)
+        command = Command(args, sink, None, True)
         if self._accept(command):
             self._place(group, command)
 
@@ -282,13 +284,13 @@ class Router:
 
     def look(self, args: list[bytes], sink: ReplySink) -> None:
         """Run an internal command that only reads, on the partition of its first argument."""
-        self._enter(self._slot_table[key_slot(args[1])], Command(args, sink, None, logged=False))
+        self._enter(self._slot_table[key_slot(args[1])], Command(args, sink, None, False))
 
     def attempt(self, args: list[bytes], sink: ReplySink) -> Command:
         """Run a command on the one partition of its keys; returned for `withdraw`."""
         spec = find_command(args[0])
         assert spec is not None
-        command = Command(args, sink, None, logged=spec.is_write)
+        command = Command(args, sink, None, spec.is_write)
         group = partition_of(spec, args, self._slot_table)
         if isinstance(group, Failure):
             command.finish(group)
@@ -318,13 +320,12 @@ class Router:
 
     def _enter(self, group: GroupId, command: Command) -> None:
         """A new command, which belongs to that group, or to none so far if it is 0."""
-        if not self._accept(command):
-            return
-        blocked = self._detours.blocked
-        if group and not (blocked and command.logged and not blocked.isdisjoint(slots_of(command.args))):
-            self._place(group, command)
-        else:
-            self._detours.add([command])
+        if self._accept(command):
+            blocked = self._detours.blocked
+            if group and not (blocked and command.logged and not blocked.isdisjoint(slots_of(command.args))):
+                self._place(group, command)
+            else:
+                self._detours.add([command])
 
     def _accept(self, command: Command) -> bool:
         """Count it in; or answer it."""
@@ -337,7 +338,7 @@ class Router:
         self._waiting += 1
         self.commands_total += 1
         command.number = self.commands_total
-        command.deadline = self._now() + self._deadline_s
+        command.deadline = self._deadline
         return True
 
     def _place(self, group: GroupId, command: Command) -> None:
@@ -453,7 +454,7 @@ class Router:
             gather = Gather(command, len(spread.parts), spread.merge)
             self._waiting += len(spread.parts) - 1
             for number, (group, args) in enumerate(spread.parts):
-                piece = Command(args, gather.part(number), None, logged=command.logged, lease=command.lease)
+                piece = Command(args, gather.part(number), None, command.logged, command.lease)
                 piece.number, piece.deadline = command.number, command.deadline
                 self._place(group, piece)
         return None
@@ -634,6 +635,7 @@ class Router:
     def tick(self) -> None:
         """Try again what is due, give up what is over its deadline."""
         now = self._now()
+        self._deadline = now + self._deadline_s
         for group, lane in list(self._retrying.items()):
             if lane.retry_at is None:
                 del self._retrying[group]
