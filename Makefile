@@ -68,13 +68,14 @@ fuzz-resp: $(VENV)/dev.stamp ## Throw bytes at the parser and the commands of th
 	@$(BIN)/python tests/fuzz/run.py parser -runs=$(RUNS)
 	@$(BIN)/python tests/fuzz/run.py commands -runs=$(RUNS)
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; three quarters of an hour
+bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; more than an hour
 	@$(BIN)/python bench/consensus.py
 	@$(BIN)/python bench/wal.py
 	@$(BIN)/python bench/transport.py
 	@$(BIN)/python -m noctule.verify.sim.speed
 	@$(BIN)/python bench/checker.py
 	@$(BIN)/python bench/throughput.py
+	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
 	@$(BIN)/python bench/restart.py

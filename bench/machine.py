@@ -7,6 +7,7 @@ import statistics
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -21,6 +22,10 @@ TIMER_PERIOD_S = 0.01
 class Machine(msgspec.Struct, frozen=True):
     """What a reader needs to judge a number by."""
 
+    date: str
+    """Of the measurement, UTC, as 2026-01-31."""
+    processor: str
+    """As the kernel names it; empty where it does not."""
     cores: int
     """That this process may run on."""
     kernel: str
@@ -34,6 +39,8 @@ def look_at_machine(folder: Path) -> Machine:
     """Describe this machine, after `SYNCS_COUNT` syncs in `folder`, which is to be where servers keep their data."""
     load_average, _, _ = os.getloadavg()
     return Machine(
+        date=datetime.now(UTC).date().isoformat(),
+        processor=_processor(),
         cores=len(os.sched_getaffinity(0)),
         kernel=platform.release(),
         python=platform.python_version(),
@@ -98,6 +105,15 @@ class TimerLateness:
             # The sleep itself is what is measured.
             time.sleep(TIMER_PERIOD_S)
             self.late_ms.append((time.monotonic() - due) * 1000)
+
+
+def _processor() -> str:
+    """The first processor's name; they are all alike where this runs."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _sync_times_ms(folder: Path) -> list[float]:

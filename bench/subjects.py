@@ -212,13 +212,15 @@ def redis_server(folder: Path) -> Iterator[int]:
 @contextmanager
 def redis_cluster(folder: Path) -> Iterator[int]:
     """A Redis Cluster of three masters with a replica each, which syncs once a second; gives the port of one."""
-    ports = list(free_ports(HOST, 6, avoid=set()))
+    chosen = list(free_ports(HOST, 12, avoid=set()))
+    ports, bus_ports = chosen[:6], chosen[6:]
     with ExitStack() as servers:
-        for port in ports:
+        for port, bus_port in zip(ports, bus_ports, strict=True):
             data = folder / f"redis-{port}"
             data.mkdir()
             command = [program("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data), "--save", ""]
             command += ["--appendonly", "yes", "--appendfsync", "everysec", "--cluster-enabled", "yes"]
+            command += ["--cluster-port", str(bus_port)]
             command += ["--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"]
             log = folder / f"redis-{port}.log"
             server = servers.enter_context(_process(command, log))

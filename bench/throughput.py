@@ -35,6 +35,8 @@ RESOLUTION_S = 0.001
 """Of redis-benchmark."""
 FILL_COMMANDS = 500
 """In one pipeline."""
+TAGS_REQUESTS = 6_400
+"""After so many each client of redis-benchmark has asked its node."""
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -55,6 +57,8 @@ class Case(msgspec.Struct, frozen=True):
     command: str
     pipeline: int
     """Requests that a client sends before it waits for their answers."""
+    clients: int = CLIENTS
+    """Of one subject, in all."""
 
 
 class Subject(msgspec.Struct, frozen=True):
@@ -64,6 +68,22 @@ class Subject(msgspec.Struct, frozen=True):
     ports: tuple[int, ...]
     is_cluster: bool = False
     """Whether redis-benchmark is to ask each key's own node, as a client of Redis Cluster."""
+
+    tags: tuple[str, ...] = ()
+    """Then the hash tags that it uses, one for each node: it writes to a single slot of each."""
+
+    def numbers(self, options: "Options") -> int:
+        """How many different numbers to draw from, so that there are `options.keys` keys, or a few less."""
+        return options.keys // len(self.tags or ("",))
+
+    def keys(self, options: "Options") -> list[str]:
+        """All that redis-benchmark may draw."""
+        prefixes = [f"key:{tag}:" for tag in self.tags] or ["key:"]
+        return [f"{prefix}{number:012}" for prefix in prefixes for number in range(self.numbers(options))]
+
+    def client(self) -> "redis.Redis | redis.RedisCluster":
+        """A client of its first door."""
+        return (redis.RedisCluster if self.is_cluster else redis.Redis)(host=HOST, port=self.ports[0])
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -93,6 +113,8 @@ class Row(msgspec.Struct, frozen=True):
 
     command: str
     pipeline: int
+    clients: int
+    """Of one subject, in all."""
     subjects: list[Measured]
     """The one that the others are compared with first."""
     ratios: list[float]
@@ -104,8 +126,6 @@ class Report(msgspec.Struct, frozen=True):
 
     machine: Machine
     options: Options
-    clients: int
-    """Of one subject, in all."""
     value_bytes: int
     redis_version: str
     rows: list[Row]
@@ -120,9 +140,7 @@ def main() -> int:
         output.say(describe(machine))
         measure = measure_beside_redis if len(options.partitions) == 1 else measure_partition_counts
         rows, redis_version = measure(folder, options)
-    doors = options.nodes if options.spread else 1
-    clients = CLIENTS // doors * doors
-    report = Report(machine, options, clients, VALUE_BYTES, redis_version, rows)
+    report = Report(machine, options, VALUE_BYTES, redis_version, rows)
     show(report)
     if json_path is not None:
         write_json(json_path, report)
@@ -143,12 +161,17 @@ def measure_beside_redis(folder: Path, options: Options) -> tuple[list[Row], str
             Subject("Redis, fsync always", (redis_port,) * doors),
             Subject("Redis Cluster 3+3, everysec", (cluster_port,), is_cluster=True),
         ]
+        subjects = [with_tags(subject, options) for subject in subjects]
         for subject in subjects:
-            if subject.name != "Noctule, cluster face":
-                fill(subject, options.keys)
+            fill(subject, subject.keys(options))
+        filled = [count_keys(subject) for subject in subjects]
         rows = [measure_case(case, subjects, options) for case in all_cases()]
-        check_keys(subjects[0], options.keys)
-        check_keys(subjects[2], options.keys)
+        check_keys(subjects[2], filled[2])
+        for subject, count in zip(subjects, filled, strict=True):
+            if new := count_keys(subject) - count:
+                output.say(
+                    f"{subject.name}: {new} new keys; leaders moved, and redis-benchmark to other slots with them"
+                )
         return rows, version_of(subjects[2])
 
 
@@ -159,11 +182,11 @@ def measure_partition_counts(folder: Path, options: Options) -> tuple[list[Row],
         with noctule_cluster(folder / str(count), options.nodes, partitions=count) as cluster:
             doors = options.nodes if options.spread else 1
             subject = Subject(f"{count} partitions", tuple(node.resp_port for node in cluster.nodes)[:doors])
-            fill(subject, options.keys)
+            fill(subject, subject.keys(options))
             for case in all_cases():
                 found[case] += measure_case(case, [subject], options).subjects
             check_keys(subject, options.keys)
-    return [row_of(case, measured) for case, measured in found.items()], ""
+    return [row_of(case, measured, options) for case, measured in found.items()], ""
 
 
 def parse_arguments() -> tuple[Options, Path | None]:
@@ -189,29 +212,47 @@ def parse_arguments() -> tuple[Options, Path | None]:
 
 
 def all_cases() -> list[Case]:
-    """Every command with every pipeline."""
-    return [Case(command, pipeline) for pipeline, command in product(PIPELINES, COMMANDS)]
+    """Every command with every pipeline by all clients, and by a single one that waits for each answer."""
+    many = [Case(command, pipeline) for pipeline, command in product(PIPELINES, COMMANDS)]
+    return [*many, *(Case(command, 1, clients=1) for command in COMMANDS)]
 
 
-def fill(subject: Subject, keys: int) -> None:
+def with_tags(subject: Subject, options: Options) -> Subject:
+    """The same with the tags for its nodes' slots, which redis-benchmark alone knows: it is watched using them."""
+    if not subject.is_cluster:
+        return subject
+    run_once(subject, Case("SET", 1), TAGS_REQUESTS, options, numbers=1)
+    with subject.client() as client:
+        keys = sorted(key.decode() for key in client.scan_iter(match="key:{*"))
+    return msgspec.structs.replace(subject, tags=tuple(key.split(":")[1] for key in keys))
+
+
+def fill(subject: Subject, keys: Sequence[str]) -> None:
     """Write every key that redis-benchmark may ask for, so that each GET finds 100 bytes and no SET makes a new key."""
-    output.say(f"{subject.name}: writing {keys} keys")
-    value = b"x" * VALUE_BYTES
-    kind = redis.RedisCluster if subject.is_cluster else redis.Redis
-    with kind(host=HOST, port=subject.ports[0]) as client:
-        for start in range(0, keys, FILL_COMMANDS):
+    before = count_keys(subject) - len(subject.tags)  # `with_tags` has left the first one of each.
+    output.say(f"{subject.name}: writing {len(keys)} keys")
+    with subject.client() as client:
+        for start in range(0, len(keys), FILL_COMMANDS):
             pipeline = client.pipeline() if subject.is_cluster else client.pipeline(transaction=False)
-            for number in range(start, min(keys, start + FILL_COMMANDS)):
-                pipeline.set(f"key:{number:012}", value)
+            for key in keys[start : start + FILL_COMMANDS]:
+                pipeline.set(key, b"x" * VALUE_BYTES)
             pipeline.execute()
+    check_keys(subject, before + len(keys))
 
 
-def check_keys(subject: Subject, keys: int) -> None:
-    """Raise `ProtocolError` unless it holds the keys of `fill` and no others: then both did the same work."""
-    with redis.Redis(HOST, subject.ports[0]) as client:
-        found = client.dbsize()
-    if found != keys:
-        raise ProtocolError(f"{subject.name} holds {found} keys after the bench instead of {keys}")
+def count_keys(subject: Subject) -> int:
+    """All keys of the store behind it; the faces of one store count the same."""
+    with subject.client() as client:
+        if isinstance(client, redis.RedisCluster):
+            return int(client.dbsize(target_nodes=redis.RedisCluster.PRIMARIES))
+        return int(client.dbsize())
+
+
+def check_keys(subject: Subject, expected: int) -> None:
+    """Raise `ProtocolError` unless it holds so many keys: those that were written before, and no others."""
+    found = count_keys(subject)
+    if found != expected:
+        raise ProtocolError(f"{subject.name} holds {found} keys instead of {expected}")
 
 
 def measure_case(case: Case, subjects: Sequence[Subject], options: Options) -> Row:
@@ -223,34 +264,46 @@ def measure_case(case: Case, subjects: Sequence[Subject], options: Options) -> R
             run = run_once(subject, case, counts[subject.name], options)
             runs[subject.name].append(run)
             output.say(
-                f"{case.command}, pipeline {case.pipeline}, round {number} of {options.rounds}, {subject.name}: "
+                f"{case.command}, {case.clients} clients, pipeline {case.pipeline}, "
+                f"round {number} of {options.rounds}, {subject.name}: "
                 f"{run.requests_per_s:,.0f} requests/s for {run.seconds:.1f} s"
             )
-    return row_of(case, [summarize(name, rounds) for name, rounds in runs.items()])
+    return row_of(case, [summarize(name, rounds) for name, rounds in runs.items()], options)
 
 
-def row_of(case: Case, measured: list[Measured]) -> Row:
+def row_of(case: Case, measured: list[Measured], options: Options) -> Row:
     """With the ratios."""
+    doors = options.nodes if options.spread else 1
     ratios = [round(measured[0].requests_per_s / other.requests_per_s, 3) for other in measured]
-    return Row(case.command, case.pipeline, measured, ratios)
+    return Row(case.command, case.pipeline, clients_of_a_door(case, doors) * doors, measured, ratios)
+
+
+def clients_of_a_door(case: Case, doors: int) -> int:
+    """They are shared out evenly, and none goes without."""
+    return max(1, case.clients // doors)
 
 
 def count_requests(subject: Subject, case: Case, options: Options) -> int:
     """How many requests take `options.seconds`, found by ever longer runs, which warm the subject up too."""
-    count = CLIENTS * case.pipeline
+    count = max(case.clients, len(subject.ports)) * case.pipeline
     while True:
         run = run_once(subject, case, count, options)
         if run.seconds >= min(WARM_UP_S, options.seconds) or count >= REQUESTS_MAX:
-            return min(REQUESTS_MAX, round(run.requests_per_s * options.seconds))
+            wanted = round(run.requests_per_s * options.seconds)
+            return min(REQUESTS_MAX, max(wanted, clients_of_a_door(case, len(subject.ports)) * len(subject.ports)))
         count *= 4
 
 
-def run_once(subject: Subject, case: Case, requests_count: int, options: Options) -> Run:
-    """Run redis-benchmark, one for each door at the same time; it ends at the first error reply, which is raised."""
+def run_once(subject: Subject, case: Case, requests_count: int, options: Options, *, numbers: int = 0) -> Run:
+    """Run redis-benchmark, one for each door at the same time; it ends at the first error reply, which is raised.
+
+    Its keys have that many different numbers, unless given as many as the subject was filled with.
+    """
     doors = len(subject.ports)
     command = [program("redis-benchmark"), "-h", HOST, "-t", case.command.lower(), "--csv", "-d", str(VALUE_BYTES)]
-    command += ["-c", str(CLIENTS // doors), "-n", str(max(1, requests_count // doors))]
-    command += ["-r", str(options.keys), "-P", str(case.pipeline), *(["--cluster"] if subject.is_cluster else [])]
+    command += ["-c", str(clients_of_a_door(case, doors)), "-n", str(requests_count // doors)]
+    command += ["-r", str(numbers or subject.numbers(options)), "-P", str(case.pipeline)]
+    command += ["--cluster"] if subject.is_cluster else []
     runs = [
         subprocess.Popen(
             [*command, "-p", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
@@ -274,12 +327,11 @@ def run_once(subject: Subject, case: Case, requests_count: int, options: Options
 
 
 def read_run(run: "subprocess.Popen[str]", requests_count: int, timeout_s: float) -> Run:
-    """Wait for one redis-benchmark and read its CSV, a header and one row."""
+    """Wait for one redis-benchmark and read its CSV, a header and one row, which with --cluster stand behind others."""
     try:
         stdout, stderr = run.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         raise UnavailableError(f"redis-benchmark did not end within {timeout_s:g} s") from None
-    # With --cluster it first tells the nodes.
     lines = stdout[max(stdout.find('"test"'), 0) :].splitlines()
     rows = list(csv.DictReader(lines))
     if run.returncode or len(rows) != 1:
@@ -318,15 +370,15 @@ def show(report: Report) -> None:
     beside = f", beside Redis {report.redis_version}" if report.redis_version else ""
     output.print_table(
         f"Noctule on {nodes}, driven {driven}{beside}",
-        ("", "pipeline", "", "requests/s", "p50 ms", "p99 ms", "the first / this"),
+        ("", "clients", "pipeline", "", "requests/s", "p50 ms", "p99 ms", "the first / this"),
         [
-            (row.command, row.pipeline, measured.subject, *cells(measured), f"{ratio:.2f}")
+            (row.command, row.clients, row.pipeline, measured.subject, *cells(measured), f"{ratio:.2f}")
             for row in report.rows
             for measured, ratio in zip(row.subjects, row.ratios, strict=True)
         ],
     )
     print(
-        f"medians; rounds: {options.rounds}, alternating, of about {options.seconds:g} s; {report.clients} clients, "
+        f"medians; rounds: {options.rounds}, alternating, of about {options.seconds:g} s; "
         f"values of {report.value_bytes} bytes, {options.keys} keys"
     )
     print(describe(report.machine))

@@ -31,7 +31,7 @@ pytestmark = [
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 SCRIPT_S_MAX = 240.0
 STOP_S_MAX = 90.0
-MACHINE = {"cores", "kernel", "python", "load_average", "fdatasync_p50_ms"}
+MACHINE = {"date", "processor", "cores", "kernel", "python", "load_average", "fdatasync_p50_ms"}
 
 
 def start(name: str, *arguments: str) -> "subprocess.Popen[str]":
@@ -66,25 +66,41 @@ def assert_distribution(measured: dict[str, float]) -> None:
     assert 0 < measured["p50_ms"] <= measured["p99_ms"] <= measured["max_ms"]
 
 
-def test_throughput_reports_both_servers_in_every_case(tmp_path: Path) -> None:
-    arguments = ("--rounds", "2", "--seconds", "0.05", "--keys", "300", "--spread")
-    report, stdout = report_of(tmp_path, "throughput.py", *arguments)
-    assert report["options"] == {"nodes": 3, "seconds": 0.05, "rounds": 2, "keys": 300, "spread": True}
-    assert report["clients"] == 63, "21 for each of three nodes, and as many in all for Redis"
+CASES = [("SET", 64, 1), ("GET", 64, 1), ("SET", 64, 16), ("GET", 64, 16), ("SET", 1, 1), ("GET", 1, 1)]
+
+
+def test_throughput_reports_every_server_in_every_case(tmp_path: Path) -> None:
+    report, stdout = report_of(tmp_path, "throughput.py", "--rounds", "2", "--seconds", "0.05", "--keys", "300")
+    options = {"nodes": 3, "seconds": 0.05, "rounds": 2, "keys": 300, "spread": False, "partitions": [16]}
+    assert report["options"] == options
     assert report["value_bytes"] == 100
-    cases = [(row["command"], row["pipeline"]) for row in report["rows"]]
-    assert cases == [("SET", 1), ("GET", 1), ("SET", 16), ("GET", 16)]
+    assert report["redis_version"]
+    assert [(row["command"], row["clients"], row["pipeline"]) for row in report["rows"]] == CASES
+    subjects = ["Noctule", "Noctule, cluster face", "Redis, fsync always", "Redis Cluster 3+3, everysec"]
     for row in report["rows"]:
-        for subject in ("noctule", "redis"):
-            measured = row[subject]
-            assert len(measured["rounds"]) == 2
-            rates = [run["requests_per_s"] for run in measured["rounds"]]
-            assert measured["requests_per_s"] == pytest.approx(sum(rates) / 2)
-            assert all(run["requests_count"] > 0 and run["seconds"] > 0 for run in measured["rounds"])
-            assert 0 < measured["p50_ms"] <= measured["p99_ms"]
-            assert f"{measured['requests_per_s']:,.0f}" in stdout
-        ratio = row["noctule"]["requests_per_s"] / row["redis"]["requests_per_s"]
-        assert row["ratio"] == pytest.approx(ratio, abs=0.001)
+        assert_throughput(row, subjects, 2, stdout)
+
+
+def test_throughput_by_partitions_is_compared_with_the_first_number_of_them(tmp_path: Path) -> None:
+    arguments = ("--rounds", "1", "--seconds", "0.05", "--keys", "300", "--spread", "--partitions", "2", "4")
+    report, stdout = report_of(tmp_path, "throughput.py", *arguments)
+    assert report["options"]["partitions"] == [2, 4]
+    assert [row["clients"] for row in report["rows"]] == [63, 63, 63, 63, 3, 3], "shared evenly by three nodes"
+    for row in report["rows"]:
+        assert_throughput(row, ["2 partitions", "4 partitions"], 1, stdout)
+
+
+def assert_throughput(row: dict[str, Any], subjects: list[str], rounds: int, stdout: str) -> None:
+    """One row of throughput.py has all subjects, their medians, and the first one's ratio to each."""
+    assert [measured["subject"] for measured in row["subjects"]] == subjects
+    for measured, ratio in zip(row["subjects"], row["ratios"], strict=True):
+        assert len(measured["rounds"]) == rounds
+        rates = [run["requests_per_s"] for run in measured["rounds"]]
+        assert measured["requests_per_s"] == pytest.approx(sum(rates) / rounds)
+        assert all(run["requests_count"] > 0 and run["seconds"] > 0 for run in measured["rounds"])
+        assert 0 < measured["p50_ms"] <= measured["p99_ms"]
+        assert f"{measured['requests_per_s']:,.0f}" in stdout
+        assert ratio == pytest.approx(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], rel=0.01)
 
 
 def test_failover_reports_a_kill_and_finds_every_acknowledged_write(tmp_path: Path) -> None:
