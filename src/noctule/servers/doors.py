@@ -10,6 +10,7 @@ from functools import partial
 
 from noctule.adapters.control_client import ControlClient
 from noctule.adapters.control_server import ControlServer
+from noctule.adapters.open_files import open_files_max
 from noctule.adapters.snapshot_stream import SnapshotService
 from noctule.adapters.system_clock import SystemClock
 from noctule.node.config import NodeConfig
@@ -19,7 +20,7 @@ from noctule.node.node import LocalNode, facts_of
 from noctule.node.node_tls import load_tls
 from noctule.servers.http_server import HttpServer
 from noctule.servers.master_watch import MasterWatch
-from noctule.servers.resp_server import ClusterFace, RespServer
+from noctule.servers.resp_server import ClusterFace, RespServer, affordable_connections
 
 DRAIN_S = 5.0
 """How long commands on their way may take when the node stops."""
@@ -52,6 +53,7 @@ class NodeDoors:
                 node.picture,
                 config.host,
                 config.resp_port,
+                connections_max=affordable_connections(open_files_max()),
                 cluster_face=ClusterFace(node.cluster_store, config.resp_cluster_port, node.cluster_view),
                 staleness_ms=node.staleness_ms,
                 pubsub=node.host.pubsub,

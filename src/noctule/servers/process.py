@@ -15,6 +15,7 @@ import time
 import msgspec
 import uvloop
 
+from noctule.adapters.open_files import raise_open_files_max
 from noctule.base.errors import RETIRED, ConfigError
 from noctule.node.config import NodeConfig
 from noctule.servers.doors import NodeDoors
@@ -38,6 +39,7 @@ def run_node(config: NodeConfig, version: str) -> int:
     """Run one node until it is told to stop; the exit code. Raises `ConfigError` or `StorageError` before it serves."""
     if config.die_with_parent:
         die_with_parent()
+    raise_open_files_max()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     return uvloop.run(_serve(config, version))

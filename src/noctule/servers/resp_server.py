@@ -24,6 +24,8 @@ from noctule.servers.resp_connection import OUTPUT_BYTES_ALL_MAX, RespConnection
 
 CONNECTIONS_MAX = 10_000
 """Clients of one node at once, as in Redis; one more is told so and closed."""
+FILES_RESERVED = 256
+"""Open files that a node needs beside its clients: its log and snapshots, its peers, requests by HTTP."""
 
 KEEPALIVE_IDLE_S = 60
 KEEPALIVE_PROBE_S = 15
@@ -38,6 +40,18 @@ _ABORT_S_MAX = 1.0
 """How long closed connections may take to be gone; it is one turn of the loop."""
 
 log = logging.getLogger("noctule.resp")
+
+
+def affordable_connections(open_files_max: int) -> int:
+    """How many clients a node may have whose process may open so many files: `CONNECTIONS_MAX` if there is room.
+
+    Where there is not, it is logged: without this bound the one client too many would be neither served nor told.
+    """
+    connections_max = max(1, min(CONNECTIONS_MAX, open_files_max - FILES_RESERVED))
+    if connections_max < CONNECTIONS_MAX:
+        facts = {"connections_max": connections_max, "open_files_max": open_files_max}
+        log.warning("resp_connections_bounded", extra={"fields": facts})
+    return connections_max
 
 
 @dataclass(frozen=True, slots=True)
