@@ -103,6 +103,18 @@ def assert_throughput(row: dict[str, Any], subjects: list[str], rounds: int, std
         assert ratio == pytest.approx(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], rel=0.01)
 
 
+def test_clients_reports_memory_and_waits_of_many_connections(tmp_path: Path) -> None:
+    arguments = ("--clients", "60", "--active", "20", "--seconds", "0.5", "--think-ms", "10")
+    report, stdout = report_of(tmp_path, "clients.py", *arguments)
+    assert report["options"] == {"clients": 60, "active": 20, "think_ms": 10, "seconds": 0.5, "processes": 2}
+    assert report["errors"] == []
+    assert report["connects_per_s"] > 0
+    assert report["active_bytes"] > 0
+    assert 0 < report["requests_per_s"] <= 20 * 1000 / 10
+    assert_distribution(report["latency"])
+    assert f"{report['requests_per_s']:,.0f}" in stdout
+
+
 def test_failover_reports_a_kill_and_finds_every_acknowledged_write(tmp_path: Path) -> None:
     report, stdout = report_of(tmp_path, "failover.py", "--kills", "1")
     assert (report["nodes"], report["kills"], report["losses"]) == (3, 1, [])
