@@ -76,6 +76,8 @@ class CommandParser:
                 return commands
             data = b"".join(self._held)
             self._held = []
+        elif not self._missing and len(data) <= _SPLIT_BYTES_MAX and _split(data, commands):
+            return commands
         try:
             self._parse(data, commands)
         except ProtocolError as error:
@@ -182,6 +184,30 @@ class CommandParser:
         return data[skipped:]
 
 
+def _split(data: bytes, commands: list[Received]) -> bool:
+    """Read a chunk of whole commands, none of which holds a line break: nearly every chunk, and in half the time.
+
+    False, and nothing is read, when it is another one.
+    """
+    lines = data.split(b"\r\n")
+    position, last = 0, len(lines) - 1
+    found: list[Received] = []
+    while position < last:
+        count = _COUNTS.get(lines[position])
+        if count is None:
+            return False
+        end = position + 2 * count + 1
+        args = lines[position + 2 : end : 2]
+        if len(args) != count or list(map(_SIZES.get, lines[position + 1 : end : 2])) != list(map(len, args)):
+            return False
+        found.append(args)
+        position = end
+    if position != last or lines[last]:
+        return False
+    commands += found
+    return True
+
+
 def split_inline(line: bytes) -> list[bytes]:
     """The words of an inline command, quoted as in Redis: ``"\\x41\\n"``, ``'it\\'s'``. Raises `ProtocolError`."""
     if b'"' not in line and b"'" not in line:
@@ -213,6 +239,8 @@ def _parse_size(line: bytes) -> int:
     return size
 
 
+_SPLIT_BYTES_MAX = 16 * 1024
+"""A longer chunk is for a long value, or it is so many commands that the first are better answered before the last."""
 _COUNTS = {b"*%d" % count: count for count in range(1, 1_025)}
 _SIZES = {b"$%d" % size: size for size in range(1_025)}
 _WORD = re.compile(rb"""([^\s"']*)(?:"((?:\\.|[^"\\])*)"|'((?:\\'|[^'])*)')?(?:\s+|\Z)""")

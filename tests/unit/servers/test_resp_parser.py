@@ -65,6 +65,13 @@ def test_any_commands_cut_anywhere(commands: list[list[bytes]], cuts: list[int])
     assert parse(*[stream[a:b] for a, b in pairwise(places)]) == (commands, None)
 
 
+@given(st.lists(st.sampled_from([b"*1", b"*2", b"$0", b"$1", b"$2", b"a", b"\r", b"", b"$1\r\na"]), max_size=12))
+def test_a_chunk_is_split_at_its_line_breaks_only_where_that_changes_nothing(lines: list[bytes]) -> None:
+    """Lines that are nearly commands: whole, they may be split; byte by byte, they never are."""
+    stream = b"\r\n".join(lines)
+    assert parse(stream) == parse(*[stream[place : place + 1] for place in range(len(stream))])
+
+
 GARBAGE = [
     (b"*x\r\n", b"invalid multibulk length"),
     (b"*\r\n", b"invalid multibulk length"),
