@@ -4,9 +4,10 @@ The servers know these names and nothing of Raft. Read router.py for what stands
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from noctule.base.consistency import ConsistencyLevel
+from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import NULL_ARRAY, Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
@@ -70,6 +71,15 @@ class Dialogue(Commands, Protocol):
         """The client sends nothing more: `leave` and True, if a command waits; one that has just come may take what is
         there."""
         return False
+
+    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """Read one key eventually, at that time of this node's clock: the reply, at once, from its own replica.
+
+        `MUST_LOG`, and nothing has happened, where there is no such replica, or the command is anything else; it must
+        be submitted then. Only while no earlier command of the connection is unanswered, for it would overtake it.
+        """
+        del args, wall_ms
+        return MUST_LOG
 
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE

@@ -33,6 +33,8 @@ class StrictRoutes:
 
     def __init__(self, router: Router) -> None:
         self._router = router
+        self.read_key = router.read_key
+        """As the router: one key is in one slot."""
 
     def route(
         self,
@@ -72,6 +74,8 @@ class ClusterRoutes:
         self._led = led
         self._flags = led.flags
         self._directory = directory
+        self.read_key = router.read_key
+        """From the copy held here, as `read_eventually`."""
 
     def route(
         self,

@@ -2,10 +2,11 @@
 
 from collections import deque
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command, find_command, unknown_command
+from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.keyspace.waits import Wait
@@ -40,6 +41,10 @@ class Routes(Protocol):
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
+        ...
+
+    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """As `Conversation.read_key`."""
         ...
 
 
@@ -105,6 +110,10 @@ class Conversation(Dialogue):
             lease = consistency is ConsistencyLevel.STRONG
             self._router.route(spec, args, sink, logged=False, lease=lease, conversation=self)
         return True
+
+    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """As `Dialogue.read_key`."""
+        return self._router.read_key(args, wall_ms)
 
     def finished(self, *, logged: bool) -> None:
         """One command has its answer."""

@@ -6,11 +6,12 @@ another node gathers here until whoever owns the sockets takes it at the end of 
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot, Message
@@ -318,6 +319,16 @@ class Switchboard:
         if self._is_closed or group not in self._replicas:
             return ReadOutcome.MUST_LOG
         return self._replicas[group].read_local(command, self._surroundings.wall_ms())
+
+    def read_key(
+        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
+    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """The same of a checked command with one key, at a time that the caller knows."""
+        replica = self._replicas.get(group)
+        if replica is None or self._is_closed:
+            return ReadOutcome.MUST_LOG
+        stamp_ms = replica.stamp_ms
+        return replica.keyspace.read_key(spec, slot, args, wall_ms if wall_ms > stamp_ms else stamp_ms)
 
     def schedule_turn(self) -> None:
         """As the surroundings do."""

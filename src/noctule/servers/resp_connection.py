@@ -16,8 +16,10 @@ from enum import Enum
 from typing import Literal, Protocol, cast
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
+from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.databases import database_prefix
+from noctule.core.keyspace.keyspace import MUST_LOG
 from noctule.core.keyspace.reply import Encoded, Failure, Reply
 from noctule.core.pubsub.message import Message
 from noctule.core.wire.resp import Protocol as RespVersion
@@ -46,6 +48,8 @@ OUTPUT_BYTES_ALL_MAX = 1024 * 1024 * 1024
 """The same of all clients of a node together; over it, whoever has left the most unread is dropped."""
 OUTPUT_BYTES_HIGH = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
+
+_EVENTUAL = ConsistencyLevel.EVENTUAL
 
 log = logging.getLogger("noctule.resp")
 
@@ -174,6 +178,7 @@ class RespConnection(asyncio.Protocol):
         "_parser",
         "_push_bytes",
         "_queued",
+        "_read_key",
         "_submit",
         "_transport",
         "_unanswered_bytes",
@@ -194,6 +199,7 @@ class RespConnection(asyncio.Protocol):
         self._loop = loop
         self._conversation = store.conversation()
         self._submit = self._conversation.submit
+        self._read_key = self._conversation.read_key
         self._transport: asyncio.Transport
         self._parser = CommandParser()
         self._backlog: list[Received] = []
@@ -236,9 +242,14 @@ class RespConnection(asyncio.Protocol):
         """Begin the commands that this chunk completes."""
         if not self._is_open or self._is_ending:
             return
-        self.client.seen_at = self._owner.clock.now()
-        self._unanswered_bytes = len(data) + (self._unanswered_bytes if self.cells else 0)
+        client = self.client
+        client.seen_at = self._owner.clock.now()
         commands = self._parser.feed(data)
+        if client.consistency is _EVENTUAL and not self.cells and not self._backlog and client.is_plain:
+            commands = self._answer_reads(commands)
+            if not commands and self._parser.error is None:
+                return
+        self._unanswered_bytes = len(data) + (self._unanswered_bytes if self.cells else 0)
         if self._backlog or self._is_held:
             self._backlog.extend(commands)
         elif commands:
@@ -337,6 +348,31 @@ class RespConnection(asyncio.Protocol):
                 if self._is_held or client.is_closing or not client.is_plain:
                     self._begin_with_care(left)
                     return
+
+    def _answer_reads(self, commands: list[Received]) -> list[Received]:
+        """Answer reads of single keys, which may be eventual, at once; what is left begins with something else.
+
+        Nothing must be owed before them, so they need no place in the queue and no turn of the loop.
+        """
+        read_key, protocol, wall_ms = self._read_key, self.client.protocol, self._owner.clock.wall_ms()
+        parts: list[bytes] = []
+        size, last = 0, b""
+        for command in commands:
+            if isinstance(command, Failure) or size > OUTPUT_BYTES_HIGH:
+                break
+            reply = read_key(command, wall_ms)
+            if reply is MUST_LOG:
+                break
+            part = encode_reply(reply, protocol)
+            parts.append(part)
+            size += len(part)
+            last = command[0]
+        if not parts:
+            return commands
+        answered = len(parts)
+        self._owner.commands_total += answered
+        self.client.last_command = last
+        return commands[answered:] if self._write(parts) else []
 
     def _begin_with_care(self, commands: Iterator[Received]) -> None:
         """Begin commands of a client that `is_plain` is not true of; what is held goes to the backlog."""
@@ -536,17 +572,18 @@ class RespConnection(asyncio.Protocol):
     def _write(self, parts: list[bytes]) -> bool:
         """Hand bytes to the transport; False when the client has left too many unread and is dropped."""
         unread_bytes = self._transport.get_write_buffer_size()
-        bytes_max, bytes_target = self._output_bounds()
-        if unread_bytes > bytes_max:
-            self.drop(unread_bytes)
-            return False
+        if unread_bytes:  # Hardly ever.
+            bytes_max, bytes_target = self._output_bounds()
+            if unread_bytes > bytes_max:
+                self.drop(unread_bytes)
+                return False
+            if unread_bytes > bytes_target and self._output_timer is None:
+                self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
         self._transport.write(b"".join(parts))
         if self._is_output_high:
             self._owner.note_unread(self)
             if self._transport.is_closing():
                 return False
-        if unread_bytes > bytes_target and self._output_timer is None:
-            self._output_timer = self._loop.call_later(OUTPUT_GRACE_S, self._check_output)
         return True
 
     def _output_bounds(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Copies of requests arrive long after their refusals, at leaders of later terms, 
 
 import random
 from collections import Counter
+from typing import Literal
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.raft import events as raft
 from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import Batch
@@ -103,6 +105,11 @@ class Scene:
         raise AssertionError("nobody reads")
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
+        raise AssertionError("nobody reads")
+
+    def read_key(
+        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
+    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
         raise AssertionError("nobody reads")
 
     def schedule_turn(self) -> None:

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Literal
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant, WallMs
-from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.commands import ONE_KEY_READS, check_command
 from noctule.core.keyspace.databases import DATABASE_SLOTS
-from noctule.core.keyspace.keyspace import Keyspace
+from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.placement.slots import key_slot
 from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
@@ -39,6 +41,8 @@ class HeldStore(Dialogue):
         self.consistencies: list[ConsistencyLevel] = []
         self.conversations = 0
         self.is_immediate = False
+        self.has_copies = False
+        """Whether eventual reads of one key are answered at once."""
 
     def conversation(self) -> "HeldStore":
         self.conversations += 1
@@ -63,6 +67,12 @@ class HeldStore(Dialogue):
         self.held.append((sink, reply))
         if self.is_immediate:
             self.deliver(-1)
+
+    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        spec = ONE_KEY_READS.get(args[0])
+        if not self.has_copies or spec is None or len(args) != 2:
+            return MUST_LOG
+        return self.keyspace.read_key(spec, key_slot(args[1]), args, wall_ms)
 
     def deliver(self, position: int) -> None:
         sink, reply = self.held.pop(position)

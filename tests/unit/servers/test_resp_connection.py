@@ -391,3 +391,50 @@ def test_a_reply_without_an_encoding_ends_the_connection(world: World) -> None:
         world.loop.turn()
     assert world.transport.is_aborted
     assert world.take() == b""
+
+
+# Reads that are answered at once -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied() -> World:
+    """A world with a copy of everything, and a client that reads eventually."""
+    world = World()
+    world.ask(b"SET", b"k", b"v")
+    assert world.ask(b"READONLY") == b"+OK\r\n"
+    world.store.has_copies = True
+    return world
+
+
+def test_an_eventual_read_of_the_copy_leaves_in_the_same_turn(copied: World) -> None:
+    copied.send(2 * command(b"GET", b"k") + command(b"get", b"none"))
+    assert copied.take() == b"$1\r\nv\r\n$1\r\nv\r\n$-1\r\n"
+    assert not copied.store.held
+
+
+def test_behind_anything_else_an_eventual_read_takes_its_turn(copied: World) -> None:
+    copied.send(command(b"GET", b"k") + command(b"SET", b"k", b"w") + command(b"GET", b"k") + command(b"PING"))
+    assert copied.take() == b"$1\r\nv\r\n"
+    assert len(copied.store.held) == 2, "the second GET must not overtake the SET"
+    copied.send(command(b"GET", b"k"))
+    assert copied.take() == b""
+    copied.store.deliver_all()
+    copied.loop.turn()
+    assert copied.take() == b"+OK\r\n$1\r\nw\r\n+PONG\r\n$1\r\nw\r\n"
+
+
+def test_what_an_eventual_read_cannot_be_is_answered_as_ever(copied: World) -> None:
+    copied.send(command(b"GET") + command(b"GET", b"k"))
+    copied.store.deliver_all()
+    copied.loop.turn()
+    assert copied.take() == b"-ERR wrong number of arguments for 'get' command\r\n$1\r\nv\r\n"
+    copied.send(command(b"GET", b"k") + b"*1\r\n+GET\r\n")
+    copied.loop.turn()
+    assert copied.take() == b"$1\r\nv\r\n-ERR Protocol error: expected '$', got '+'\r\n"
+
+
+def test_after_readwrite_nothing_is_read_from_the_copy(copied: World) -> None:
+    copied.ask(b"READWRITE")
+    copied.send(command(b"GET", b"k"))
+    assert copied.take() == b""
+    assert len(copied.store.held) == 1

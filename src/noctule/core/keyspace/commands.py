@@ -162,4 +162,11 @@ COMMANDS: dict[bytes, CommandSpec] = {spec.name: spec for family in FAMILIES.val
 """Upper-case name to row."""
 
 _BY_NAME = COMMANDS | {name.lower(): spec for name, spec in COMMANDS.items()}
+
+ONE_KEY_READS: dict[bytes, CommandSpec] = {
+    name: spec
+    for name, spec in _BY_NAME.items()
+    if spec.scope is Scope.KEY and spec.has_one_key and not spec.is_write and spec.handler is not None
+}
+"""The rows that read one key and nothing else, by their names in upper and in lower case."""
 _NAME_BYTES_MAX = max(map(len, COMMANDS)) + 1

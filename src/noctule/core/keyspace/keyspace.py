@@ -107,6 +107,17 @@ class Keyspace(State):
             return MUST_LOG
         return spec.handler(self, args, now_ms)
 
+    def read_key(
+        self, spec: CommandSpec, slot: int, args: Sequence[bytes], now_ms: int
+    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+        """As `read`, of a checked command with one key, whose row and slot are known; MUST_LOG also for `MOVED`."""
+        if self.territory is not None and not self.first_slot <= slot <= self.last_slot:
+            return MUST_LOG
+        if self.deadlines and (deadline := self.deadlines.get(args[1])) is not None and deadline <= now_ms:
+            return MUST_LOG
+        assert spec.handler is not None
+        return spec.handler(self, args, now_ms)
+
     def picture(self) -> KeyspacePicture:
         """The data as it is now, untouched by later writes; costs the number of slots, not of keys."""
         return KeyspacePicture(*self.share(), self.buckets)
