@@ -76,6 +76,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/checker.py
 	@$(BIN)/python bench/throughput.py
 	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024
+	@$(BIN)/python bench/eventual.py
 	@$(BIN)/python bench/clients.py
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py

@@ -7,6 +7,7 @@ import http.client
 import os
 import select
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -207,6 +208,26 @@ def redis_server(folder: Path) -> Iterator[int]:
     with _process(command, folder / "redis.log") as server:
         wait_until(lambda: _why_not_answering(server, port, folder / "redis.log"), "redis-server", START_S_MAX)
         yield port
+
+
+@contextmanager
+def bare_server(folder: Path) -> Iterator[tuple[int, int]]:
+    """bare_server.py, empty; gives its pid and its port."""
+    (port,) = free_ports(HOST, 1, avoid=set())
+    command = [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(port)]
+    with _process(command, folder / "bare.log") as server:
+
+        def why_not() -> str:
+            if server.poll() is not None:
+                raise ConfigError(f"the bare server ended: {_last_line(folder / 'bare.log')}")
+            try:
+                socket.create_connection((HOST, port), timeout=1).close()
+            except OSError as error:
+                return str(error)
+            return ""
+
+        wait_until(why_not, "the bare server", START_S_MAX)
+        yield server.pid, port
 
 
 @contextmanager

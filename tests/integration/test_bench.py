@@ -115,6 +115,20 @@ def test_clients_reports_memory_and_waits_of_many_connections(tmp_path: Path) ->
     assert f"{report['requests_per_s']:,.0f}" in stdout
 
 
+def test_eventual_reports_processor_time_of_both_servers(tmp_path: Path) -> None:
+    report, stdout = report_of(tmp_path, "eventual.py", "--seconds", "0.5", "--rounds", "1")
+    assert [row["pipeline"] for row in report["rows"]] == [1, 16]
+    for row in report["rows"]:
+        for subject in ("noctule", "bare"):
+            measured = row[subject]
+            assert measured["rounds"][0]["requests"] > 0
+            assert measured["cpu_us"] > 0
+            assert 0 < measured["p50_ms"] <= measured["p99_ms"]
+            assert f"{measured['requests_per_s']:,.0f}" in stdout
+        rates = row["noctule"]["requests_per_s"] / row["bare"]["requests_per_s"]
+        assert row["rate_ratio"] == pytest.approx(rates, abs=0.001)
+
+
 def test_failover_reports_a_kill_and_finds_every_acknowledged_write(tmp_path: Path) -> None:
     report, stdout = report_of(tmp_path, "failover.py", "--kills", "1")
     assert (report["nodes"], report["kills"], report["losses"]) == (3, 1, [])
