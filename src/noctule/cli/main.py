@@ -31,6 +31,12 @@ class Verb(NamedTuple):
 VERBS = (
     Verb("up", "noctule.cli.up", "up", "Run a cluster on this machine: nodes, instances of an app, and a gateway."),
     Verb("node", "noctule.cli.node", "node", "Run one node until SIGTERM or SIGINT."),
+    Verb(
+        "host",
+        "noctule.cli.host",
+        "host",
+        "Run the node processes of this machine until SIGTERM or SIGINT; what ends is started again.",
+    ),
     Verb("instance", "noctule.cli.instance", "instance", "Run one instance of an app until SIGTERM or SIGINT."),
     Verb("status", "noctule.cli.status", "status", "Show nodes, partitions and instances of a running cluster."),
     Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster: nodes, tokens, settings, certificates."),

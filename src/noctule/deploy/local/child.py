@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from noctule.base.errors import RETIRED, NoctuleError, StorageError
 from noctule.deploy.local.plan import ProcessPlan
@@ -30,6 +31,11 @@ class Child:
     def pid(self) -> int:
         """Of its process, or of the last one; 0 before the first."""
         return self._process.pid if self._process else 0
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its process said when it served."""
+        return self._running().serving.result()
 
     @property
     def is_serving(self) -> bool:

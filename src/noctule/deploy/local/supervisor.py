@@ -3,30 +3,20 @@
 The order of one run stands here; what starting and stopping mean is told in cluster.py.
 """
 
-import asyncio
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from logging.handlers import RotatingFileHandler
-from pathlib import Path
-from typing import Any
 
 import msgspec
-import uvloop
 
 from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes, new_nodes, record_left
 from noctule.deploy.local.cluster import LocalCluster
-from noctule.deploy.local.json_log import JsonLines
+from noctule.deploy.local.foreground import run_supervised
 from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports
-from noctule.deploy.local.processes import LOG_BYTES_MAX, Notice
-
-INTERRUPTED = 130
-"""The exit code when a signal came before the cluster was up, or a second one while it stopped (128 + SIGINT)."""
+from noctule.deploy.local.processes import Notice
 
 log = logging.getLogger("noctule.up")
 
@@ -86,34 +76,16 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
         for node in sorted(lost):
             notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")
         plan = make_plan(config, cluster, chosen, sys.executable, lost)
-        with _logging_to(plan.log_dir / "up.log"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            local = partial(
-                LocalCluster, plan, notice, new=new_nodes(config, cluster), on_left=partial(record_left, config)
-            )
-            return runner.run(_supervise(plan, local, on_ready))
-    finally:
-        lock.release()
+        make = partial(LocalCluster, plan, notice, new=new_nodes(config, cluster), on_left=partial(record_left, config))
 
-
-async def _supervise(plan: Plan, make: Callable[[], LocalCluster], on_ready: Callable[[Running], None]) -> int:
-    stop, hurry = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, lambda: (hurry if stop.is_set() else stop).set())
-    cluster = make()
-    started = False
-    try:
-        started = await _unless(stop, cluster.start())
-        if started:
-            running = describe(plan, cluster)
+        def on_up(local: LocalCluster) -> None:
+            running = describe(plan, local)
             log.info("cluster_up", extra=msgspec.to_builtins(running))
             on_ready(running)
-            await _unless(stop, cluster.keep_running())
+
+        return run_supervised(make, on_up, plan.log_dir / "up.log")
     finally:
-        stop.set()
-        stopped = await _unless(hurry, cluster.stop())
-        log.info("cluster_stopped", extra={"in_order": stopped})
-    return 0 if started and stopped else INTERRUPTED
+        lock.release()
 
 
 def describe(plan: Plan, cluster: LocalCluster) -> Running:
@@ -141,35 +113,3 @@ def describe(plan: Plan, cluster: LocalCluster) -> Running:
         data_dir=str(plan.data_dir),
         pid=os.getpid(),
     )
-
-
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work unless the event comes first, which cancels it; whether the work was done. Raises what it raises."""
-    doing, waiting = asyncio.create_task(work), asyncio.create_task(event.wait())
-    try:
-        await asyncio.wait({doing, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        is_done = doing.done()
-    finally:
-        for task in (doing, waiting):
-            task.cancel()
-        await asyncio.wait({doing, waiting})
-    if not doing.cancelled():
-        doing.result()
-    return is_done
-
-
-@contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    """Have the log records of this process, the gateway's among them, in a file as JSON lines; stderr is for people."""
-    handler = RotatingFileHandler(path, maxBytes=LOG_BYTES_MAX, backupCount=1, delay=True)
-    handler.setFormatter(JsonLines())
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
