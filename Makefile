@@ -9,7 +9,7 @@ RUNS ?= 100000
 PYTEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench docs proto clean
+.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench performance docs proto clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/checker.py
 	@$(BIN)/python bench/throughput.py
 	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024
+	@$(BIN)/python bench/etcd.py
 	@$(BIN)/python bench/eventual.py
 	@$(BIN)/python bench/clients.py
 	@$(BIN)/python bench/elections.py
@@ -84,6 +85,14 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/partitions.py
 	@$(BIN)/python bench/migration.py
 	@$(BIN)/python bench/scale.py
+
+performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
+	@$(BIN)/python bench/throughput.py --json bench/results/throughput.json
+	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024 --json bench/results/partitions.json
+	@$(BIN)/python bench/etcd.py --json bench/results/etcd.json
+	@$(BIN)/python bench/eventual.py --json bench/results/eventual.json
+	@$(BIN)/python bench/clients.py --json bench/results/clients.json
+	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
 	@$(BIN)/python scripts/render_reference.py

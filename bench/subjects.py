@@ -191,7 +191,7 @@ def noctule_cluster(
     for door in ("resp", "http", "peer"):
         command += [f"--{door}-port-base", "0"]
     environment = {"NOCTULE_LOG_LEVEL": log_level}
-    with _process(command, folder / "noctule.log", reads_stdout=True, environment=environment) as up:
+    with server_process(command, folder / "noctule.log", reads_stdout=True, environment=environment) as up:
         cluster = NoctuleCluster(_read_running(up, folder / "noctule.log"))
         cluster.wait_settled()
         yield cluster
@@ -205,7 +205,7 @@ def redis_server(folder: Path) -> Iterator[int]:
     data.mkdir()
     command = [program("redis-server"), "--bind", HOST, "--port", str(port), "--dir", str(data)]
     command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-    with _process(command, folder / "redis.log") as server:
+    with server_process(command, folder / "redis.log") as server:
         wait_until(lambda: _why_not_answering(server, port, folder / "redis.log"), "redis-server", START_S_MAX)
         yield port
 
@@ -215,7 +215,7 @@ def bare_server(folder: Path) -> Iterator[tuple[int, int]]:
     """bare_server.py, empty; gives its pid and its port."""
     (port,) = free_ports(HOST, 1, avoid=set())
     command = [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(port)]
-    with _process(command, folder / "bare.log") as server:
+    with server_process(command, folder / "bare.log") as server:
 
         def why_not() -> str:
             if server.poll() is not None:
@@ -244,7 +244,7 @@ def redis_cluster(folder: Path) -> Iterator[int]:
             command += ["--cluster-port", str(bus_port)]
             command += ["--cluster-config-file", "nodes.conf", "--repl-diskless-sync-delay", "0"]
             log = folder / f"redis-{port}.log"
-            server = servers.enter_context(_process(command, log))
+            server = servers.enter_context(server_process(command, log))
             wait_until(partial(_why_not_answering, server, port, log), "redis-server", START_S_MAX)
         addresses = [f"{HOST}:{port}" for port in ports]
         create = [program("redis-cli"), "--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes"]
@@ -288,7 +288,7 @@ def wait_until(why_not: Callable[[], str], what: str, deadline_s: float) -> None
 
 
 @contextmanager
-def _process(
+def server_process(
     command: Sequence[str], log: Path, *, reads_stdout: bool = False, environment: Mapping[str, str] | None = None
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A process in a group of its own, so that Ctrl-C reaches this script alone, which then stops it in order."""

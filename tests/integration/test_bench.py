@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from engines import wait_until
+from engines import engine_or_skip, wait_until
 
 from noctule.base.errors import UnavailableError
 
@@ -113,6 +113,28 @@ def test_clients_reports_memory_and_waits_of_many_connections(tmp_path: Path) ->
     assert 0 < report["requests_per_s"] <= 20 * 1000 / 10
     assert_distribution(report["latency"])
     assert f"{report['requests_per_s']:,.0f}" in stdout
+
+
+def test_etcd_is_measured_where_it_is_installed(tmp_path: Path) -> None:
+    for name in ("etcd", "wrk"):
+        engine_or_skip(name)
+    report, stdout = report_of(tmp_path, "etcd.py", "--seconds", "1", "--rounds", "1", "--keys", "100")
+    assert [(row["command"], row["subject"]) for row in report["rows"]] == [
+        (command, subject) for command in ("SET", "GET") for subject in ("Noctule", "etcd")
+    ]
+    for row in report["rows"]:
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert f"{row['requests_per_s']:,.0f}" in stdout
+    assert "gateway" in stdout, "the method differs, and the number says so"
+
+
+def test_a_missing_etcd_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    etcd = importlib.import_module("etcd")
+    monkeypatch.setattr(etcd, "which", lambda name: None if name == "wrk" else f"/usr/bin/{name}")
+    monkeypatch.setattr(sys, "argv", ["etcd.py"])
+    assert etcd.main() == 0
+    assert "skipped: wrk not installed" in capsys.readouterr().out
 
 
 def test_eventual_reports_processor_time_of_both_servers(tmp_path: Path) -> None:
