@@ -73,7 +73,8 @@ def throughput_table(report: throughput.Report) -> list[str]:
     driven = "all nodes at once" if options.spread else "node 1"
     intro = (
         f"`bench/throughput.py`: {options.nodes} nodes, driven through {driven}{beside}; values of "
-        f"{report.value_bytes} bytes, {options.keys:,} keys; medians of {options.rounds} alternating rounds of {options.seconds:g} s."
+        f"{report.value_bytes} bytes, {options.keys:,} keys; medians of {options.rounds} alternating rounds of "
+        f"{options.seconds:g} s."
     )
     rows = [
         (row.command, row.clients, row.pipeline, measured.subject, *throughput.cells(measured), f"{ratio:.2f}")
