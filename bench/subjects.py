@@ -188,7 +188,7 @@ def noctule_cluster(
     command = [sys.executable, "-m", "noctule", "up", "--json", "--nodes", str(node_count)]
     command += ["--partitions", str(partitions)]
     command += ["--data-dir", str(folder / "noctule")]
-    for door in ("resp", "http", "peer"):
+    for door in ("resp", "http", "peer", "control"):
         command += [f"--{door}-port-base", "0"]
     environment = {"NOCTULE_LOG_LEVEL": log_level}
     with server_process(command, folder / "noctule.log", reads_stdout=True, environment=environment) as up:
