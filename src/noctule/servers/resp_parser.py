@@ -189,17 +189,22 @@ def _split(data: bytes, commands: list[Received]) -> bool:
 
     False, and nothing is read, when it is another one.
     """
-    lines = data.split(b"\r\n")
+    lines, counts, sizes = data.split(b"\r\n"), _COUNTS.get, _SIZES.get
     position, last = 0, len(lines) - 1
     found: list[Received] = []
     while position < last:
-        count = _COUNTS.get(lines[position])
+        count = counts(lines[position])
         if count is None:
             return False
         end = position + 2 * count + 1
         args = lines[position + 2 : end : 2]
-        if len(args) != count or list(map(_SIZES.get, lines[position + 1 : end : 2])) != list(map(len, args)):
+        if len(args) != count:
             return False
+        for argument in args:
+            position += 1
+            if sizes(lines[position]) != len(argument):
+                return False
+            position += 1
         found.append(args)
         position = end
     if position != last or lines[last]:
