@@ -1,6 +1,5 @@
 """The order in which one connection's commands take effect, whatever partitions they go to. Pure; see ADR 0008."""
 
-from collections import deque
 from functools import partial
 from typing import Literal, Protocol
 
@@ -65,7 +64,7 @@ class Conversation(Dialogue):
         self._router = router
         self._reads = 0
         self._writes = 0
-        self._held: deque[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = deque()
+        self._held: list[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = []
         self._is_going_on = False
         self._waiter: Waiter | None = None
         """The command that waits for a key."""
@@ -131,8 +130,10 @@ class Conversation(Dialogue):
         if self._is_going_on:
             return  # A command had its answer at once: the loop that began it goes on.
         self._is_going_on = True
-        while self._held and self._waiter is None and self._begin(*self._held[0]):
-            self._held.popleft()
+        begun = 0
+        while begun < len(self._held) and self._waiter is None and self._begin(*self._held[begun]):
+            begun += 1
+        del self._held[:begun]
         self._is_going_on = False
 
     # Waiting ---------------------------------------------------------------------------------------------------------
