@@ -19,12 +19,12 @@ class LeaderHints:
         self,
         node_id: int,
         partitions: PartitionMap,
-        is_connected: Callable[[int], bool],
+        is_trusted: Callable[[int], bool],
         now: Callable[[], Instant],
     ) -> None:
         self._node_id = node_id
         self._partitions = partitions
-        self._is_connected = is_connected
+        self._is_trusted = is_trusted
         self._now = now
         self._hints: dict[GroupId, tuple[int, int]] = {}
         """Leader and term; leader 0 keeps the term, below which nothing is news."""
@@ -32,9 +32,9 @@ class LeaderHints:
         """When a group was last asked about, and how often."""
 
     def get(self, group: GroupId) -> tuple[int, int]:
-        """Leader and its term; leader 0 when nobody is known that can be reached."""
+        """Leader and its term; leader 0 when nobody is known that seems alive: one that hangs is connected for long."""
         leader, term = self._hints.get(group, (0, 0))
-        return leader if leader and self._is_connected(leader) else 0, term
+        return leader if leader and self._is_trusted(leader) else 0, term
 
     def learn(self, group: GroupId, leader: int, term: int) -> bool:
         """Somebody says that this node leads in this term; whether that is news."""
@@ -66,7 +66,7 @@ class LeaderHints:
         self._asked = {group: asked for group, asked in self._asked.items() if group in here}
 
     def whom_to_ask(self, group: GroupId) -> int:
-        """A connected node that holds a replica, another one each time; 0: nobody, or it is too soon to ask again."""
+        """A node that seems alive and holds a replica, another one each time; 0: none, or it is too soon to ask."""
         partition = self._partitions.get(group)
         if partition is None:
             return 0
@@ -74,7 +74,7 @@ class LeaderHints:
         now = self._now()
         if asked_at is not None and now - asked_at < ASK_INTERVAL_S:
             return 0
-        holders = [node for node in partition.replicas if node != self._node_id and self._is_connected(node)]
+        holders = [node for node in partition.replicas if node != self._node_id and self._is_trusted(node)]
         if not holders:
             return 0
         self._asked[group] = now, count + 1

@@ -58,9 +58,11 @@ log = logging.getLogger("noctule.node")
 
 SEEN_S_MAX = 5.0
 """How long this node's own replica of *meta* may take to apply what the group has agreed on."""
-QUIET_HEARTBEATS = 2
-"""A group in which nothing happened for so many heartbeats goes quiet. Fewer would take its lease from a group that is
-read all the time; more would make the first seconds of thousands of groups longer."""
+QUIET_HEARTBEATS = 1
+"""A group in which nothing happened for so many heartbeats goes quiet: each one more is a round of messages for each
+command of a group that has few of them."""
+QUIET_HEARTBEATS_WITH_LEASE = 2
+"""The same where leaders hold leases. Fewer would take its lease from a group that is read all the time."""
 
 
 class LocalNode:
@@ -301,6 +303,7 @@ def _founding(config: NodeConfig, chance: random.Random) -> Founding:
 
 
 def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings:
+    quiet_heartbeats = QUIET_HEARTBEATS_WITH_LEASE if config.cluster.lease_ms else QUIET_HEARTBEATS
     return ReplicaSettings(
         node_id=config.node_id,
         voters=tuple(sorted(config.cluster.voters)[:META_VOTERS_MAX]),
@@ -310,7 +313,7 @@ def _replica_settings(config: NodeConfig, folder: DataFolder) -> ReplicaSettings
             election_timeout_s_max=config.election_timeout_ms_max / 1000,
             lease_s=config.cluster.lease_ms / 1000,
             chunk_bytes_max=config.cluster.migration_chunk_bytes,
-            quiet_after_s=QUIET_HEARTBEATS * config.heartbeat_ms / 1000,
+            quiet_after_s=quiet_heartbeats * config.heartbeat_ms / 1000,
         ),
         policy=SnapshotPolicy(entries=config.snapshot_entries),
         durability=Durability(config.cluster.durability),

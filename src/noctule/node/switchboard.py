@@ -51,6 +51,10 @@ class Surroundings(Protocol):
         """Whether a frame to that node would leave."""
         ...
 
+    def is_trusted(self, node: int) -> bool:
+        """Whether the node is there and answers, as far as this one can tell."""
+        ...
+
     def wall_ms(self) -> int:
         """This node's wall clock."""
         ...
@@ -96,7 +100,7 @@ class Switchboard:
         self.router = router(self)
         self.requests: dict[GroupId, int] = {}
         """For each group how many commands its replica here has answered; whoever reads it may empty it."""
-        self._hints = LeaderHints(node_id, partitions, surroundings.is_connected, surroundings.now)
+        self._hints = LeaderHints(node_id, partitions, surroundings.is_trusted, surroundings.now)
         self._outgoing: dict[int, list[Envelope]] = {}
         self._replicas = replicas
         self._surroundings = surroundings

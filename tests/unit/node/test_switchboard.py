@@ -38,6 +38,7 @@ class Node:
         self.said: list[Publish] = []
         self.connected = {2}
         self.turns_wanted = 0
+        self.hanging: set[int] = set()
         self.colony = Colony(3, groups=(META_GROUP, GROUP))
         self.partitions = even_map(1, (1, 2, 3))
         self.switchboard = Switchboard(1, self.colony.machines[1].replicas, self, self._router, self.partitions)
@@ -57,6 +58,9 @@ class Node:
 
     def schedule_turn(self) -> None:
         self.turns_wanted += 1
+
+    def is_trusted(self, node: int) -> bool:
+        return node in self.connected and node not in self.hanging
 
     def is_connected(self, node: int) -> bool:
         return node in self.connected
@@ -311,3 +315,14 @@ def test_what_waits_at_a_replica_that_is_removed_is_refused_here_and_afar() -> N
     del machine.replicas[GROUP]
     node.switchboard.replica_removed(GROUP, replica)
     assert node.switchboard.take_outgoing() == {2: [(GROUP, Refused(7, False, 3))], 3: [(GROUP, Refused(1, True, 1))]}
+
+
+def test_a_leader_that_hangs_is_not_asked_by_who_has_no_replica_itself() -> None:
+    """It stays connected for seconds, and whoever took over tells its members only."""
+    node = Node()
+    node.partitions.put(Partition(AFAR, 0, 99, (2, 3)))
+    node.switchboard.receive(2, [(AFAR, Leads(3, 7))])
+    assert node.switchboard.leader_of(AFAR) == (3, 7)
+    node.hanging.add(3)
+    assert node.switchboard.leader_of(AFAR)[0] == 0
+    assert node.switchboard.take_outgoing() == {2: [(AFAR, Where())]}

@@ -58,6 +58,10 @@ _CAUGHT_UP_ENTRIES = 100
 """A returning voter that misses no more than so many committed entries has caught up (thesis 4.2.1)."""
 
 
+PATIENT_HEARTBEATS = 10
+"""A leader that nobody waits for is silent for so many heartbeats at most: well below the patience of its followers."""
+
+
 class Leadership:
     """What only a leader has: each member's progress, reads on their way, a transfer on its way.
 
@@ -71,6 +75,7 @@ class Leadership:
         "_first_index",
         "_has_told_to_campaign",
         "_heartbeat_at",
+        "_heartbeat_gap_s",
         "_is_settled",
         "_membership",
         "_node",
@@ -92,6 +97,8 @@ class Leadership:
         self._first_index = node.log.last_index + 1
         """Of the no-op: nothing may be read or counted as committed before it is (paper 5.4.2, 8)."""
         self._began_at = node.now
+        self._heartbeat_gap_s = node.config.heartbeat_s
+        """Between the last heartbeat and the next one, if nothing is sent meanwhile."""
         self._heartbeat_at = node.now
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         """Apart from the heartbeats: each read round sends one, so under reads none is ever due."""
@@ -171,6 +178,7 @@ class Leadership:
             if self._may_rest():
                 self._fall_quiet()
                 return
+            self._heartbeat_gap_s = self._next_gap_s()
             self._heartbeat()
         if now >= self._repair_at:
             self._repair_at = Instant(now + self._node.config.heartbeat_s)
@@ -224,14 +232,16 @@ class Leadership:
             if not progress.is_away:
                 node.send(peer, Heartbeat(node.term, node.commit, self._rounds.newest, True))
 
-    def wake(self) -> None:
-        """Something is to be done. Whoever else leads by now will say so to the next heartbeat."""
+    def wake(self, *, by_entries: bool = False) -> None:
+        """Something is to be done. Whoever else leads by now will say so to the next heartbeat, which is due now; or to
+        the entries about to be sent."""
         node = self._node
         self._stirred_at = node.now
         if not self.is_quiet:
             return
         self.is_quiet = False
-        self._heartbeat_at = node.now
+        self._heartbeat_gap_s = node.config.heartbeat_s
+        self._heartbeat_at = Instant(node.now + self._heartbeat_gap_s) if by_entries else node.now
         self._repair_at = Instant(node.now + node.config.heartbeat_s)
         self._quorum_check_at = Instant(node.now + node.config.election_timeout_s_max)
         for progress in self.progress.values():
@@ -286,7 +296,7 @@ class Leadership:
 
     def _heartbeat(self) -> None:
         node = self._node
-        self._heartbeat_at = Instant(node.now + node.config.heartbeat_s)
+        self._heartbeat_at = Instant(node.now + self._heartbeat_gap_s)
         if node.config.lease_s:
             self._rounds.begin_for_lease(node.now)
         for peer, progress in self.progress.items():
@@ -309,6 +319,23 @@ class Leadership:
         """Send every follower what it lacks, as far as flow control lets."""
         for peer, progress in self.progress.items():
             self._send_entries(peer, progress)
+        if self._may_be_patient():
+            # Entries say what a heartbeat would. With a thousand busy groups the heartbeats beside their entries were
+            # three quarters of all work.
+            self._heartbeat_gap_s = self._node.config.heartbeat_s
+            self._heartbeat_at = Instant(self._node.now + self._heartbeat_gap_s)
+
+    def _next_gap_s(self) -> float:
+        """Longer each time once the group could be asleep: what is late comes no sooner for being asked after."""
+        config = self._node.config
+        if self._may_be_patient() and self._node.now >= self._stirred_at + config.quiet_after_s:
+            return min(2 * self._heartbeat_gap_s, PATIENT_HEARTBEATS * config.heartbeat_s)
+        return config.heartbeat_s
+
+    def _may_be_patient(self) -> bool:
+        """Whether nobody counts on a heartbeat in time: nodes are watched, no lease is kept, and no read waits."""
+        config = self._node.config
+        return config.quiet_after_s > 0 and not config.lease_s and not self._rounds.waiting()
 
     def _send_entries(self, peer: int, progress: Progress) -> None:
         node, log = self._node, self._node.log
@@ -639,6 +666,7 @@ class Leadership:
             self._answer_read(Read(context, node.commit, asker))
         else:
             self._rounds.begin(Read(context, node.commit, asker))
+            self._heartbeat_gap_s = node.config.heartbeat_s
             self._heartbeat()
 
     def _answer_read(self, read: Read) -> None:

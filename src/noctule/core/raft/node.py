@@ -353,7 +353,7 @@ class RaftNode:
     def append_own(self, data: bytes) -> int:
         """Append an entry of the current term as the leader; returns its index."""
         if self.leadership is not None:
-            self.leadership.wake()
+            self.leadership.wake(by_entries=True)
         entry = Entry(self.term, data)
         self.log.append((entry,))
         self._store(self.log.last_index, [entry])
