@@ -319,8 +319,8 @@ def test_what_waits_at_a_replica_that_is_removed_is_refused_here_and_afar() -> N
 
 def test_a_leader_that_hangs_is_not_asked_by_who_has_no_replica_itself() -> None:
     """It stays connected for seconds, and whoever took over tells its members only."""
-    node = Node()
-    node.partitions.put(Partition(AFAR, 0, 99, (2, 3)))
+    node = with_afar()
+    node.connected = {2, 3}
     node.switchboard.receive(2, [(AFAR, Leads(3, 7))])
     assert node.switchboard.leader_of(AFAR) == (3, 7)
     node.hanging.add(3)
