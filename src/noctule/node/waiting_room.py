@@ -110,8 +110,8 @@ class WaitingRoom:
         if wait.timeout_ms:
             waiter.deadline = now + wait.timeout_ms / 1_000
             self._set_timer(waiter, waiter.deadline)
-        for key, args in wait.tries:
-            waiter.tries.setdefault(self._queue(key, wait), args)
+        for key, args, detail in wait.tries:
+            waiter.tries.setdefault(self._queue(key, wait.kind, detail), args)
         for queue in waiter.tries:
             queue.waiters[waiter] = None
         self._places += len(waiter.tries)
@@ -311,8 +311,8 @@ class WaitingRoom:
 
     # Queues and timers -----------------------------------------------------------------------------------------------
 
-    def _queue(self, key: bytes, wait: Wait) -> Queue:
-        name = (wait.kind, wait.detail)
+    def _queue(self, key: bytes, kind: bytes, detail: bytes) -> Queue:
+        name = (kind, detail)
         queues = self._queues.setdefault(key, {})
         queue = queues.get(name)
         if queue is None:

@@ -15,6 +15,7 @@ from noctule.core.keyspace import (
     bits,
     blocking_lists,
     blocking_sorted_sets,
+    blocking_streams,
     effects,
     hashes,
     keys,
@@ -31,7 +32,6 @@ from noctule.core.keyspace import (
     stream_claims,
     stream_groups,
     stream_info,
-    stream_reads,
     streams,
     strings,
     transactions,
@@ -120,7 +120,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
-_STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
+_STREAMS = (streams, blocking_streams, stream_groups, stream_claims, stream_info)
 _FAMILIES = (
     strings,
     bits,

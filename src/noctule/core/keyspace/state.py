@@ -236,7 +236,7 @@ class State:
         held.counted_bytes = held.size_bytes
         if not held:
             self.remove(key)
-        elif self.awaited:
+        elif self.awaited and held.take_news():
             self._tell_ready(key, held)
 
     def put(self, key: bytes, value: Value) -> None:
