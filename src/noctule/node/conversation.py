@@ -48,7 +48,7 @@ class Routes(Protocol):
         ...
 
 
-class _Asked:
+class _Answered:
     """The sink of a question."""
 
     __slots__ = ("_then",)
@@ -113,7 +113,7 @@ class Conversation(Dialogue):
                 return False
             wait = self._router.refusal(spec, args) or wait
             if isinstance(wait, Question):
-                self._ask(spec.blocking, wait, sink)
+                self._ask(spec.blocking, args, wait, sink)
             else:
                 self._wait(wait, sink)
         elif spec.is_write or self._writes:
@@ -157,21 +157,19 @@ class Conversation(Dialogue):
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
-    def _ask(self, blocking: Blocking, question: Question, sink: ReplySink) -> None:
-        spec = find_command(question.args[0])
-        assert spec is not None
+    def _ask(self, blocking: Blocking, args: list[bytes], question: Question, sink: ReplySink) -> None:
         self._is_asking = True
-        self._reads += 1
-        asked = _Asked(partial(self._asked, blocking, question, sink))
-        self._router.route(spec, question.args, asked, logged=False, conversation=self)
+        answered = _Answered(partial(self._answered, blocking, question, sink))
+        self._router.waiting_room.ask(args, question, answered)
 
-    def _asked(self, blocking: Blocking, question: Question, sink: ReplySink, reply: Reply) -> None:
+    def _answered(self, blocking: Blocking, question: Question, sink: ReplySink, reply: Reply) -> None:
         self._is_asking = False
         args = question.then(reply)
         wait = args if isinstance(args, Failure) else blocking(args)
         assert wait is not None
         assert not isinstance(wait, Question)
         self._wait(wait, sink)
+        self._go_on()
 
     def _wait(self, wait: Wait | Failure, sink: ReplySink) -> None:
         if isinstance(wait, Failure):
