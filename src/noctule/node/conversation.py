@@ -106,6 +106,11 @@ class Conversation(Dialogue):
         elif self._held or self._is_waiting or not self._begin(spec, args, sink, consistency):
             self._held.append((spec, args, sink, consistency))
 
+    def refusal(self, args: list[bytes]) -> Failure | None:
+        """As `Dialogue.refusal`."""
+        spec = find_command(args[0])
+        return unknown_command(args) if spec is None else self._router.refusal(spec, args)
+
     def _begin(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> bool:
         """Send a command on its way; False when it has to wait for those before it."""
         if spec.blocking is not None and (wait := spec.blocking(args)) is not None:
