@@ -71,7 +71,7 @@ class Conversation(Dialogue):
     A blocking command waits for all before it, and all behind it wait for its reply (`node.waiting_room`, ADR 0029).
     """
 
-    __slots__ = ("_held", "_is_asking", "_is_going_on", "_reads", "_router", "_waiter", "_waits_end", "_writes")
+    __slots__ = ("_held", "_is_going_on", "_is_waiting", "_reads", "_router", "_waiter", "_waits_end", "_writes")
 
     def __init__(self, router: Routes) -> None:
         self._router = router
@@ -79,8 +79,8 @@ class Conversation(Dialogue):
         self._writes = 0
         self._held: list[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = []
         self._is_going_on = False
-        self._is_asking = False
-        """A command that will wait asks a question first."""
+        self._is_waiting = False
+        """Whether a command waits for a key, or asks first what it is to wait for."""
         self._waiter: Waiter | None = None
         """The command that waits for a key."""
         self._waits_end: tuple[Reply] | None = None
@@ -163,12 +163,12 @@ class Conversation(Dialogue):
     # Waiting ---------------------------------------------------------------------------------------------------------
 
     def _ask(self, blocking: Blocking, args: list[bytes], question: Question, sink: ReplySink) -> None:
-        self._is_asking = True
+        self._is_waiting = True
         answered = _Answered(partial(self._answered, blocking, question, sink))
         self._router.waiting_room.ask(args, question, answered)
 
     def _answered(self, blocking: Blocking, question: Question, sink: ReplySink, reply: Reply) -> None:
-        self._is_asking = False
+        self._is_waiting = False
         args = question.then(reply)
         wait = args if isinstance(args, Failure) else blocking(args)
         assert wait is not None
@@ -182,17 +182,14 @@ class Conversation(Dialogue):
         elif self._waits_end is not None:
             sink.deliver(self._waits_end[0])
         else:
+            self._is_waiting = True
             self._waiter = Waiter(wait, partial(self._waited, sink))
             self._router.waiting_room.enter(self._waiter)
 
     def _waited(self, sink: ReplySink, reply: Reply) -> None:
-        self._waiter = None
+        self._is_waiting, self._waiter = False, None
         sink.deliver(reply)
         self._go_on()
-
-    @property
-    def _is_waiting(self) -> bool:
-        return self._is_asking or self._waiter is not None
 
     @property
     def is_blocked(self) -> bool:
@@ -225,6 +222,6 @@ class Conversation(Dialogue):
     def leave(self) -> None:
         """As `Dialogue.leave`."""
         self._waits_end = (NULL_ARRAY,)
-        if self._waiter is not None:
+        if self._is_waiting:
             self._held.clear()
             self.unblock(NULL_ARRAY)
