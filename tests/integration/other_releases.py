@@ -1,6 +1,7 @@
 """``noctule`` as an earlier and as a later release might be, for clusters of mixed versions.
 
-``python other_releases.py older …`` lacks features that this release has, and cannot read what subscribers are sent.
+``python other_releases.py older …`` lacks features that this release has and the commands that came with them, and
+cannot read what subscribers are sent.
 ``newer`` keeps a motto with each member, a field that this release does not know, and writes those that it finds into
 its data folder when it ends.
 """
@@ -14,12 +15,13 @@ from typing import Union, get_args
 import msgspec
 
 from noctule.cli import main, output
+from noctule.core.keyspace import commands
 from noctule.core.keyspace.state import State
+from noctule.core.keyspace.values import extension_hook
 from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
 from noctule.core.wire import frames
-from noctule.core.wire.values import extension_hook
 from noctule.node import node
 
 OLDER = "0.0.1"
@@ -42,6 +44,9 @@ def become_older() -> None:
     """Be an earlier release."""
     be(OLDER)
     node.FEATURES = ()  # type: ignore[misc]
+    for table in (commands.COMMANDS, commands._BY_NAME):
+        for name in [name for name, spec in table.items() if spec.feature is not None and spec.name != b"FLUSHDB"]:
+            del table[name]
     known = tuple(kind for kind in get_args(frames.PeerMessage) if kind is not frames.Published)
     decoder = msgspec.msgpack.Decoder(list[tuple[int, Union[known]]], ext_hook=extension_hook)  # type: ignore[valid-type]  # noqa: UP007
     frames._decoder = decoder

@@ -198,7 +198,7 @@ FAMILIES: dict[str, str] = {
         RANDOMKEY
         FLUSHALL {ASYNC | SYNC}
         FLUSHDB {ASYNC | SYNC}
-        SORT key {LIMIT offset count | GET pattern | ASC | DESC | ALPHA | STORE key}
+        SORT key {LIMIT offset count | GET # | ASC | DESC | ALPHA | STORE key}
         SORT_RO key {LIMIT offset count | GET # | ASC | DESC | ALPHA}
     """,
     "lists": """

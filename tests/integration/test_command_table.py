@@ -87,6 +87,21 @@ def test_subcommands_have_the_arity_and_the_tips_of_redis(tables: tuple[dict[str
         assert {each: mine[each] for each in shared} == {each: other[each] for each in shared}
 
 
+@pytest.mark.parametrize(("name", "count"), [("xgroup", 5), ("xinfo", 3), ("object", 4), ("memory", 1)])
+def test_subcommands_about_a_key_are_those_of_redis(
+    tables: tuple[dict[str, Any], dict[str, Any]], name: str, count: int
+) -> None:
+    mine, other = ({row[0]: row for row in table[name][9]} for table in tables)
+    assert len(mine) == count
+    for each, row in mine.items():
+        for column in (1, 2, 3, 4, 5, 6, 7):
+            theirs = other[each][column]
+            assert (sorted(row[column]) if isinstance(theirs, (list, set)) else row[column]) == (
+                sorted(theirs) if isinstance(theirs, (list, set)) else theirs
+            ), (each, column)
+        assert row[8][0]["begin_search"] == other[each][8][0]["begin_search"]
+
+
 def test_a_client_finds_every_key(tables: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path) -> None:
     """As redis-py's cluster client asks for the keys of commands that are flagged so."""
     theirs = RedisServer(tmp_path)
@@ -107,6 +122,8 @@ def test_a_client_finds_every_key(tables: tuple[dict[str, Any], dict[str, Any]],
                 "XREAD COUNT 2 STREAMS a b 0 0",
                 "XREADGROUP GROUP g c STREAMS a b > >",
                 "SORT a STORE b",
+                "XGROUP CREATE a g $",
+                "OBJECT ENCODING a",
                 "SINTERCARD 2 a b",
             ):
                 name = line.split()[0].lower()

@@ -8,6 +8,7 @@ import other_releases
 import pytest
 from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
 from cluster_workload import Workload
+from redis.exceptions import ResponseError
 
 from noctule.base.errors import RequestError
 from noctule.client.admin import AdminClient
@@ -83,6 +84,41 @@ async def test_features_open_with_the_last_node_that_is_upgraded(start_nodes: St
             await until(is_done, "the split, and what the planner was kept from", CATCHES_UP_S_MAX)
         await workload.until_written("the split")
     await workload.check(*doors.values())
+
+
+async def test_commands_that_an_older_node_does_not_know_wait_for_its_upgrade(start_nodes: StartNodes) -> None:
+    """Its replicas would skip them, and be copies no more."""
+    cluster = start_nodes(partitions=2)
+    lives = {node: cluster.start(node, release=OLDER if node == 3 else THIS) for node in cluster.peers}
+    doors = {node: life.wait_serving() for node, life in lives.items()}
+    await until_ready(*doors.values())
+    newer = (
+        *("LPUSH {t}list a", "SADD {t}set a", "ZADD {t}zset 1 a", "XADD {t}stream 1-1 f v", "SETBIT {t}bits 1 1"),
+        *("BLPOP {t}list 1", "XREAD BLOCK 1 STREAMS {t}stream $", "LLEN {t}list", "EVAL return{1} 1 {t}", "FLUSHDB"),
+    )
+    async with doors[1].client() as client:
+        for line in newer:
+            name = line.split()[0].lower()
+            with pytest.raises(ResponseError, match=f"^'{name}' needs every node to run a release that knows it"):
+                await client.execute_command(*line.split())
+        with pytest.raises(ResponseError, match=r"^'select' needs every node"):
+            await client.execute_command("SELECT", 1)
+        with pytest.raises(ResponseError, match=r"^'exec' needs every node"):
+            await client.pipeline(transaction=True).set("{t}a", 1).set("{t}b", 2).execute()
+        assert await client.set("{t}a", "known to all")
+        doors[3] = await replace(cluster, doors[3], THIS)
+
+        async def is_open() -> bool:
+            try:
+                return bool(await client.lpush("{t}list", "a"))
+            except ResponseError:
+                return False
+
+        await until(is_open, "lists to be open to all", CATCHES_UP_S_MAX)
+        for line in newer:
+            await client.execute_command(*line.split())
+        assert await client.select(1)
+        assert await client.pipeline(transaction=True).set("a", 1).set("b", 2).execute() == [True, True]
 
 
 async def test_what_a_later_release_wrote_survives_this_one(start_nodes: StartNodes) -> None:

@@ -81,7 +81,7 @@ class Pair(RuleBasedStateMachine):
         if name in BY_CHANCE or not is_same:
             # It may hold something else in each now.
             for peer in (self.ours, self.theirs):
-                peer.ask([b"DEL", *args[1:2]])
+                peer.ask([b"DEL", *args[1:2], *(COMMANDS[name].keys(args) if name in COMMANDS else ())])
             return
         is_queued = theirs == (b"+", b"QUEUED")
         if name in COMMANDS and COMMANDS[name].is_write and args[1:] and not is_queued:

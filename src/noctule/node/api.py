@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
-from noctule.core.keyspace.reply import NULL_ARRAY, Reply
+from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
 from noctule.core.meta.views import Reach
@@ -89,6 +89,11 @@ class Dialogue(Commands, Protocol):
         What the bounds and arity of the table say is the server's to see to.
         """
         ...
+
+    def refusal(self, args: list[bytes]) -> Failure | None:
+        """Why a command of the store would be refused now, whatever its data; None when it would be taken."""
+        del args
+        return None
 
 
 class Store(Commands, Protocol):

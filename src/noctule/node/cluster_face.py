@@ -59,7 +59,7 @@ class StrictRoutes:
 
     def refusal(self, spec: CommandSpec, args: list[bytes]) -> Failure | None:
         """CROSSSLOT, for whatever `route` would answer so."""
-        return CROSS_SLOT if one_slot(spec, args) is CROSS_SLOT else None
+        return CROSS_SLOT if one_slot(spec, args) is CROSS_SLOT else self._router.refusal(spec, args)
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """As the router, which is not asked about several slots."""
@@ -110,7 +110,9 @@ class ClusterRoutes:
         slot = one_slot(spec, args)
         if isinstance(slot, Failure):
             return slot
-        return None if slot is None or self._flags[slot] else self._directory.redirect(slot)
+        if slot is None or self._flags[slot]:
+            return self._router.refusal(spec, args)
+        return self._directory.redirect(slot)
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """From the copy held here, if there is one; after READONLY, as from a replica of Redis Cluster."""

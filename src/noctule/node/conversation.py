@@ -1,5 +1,6 @@
 """The order in which one connection's commands take effect, whatever partitions they go to. Pure; see ADR 0008."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal, Protocol
 
@@ -8,7 +9,7 @@ from noctule.core.keyspace.commands import check_command, find_command, unknown_
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
-from noctule.core.keyspace.waits import Wait
+from noctule.core.keyspace.waits import Blocking, Question, Wait
 from noctule.node.api import Dialogue, ReplySink
 from noctule.node.waiters import Waiter
 from noctule.node.waiting_room import WaitingRoom
@@ -47,6 +48,18 @@ class Routes(Protocol):
         ...
 
 
+class _Answered:
+    """The sink of a question."""
+
+    __slots__ = ("_then",)
+
+    def __init__(self, then: Callable[[Reply], None]) -> None:
+        self._then = then
+
+    def deliver(self, reply: Reply) -> None:
+        self._then(reply)
+
+
 class Conversation(Dialogue):
     """The commands of one connection, which take effect in the order sent on every key and in every partition.
 
@@ -58,7 +71,7 @@ class Conversation(Dialogue):
     A blocking command waits for all before it, and all behind it wait for its reply (`node.waiting_room`, ADR 0029).
     """
 
-    __slots__ = ("_held", "_is_going_on", "_reads", "_router", "_waiter", "_waits_end", "_writes")
+    __slots__ = ("_held", "_is_going_on", "_is_waiting", "_reads", "_router", "_waiter", "_waits_end", "_writes")
 
     def __init__(self, router: Routes) -> None:
         self._router = router
@@ -66,6 +79,8 @@ class Conversation(Dialogue):
         self._writes = 0
         self._held: list[tuple[CommandSpec, list[bytes], ReplySink, ConsistencyLevel]] = []
         self._is_going_on = False
+        self._is_waiting = False
+        """Whether a command waits for a key, or asks first what it is to wait for."""
         self._waiter: Waiter | None = None
         """The command that waits for a key."""
         self._waits_end: tuple[Reply] | None = None
@@ -78,7 +93,7 @@ class Conversation(Dialogue):
         spec = check_command(args)
         if isinstance(spec, Failure):
             sink.deliver(spec)
-        elif self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
+        elif self._held or self._is_waiting or not self._begin(spec, args, sink, consistency):
             self._held.append((spec, args, sink, consistency))
 
     def submit_own(
@@ -88,15 +103,24 @@ class Conversation(Dialogue):
         spec = find_command(args[0])
         if spec is None:
             sink.deliver(unknown_command(args))
-        elif self._held or self._waiter is not None or not self._begin(spec, args, sink, consistency):
+        elif self._held or self._is_waiting or not self._begin(spec, args, sink, consistency):
             self._held.append((spec, args, sink, consistency))
+
+    def refusal(self, args: list[bytes]) -> Failure | None:
+        """As `Dialogue.refusal`."""
+        spec = find_command(args[0])
+        return unknown_command(args) if spec is None else self._router.refusal(spec, args)
 
     def _begin(self, spec: CommandSpec, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel) -> bool:
         """Send a command on its way; False when it has to wait for those before it."""
         if spec.blocking is not None and (wait := spec.blocking(args)) is not None:
             if self._reads or self._writes:
                 return False
-            self._wait(wait, sink)
+            wait = self._router.refusal(spec, args) or wait
+            if isinstance(wait, Question):
+                self._ask(spec.blocking, args, wait, sink)
+            else:
+                self._wait(wait, sink)
         elif spec.is_write or self._writes:
             if self._reads:
                 return False
@@ -131,12 +155,26 @@ class Conversation(Dialogue):
             return  # A command had its answer at once: the loop that began it goes on.
         self._is_going_on = True
         begun = 0
-        while begun < len(self._held) and self._waiter is None and self._begin(*self._held[begun]):
+        while begun < len(self._held) and not self._is_waiting and self._begin(*self._held[begun]):
             begun += 1
         del self._held[:begun]
         self._is_going_on = False
 
     # Waiting ---------------------------------------------------------------------------------------------------------
+
+    def _ask(self, blocking: Blocking, args: list[bytes], question: Question, sink: ReplySink) -> None:
+        self._is_waiting = True
+        answered = _Answered(partial(self._answered, blocking, question, sink))
+        self._router.waiting_room.ask(args, question, answered)
+
+    def _answered(self, blocking: Blocking, question: Question, sink: ReplySink, reply: Reply) -> None:
+        self._is_waiting = False
+        args = question.then(reply)
+        wait = args if isinstance(args, Failure) else blocking(args)
+        assert wait is not None
+        assert not isinstance(wait, Question)
+        self._wait(wait, sink)
+        self._go_on()
 
     def _wait(self, wait: Wait | Failure, sink: ReplySink) -> None:
         if isinstance(wait, Failure):
@@ -144,11 +182,12 @@ class Conversation(Dialogue):
         elif self._waits_end is not None:
             sink.deliver(self._waits_end[0])
         else:
+            self._is_waiting = True
             self._waiter = Waiter(wait, partial(self._waited, sink))
             self._router.waiting_room.enter(self._waiter)
 
     def _waited(self, sink: ReplySink, reply: Reply) -> None:
-        self._waiter = None
+        self._is_waiting, self._waiter = False, None
         sink.deliver(reply)
         self._go_on()
 
@@ -183,6 +222,6 @@ class Conversation(Dialogue):
     def leave(self) -> None:
         """As `Dialogue.leave`."""
         self._waits_end = (NULL_ARRAY,)
-        if self._waiter is not None:
+        if self._is_waiting:
             self._held.clear()
             self.unblock(NULL_ARRAY)

@@ -167,7 +167,15 @@ class LocalNode:
             host.peers_changed(addresses)
             premises = NodePremises(config, host, transport, settings, chance, clock)
             proposals = Proposals(host.router.operate, clock.now)
-            steward = Steward(config.node_id, partitions, premises, proposals, host.switchboard.map_changed, chance)
+            steward = Steward(
+                config.node_id,
+                partitions,
+                premises,
+                proposals,
+                host.switchboard.map_changed,
+                host.switchboard.features_changed,
+                chance,
+            )
             transport.farewell, transport.dismissed = steward.farewell, premises.retire
             transport.meet = steward.meet
             if cluster.voters:

@@ -21,6 +21,7 @@ from noctule.core.keyspace.effects import TO_BE_EVALUATED
 from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over, partition_of
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
+from noctule.core.keyspace.since import COMMAND_FEATURES, not_open
 from noctule.core.keyspace.spec import CommandSpec, Scope
 from noctule.core.keyspace.within import slots_of, unwrapped
 from noctule.core.placement.partition_map import PartitionMap
@@ -148,6 +149,9 @@ class Router:
         self._detours_due: float | None = None
         self._sweep_at = 0.0
         self._waiting = 0
+        self._closed: frozenset[str] = frozenset()
+        """Features with which commands came that this cluster may not use yet. Empty before it is known: then there is
+        no map either, and what came so early is looked at when it leaves."""
         self._stopped: Failure | None = None
         self.commands_total = 0
         self.retries_total = 0
@@ -185,6 +189,9 @@ class Router:
     ) -> None:
         """Put a checked command into the lane of its partition, or its parts into those of theirs."""
         command = Command(args, sink, conversation, logged, lease)
+        if self._closed and spec.feature in self._closed:
+            command.finish(not_open(spec.name))
+            return
         if spec.has_one_key:
             self._enter(self._slot_table[key_slot(args[1])], command)
             return
@@ -207,6 +214,9 @@ class Router:
     ) -> None:
         """As `route`, of a checked command on all keys that is to be about these ranges of slots only."""
         command = Command(args, sink, conversation, logged, lease)
+        if self._closed and spec.feature in self._closed:
+            command.finish(not_open(spec.name))
+            return
         self._spread(command, fan_out_over(spec, args, self._slot_table, runs))
 
     def _spread(self, command: Command, spread: FanOut | Failure) -> None:
@@ -225,9 +235,9 @@ class Router:
         replica takes the same."""
         return [*args, self._site] if spec.name == b"BUCKET.CREATE" and len(args) == 3 else args
 
-    def refusal(self, _spec: CommandSpec, _args: list[bytes]) -> Failure | None:
-        """Nothing is refused here: whatever a door may be asked is sent where it belongs."""
-        return None
+    def refusal(self, spec: CommandSpec, _args: list[bytes]) -> Failure | None:
+        """Whatever a door may be asked is sent where it belongs, but for what not every node knows."""
+        return not_open(spec.name) if spec.feature in self._closed else None
 
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         """Answer from this node's own replicas; False when only a leader can."""
@@ -379,6 +389,10 @@ class Router:
 
     # The map ---------------------------------------------------------------------------------------------------------
 
+    def features_changed(self, features: frozenset[str]) -> None:
+        """Use what came with these features, and refuse what came with others."""
+        self._closed = COMMAND_FEATURES - features
+
     def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
         """Follow the map, in which these partitions have changed, come or gone.
 
@@ -467,6 +481,8 @@ class Router:
         spec = find_command(args[0])
         if spec is None:
             return unknown_command(args)
+        if spec.feature in self._closed:
+            return not_open(spec.name)
         spread = fan_out(spec, args, self._slot_table, first, last)
         if isinstance(spread, Failure):
             return spread

@@ -124,12 +124,13 @@ class Steward:
         premises: Premises,
         proposals: Proposals,
         map_changed: Callable[[Iterable[GroupId]], None],
+        features_changed: Callable[[frozenset[str]], None],
         chance: random.Random,
     ) -> None:
         self.node_id = node_id
         self.partitions = partitions
         """The map as others on this node follow it: one object for the whole life of the node, equal to that of *meta*
-        after each `tick`. `map_changed` is told of each change."""
+        after each `tick`. `map_changed` is told of each change, and `features_changed` before of what may be used."""
         self.board = LoadBoard()
         self.load_watch = LoadWatch(chance)
         self.proposals = proposals
@@ -141,6 +142,9 @@ class Steward:
         """Called when *meta* has changed here, after what follows from it has begun."""
         self._premises = premises
         self._map_changed = map_changed
+        self._features_changed = features_changed
+        self._features: frozenset[str] | None = None
+        """As last told; None while no cluster is known."""
         self._pending: dict[GroupId, Instant] = {}
         """Partitions to be looked at, and since when."""
         self._farewells: dict[GroupId, _Farewell] = {}
@@ -226,6 +230,9 @@ class Steward:
 
     def _take_changes(self, meta: MetaState, now: Instant) -> None:
         changes = meta.take_changes()
+        if meta.cluster_id and meta.features != self._features:
+            self._features = meta.features
+            self._features_changed(meta.features)
         groups = {GroupId(group) for group in changes.partitions}
         if changes.everything:  # What is gone cannot be among them.
             groups |= self._premises.replicas.keys() - {META_GROUP} | self.partitions.partitions.keys()

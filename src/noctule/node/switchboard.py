@@ -119,6 +119,10 @@ class Switchboard:
         self.slots_led.map_changed()
         self.router.map_changed(changed_groups)
 
+    def features_changed(self, features: frozenset[str]) -> None:
+        """Follow what the cluster does, all of whose members can; told before the first `map_changed`."""
+        self.router.features_changed(features)
+
     def replica_removed(self, group: GroupId, replica: Replica) -> None:
         """A replica was taken out: whoever waits for it is to ask elsewhere."""
         self.slots_led.change(group, is_led=False)

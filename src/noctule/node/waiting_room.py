@@ -20,7 +20,8 @@ from itertools import count, takewhile
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.awaited import AWAIT
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
-from noctule.core.keyspace.waits import Wait
+from noctule.core.keyspace.waits import Question
+from noctule.node.api import ReplySink
 from noctule.node.lanes import NOTHING_APPLIED
 from noctule.node.waiters import Errands, Queue, Waiter
 
@@ -110,8 +111,8 @@ class WaitingRoom:
         if wait.timeout_ms:
             waiter.deadline = now + wait.timeout_ms / 1_000
             self._set_timer(waiter, waiter.deadline)
-        for key, args in wait.tries:
-            waiter.tries.setdefault(self._queue(key, wait), args)
+        for key, args, detail in wait.tries:
+            waiter.tries.setdefault(self._queue(key, wait.kind, detail), args)
         for queue in waiter.tries:
             queue.waiters[waiter] = None
         self._places += len(waiter.tries)
@@ -126,6 +127,14 @@ class WaitingRoom:
     def _look_first(self, waiter: Waiter) -> None:
         for queue in waiter.tries:
             self._look(queue, waiter)
+
+    def ask(self, args: list[bytes], question: Question, sink: ReplySink) -> None:
+        """Find out what must be known before a command with these arguments may come in."""
+        refusal = self._closed or self._errands.problem(args)
+        if refusal is not None:
+            sink.deliver(refusal)
+        else:
+            self._errands.look(question.args, sink)
 
     def give_up(self, waiter: Waiter, reply: Reply) -> None:
         """Let somebody wait no longer, and tell this; or the outcome of what is being tried, if that succeeds."""
@@ -311,8 +320,8 @@ class WaitingRoom:
 
     # Queues and timers -----------------------------------------------------------------------------------------------
 
-    def _queue(self, key: bytes, wait: Wait) -> Queue:
-        name = (wait.kind, wait.detail)
+    def _queue(self, key: bytes, kind: bytes, detail: bytes) -> Queue:
+        name = (kind, detail)
         queues = self._queues.setdefault(key, {})
         queue = queues.get(name)
         if queue is None:

@@ -59,7 +59,7 @@ _OTHER_CATEGORIES: dict[bytes, tuple[bytes, ...]] = {
     b"WAIT": (b"@connection",),
 }
 _FLAGS_BY_COMMAND = {
-    "": "CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY SCRIPT SLOWLOG",
+    "": "CLIENT CLUSTER CONFIG FUNCTION LATENCY MEMORY OBJECT SCRIPT SLOWLOG XGROUP XINFO",
     "admin loading noscript stale": "DEBUG",
     "allow_busy fast loading no_auth noscript stale": "AUTH HELLO QUIT RESET",
     "allow_busy fast loading noscript stale": "DISCARD MULTI UNWATCH WATCH",
@@ -77,7 +77,8 @@ _FLAGS = {
     for flags, names in _FLAGS_BY_COMMAND.items()
     for name in names.split()
 }
-"""Of commands about the connection whose rows have one set of flags for all."""
+"""Of commands whose rows have other flags: those about the connection one set for all, and those with subcommands the
+flags of all of these."""
 _MOVABLE = b"movablekeys"
 """Commands with this flag are those for whose keys clients ask COMMAND GETKEYS."""
 
@@ -136,6 +137,7 @@ _TIPS: dict[bytes, tuple[bytes, ...]] = {
     b"MGET": _ask("multi_shard"),
     b"MSET": _ask("multi_shard", "all_succeeded"),
     b"MSETNX": _ask("multi_shard", "agg_min"),
+    **dict.fromkeys((b"OBJECT|ENCODING", b"OBJECT|FREQ", b"OBJECT|IDLETIME", b"OBJECT|REFCOUNT"), (_ANY_OUTPUT,)),
     b"PING": _ask("all_shards", "all_succeeded"),
     b"PTTL": (_ANY_OUTPUT,),
     b"RANDOMKEY": _ask("all_shards", "", _ANY_OUTPUT),
@@ -162,6 +164,7 @@ _TIPS: dict[bytes, tuple[bytes, ...]] = {
     b"XADD": (_ANY_OUTPUT,),
     b"XAUTOCLAIM": (_ANY_OUTPUT,),
     b"XCLAIM": (_ANY_OUTPUT,),
+    b"XINFO|CONSUMERS": (_ANY_OUTPUT,),
     b"XPENDING": (_ANY_OUTPUT,),
     b"XTRIM": (_ANY_OUTPUT,),
     b"ZRANDMEMBER": (_ANY_OUTPUT,),
@@ -181,12 +184,13 @@ STREAMS_FROM = {b"XREAD": 1, b"XREADGROUP": 4}
 def flags_of(spec: CommandSpec) -> tuple[bytes, ...]:
     """As COMMAND shows them."""
     flags = _FLAGS.get(spec.name, spec.flags)
-    return (*flags, _MOVABLE) if spec.find_keys is not None and _MOVABLE not in flags else flags
+    is_movable = spec.find_keys is not None and spec.name not in _CONTAINERS
+    return (*flags, _MOVABLE) if is_movable and _MOVABLE not in flags else flags
 
 
 def group_of(spec: CommandSpec) -> bytes:
     """The group as COMMAND DOCS has it; ``noctule`` of what Redis does not know."""
-    return _GROUP_OF.get(spec.name, b"noctule")
+    return _GROUP_OF.get(spec.name.partition(b"|")[0], b"noctule")
 
 
 def categories_of(spec: CommandSpec) -> list[bytes]:

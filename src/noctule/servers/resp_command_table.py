@@ -1,12 +1,15 @@
 """COMMAND and its subcommands: the table of core/keyspace/commands.py in the shapes of Redis 7.0."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 
+from noctule.core.keyspace import subcommands
 from noctule.core.keyspace.commands import COMMANDS, check_command, find_command
 from noctule.core.keyspace.failures import SYNTAX
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX, glob_matcher
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.core.keyspace.spec import CommandSpec, Scope
+from noctule.core.keyspace.subcommands import Dispatcher
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_client_commands import CLIENT
 from noctule.servers.resp_cluster import CLUSTER
@@ -34,23 +37,44 @@ def describe_command(spec: CommandSpec) -> Reply:
         [Status(category) for category in categories_of(spec)],
         [*tips_of(spec.name)],
         key_specs(spec),
-        [_describe_subcommand(spec, word, row) for word, row in _subcommands(spec).items()],
+        _subcommands(spec),
     ]
 
 
-def _describe_subcommand(spec: CommandSpec, word: bytes, row: Subcommand) -> Reply:
+def _subcommands(spec: CommandSpec) -> list[Reply]:
+    if isinstance(spec.handler, Dispatcher):
+        return [describe_command(_about_a_key(spec, *each)) for each in spec.handler.subcommands.items()]
+    return (
+        [_about_the_server(spec, *each) for each in _FAMILIES[spec.name].rows.items()] if spec.name in _FAMILIES else []
+    )
+
+
+def _about_a_key(spec: CommandSpec, word: bytes, row: subcommands.Subcommand) -> CommandSpec:
+    return replace(
+        spec,
+        name=b"%b|%b" % (spec.name, word),
+        arity=row.arity,
+        flags=row.flags,
+        first_key=2,
+        last_key=2,
+        key_step=1,
+        is_write=b"write" in row.flags,
+        handler=row.handler,
+        find_keys=None,
+    )
+
+
+def _about_the_server(spec: CommandSpec, word: bytes, row: Subcommand) -> Reply:
     name = b"%b|%b" % (spec.name, word)
     flags: list[Reply] = [Status(flag) for flag in (b"loading", b"stale")]
     return [name.lower(), row.arity, flags, 0, 0, 0, [Status(b"@slow")], [*tips_of(name)], [], []]
 
 
-def _subcommands(spec: CommandSpec) -> Mapping[bytes, Subcommand]:
-    return _FAMILIES[spec.name].rows if spec.name in _FAMILIES else {}
-
-
 def key_specs(spec: CommandSpec) -> list[Reply]:
     """Where the keys stand, once more, also of the commands whose arguments tell it."""
     found: list[Reply] = []
+    if isinstance(spec.handler, Dispatcher):
+        return found  # Its subcommands tell.
     flags: Reply = [Status(b"RW"), Status(b"update")] if spec.is_write else [Status(b"RO"), Status(b"access")]
     if spec.first_key:
         last = spec.last_key - spec.first_key if spec.last_key > 0 else spec.last_key  # Counts from the first here.

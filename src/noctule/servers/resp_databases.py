@@ -12,6 +12,7 @@ from noctule.core.keyspace.databases import DATABASES, database_prefix
 from noctule.core.keyspace.failures import NOT_AN_INTEGER
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import OK, Failure, Named, Reply
+from noctule.core.keyspace.since import not_open
 from noctule.core.keyspace.spec import Scope
 from noctule.servers.resp_client import Client, Door
 from noctule.servers.resp_errands import Errand
@@ -73,6 +74,8 @@ def select(_door: Door, client: Client, args: list[bytes]) -> Reply:
         return number
     if number and client.is_cluster:
         return _NO_SELECT
+    if number and client.conversation.refusal([b"NOCTULE.WRITEDATABASE", database_prefix(number), b"FLUSHDB"]):
+        return not_open(args[0])  # An older node's FLUSHDB would take all databases with it.
     client.database = number
     return OK
 

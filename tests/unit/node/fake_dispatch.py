@@ -87,7 +87,7 @@ class FakeDispatch:
         self.turns_wanted = 0
         self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
         self._sessions = iter(range(1, FIRST_DRAWN))
-        self.partitions = partitions or even_map(PARTITIONS)
+        self.partitions = even_map(PARTITIONS) if partitions is None else partitions
         self.router = Router(
             partitions=self.partitions,
             dispatch=self,

@@ -66,6 +66,9 @@ class HandRouter:
         self.runs.append(runs)
         self.route(spec, args, sink, logged=logged, conversation=conversation)
 
+    def refusal(self, _spec: CommandSpec, _args: list[bytes]) -> Failure | None:
+        return None
+
     def read_eventually(self, spec: CommandSpec, args: list[bytes], sink: ReplySink) -> bool:
         if self.has_copies:
             sink.deliver(b"copy")

@@ -6,11 +6,14 @@ import pytest
 
 from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.consistency import ConsistencyLevel
-from noctule.base.ids import META_GROUP
+from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure, Reply
+from noctule.core.placement.partition_map import Partition, PartitionMap
+from noctule.core.placement.slots import SLOT_COUNT
 from noctule.core.replica.batches import OPENING, Batch
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
+from noctule.core.roster.features import FEATURES
 from noctule.node import router as router_module
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.router import (
@@ -36,6 +39,34 @@ def node() -> FakeDispatch:
 
 def replies(sinks: list[Sink]) -> list[list[Reply]]:
     return [sink.replies for sink in sinks]
+
+
+def test_what_not_every_node_knows_is_refused_until_they_do(node: FakeDispatch) -> None:
+    node.router.features_changed(frozenset())
+    refused, known, eventual = node.submit(b"LPUSH a x", b"SET a 1", b"SINTERSTORE {a}to {a}one {a}two")
+    refusal = Failure(b"ERR 'lpush' needs every node to run a release that knows it; upgrade the others first")
+    assert (refused.replies, known.replies, len(eventual.replies)) == ([refusal], [], 1)
+    assert [write.lines for write in node.turn()[0]] == [[b"SET a 1"]]
+    conversation, waiting = node.router.conversation(), Sink()
+    conversation.submit(b"BLPOP a 0".split(), waiting)
+    assert isinstance(waiting.replies[0], Failure)
+    assert not conversation.is_blocked
+    assert isinstance(conversation.refusal([b"NOCTULE.EXEC"]), Failure)
+    node.router.features_changed(frozenset(FEATURES))
+    node.submit(b"LPUSH b x")
+    assert [write.lines for write in node.turn()[0]] == [[b"LPUSH b x"]]
+    assert conversation.refusal([b"NOCTULE.EXEC"]) is None
+
+
+def test_what_came_before_the_map_is_refused_when_it_would_leave() -> None:
+    node = FakeDispatch(partitions=PartitionMap())
+    early, known = node.submit(b"LPUSH a x", b"SET a 1")
+    assert node.turn() == ([], [])
+    node.router.features_changed(frozenset())
+    node.partitions.put(Partition(1, 0, SLOT_COUNT - 1, (1,)))
+    node.router.map_changed([GroupId(1)])
+    assert (len(early.replies), known.replies) == (1, [])
+    assert [write.lines for write in node.turn()[0]] == [[b"SET a 1"]]
 
 
 # Batches --------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from noctule.core.meta.operations import (
     BeginSplit,
     FinishSplit,
     Form,
+    OpenFeature,
     Operation,
     ReleaseReplica,
     SetMemberState,
@@ -32,6 +33,7 @@ from noctule.core.placement.partition_map import Partition, PartitionMap, Promis
 from noctule.core.raft.config import RaftConfig
 from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica, SnapshotPolicy
+from noctule.core.roster.features import FEATURES
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member, MemberState
 from noctule.core.wire.frames import DigestTold, Hello
@@ -40,7 +42,7 @@ from noctule.node.api import ReplySink
 from noctule.node.proposals import Proposals
 from noctule.node.recovery import ReplicaSettings, make_replica
 from noctule.node.steward import CHILD_S, REPLICAS_PER_TICK_MAX, REPORT_S, Steward, load_of, move_of
-from tests.unit.core.meta.formed import FORM, NOW_MS, ask, part
+from tests.unit.core.meta.formed import FORM, NEWER, NOW_MS, ask, part
 from tests.unit.core.replica.colony import Colony, write
 
 NODE = 2
@@ -62,6 +64,7 @@ class Node:
         self.done: list[str] = []
         self.members: list[tuple[str, list[int]]] = []
         self.changed: list[list[GroupId]] = []
+        self.features: list[frozenset[str]] = []
         self.reports: list[LoadReport] = []
         self.retired: list[str] = []
         self.muted: set[GroupId] = set()
@@ -78,6 +81,7 @@ class Node:
             self,
             self.proposals,
             lambda groups: self.changed.append(list(groups)),
+            self.features.append,
             random.Random(1),
         )
 
@@ -170,6 +174,15 @@ def test_it_makes_the_replicas_that_the_map_gives_it_and_follows_the_map(node: N
     assert list(node.steward.partitions) == list(node.meta.map)
     assert node.members == [("bats", [1, 2, 3, 4, 5])]
     assert node.tick() == []
+
+
+def test_what_may_be_used_is_told_with_the_map_and_when_it_changes(node: Node) -> None:
+    node.tick()
+    assert node.features == [frozenset(FEATURES)]
+    ask(node.meta, UpdateMember(5, features=NEWER))
+    ask(node.meta, OpenFeature("new"))
+    node.tick()
+    assert node.features == [frozenset(FEATURES), frozenset(NEWER)]
 
 
 def test_before_there_is_a_cluster_there_is_nothing_to_do() -> None:

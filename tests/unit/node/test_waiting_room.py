@@ -78,7 +78,7 @@ class Leader:
         for node, key, kind in ready if tells else ():
             assert node == NODE
             value = self.keyspace.get(key)
-            self.room.key_ready(key, kind, len(value) if isinstance(value, Container) else 0)
+            self.room.key_ready(key, kind, value.servings if isinstance(value, Container) else 0)
 
     def carry(self) -> None:
         """What has not left reaches the partition; the answers are on their way."""

@@ -15,6 +15,7 @@ from noctule.core.keyspace import (
     bits,
     blocking_lists,
     blocking_sorted_sets,
+    blocking_streams,
     effects,
     hashes,
     keys,
@@ -28,10 +29,10 @@ from noctule.core.keyspace import (
     sorted_algebra,
     sorted_ranges,
     sorted_sets,
+    sorting,
     stream_claims,
     stream_groups,
     stream_info,
-    stream_reads,
     streams,
     strings,
     transactions,
@@ -120,7 +121,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 )
 
 
-_STREAMS = (streams, stream_reads, stream_groups, stream_claims, stream_info)
+_STREAMS = (streams, blocking_streams, stream_groups, stream_claims, stream_info)
 _FAMILIES = (
     strings,
     bits,
@@ -133,6 +134,7 @@ _FAMILIES = (
     sorted_ranges,
     sorted_algebra,
     blocking_sorted_sets,
+    sorting,
     keys,
     objects,
     scan,

@@ -37,6 +37,15 @@ class Container:
         """How many items there are."""
         raise NotImplementedError
 
+    @property
+    def servings(self) -> int:
+        """How many of those who wait for such a value it may serve, as far as that is known: as many as items."""
+        return len(self)
+
+    def take_news(self) -> bool:
+        """Whether it may serve somebody whom it could not when this was asked last."""
+        return True
+
     def copy(self) -> Self:
         """Another container with the same items, in a time that one command may take; without a journal."""
         raise NotImplementedError

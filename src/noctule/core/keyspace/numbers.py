@@ -82,11 +82,12 @@ def parse_double(text: bytes) -> float | None:
 def parse_limit(text: bytes) -> float | None:
     """A double at an end of a range, or None: as C's `strtod` reads it, blanks before it, nothing at all as 0, and what
     is too large as an infinity. Source: `zslParseRange` in Redis 7.0's t_zset.c."""
-    text = text.partition(b"\0")[0].lstrip(b" \t\n\v\f\r")
-    if len(text) > FLOAT_CHARS_MAX:
-        return None
+    text = text.partition(b"\0")[0]
     if not text:
         return 0.0
+    text = text.lstrip(b" \t\n\v\f\r")
+    if len(text) > FLOAT_CHARS_MAX:
+        return None
     return _number(text) if _FLOAT.fullmatch(text) or _HEXADECIMAL.fullmatch(text) or is_infinite(text) else None
 
 

@@ -13,7 +13,7 @@ from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.spec import NO_KEYS, READ, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import DEADLINE_COST_BYTES, KEY_COST_BYTES, State, Value, value_bytes
-from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand
+from noctule.core.keyspace.subcommands import Dispatcher, Subcommand, key_after_subcommand
 
 _EMBEDDED_BYTES_MAX = 44
 _LISTPACK_FIELDS_MAX = 512
@@ -81,7 +81,7 @@ def encoding_of(value: Value) -> bytes:
     return _ENCODINGS.get(value.type_name, value.type_name)
 
 
-_OBJECT = dispatcher(
+_OBJECT = Dispatcher(
     b"OBJECT",
     {
         b"ENCODING": Subcommand(3, object_encoding),
@@ -105,7 +105,7 @@ _OBJECT = dispatcher(
     ),
 )
 
-_MEMORY = dispatcher(
+_MEMORY = Dispatcher(
     b"MEMORY",
     {b"USAGE": Subcommand(-3, memory_usage)},
     (

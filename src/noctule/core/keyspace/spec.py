@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Reply
+from noctule.core.keyspace.since import feature_of
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.waits import Blocking
 
@@ -60,6 +61,8 @@ class CommandSpec:
     """Whether its only key is always its first argument, as nearly always."""
     blocking: Blocking | None = None
     """How it waits, if it does; its handler never does (waits.py)."""
+    feature: str | None = None
+    """What every node of the cluster must have before it is used (since.py)."""
 
     def keys(self, args: Sequence[bytes]) -> Sequence[bytes]:
         """The keys among the arguments, in their order; a trailing key without its value is among them."""
@@ -124,6 +127,7 @@ def rows(
             find_keys,
             places == ONE and find_keys is None,
             blocking,
+            None if scope is Scope.CONNECTION else feature_of(name.encode()),
         )
         for name, arity, flags, places, handler, summary in table
     )

@@ -236,7 +236,7 @@ class State:
         held.counted_bytes = held.size_bytes
         if not held:
             self.remove(key)
-        elif self.awaited:
+        elif held.take_news() and self.awaited:
             self._tell_ready(key, held)
 
     def put(self, key: bytes, value: Value) -> None:
@@ -256,6 +256,7 @@ class State:
             size = value_bytes(value)
             if isinstance(value, Container):
                 value.counted_bytes = size
+                value.take_news()  # To be put here is news, whatever was in it before.
                 if self.awaited:
                     self._tell_ready(key, value)
         if old is None:

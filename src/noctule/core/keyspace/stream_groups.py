@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
-from noctule.core.keyspace.spec import NO_KEYS, ONE, READ, WRITE_FAST, CommandSpec, Scope, rows
+from noctule.core.keyspace.spec import GROW, NO_KEYS, ONE, READ, WRITE, WRITE_FAST, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_end, parse_id, parse_start
 from noctule.core.keyspace.stream_value import ConsumerGroup, StreamValue
 from noctule.core.keyspace.streams import parse_ids
-from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand, syntax_problem
+from noctule.core.keyspace.subcommands import Dispatcher, Subcommand, key_after_subcommand, syntax_problem
 
 _NO_STREAM = Failure(
     b"ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to use the MKSTREAM "
@@ -249,14 +249,14 @@ def _parse_options(args: Sequence[bytes], *, can_make: bool) -> _GroupOptions | 
     return options
 
 
-_XGROUP = dispatcher(
+_XGROUP = Dispatcher(
     b"XGROUP",
     {
-        b"CREATE": Subcommand(-5, xgroup_create),
-        b"CREATECONSUMER": Subcommand(5, xgroup_createconsumer),
-        b"DELCONSUMER": Subcommand(5, xgroup_delconsumer),
-        b"DESTROY": Subcommand(4, xgroup_destroy),
-        b"SETID": Subcommand(-5, xgroup_setid),
+        b"CREATE": Subcommand(-5, xgroup_create, GROW),
+        b"CREATECONSUMER": Subcommand(5, xgroup_createconsumer, GROW),
+        b"DELCONSUMER": Subcommand(5, xgroup_delconsumer, WRITE),
+        b"DESTROY": Subcommand(4, xgroup_destroy, WRITE),
+        b"SETID": Subcommand(-5, xgroup_setid, WRITE),
     },
     (
         "CREATE <key> <groupname> <id|$> [option]",
@@ -287,7 +287,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
         (
             "XGROUP",
             -2,
-            (b"write", b"denyoom"),
+            GROW,
             NO_KEYS,
             _XGROUP,
             "Groups of a stream: CREATE, SETID, DESTROY, CREATECONSUMER, DELCONSUMER.",

@@ -13,7 +13,7 @@ from noctule.core.keyspace.stream_ids import LARGEST_ID, format_id
 from noctule.core.keyspace.stream_lag import lag
 from noctule.core.keyspace.stream_value import Consumer, ConsumerGroup, StreamValue
 from noctule.core.keyspace.streams import entries_reply
-from noctule.core.keyspace.subcommands import Subcommand, dispatcher, key_after_subcommand, syntax_problem
+from noctule.core.keyspace.subcommands import Dispatcher, Subcommand, key_after_subcommand, syntax_problem
 
 _ENTRIES_OF_A_NODE = 100
 _FULL_COUNT = 10
@@ -140,7 +140,7 @@ def _full_consumer(name: bytes, consumer: Consumer, count: int | None) -> Reply:
     }
 
 
-_XINFO = dispatcher(
+_XINFO = Dispatcher(
     b"XINFO",
     {
         b"CONSUMERS": Subcommand(4, xinfo_consumers),

@@ -1,7 +1,7 @@
 """XREAD and XREADGROUP: entries behind an id, of several streams at once, alone or shared out to a group.
 
-Both answer at once, with a null when there is nothing: who sent BLOCK is kept waiting by the node that it is connected
-to, see node/waiting.py.
+Both answer at once, with a null when there is nothing, whether BLOCK was sent or not: who waits, and for what, is told
+in blocking_streams.py, where their rows are.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ from itertools import islice
 from noctule.core.keyspace.failures import NOT_AN_INTEGER, SYNTAX, until_zero
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Named, Reply
-from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State
 from noctule.core.keyspace.stream_ids import INVALID_ID, LARGEST_ID, format_id, parse_id
 from noctule.core.keyspace.stream_lag import entries_read_after
@@ -201,17 +200,3 @@ def _give_again(
             stream.give(group, id_, options.consumer, Pending(now_ms, before.times + 1))
             replies += entries_reply([(id_, fields)])
     return replies
-
-
-_READ = (b"readonly", b"blocking", b"movablekeys")
-_WRITE = (b"write", b"blocking", b"movablekeys")
-
-COMMANDS: tuple[CommandSpec, ...] = (
-    *rows(
-        Scope.KEY,
-        ("XREAD", -4, _READ, NO_KEYS, xread, "Entries behind an id, of several streams: COUNT, BLOCK."),
-        ("XREADGROUP", -7, _WRITE, NO_KEYS, xreadgroup, "Entries for a consumer of a group: COUNT, BLOCK, NOACK."),
-        find_keys=find_stream_keys,
-    ),
-)
-"""The rows of this file."""

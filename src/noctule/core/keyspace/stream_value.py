@@ -74,7 +74,7 @@ class ConsumerGroup:
 class StreamValue(Container):
     """What a stream's key holds."""
 
-    __slots__ = ("entries", "entries_added", "groups", "last_id", "max_deleted_id")
+    __slots__ = ("_has_news", "entries", "entries_added", "groups", "last_id", "max_deleted_id")
 
     type_name: ClassVar[bytes] = b"stream"
     code: ClassVar[int] = 4
@@ -89,6 +89,7 @@ class StreamValue(Container):
         """The largest that XDEL ever removed."""
         self.entries_added = 0
         """How many there ever were."""
+        self._has_news = False
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -96,6 +97,16 @@ class StreamValue(Container):
     def __bool__(self) -> bool:
         """A stream stays when its last entry goes: it knows its last id, and has groups."""
         return True
+
+    @property
+    def servings(self) -> int:
+        """1: whether there is more is another question for each who waits, and the first one is told."""
+        return 1
+
+    def take_news(self) -> bool:
+        """Whether entries were added, or can be read again; acknowledging and trimming is no news for anybody."""
+        has_news, self._has_news = self._has_news, False
+        return has_news
 
     @property
     def first_id(self) -> int:
@@ -110,6 +121,7 @@ class StreamValue(Container):
         self._put_entry(id_, fields)
         self.last_id = id_
         self.entries_added += 1
+        self._has_news = True
 
     def delete(self, id_: int) -> bool:
         """Remove an entry; whether it was there."""
@@ -141,12 +153,14 @@ class StreamValue(Container):
     def drop_group(self, name: bytes) -> None:
         """Remove a group that is there, with all that is pending."""
         group = self.groups.pop(name)
+        self._has_news = True  # Who waits for it can be told that it is gone.
         self._note(partial(self.add_group, name, group))
         self.size_bytes -= _group_bytes(name, group)
 
     def set_group(self, group: ConsumerGroup, last_id: int, entries_read: int | None) -> None:
         """Set how far a group has come."""
         self._note(partial(self.set_group, group, group.last_id, group.entries_read))
+        self._has_news |= last_id < group.last_id
         group.last_id, group.entries_read = last_id, entries_read
 
     def see(self, group: ConsumerGroup, name: bytes, now_ms: int) -> None:

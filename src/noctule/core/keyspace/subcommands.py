@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply, Status
-from noctule.core.keyspace.spec import Handler
+from noctule.core.keyspace.spec import READ, Handler
 from noctule.core.keyspace.state import State
 
 _SHOWN_BYTES = 128
@@ -16,25 +17,32 @@ class Subcommand(NamedTuple):
     arity: int
     """How many arguments with both words; below zero: at least as many."""
     handler: Handler
+    flags: tuple[bytes, ...] = READ
+    """As COMMAND shows them."""
 
 
-def dispatcher(name: bytes, subcommands: Mapping[bytes, Subcommand], help_text: Sequence[str]) -> Handler:
+class Dispatcher:
     """The handler of a command whose first argument is one of these words, or HELP."""
-    heading = f"{name.decode()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
-    lines: list[Reply] = [Status(line.encode()) for line in (heading, *help_text, "HELP", "    Prints this help.")]
-    table = {**subcommands, b"HELP": Subcommand(2, lambda _state, _args, _now_ms: lines)}
 
-    def dispatch(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
-        subcommand = table.get(args[1].upper())
-        if subcommand is None:
-            return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (args[1][:_SHOWN_BYTES], name))
-        arity = subcommand.arity
+    __slots__ = ("_help", "_name", "subcommands")
+
+    def __init__(self, name: bytes, subcommands: Mapping[bytes, Subcommand], help_text: Sequence[str]) -> None:
+        self.subcommands = subcommands
+        """By the word in upper case; each is about the key behind it."""
+        self._name = name
+        heading = f"{name.decode()} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+        self._help = [Status(line.encode()) for line in (heading, *help_text, "HELP", "    Prints this help.")]
+
+    def __call__(self, state: State, args: Sequence[bytes], now_ms: int) -> Reply:
+        """Run the subcommand."""
+        word = args[1].upper()
+        subcommand = self.subcommands.get(word)
+        if subcommand is None and word != b"HELP":
+            return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (args[1][:_SHOWN_BYTES], self._name))
+        arity = 2 if subcommand is None else subcommand.arity
         if arity != len(args) and (arity > 0 or len(args) < -arity):
-            words = (name.lower(), args[1].lower())
-            return Failure(b"ERR wrong number of arguments for '%b|%b' command" % words)
-        return subcommand.handler(state, args, now_ms)
-
-    return dispatch
+            return wrong_arity(b"%b|%b" % (self._name, args[1]))
+        return [*self._help] if subcommand is None else subcommand.handler(state, args, now_ms)
 
 
 def syntax_problem(args: Sequence[bytes]) -> Failure:

@@ -11,7 +11,7 @@ from math import ceil
 from typing import NamedTuple, TypeAlias
 
 from noctule.core.keyspace.numbers import INT_MAX, is_infinite, parse_float, parse_int
-from noctule.core.keyspace.reply import Failure
+from noctule.core.keyspace.reply import Failure, Reply
 
 _NEGATIVE = Failure(b"ERR timeout is negative")
 _NOT_A_FLOAT = Failure(b"ERR timeout is not a float or out of range")
@@ -24,6 +24,8 @@ class Try(NamedTuple):
     key: bytes
     args: list[bytes]
     """What to run once the key is ready; null means that there was nothing."""
+    detail: bytes = b""
+    """What else the key must be, for kinds that ask."""
 
 
 class Wait(NamedTuple):
@@ -35,13 +37,20 @@ class Wait(NamedTuple):
     """In the order of preference."""
     kind: bytes
     """What a key must be to be ready, by the names of awaited.py."""
-    detail: bytes = b""
-    """What else it must be, for kinds that ask."""
     takes: bool = True
     """Whether a try may leave nothing for the next: those who wait for a key are tried one after the other."""
 
 
-Blocking: TypeAlias = Callable[[list[bytes]], Wait | Failure | None]
+class Question(NamedTuple):
+    """What must be known before it can be said what a command waits for, such as where a stream ends now."""
+
+    args: list[bytes]
+    """An internal command that only reads."""
+    then: Callable[[Reply], list[bytes] | Failure]
+    """From its reply, the blocking command to go on with, which asks no more; or what is wrong."""
+
+
+Blocking: TypeAlias = Callable[[list[bytes]], Wait | Question | Failure | None]
 """What a command with these arguments waits for; what is wrong with them; None when so written it does not wait."""
 
 

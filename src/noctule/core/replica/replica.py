@@ -616,7 +616,7 @@ class Replica:
         keyspace = self.keyspace
         for node, key, kind in keyspace.ready:
             value = keyspace.get(key)
-            count = len(value) if isinstance(value, Container) and value.type_name == kind else 0
+            count = value.servings if isinstance(value, Container) and value.type_name == kind else 0
             self._effects.append(Ready(node, key, kind, count))
         keyspace.ready.clear()
 

@@ -10,6 +10,8 @@ SPLIT = "split"
 MERGE = "merge"
 PUBLISH = "publish"
 """Nodes tell each other what is published. It waits for nobody: each peer is told once it says that it has this."""
+DATA_MODEL_2 = "data-model-2"
+"""Lists, sets, sorted sets, streams, bits, transactions, scripts, databases: all commands that came with them."""
 
-FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH)
+FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH, DATA_MODEL_2)
 """Of this release."""

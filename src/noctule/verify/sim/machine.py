@@ -123,7 +123,15 @@ class Machine:
         self._handed_over = 0
         self.premises = SimulatedPremises(self, settings, chance)
         proposals = Proposals(self.router.operate, world.time.now)
-        self.steward = Steward(node_id, partitions, self.premises, proposals, self.switchboard.map_changed, chance)
+        self.steward = Steward(
+            node_id,
+            partitions,
+            self.premises,
+            proposals,
+            self.switchboard.map_changed,
+            self.switchboard.features_changed,
+            chance,
+        )
         self.steward.governor.founding = founding
         self.steward.own = own
         self.steward.changed = partial(world.meta_changed, self)

@@ -36,6 +36,7 @@ def commands() -> st.SearchStrategy[list[bytes]]:
         st.builds(lambda k: [b"ZPOPMAX", k], key),
         st.builds(lambda k, s: [b"ZREMRANGEBYSCORE", k, s, b"2"], key, score),
         st.builds(lambda k, j: [b"ZUNIONSTORE", k, b"2", k, j], key, key),
+        st.builds(lambda k, j: [b"SORT", k, b"ALPHA", b"STORE", j], key, key),
         st.just([b"NOCTULE.WRITEDATABASE", b"{db:1}", b"FLUSHDB"]),
         st.builds(
             lambda k, j, v: transaction([], [[b"SET", k, v], [b"DEL", j]], [k, j], is_write=True), key, key, word

@@ -65,7 +65,8 @@ def test_doubles_are_read_as_they_are_written(number: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "number", "limit"),
-    [(b"", None, 0.0), (b" 1", None, 1.0), (b"1 ", None, None), (b"1e400", None, inf), (b"-1e400", None, -inf),
+    [(b"", None, 0.0), (b" ", None, None), (b" 1", None, 1.0), (b"1 ", None, None), (b"1e400", None, inf),
+     (b"-1e400", None, -inf),
      (b"1e-400", None, 0.0), (b"0e-400", 0.0, 0.0), (b"nan", None, None), (b"1_0", None, None), (b".", None, None),
      (b"1\0x", None, 1.0), (b"-Infinity", -inf, -inf), (b"0x10", 16.0, 16.0), (b"0x1p9999", None, inf),
      (b"0x", None, None), (b"+5.", 5.0, 5.0), (b"1" * 1_001, None, None)],
