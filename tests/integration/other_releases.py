@@ -19,7 +19,7 @@ from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
 from noctule.core.wire import frames
-from noctule.core.wire.values import extension_hook
+from noctule.core.keyspace.values import extension_hook
 from noctule.node import node
 
 OLDER = "0.0.1"
