@@ -261,13 +261,33 @@ def test_a_new_incarnation_tells_that_the_old_process_is_gone(run: Run) -> None:
                 await wait_until(lambda: one.ear.frames)
                 second.write(encode_hello(hello_of(2, incarnation=7)) + encode_frame([(1, Heartbeat(2, 2, 2))]))
                 await wait_until(lambda: len(one.ear.frames) == 2)
-                assert one.ear.events == []  # The same process dialled twice.
+                assert one.ear.events == [("disconnected", 2)]  # The same process dialled twice.
                 third.write(encode_hello(hello_of(2, incarnation=8)) + encode_frame([(1, Heartbeat(3, 3, 3))]))
                 await wait_until(lambda: len(one.ear.frames) == 3)
-                assert one.ear.events == [("disconnected", 2)]
-                first.transport.abort()  # That the old ones close at last is no news.
-                second.transport.abort()
+                assert one.ear.events == [("disconnected", 2)] * 2
+                second.transport.abort()  # That the old one closes at last is no news.
                 await wait_until(lambda: len(one.transport.accepted) == 1)
+                assert one.ear.events == [("disconnected", 2)] * 2
+
+    run(scenario())
+
+
+def test_nothing_is_read_from_an_older_connection_once_a_peer_dialled_anew(run: Run) -> None:
+    """What it brought would come behind what was sent later; subscribers would hear a word of long ago."""
+
+    async def scenario() -> None:
+        async with nodes(hello_of(1), dial=False) as (one,):
+            learn(one, {2: 1})
+            async with caller(one.port) as (reader, older), caller(one.port) as (_, newer):
+                older.write(encode_hello(hello_of(2)) + encode_frame([(1, Heartbeat(1, 1, 1))]))
+                await wait_until(lambda: one.ear.frames)
+                newer.write(encode_hello(hello_of(2)) + encode_frame([(1, Heartbeat(3, 3, 3))]))
+                await wait_until(lambda: len(one.ear.frames) == 2)
+                older.write(encode_frame([(1, Heartbeat(2, 2, 2))]))
+                await is_closed(reader)
+                newer.write(encode_frame([(1, Heartbeat(4, 4, 4))]))
+                await wait_until(lambda: len(one.ear.frames) == 3)
+                assert one.hears(2) == [[(1, Heartbeat(term, term, term))] for term in (1, 3, 4)]
                 assert one.ear.events == [("disconnected", 2)]
 
     run(scenario())
