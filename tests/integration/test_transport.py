@@ -563,6 +563,8 @@ def test_a_connection_with_garbage_is_cut_off_and_harms_nobody(run: Run, garbage
             async with caller(one.port) as (reader, writer):
                 writer.write(garbage)
                 await is_closed(reader)
+            # Whose word is garbage had taken the place of node 2 where it called itself so; then node 2 dials again.
+            await wait_until(lambda: len(one.transport.accepted) == 1 and two.transport.is_connected(1))
             two.transport.send(1, encode_frame([(1, Heartbeat(4, 5, 6))]))
             one.transport.send(2, encode_frame([(1, Heartbeat(7, 8, 9))]))
             await wait_until(lambda: one.ear.frames and two.ear.frames)
