@@ -272,27 +272,6 @@ def test_a_new_incarnation_tells_that_the_old_process_is_gone(run: Run) -> None:
     run(scenario())
 
 
-def test_nothing_is_read_from_an_older_connection_once_a_peer_dialled_anew(run: Run) -> None:
-    """What it brought would come behind what was sent later; subscribers would hear a word of long ago."""
-
-    async def scenario() -> None:
-        async with nodes(hello_of(1), dial=False) as (one,):
-            learn(one, {2: 1})
-            async with caller(one.port) as (reader, older), caller(one.port) as (_, newer):
-                older.write(encode_hello(hello_of(2)) + encode_frame([(1, Heartbeat(1, 1, 1))]))
-                await wait_until(lambda: one.ear.frames)
-                newer.write(encode_hello(hello_of(2)) + encode_frame([(1, Heartbeat(3, 3, 3))]))
-                await wait_until(lambda: len(one.ear.frames) == 2)
-                older.write(encode_frame([(1, Heartbeat(2, 2, 2))]))
-                await is_closed(reader)
-                newer.write(encode_frame([(1, Heartbeat(4, 4, 4))]))
-                await wait_until(lambda: len(one.ear.frames) == 3)
-                assert one.hears(2) == [[(1, Heartbeat(term, term, term))] for term in (1, 3, 4)]
-                assert one.ear.events == [("disconnected", 2)]
-
-    run(scenario())
-
-
 def test_who_leaves_in_the_middle_of_a_handshake_leaves_no_socket_behind(run: Run) -> None:
     """The dialler was cancelled and its connection stayed open until the handshake's timeout."""
 
