@@ -15,11 +15,11 @@ import msgspec
 
 from noctule.cli import main, output
 from noctule.core.keyspace.state import State
+from noctule.core.keyspace.values import extension_hook
 from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
 from noctule.core.wire import frames
-from noctule.core.keyspace.values import extension_hook
 from noctule.node import node
 
 OLDER = "0.0.1"
