@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 async def test_an_answer_too_large_for_a_frame_harms_no_node(start_up: StartUp, cluster_directory: Path) -> None:
     """Ten values of 8 MiB in one answer are more than two nodes may tell each other at once."""
-    cluster = start_up()
+    cluster = start_up("--partitions", "2")
     names = [b"{t}%d" % number for number in range(10)]
     async with cluster.doors[0].client(answer_timeout_s=30) as redis:
         for name in names:
