@@ -10,7 +10,16 @@ from itertools import count
 
 import pytest
 import redis
-from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
+from cluster_processes import (
+    CATCHES_UP_S_MAX,
+    SEGMENT_BYTES_MAX,
+    Door,
+    NodeCluster,
+    StartNodes,
+    until,
+    until_ready,
+    write_settings,
+)
 from engines import RedisServer
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -27,7 +36,9 @@ QUEUES = [f"queue-{number}" for number in range(4)]
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """One node with one partition, where all keys are together."""
-    nodes = NodeCluster(tmp_path_factory.mktemp("alone"), partitions=1, nodes=1)
+    directory = tmp_path_factory.mktemp("alone")
+    write_settings(directory, segment_bytes_max=SEGMENT_BYTES_MAX)
+    nodes = NodeCluster(directory, partitions=1, nodes=1)
     try:
         yield nodes.start(1).wait_serving()
     finally:

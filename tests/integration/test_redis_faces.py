@@ -558,9 +558,7 @@ CLUSTER_CLIENTS = [redis_py_cluster, redis_py_sync_cluster, glide_cluster]
 
 
 @pytest.mark.parametrize("client_of", CLUSTER_CLIENTS)
-def test_a_cluster_client_follows_leaders_handed_over_or_killed(
-    start_nodes: StartNodes, client_of: Any
-) -> None:
+def test_a_cluster_client_follows_leaders_handed_over_or_killed(start_nodes: StartNodes, client_of: Any) -> None:
     """A node is stopped in order, and so hands over what it leads; back again, it is given that back, and killed."""
     cluster = start_nodes(partitions=PARTITIONS)
     doors = serve(cluster)
