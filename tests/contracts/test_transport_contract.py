@@ -232,6 +232,32 @@ def test_a_new_incarnation_tells_that_the_old_process_is_gone(run: Run) -> None:
     run(scenario)
 
 
+def test_an_older_connection_is_closed_once_its_process_has_dialled_anew(run: Run) -> None:
+    """What it still brought would come behind what was sent later; subscribers would hear a word of long ago."""
+
+    def beat(term: int) -> list[Envelope]:
+        return [(1, Heartbeat(term, term, term))]
+
+    async def scenario(kind: Kind) -> None:
+        async with nodes(kind, hello_of(1), dial=False) as (one,):
+            learn(one, {2: 1})
+            async with caller(kind, one) as older, caller(kind, one) as newer:
+                await older.send(encode_hello(hello_of(2)))
+                await older.send(encode_frame(beat(1)))
+                await wait_until(lambda: one.ear.frames)
+                await newer.send(encode_hello(hello_of(2)))
+                await newer.send(encode_frame(beat(2)))
+                await wait_until(lambda: len(one.ear.frames) == 2)
+                assert one.ear.events == [("disconnected", 2)]
+                await older.closed()
+                await newer.send(encode_frame(beat(3)))
+                await wait_until(lambda: len(one.ear.frames) == 3)
+                assert one.hears(2) == [beat(1), beat(2), beat(3)]
+                assert one.ear.events == [("disconnected", 2)]
+
+    run(scenario)
+
+
 def test_a_peer_that_will_send_no_more_is_gone(run: Run) -> None:
     """Half a connection that stays open would keep a dead leader alive."""
 
@@ -446,6 +472,9 @@ def test_a_connection_with_garbage_is_cut_off_and_harms_nobody(run: Run, sent: l
                 for data in sent:
                     await stranger.send(data)
                 await stranger.closed()
+            # Whose word is garbage had taken the place of node 2 where it called itself so; then node 2 dials again.
+            await wait_until(lambda: len(one.transport.accepted) == 1)
+            await wait_until_connected(one, two)
             two.transport.send(1, BEAT)
             one.transport.send(2, BEAT)
             await wait_until(lambda: one.ear.frames and two.ear.frames)

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -301,7 +301,12 @@ def cluster_directory(tmp_path: Path) -> Iterator[Path]:
     write_settings(tmp_path, segment_bytes_max=SEGMENT_BYTES_MAX)
     (tmp_path / "examples").symlink_to(CHECKOUT / "examples")
     yield tmp_path
-    for path in sorted([*tmp_path.rglob("*.log"), *tmp_path.rglob("*.stderr")]):
+    print_logs(tmp_path)
+
+
+def print_logs(directory: Path) -> None:
+    """Print the end of every log in a directory."""
+    for path in sorted([*directory.rglob("*.log"), *directory.rglob("*.stderr")]):
         if not path.name.startswith("wal-"):
             print(f"--- {path}", *path.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:], sep="\n")
 
@@ -337,3 +342,26 @@ def start_nodes(cluster_directory: Path) -> Iterator[StartNodes]:
             return found
 
         yield new
+
+
+@pytest.fixture(scope="module")
+def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeCluster]:
+    """Three nodes that serve, for all tests of a module; so none may harm them. See `doors`."""
+    directory = tmp_path_factory.mktemp("shared")
+    write_settings(directory, segment_bytes_max=SEGMENT_BYTES_MAX)
+    cluster = NodeCluster(directory)
+    try:
+        asyncio.run(until_ready(*[life.wait_serving() for life in cluster.start_all().values()]))
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+async def doors(shared_nodes: NodeCluster) -> AsyncIterator[list[Door]]:
+    """The doors of `shared_nodes`, in the order of their ids, with no keys behind them."""
+    found = [life.wait_serving() for life in shared_nodes.life_of.values()]
+    async with found[0].client() as client:
+        await client.flushall()
+    yield found
+    print_logs(shared_nodes.directory)

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 WRITERS = 4
 READERS = 2
 COUNTERS = 3
-PAUSE_S = 0.002
+PAUSE_S = 0.008
 """Between two turns of one client: the nodes under test have the machine's processors to share with the clients."""
 MOVE_ON_S = 0.02
 """Before a client that got an error turns to the next node, which may be as dead."""

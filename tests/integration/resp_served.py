@@ -10,12 +10,16 @@ from typing import Any
 
 import uvloop
 
+from noctule.adapters.lua_engine import LuaEngine
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command
+from noctule.core.keyspace.effects import TO_BE_EVALUATED
+from noctule.core.keyspace.evaluation import evaluating
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
+from noctule.node.scripts import Scripts
 from noctule.servers.resp_server import RespServer
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -31,6 +35,7 @@ class KeyspaceStore(Dialogue):
     def __init__(self) -> None:
         self.keyspace = Keyspace()
         self.is_held = False
+        self._engine = LuaEngine()
         self._clock = SystemClock()
         self._held: list[tuple[ReplySink, Reply]] = []
 
@@ -49,7 +54,11 @@ class KeyspaceStore(Dialogue):
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
-        self._hold(self.keyspace.execute(args, self._clock.wall_ms()), sink)
+        now_ms = self._clock.wall_ms()
+        if args[0] in TO_BE_EVALUATED:
+            with evaluating(self.keyspace, self._engine, now_ms) as evaluation:
+                (args,) = evaluation.batch([args])
+        self._hold(self.keyspace.execute(args, now_ms), sink)
 
     def _hold(self, reply: Reply, sink: ReplySink) -> None:
         if not self._held:
@@ -110,7 +119,8 @@ class Served:
 def serving(loop_kind: str, **options: Any) -> Iterator[Served]:
     loop = LOOPS[loop_kind]()
     store = KeyspaceStore()
-    server = RespServer(store, store.picture, "127.0.0.1", 0, **options)
+    scripts = Scripts(KeyspaceStore(), LuaEngine(), SystemClock().now)
+    server = RespServer(store, store.picture, "127.0.0.1", 0, **{"scripts": scripts} | options)
     served = Served(loop, server, store)
     loop.set_exception_handler(lambda _loop, context: served.errors.append(context))
     thread = threading.Thread(target=loop.run_forever, name="resp-server")

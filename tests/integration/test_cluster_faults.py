@@ -26,7 +26,7 @@ from cluster_processes import (
     until_ready,
     write_settings,
 )
-from cluster_workload import Workload
+from cluster_workload import PAUSE_S, Workload
 from log_damage import frames_of, newest_segment
 from mounted_disks import MountDisk
 from redis.asyncio import Redis
@@ -74,7 +74,7 @@ async def until_set(client: Redis, key: str, value: str) -> None:
 
 
 async def test_each_node_is_killed_in_turn_under_load(start_up: StartUp) -> None:
-    cluster = start_up()
+    cluster = start_up("--partitions", "6")
     workload = Workload(cluster.doors)
     async with workload.running():
         for victim in cluster.doors:
@@ -98,7 +98,7 @@ async def test_each_node_is_killed_in_turn_under_load(start_up: StartUp) -> None
 
 
 async def test_everything_killed_at_once_loses_nothing_acknowledged(start_up: StartUp) -> None:
-    cluster = start_up()
+    cluster = start_up("--partitions", "6")
     workload = Workload(cluster.doors)
     async with cluster.doors[0].client() as client:
         await client.hset("bat", mapping={"name": "Nyctalus noctula", "grams": "30"})
@@ -171,7 +171,7 @@ async def test_a_node_that_was_away_for_long_catches_up_by_a_snapshot(start_node
 
 async def test_a_paused_leader_is_passed_by_and_gives_no_stale_answer_afterwards(start_up: StartUp) -> None:
     """It still believes that it leads when it wakes up; only asking a quorum tells it that time has passed."""
-    cluster = start_up()
+    cluster = start_up("--partitions", "6")
     survivor, other, victim = cluster.doors
     keys = [key_in(group) for group in led_by(await picture_of(survivor), victim.id)]
     assert keys
@@ -283,6 +283,7 @@ class Visitor:
     async def keep_looking(self) -> None:
         while True:
             await self.look()
+            await asyncio.sleep(PAUSE_S)
 
 
 async def test_users_stay_signed_in_while_each_process_is_killed(start_up: StartUp) -> None:

@@ -60,8 +60,10 @@ class Grown:
         return door
 
 
-async def is_at_rest(client: AdminClient) -> bool:
-    return not await client.operations(running=True) and not (await client.plan()).moves
+async def has_its_share(client: AdminClient, node: int) -> bool:
+    """Whether nothing moves any more and nothing is to be moved, since that node was given something."""
+    is_at_rest = not await client.operations(running=True) and not (await client.plan()).moves
+    return is_at_rest and (await client.member(node)).replicas > 0
 
 
 async def write(door: Door) -> None:
@@ -86,7 +88,7 @@ async def test_a_node_joins_by_a_token_takes_its_share_and_leaves(start_nodes: S
     fourth = await grown.join(4, token)
     assert "does not let this node in" in noctule_refusal(grown, token)
     async with AdminClient(first.url) as client:
-        await until(lambda: is_at_rest(client), "the new node to have its share", MOVES_S_MAX)
+        await until(lambda: has_its_share(client, 4), "the new node to have its share", MOVES_S_MAX)
         shares = {member.id: member.replicas for member in await client.members()}
         assert shares[4] >= 4
         assert sum(shares.values()) == 24
@@ -114,7 +116,7 @@ async def test_a_dead_node_is_removed_and_what_it_held_is_restored(start_nodes: 
     token = noctule(first, "cluster", "token", "create").strip()
     await grown.join(4, token)
     async with AdminClient(first.url) as client:
-        await until(lambda: is_at_rest(client), "the new node to have its share", MOVES_S_MAX)
+        await until(lambda: has_its_share(client, 4), "the new node to have its share", MOVES_S_MAX)
         dead = 3
         held = (await client.member(dead)).replicas
         grown.lives[dead].kill()

@@ -35,13 +35,13 @@ REJOIN = ("env", "NOCTULE_REJOIN=true")
 
 
 class Colony:
-    """Three nodes with some hundred acknowledged writes, whose node 2 is down and about to lose something."""
+    """Three nodes with many acknowledged writes, whose node 2 is down and about to lose something."""
 
     def __init__(self, nodes: NodeCluster) -> None:
         self.nodes = nodes
         self.lives: dict[int, NodeProcess] = {}
         self.doors: dict[int, Door] = {}
-        self.values = {f"key-{number}": f"value {number}" for number in range(300)}
+        self.values = {f"key-{number}": f"value {number}" for number in range(150)}
 
     @property
     def folder(self) -> Path:
@@ -51,7 +51,7 @@ class Colony:
     async def begin(self) -> None:
         """Write, and kill node 2."""
         # Snapshots of some groups and not of others, and logs that begin after one.
-        write_settings(self.nodes.directory, segment_bytes_max=SEGMENT_BYTES_MAX, snapshot_entries=60)
+        write_settings(self.nodes.directory, segment_bytes_max=SEGMENT_BYTES_MAX, snapshot_entries=30)
         self.lives = self.nodes.start_all()
         self.doors = {node: life.wait_serving() for node, life in self.lives.items()}
         await until_ready(*self.doors.values())

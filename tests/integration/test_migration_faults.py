@@ -22,6 +22,8 @@ FILLING = 300
 FILLING_BYTES = 10_000
 """3 MB, which are on their way for a while at the rate below."""
 RATE_BYTES_PER_S = 6 << 20
+CANCELLED_BYTES_PER_S = 300 << 10
+"""Of a migration that is to be cancelled on its way, however late a busy machine does it."""
 TIMEOUT_S = 1.5
 """Of a migration that gets no further. A partition whose leader was killed has another one long before."""
 WATCH_S = 20.0
@@ -101,6 +103,9 @@ class Arena:
         victim = {"target": target, "leader": leader}.get(case.victim, source)
         self.asked = next(node for node in self.doors if node not in (source, target, victim))
 
+        rate = CANCELLED_BYTES_PER_S if case.stage is Stage.ROLLBACK else RATE_BYTES_PER_S
+        async with self.doors[self.asked].admin() as admin:
+            await admin.change_settings({"migration_bytes_per_s_max": rate})
         migration = await self._begin(source, target)
         await self._kill_in(case.stage, migration, victim)
         if case.is_back_first:
@@ -170,7 +175,7 @@ async def arena(start_nodes: StartNodes) -> AsyncIterator[Arena]:
     doors = [life.wait_serving() for life in cluster.start_all(migration_timeout=str(TIMEOUT_S)).values()]
     await until_ready(*doors)
     async with doors[0].admin() as admin:
-        await admin.change_settings({"rebalance_enabled": False, "migration_bytes_per_s_max": RATE_BYTES_PER_S})
+        await admin.change_settings({"rebalance_enabled": False})
     try:
         yield Arena(cluster, doors, calls)
     finally:

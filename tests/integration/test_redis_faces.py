@@ -6,7 +6,6 @@ Three real nodes serve all tests that do them no harm; each test that kills or s
 import asyncio
 import itertools
 import re
-import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -495,7 +494,7 @@ async def go_through(client: Register, harm: Callable[[], Awaitable[None]]) -> R
                 except Exception as error:
                     report.errors.append(f"{type(error).__name__}: {error}")
                     await asyncio.sleep(0.05)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.01)  # The nodes have the machine's processors to share with the client.
 
     async def until_all_written() -> None:
         before = dict(acknowledged)
@@ -559,14 +558,21 @@ CLUSTER_CLIENTS = [redis_py_cluster, redis_py_sync_cluster, glide_cluster]
 
 
 @pytest.mark.parametrize("client_of", CLUSTER_CLIENTS)
-def test_a_cluster_client_survives_the_kill_of_a_leader(start_nodes: StartNodes, client_of: Any) -> None:
+def test_a_cluster_client_follows_leaders_handed_over_or_killed(start_nodes: StartNodes, client_of: Any) -> None:
+    """A node is stopped in order, and so hands over what it leads; back again, it is given that back, and killed."""
     cluster = start_nodes(partitions=PARTITIONS)
     doors = serve(cluster)
     asyncio.run(until_led_by_all(doors))
 
     async def scenario() -> Report:
         async def harm() -> None:
-            cluster.life_of[1].kill()
+            ports = {"resp_port": str(doors[0].resp_port), "resp_cluster_port": str(doors[0].cluster_port)}
+            await asyncio.to_thread(cluster.life_of[1].stop)
+            again = cluster.start(1, **ports)
+            door = await asyncio.to_thread(again.wait_serving)
+            await until_ready(door)
+            await until_led_by_all([door, *doors[1:]])
+            again.kill()
 
         async with client_of(doors[1]) as client:
             return await go_through(client, harm)
@@ -578,31 +584,6 @@ def test_a_cluster_client_survives_the_kill_of_a_leader(start_nodes: StartNodes,
     assert "master,fail" in found
     printed = run("redis-cli", "-p", doors[1].cluster_port, "CLUSTER", "INFO")
     assert "cluster_state:ok" in printed, "two of three nodes serve all slots"
-
-
-@pytest.mark.parametrize("client_of", [redis_py_cluster, glide_cluster])
-def test_a_cluster_client_follows_leaders_that_are_handed_over(start_nodes: StartNodes, client_of: Any) -> None:
-    """A node is stopped in order, and so hands over what it leads; back again, it is given that back."""
-    cluster = start_nodes(partitions=PARTITIONS)
-    doors = serve(cluster)
-    asyncio.run(until_led_by_all(doors))
-
-    async def scenario() -> Report:
-        async def harm() -> None:
-            ports = {"resp_port": str(doors[0].resp_port), "resp_cluster_port": str(doors[0].cluster_port)}
-            cluster.life_of[1].process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(cluster.life_of[1].process.wait, CATCHES_UP_S_MAX)
-            again = cluster.start(1, **ports)
-            door = await asyncio.to_thread(again.wait_serving)
-            await until_ready(door)
-            await until_led_by_all([door, *doors[1:]])
-
-        async with client_of(doors[1]) as client:
-            return await go_through(client, harm)
-
-    report = asyncio.run(scenario())
-    print(f"{client_of.__name__}: gap {report.longest_gap_s:.2f} s, {len(report.errors)} errors", report.errors[:3])
-    assert report.longest_gap_s < GOES_ON_S_MAX
 
 
 def test_a_sentinel_client_follows_when_the_master_is_killed(start_nodes: StartNodes) -> None:

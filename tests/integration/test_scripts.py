@@ -4,7 +4,7 @@ import asyncio
 from itertools import count
 
 import pytest
-from cluster_processes import Door, NodeCluster, StartNodes, until, until_ready
+from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
 from limits import RateLimitItemPerMinute, storage, strategies
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError, WatchError
@@ -105,11 +105,10 @@ async def reached(names: list[str], enough: int) -> bool:
 @pytest.mark.parametrize(
     "strategy", ["FixedWindowRateLimiter", "MovingWindowRateLimiter", "SlidingWindowCounterRateLimiter"]
 )
-async def test_limits_admits_exactly_the_limit_on_three_nodes(start_nodes: StartNodes, strategy: str) -> None:
+async def test_limits_admits_exactly_the_limit_on_three_nodes(doors: list[Door], strategy: str) -> None:
     """`limits` as it is, one storage for each node."""
-    _, doors = await running(start_nodes)
     item = RateLimitItemPerMinute(LIMIT)
-    stores = [storage.RedisStorage(f"redis://127.0.0.1:{door.resp_port}/0") for door in doors.values()]
+    stores = [storage.RedisStorage(f"redis://127.0.0.1:{door.resp_port}/0") for door in doors]
     limiters = [getattr(strategies, strategy)(store) for store in stores]
 
     def hit(number: int) -> int:
@@ -121,10 +120,9 @@ async def test_limits_admits_exactly_the_limit_on_three_nodes(start_nodes: Start
     stores[0].reset()
 
 
-async def test_scripts_in_transactions_and_in_databases(start_nodes: StartNodes) -> None:
+async def test_scripts_in_transactions_and_in_databases(doors: list[Door]) -> None:
     """redis-py's pipelines are transactions unless told otherwise; keys in database 1 to 15 need no tags."""
-    _, doors = await running(start_nodes)
-    async with doors[1].client() as plain, Redis(port=doors[2].resp_port, db=3) as in_three:
+    async with doors[0].client() as plain, Redis(port=doors[1].resp_port, db=3) as in_three:
         take = plain.register_script(TAKE)
         async with plain.pipeline(transaction=True) as pipeline:
             pipeline.set("{t}before", "1")
@@ -151,8 +149,7 @@ async def test_scripts_in_transactions_and_in_databases(start_nodes: StartNodes)
         assert await in_three.eval_ro("return redis.call('get', KEYS[1])", 1, "n") == b"1"
 
 
-async def test_locks_of_redis_py_exclude_each_other(start_nodes: StartNodes) -> None:
-    _, doors = await running(start_nodes)
+async def test_locks_of_redis_py_exclude_each_other(doors: list[Door]) -> None:
     inside = entered = 0
 
     async def work(door: Door) -> None:
@@ -166,19 +163,24 @@ async def test_locks_of_redis_py_exclude_each_other(start_nodes: StartNodes) -> 
                     await asyncio.sleep(0)
                     inside -= 1
 
-    await asyncio.gather(*(work(door) for door in doors.values()))
+    await asyncio.gather(*(work(door) for door in doors))
     assert entered == 15
 
 
-async def test_an_endless_script_is_stopped_and_takes_everything_back(start_nodes: StartNodes) -> None:
-    _, doors = await running(start_nodes)
-    async with doors[1].client(answer_timeout_s=30.0) as client:
-        with pytest.raises(ResponseError, match="over its budget"):
-            await client.eval("redis.call('set', KEYS[1], 'x') while true do pcall(error) end", 1, "k")
-        assert await client.get("k") is None
-        with pytest.raises(ResponseError, match="too much memory"):
-            await client.eval("redis.call('set', KEYS[1], 'x') return string.rep('x', 1e9)", 1, "k")
-        assert await client.get("k") is None
+async def test_an_endless_script_is_stopped_and_takes_everything_back(doors: list[Door]) -> None:
+    async with doors[0].client(answer_timeout_s=30.0) as client:
+
+        async def is_stopped(script: str, why: str) -> bool:
+            """On a machine so busy that its leader is deposed meanwhile, again and again, nobody can say why."""
+            with pytest.raises(ResponseError) as told:
+                await client.eval(f"redis.call('set', KEYS[1], 'x') {script}", 1, "k")
+            assert why in str(told.value) or str(told.value).startswith("UNKNOWN")
+            assert await client.get("k") is None
+            return why in str(told.value)
+
+        endless, huge = "while true do pcall(error) end", "return string.rep('x', 1e9)"
+        await until(lambda: is_stopped(endless, "over its budget"), "an endless script's end", CATCHES_UP_S_MAX)
+        await until(lambda: is_stopped(huge, "too much memory"), "a huge script's end", CATCHES_UP_S_MAX)
         assert await client.eval("return redis.call('set', KEYS[1], 'y')", 1, "k") == b"OK"
         # A whole pipeline of them: the node lives, and answers others meanwhile.
         async with client.pipeline(transaction=False) as pipeline:

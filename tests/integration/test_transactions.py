@@ -56,8 +56,7 @@ async def add_one(client: Redis, key: str) -> int:
 
 
 @pytest.mark.parametrize("database", [0, 5])
-async def test_optimistic_loops_on_all_nodes_lose_no_addition(start_up: StartUp, database: int) -> None:
-    doors = start_up().doors
+async def test_optimistic_loops_on_all_nodes_lose_no_addition(doors: list[Door], database: int) -> None:
     lost = 0
 
     async def loop(number: int) -> None:
@@ -74,7 +73,7 @@ async def test_optimistic_loops_on_all_nodes_lose_no_addition(start_up: StartUp,
 
 
 async def test_two_keys_that_are_written_together_are_equal_when_their_leader_is_killed(start_up: StartUp) -> None:
-    cluster = start_up()
+    cluster = start_up("--partitions", "4")
     doors = cluster.doors
     acknowledged: list[int] = []
     reads = 0
@@ -143,8 +142,7 @@ async def test_two_keys_that_are_written_together_are_equal_when_their_leader_is
             assert int(count) >= max(acknowledged)
 
 
-async def test_databases_on_three_nodes(start_up: StartUp) -> None:
-    doors = start_up().doors
+async def test_databases_on_three_nodes(doors: list[Door]) -> None:
     for protocol in (2, 3):
         async with (
             connected(doors[2], 0, protocol) as zero,
@@ -169,8 +167,7 @@ async def test_databases_on_three_nodes(start_up: StartUp) -> None:
             assert await two.dbsize() == 0
 
 
-async def test_keys_of_several_partitions_are_transacted_in_a_database_only(start_up: StartUp) -> None:
-    doors = start_up().doors
+async def test_keys_of_several_partitions_are_transacted_in_a_database_only(doors: list[Door]) -> None:
     async with connected(doors[0]) as zero, connected(doors[0], 1) as one:
         for client in (zero, one):
             pipe = client.pipeline()
@@ -185,9 +182,8 @@ async def test_keys_of_several_partitions_are_transacted_in_a_database_only(star
         assert await one.dbsize() == 50
 
 
-def test_pipelines_of_the_synchronous_client(start_up: StartUp) -> None:
-    door = start_up().doors[0]
-    with redis.Redis(host="127.0.0.1", port=door.resp_port, db=3, socket_timeout=5.0) as client:
+def test_pipelines_of_the_synchronous_client(doors: list[Door]) -> None:
+    with redis.Redis(host="127.0.0.1", port=doors[0].resp_port, db=3, socket_timeout=5.0) as client:
         with client.pipeline() as pipe:
             pipe.set("a", 1).incr("a").hset("h", mapping={"f": "v"}).hgetall("h")
             assert pipe.execute() == [True, 2, 1, {b"f": b"v"}]
@@ -209,9 +205,8 @@ def test_pipelines_of_the_synchronous_client(start_up: StartUp) -> None:
 
 
 async def test_who_waits_in_a_database_is_woken_by_a_transaction_and_waits_for_nothing_inside_one(
-    start_up: StartUp,
+    doors: list[Door],
 ) -> None:
-    doors = start_up().doors
     async with connected(doors[0], 1) as waiting, connected(doors[1], 1) as pushing:
         popped = asyncio.create_task(waiting.blpop(["p", "q"], 5))
         await asyncio.sleep(0.2)  # Either way it is answered; mostly it waits by now.

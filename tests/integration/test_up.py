@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from cluster_processes import SEGMENT_BYTES_MAX, write_settings
 from up_process import TOY_APP, Up, command, environment, get_json, is_running, run, wait_until
 
 pytestmark = pytest.mark.integration
@@ -22,8 +23,14 @@ StartUp: TypeAlias = Callable[..., Up]
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    (tmp_path / "toy.py").write_text(TOY_APP)
-    return tmp_path
+    return furnished(tmp_path)
+
+
+def furnished(directory: Path) -> Path:
+    """A directory with the app, and with settings by which nodes start soon."""
+    (directory / "toy.py").write_text(TOY_APP)
+    write_settings(directory, segment_bytes_max=SEGMENT_BYTES_MAX)
+    return directory
 
 
 @pytest.fixture
@@ -45,9 +52,7 @@ def start_up(directory: Path) -> Iterator[StartUp]:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Up, dict[str, Any]]]:
     """Three nodes and two instances, for all tests that leave it as it was."""
-    directory = tmp_path_factory.mktemp("up")
-    (directory / "toy.py").write_text(TOY_APP)
-    up = Up(directory, "toy:app", "--instances", "2")
+    up = Up(furnished(tmp_path_factory.mktemp("up")), "toy:app", "--instances", "2")
     try:
         yield up, up.wait_up()
     finally:

@@ -1,8 +1,10 @@
 """What all transports have in common: who may talk to this node, who is connected, and who is dialled again.
 
 Every node dials every other and sends on the connection it dialled; what it accepts it only reads. So neither side has
-to agree on whose connection survives when both dial at once. Both introduce themselves by a `Hello`; a peer of another
-cluster, protocol or settings is refused with a reason that both log.
+to agree on whose connection survives when both dial at once. Of those that one process dialled only the newest is read:
+its frames come in the order in which they were sent, also when a connection broke, and took some with it. Both
+introduce themselves by a `Hello`; a peer of another cluster, protocol or settings is refused with a reason that both
+log.
 """
 
 import asyncio
@@ -248,6 +250,10 @@ class PeerConnections(ABC):
             # The process was replaced, and the old one's connection may not have been missed yet.
             self._incarnations[node] = hello.incarnation
             self.receiver.peer_disconnected(node)
+        elif not is_dialled and (older := self._incoming.get(node)) is not None:
+            # It gave that one up. What is still to be read there would come behind what the new one brings.
+            older.abort()
+            self._tell_disconnected(node)
         if not is_dialled:
             self._incoming[node] = connection
             return
