@@ -95,6 +95,8 @@ class Cluster(msgspec.Struct, frozen=True):
     epoch: int = 0
     """Of the map of partitions, as far as the node has it."""
     formed: bool = False
+    differing: dict[int, tuple[int, ...]] = {}
+    """Of each partition whose replicas were found to differ: the nodes that do not hold what most of them hold."""
 
 
 class NewToken(msgspec.Struct, frozen=True):
