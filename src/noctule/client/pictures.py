@@ -68,6 +68,8 @@ class Group(msgspec.Struct, frozen=True):
     """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while the node, which has lost what it had on disk, waits for the group to count its vote again."""
+    database_keys: dict[int, int] = {}
+    """Number of each database but 0 that lives here to the keys of its slot."""
 
 
 class Cluster(msgspec.Struct, frozen=True):

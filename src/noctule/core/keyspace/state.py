@@ -107,6 +107,7 @@ class State:
         "buckets",
         "bytes_used",
         "deadlines",
+        "digests_asked",
         "first_slot",
         "key_count",
         "last_slot",
@@ -135,6 +136,8 @@ class State:
         self.staging: Staging | None = None
         self.split_off: list[tuple[int, Self]] = []
         """Children and their states, for whoever applies the log to take out."""
+        self.digests_asked: list[bytes] = []
+        """Nonces of digests that were ordered, for whoever applies the log to take out."""
         self.published: list[tuple[bool, bytes, bytes]] = []
         """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
         self.awaited: dict[bytes, dict[tuple[int, bytes], int]] = {}
