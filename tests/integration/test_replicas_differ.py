@@ -10,7 +10,7 @@ import pytest
 from cluster_processes import CATCHES_UP_S_MAX, Door, StartNodes, until, until_ready
 from up_process import THIS_RELEASE, command, environment
 
-from noctule.base.errors import StorageError
+from noctule.base.errors import NoctuleError
 from noctule.core.placement.slots import key_slot
 
 pytest_plugins = ("cluster_processes",)
@@ -68,8 +68,8 @@ async def test_a_replica_that_differs_is_reported_everywhere_until_it_is_replace
         ]
         assert sum(totals) >= 1
 
-        assert noctule(doors[1], "cluster", "check", code=StorageError.exit_code)["differing"] == {str(bad): [ODD]}
-        assert verdicts(doors[1], bad, code=StorageError.exit_code) == {1: "equal", 2: "equal", ODD: "different"}
+        assert noctule(doors[1], "cluster", "check", code=NoctuleError.exit_code)["differing"] == {str(bad): [ODD]}
+        assert verdicts(doors[1], bad, code=NoctuleError.exit_code) == {1: "equal", 2: "equal", ODD: "different"}
         assert verdicts(doors[1], good, code=0) == {1: "equal", 2: "equal", ODD: "equal"}
         assert all([await door.is_ready() for door in doors.values()]), "they serve all the same"
 

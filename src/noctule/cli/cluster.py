@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from noctule.base.errors import NoctuleError, StorageError, UnavailableError
+from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.cli import cluster_nodes, cluster_settings, cluster_tokens, output
 from noctule.cli.asking import ask, size
 from noctule.cli.cluster_certs import certs
@@ -64,7 +64,7 @@ def info(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
 def check(node: NodeOption = NODE_URL, json: JsonOption = False) -> int:
     """Have every node try to reach every other one, and tell of replicas that were found to differ.
 
-    Exit code 6 when some differ, 3 when a node cannot reach another one.
+    Exit code 1 when some differ, 3 when a node cannot reach another one.
     """
     rows = asyncio.run(_reaches(node))
     differing = ask(node, lambda client: client.cluster()).differing
@@ -86,7 +86,7 @@ def check(node: NodeOption = NODE_URL, json: JsonOption = False) -> int:
         for sentence in differing_lines(differing) or ["no replicas were found to differ"]:
             print(sentence)
     if differing:
-        return StorageError.exit_code
+        return NoctuleError.exit_code
     return 0 if all(row["frames"] and row["call_ms"] is not None for row in rows) else UnavailableError.exit_code
 
 

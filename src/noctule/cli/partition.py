@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from noctule.base.errors import StorageError, UnavailableError
+from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.cli import output
 from noctule.cli.asking import YesOption, ask, confirm, size, title_of
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
@@ -48,7 +48,7 @@ def check(
     node: NodeOption = NODE_URL,
     json: JsonOption = False,
 ) -> int:
-    """Have replicas compared now; exit code 6 when one differs from most, 3 when one is silent."""
+    """Have replicas compared now; exit code 1 when one differs from most, 3 when one is silent."""
     found = asyncio.run(_compare(node, which))
     verdicts = {replica.verdict for each in found for replica in each.replicas}
     if json:
@@ -58,7 +58,7 @@ def check(
         rows = [(each.partition, each.index, *(_nodes(each, verdict) for verdict in verdict_columns)) for each in found]
         output.print_table("replicas compared", ("partition", "at entry", *verdict_columns), rows)
     if "different" in verdicts:
-        return StorageError.exit_code
+        return NoctuleError.exit_code
     return UnavailableError.exit_code if "silent" in verdicts else 0
 
 
