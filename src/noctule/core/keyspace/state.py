@@ -103,6 +103,7 @@ class State:
         "_own_values",
         "_recount",
         "_shared_slots",
+        "answers_alike",
         "awaited",
         "buckets",
         "bytes_used",
@@ -136,6 +137,9 @@ class State:
         self.staging: Staging | None = None
         self.split_off: list[tuple[int, Self]] = []
         """Children and their states, for whoever applies the log to take out."""
+        self.answers_alike = False
+        """Whether replies, too, must be the same on every replica, in whatever order its keys and fields came: what a
+        logged transaction answers is kept with the client's session, which is part of what is compared."""
         self.digests_asked: list[bytes] = []
         """Nonces of digests that were ordered, for whoever applies the log to take out."""
         self.published: list[tuple[bool, bytes, bytes]] = []
