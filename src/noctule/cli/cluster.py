@@ -13,6 +13,7 @@ from noctule.cli import cluster_nodes, cluster_settings, cluster_tokens, output
 from noctule.cli.asking import ask, size
 from noctule.cli.cluster_certs import certs
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
+from noctule.cli.status import differing_lines
 
 if TYPE_CHECKING:
     from noctule.client.admin import AdminClient
@@ -61,10 +62,14 @@ def info(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
 
 @cluster.command("check")
 def check(node: NodeOption = NODE_URL, json: JsonOption = False) -> int:
-    """Have every node try to reach every other one; exit code 3 when one cannot."""
+    """Have every node try to reach every other one, and tell of replicas that were found to differ.
+
+    Exit code 1 when some differ, 3 when a node cannot reach another one.
+    """
     rows = asyncio.run(_reaches(node))
+    differing = ask(node, lambda client: client.cluster()).differing
     if json:
-        output.print_json(rows)
+        output.print_json({"reach": rows, "differing": differing})
     else:
         columns = ("from", "to", "frames", "trusted", "call (ms)", "problem")
         shown = [
@@ -78,6 +83,10 @@ def check(node: NodeOption = NODE_URL, json: JsonOption = False) -> int:
             for row in rows
         ]
         output.print_table("who reaches whom", columns, shown)
+        for sentence in differing_lines(differing) or ["no replicas were found to differ"]:
+            print(sentence)
+    if differing:
+        return NoctuleError.exit_code
     return 0 if all(row["frames"] and row["call_ms"] is not None for row in rows) else UnavailableError.exit_code
 
 

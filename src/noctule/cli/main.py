@@ -40,7 +40,7 @@ VERBS = (
     Verb("instance", "noctule.cli.instance", "instance", "Run one instance of an app until SIGTERM or SIGINT."),
     Verb("status", "noctule.cli.status", "status", "Show nodes, partitions and instances of a running cluster."),
     Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster: nodes, tokens, settings, certificates."),
-    Verb("partition", "noctule.cli.partition", "partition", "Show, split, merge and lead partitions."),
+    Verb("partition", "noctule.cli.partition", "partition", "Show, check, split, merge and lead partitions."),
     Verb("migrate", "noctule.cli.migrate", "migrate", "Move replicas, and watch what moves."),
     Verb(
         "rebalance",

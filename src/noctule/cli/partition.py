@@ -1,17 +1,24 @@
 """`noctule partition`: where the keys are, and changing that by hand."""
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.cli import output
 from noctule.cli.asking import YesOption, ask, confirm, size, title_of
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
 
 if TYPE_CHECKING:
-    from noctule.core.meta.views import OperationView, PartitionView, ReplicaView
+    from noctule.core.meta.views import ComparedView, OperationView, PartitionView, ReplicaView
 
-partition = typer.Typer(help="Show, split, merge and lead partitions.", no_args_is_help=True, rich_markup_mode=None)
+COMPARE_S_MAX = 35.0
+"""A node answers within 30 s."""
+
+partition = typer.Typer(
+    help="Show, check, split, merge and lead partitions.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Partition = Annotated[int, typer.Argument(min=1, help="The partition's id.", metavar="PARTITION")]
 
@@ -31,6 +38,41 @@ def list_(node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
 def show(which: Partition, node: NodeOption = NODE_URL, json: JsonOption = False) -> None:
     """Show one partition."""
     _tell(ask(node, lambda client: client.partition(which)), json=json)
+
+
+@partition.command("check")
+def check(
+    which: Annotated[
+        int | None, typer.Argument(min=1, help="The partition's id; else all.", metavar="PARTITION")
+    ] = None,
+    node: NodeOption = NODE_URL,
+    json: JsonOption = False,
+) -> int:
+    """Have replicas compared now; exit code 1 when one differs from most, 3 when one is silent."""
+    found = asyncio.run(_compare(node, which))
+    verdicts = {replica.verdict for each in found for replica in each.replicas}
+    if json:
+        output.print_json({"partitions": found})
+    else:
+        verdict_columns = ("equal", "different", "silent")
+        rows = [(each.partition, each.index, *(_nodes(each, verdict) for verdict in verdict_columns)) for each in found]
+        output.print_table("replicas compared", ("partition", "at entry", *verdict_columns), rows)
+    if "different" in verdicts:
+        return NoctuleError.exit_code
+    return UnavailableError.exit_code if "silent" in verdicts else 0
+
+
+async def _compare(url: str, which: int | None) -> "list[ComparedView]":
+    """One after the other: each costs every node that holds a copy of it."""
+    from noctule.client.admin import AdminClient
+
+    async with AdminClient(url, deadline_s=COMPARE_S_MAX) as client:
+        wanted = [each.id for each in await client.partitions()] if which is None else [which]
+        return [await client.compare(each) for each in wanted]
+
+
+def _nodes(view: "ComparedView", verdict: str) -> str:
+    return " ".join(str(each.node) for each in view.replicas if each.verdict == verdict) or "-"
 
 
 @partition.command("split")

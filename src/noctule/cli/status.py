@@ -7,6 +7,8 @@ from noctule.cli import output
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from noctule.client.pictures import Cluster
     from noctule.core.meta.views import MemberView, PartitionView
 
@@ -77,6 +79,15 @@ def partitions_line(partitions: "list[PartitionView]") -> str:
     return f"{len(partitions)} partition{'s' * (len(partitions) != 1)}, {keys} keys; {without}{moving}"
 
 
+def differing_lines(differing: "Mapping[int, Collection[int]]") -> list[str]:
+    """A sentence for each partition whose replicas were found to differ."""
+    return [
+        f"partition {partition}: what node{'s' * (len(nodes) != 1)} {', '.join(map(str, nodes))} "
+        f"hold{'s' * (len(nodes) == 1)} differs from what most replicas hold: noctule partition check {partition}"
+        for partition, nodes in sorted(differing.items())
+    ]
+
+
 def returning_line(pictures: "list[Cluster]") -> str:
     """Which nodes have lost what they had on disk and are not voters again in how many groups; empty when none."""
     waiting = {picture.node_id: sum(not group.admitted for group in picture.groups) for picture in pictures}
@@ -106,6 +117,8 @@ def show(asked: "Cluster", members: "list[MemberView]", partitions: "list[Partit
     columns = ("node", "state", "leads", "lag (entries)", "last heard", "HTTP", "RESP")
     output.print_table(f"cluster {asked.cluster}, as node {asked.node_id} sees it", columns, rows)
     print(partitions_line(partitions))
+    for sentence in differing_lines(asked.differing):
+        print(sentence)
     if returning:
         print(returning)
     if asked.storage_failure:

@@ -13,7 +13,7 @@ import msgspec
 from noctule.client.api import NodeClient, checked, decode
 from noctule.client.pictures import NewToken, OperationList, PartitionPage, RebalanceBegun, Token
 from noctule.core.meta.settings import ClusterSettings, SettingValue
-from noctule.core.meta.views import MemberView, OperationView, PartitionView, Reach
+from noctule.core.meta.views import ComparedView, MemberView, OperationView, PartitionView, Reach
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
 
@@ -132,6 +132,10 @@ class AdminClient(NodeClient):
     async def prefer_leader(self, partition: int, node: int) -> PartitionView:
         """Have that replica lead it; the leadership follows within moments."""
         return await self._change("POST", f"/api/partitions/{partition}/leader", PartitionView, {"node": node})
+
+    async def compare(self, partition: int) -> ComparedView:
+        """Have its replicas compared now; takes a second or more, and up to 30 s where one is down or busy."""
+        return await self._change("POST", f"/api/partitions/{partition}/digest", ComparedView)
 
     async def migrate(self, partition: int, source: int, target: int, reason: str = "") -> OperationView:
         """Begin to move a replica; without a source (0) one is added, without a target one is dropped."""

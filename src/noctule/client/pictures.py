@@ -68,6 +68,8 @@ class Group(msgspec.Struct, frozen=True):
     """How old an eventual read of this replica may be; None when unknown."""
     admitted: bool = True
     """False while the node, which has lost what it had on disk, waits for the group to count its vote again."""
+    database_keys: dict[int, int] = {}
+    """Number of each database but 0 that lives here to the keys of its slot."""
 
 
 class Cluster(msgspec.Struct, frozen=True):
@@ -95,6 +97,8 @@ class Cluster(msgspec.Struct, frozen=True):
     epoch: int = 0
     """Of the map of partitions, as far as the node has it."""
     formed: bool = False
+    differing: dict[int, tuple[int, ...]] = {}
+    """Of each partition whose replicas were found to differ: the nodes that do not hold what most of them hold."""
 
 
 class NewToken(msgspec.Struct, frozen=True):

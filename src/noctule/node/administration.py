@@ -1,11 +1,12 @@
 """The door for whoever looks after a cluster: what it consists of, what would be done next, and what is to be done."""
 
 import asyncio
+import os
 from typing import TYPE_CHECKING
 
 from noctule.adapters.control import HeartbeatRequest
 from noctule.adapters.control_client import ControlClient
-from noctule.base.errors import NoctuleError
+from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.base.ids import GroupId
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
@@ -14,13 +15,22 @@ from noctule.core.placement.hotspots import split_by_size
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk, estimate_risk
-from noctule.core.roster.loads import LoadBoard
+from noctule.core.replica.digests import DIGEST
+from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.core.roster.members import Member
+from noctule.node.comparer import CHECK
 from noctule.node.node_tls import load_tls
+from noctule.node.proposals import reply_of
 from noctule.node.watch import Watch
 
 if TYPE_CHECKING:
     from noctule.node.node import LocalNode
+
+
+COMPARE_S_MAX = 30.0
+"""How long a comparison is waited for. A replica that is silent is given 5 s, and more where much is held."""
+COMPARE_LOOK_S = 0.1
+"""How often it is looked for what the leader has told; it tells once a second."""
 
 
 class Administration:
@@ -98,6 +108,23 @@ class Administration:
             call_ms=call_ms,
             problem=problem,
         )
+
+    async def compare(self, partition: Partition) -> Compared:
+        """Have every replica of a partition digest its state, wherever it is led; what came of it, as its leader told.
+
+        Raises `UnavailableError` when there was no leader, or it has told nothing in time: it may have changed, or be
+        of an older release.
+        """
+        group, nonce = GroupId(partition.id), CHECK + os.urandom(8).hex().encode()
+        router = self._node.host.router
+        await reply_of(lambda sink: router.order(group, [DIGEST, nonce], sink))
+        until = self._node.clock.now() + COMPARE_S_MAX
+        while (now := self._node.clock.now()) < until:
+            load = self.board.load_of(group)
+            if load is not None and load.compared is not None and load.compared.nonce == nonce:
+                return load.compared
+            await self.watch.next_change(min(COMPARE_LOOK_S, until - now))
+        raise UnavailableError(f"the leader of partition {group} has told nothing for {COMPARE_S_MAX:g} s: ask again")
 
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.

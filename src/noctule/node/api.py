@@ -15,7 +15,7 @@ from noctule.core.meta.views import Reach
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
-from noctule.core.roster.loads import LoadBoard
+from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.watch import Watch
 
 
@@ -177,6 +177,8 @@ class NodePicture:
     epoch: int = 0
     """Of the map of partitions, as far as it is applied here."""
     formed: bool = False
+    differing: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """Of each partition whose replicas were found to differ: the nodes that do not hold what most of them hold."""
 
 
 class Administration(Protocol):
@@ -215,6 +217,11 @@ class Administration(Protocol):
 
     async def reach(self) -> list[Reach]:
         """How this node reaches every other member now; takes a second where one does not answer."""
+        ...
+
+    async def compare(self, partition: Partition) -> Compared:
+        """Have the replicas of a partition compared, which takes seconds. Raises `UnavailableError`, or
+        `OutcomeUnknownError`; it harms nothing to ask again."""
         ...
 
     async def operate(self, operation: Operation) -> Answer:

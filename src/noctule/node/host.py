@@ -105,7 +105,7 @@ class Host:
         self.hellos: dict[int, Hello] = {}
         """What each peer last said of itself."""
         self.digests: dict[GroupId, dict[int, DigestTold]] = {}
-        """Of each group led here that had one taken: what each replica told last."""
+        """Of each group led here that had one taken for a migration: what each replica told last."""
         self.muted: set[GroupId] = set()
         """Replicas that are about to be removed: what other nodes say to them is not heard."""
         self.liveness = Liveness((), clock.now())
@@ -330,7 +330,7 @@ class Host:
 
     def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
         """A replica of a group led here has digested its state, as of an index that all replicas share."""
-        if group in self.carrier.replicas:
+        if group in self.carrier.replicas and not self._steward.comparer.told(group, sender, digest, self._clock.now()):
             self.digests.setdefault(group, {})[sender] = digest
 
     def load_told(self, sender: int, report: LoadReport) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.databases import DATABASE_SLOTS
+from noctule.core.meta.views import differing_replicas
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.replica import Replica
@@ -47,6 +48,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
             "noctule_peer_frames_total": host.frames_total,
             "noctule_peer_frames_dropped_total": node.transport.frames_dropped,
             **host.pubsub.counters(),
+            **node.steward.comparer.counters(),
             **{name: value for counters in node.more_counters for name, value in counters().items()},
         },
         gauges={
@@ -56,6 +58,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
         cluster_id=meta.cluster_id,
         epoch=meta.map.epoch,
         formed=bool(meta.cluster_id),
+        differing=differing_replicas(meta.map, node.steward.board),
     )
 
 

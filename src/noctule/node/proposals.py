@@ -69,13 +69,21 @@ async def ask_meta(submit: Callable[[list[bytes], ReplySink], None], operation: 
     Raises `RequestError` when it is refused, `UnavailableError` when it was not done in time, and `OutcomeUnknownError`
     when that is not known: an operation names what it expects, so it may be asked for again.
     """
+    return decode_applied(await reply_of(lambda sink: submit(encode_operation(operation), sink)))
+
+
+async def reply_of(submit: Callable[[ReplySink], None]) -> Reply:
+    """What comes of something that a group was asked to log; its own refusal, too.
+
+    Raises `UnavailableError` when it was not done in time, and `OutcomeUnknownError` when that is not known.
+    """
     answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-    submit(encode_operation(operation), _Waiting(answered))
+    submit(_Waiting(answered))
     reply = await answered
     if isinstance(reply, Failure) and not reply.text.startswith(REFUSED):
         kind = OutcomeUnknownError if reply.text.startswith(b"UNKNOWN") else UnavailableError
         raise kind(reply.text.decode("utf-8", "replace"))
-    return decode_applied(reply)
+    return reply
 
 
 class _Waiting:

@@ -22,10 +22,11 @@ from noctule.core.placement.hotspots import SplitAdvice
 from noctule.core.placement.partition_map import Partition, PartitionMap, Promise
 from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
-from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport, MoveProgress
+from noctule.core.roster.loads import Compared, GroupLoad, LoadBoard, LoadReport, MoveProgress
 from noctule.core.roster.members import PRESENT, Member, farewell
 from noctule.core.wire.frames import DigestTold, Hello
 from noctule.node.api import ReplySink
+from noctule.node.comparer import Comparer
 from noctule.node.governor import Governor
 from noctule.node.load_watch import LoadWatch
 from noctule.node.mover import Mover
@@ -135,6 +136,7 @@ class Steward:
         self.load_watch = LoadWatch(chance)
         self.proposals = proposals
         self.mover = Mover(node_id, premises, proposals)
+        self.comparer = Comparer(premises)
         self.governor = Governor(node_id, self, premises, proposals)
         self.own: Member | None = None
         """What this node is to be in the roster; None until its doors are open."""
@@ -179,6 +181,7 @@ class Steward:
         if now >= self._lead_at:
             self._lead_at = Instant(now + LEAD_S)
             self.mover.tick(meta, now)
+            self.comparer.tick(meta, now)
             self.governor.tick(meta, now)
         if now >= self._report_at:
             self._report_at = Instant(now + REPORT_S)
@@ -362,6 +365,8 @@ class Steward:
         stirred = premises.active | requests.keys() | self._busy_before | self._moved_before
         premises.active.clear()
         self.mover.restless |= stirred
+        stirred |= self.comparer.fresh
+        self.comparer.fresh.clear()
         self._busy_before = set(requests)
         self._moved_before = set()
         stirred.update(self._untold.pop() for _ in range(min(len(self._untold), TOLD_AGAIN_MAX)))
@@ -382,11 +387,16 @@ class Steward:
             replica = self._premises.replicas.get(group)
             if replica is not None and replica.raft.is_leader():
                 advice = self.load_watch.look(replica, count, meta.settings, now) if group != META_GROUP else None
-                loads.append(load_of(replica, count, progress.get(group), advice))
+                loads.append(load_of(replica, count, progress.get(group), advice, self._compared(group)))
         report = self.board.report(loads, self._premises.memory_bytes())
         if report is not None:
             self.board.take(self.node_id, report)
             self._premises.broadcast(report)
+
+    def _compared(self, group: GroupId) -> Compared | None:
+        """What came of its newest comparison: until this leader has made one, what an earlier leader told."""
+        known = self.board.load_of(group)
+        return self.comparer.compared.get(group) or (known.compared if known is not None else None)
 
 
 def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> bool:
@@ -399,9 +409,14 @@ def wants_replica(partitions: PartitionMap, group: GroupId, node_id: int) -> boo
 
 
 def load_of(
-    replica: Replica, requests: int, moving: Progress | None = None, advice: SplitAdvice | None = None
+    replica: Replica,
+    requests: int,
+    moving: Progress | None = None,
+    advice: SplitAdvice | None = None,
+    compared: Compared | None = None,
 ) -> GroupLoad:
-    """What a leader tells of a group, of the migration of one of its replicas, and of where it would be split."""
+    """What a leader tells of a group, of the migration of one of its replicas, of where it would be split, and of what
+    came of comparing its replicas."""
     consensus = replica.raft
     membership = consensus.log.membership
     last = consensus.log.last_index
@@ -418,6 +433,7 @@ def load_of(
         move=move_of(moving) if moving is not None else None,
         split_slot=advice.at_slot if advice is not None else 0,
         split_note=advice.sentence if advice is not None else "",
+        compared=compared,
     )
 
 

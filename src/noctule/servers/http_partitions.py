@@ -12,6 +12,7 @@ from noctule.core.meta.views import (
     PartitionView,
     in_slot_order,
     right_neighbour,
+    view_compared,
     view_operations,
     view_partition,
 )
@@ -104,6 +105,12 @@ async def migrate_partition(call: Call) -> Answer:
     cluster, partition, wish = call.node.cluster, _partition(call), load_body(call, MoveWish)
     migration = await cluster.operate(BeginMigration(partition.id, wish.source, wish.target, wish.reason))
     return await begun(cluster, "migration", migration)
+
+
+async def digest_partition(call: Call) -> Answer:
+    """Have its replicas compared now."""
+    partition = _partition(call)
+    return json_answer(view_compared(partition.id, await call.node.cluster.compare(partition)))
 
 
 async def begun(cluster: Administration, kind: str, number: object) -> Answer:

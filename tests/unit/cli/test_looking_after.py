@@ -8,9 +8,18 @@ import pytest
 
 from noctule.cli.asking import size, words_of
 from noctule.cli.main import main
-from noctule.client.pictures import NewToken, RebalanceBegun, Token
+from noctule.client.pictures import Cluster, NewToken, RebalanceBegun, Token
 from noctule.core.meta.settings import ClusterSettings, change_settings
-from noctule.core.meta.views import MemberView, OperationView, PartitionView, ProgressView, ReplicaView
+from noctule.core.meta.views import (
+    ComparedReplica,
+    ComparedView,
+    MemberView,
+    OperationView,
+    PartitionView,
+    ProgressView,
+    Reach,
+    ReplicaView,
+)
 from noctule.core.placement.partition_map import PartitionState
 from noctule.core.placement.picture import Blocked, LeaderMove, Move, Plan
 from noctule.core.placement.risk import Risk
@@ -36,9 +45,11 @@ class Nodes:
     states: ClassVar[list[str]] = []
     stages: ClassVar[list[str]] = []
     danger: ClassVar[tuple[int, ...]] = ()
+    others: ClassVar[tuple[ComparedReplica, ...]] = (ComparedReplica(2, "equal"),)
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, deadline_s: float = 10.0) -> None:
         self.url = url
+        assert deadline_s > 0
 
     async def __aenter__(self) -> Self:
         return self
@@ -90,6 +101,19 @@ class Nodes:
     async def partitions(self) -> list[PartitionView]:
         replicas = (ReplicaView(1, "leader", 0), ReplicaView(2, "voter", 5), ReplicaView(4, "learner", 9))
         return [PartitionView(3, 0, 16_383, PartitionState.ACTIVE, 8, 1, replicas, 1 << 20, 12, 3)]
+
+    async def compare(self, partition: int) -> ComparedView:
+        self.calls.append(("compare", partition))
+        verdicts = (ComparedReplica(1, "equal"), *self.others, ComparedReplica(4, "equal"))
+        return ComparedView(partition, 4711, verdicts)
+
+    async def cluster(self) -> Cluster:
+        differing = {3: tuple(each.node for each in self.others if each.verdict == "different")}
+        shown = {partition: nodes for partition, nodes in differing.items() if nodes}
+        return Cluster(1, "c", "1.0", 1, 7, 1.0, "/d", "", False, [], [], {}, {}, [], differing=shown)
+
+    async def reach(self) -> tuple[int, list[Reach]]:
+        return 1, [Reach(2, True, True, 0.5)]
 
     async def migrate(self, partition: int, source: int, target: int) -> OperationView:
         self.calls.append(("migrate", partition, source, target))
@@ -221,6 +245,31 @@ def test_nodes_and_partitions_are_tables(capsys: pytest.CaptureFixture[str]) -> 
     out, _ = run(capsys, "partition", "list")
     rows = [line.split() for line in out.splitlines()]
     assert ["3", "0–16383", "active", "1", "1", "2(5)", "4*(9)", "1.0", "MiB", "12", "3", "8"] in rows
+
+
+def test_replicas_are_compared_partition_by_partition(nodes: type[Nodes], capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, "partition", "check")
+    assert nodes.calls == [("compare", 3)]
+    assert ["3", "4711", "1", "2", "4", "-", "-"] in [line.split() for line in out.splitlines()]
+    nodes.others = (ComparedReplica(2, "silent"),)
+    run(capsys, "partition", "check", "5", code=3)
+    nodes.others = (ComparedReplica(2, "different"), ComparedReplica(3, "silent"))
+    out, _ = run(capsys, "partition", "check", "5", code=1)
+    assert nodes.calls[1:] == [("compare", 5)] * 2
+    assert ["5", "4711", "1", "4", "2", "3"] in [line.split() for line in out.splitlines()]
+    document = json.loads(run(capsys, "partition", "check", "5", "--json", code=1)[0])
+    assert document["partitions"][0]["replicas"][1] == {"node": 2, "verdict": "different"}
+
+
+def test_a_check_of_the_cluster_tells_of_replicas_that_differ(
+    nodes: type[Nodes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "cluster", "check")[0].endswith("no replicas were found to differ\n")
+    nodes.others = (ComparedReplica(2, "different"),)
+    out, _ = run(capsys, "cluster", "check", code=1)
+    sentence = "what node 2 holds differs from what most replicas hold: noctule partition check 3"
+    assert out.splitlines()[-1] == f"partition 3: {sentence}"
+    assert json.loads(run(capsys, "cluster", "check", "--json", code=1)[0])["differing"] == {"3": [2]}
 
 
 def test_a_migration_is_watched_to_its_end(nodes: type[Nodes], capsys: pytest.CaptureFixture[str]) -> None:

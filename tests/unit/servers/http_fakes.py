@@ -18,7 +18,7 @@ from noctule.core.placement.picture import ClusterPicture, Plan
 from noctule.core.placement.picture import NodePicture as PlannedNode
 from noctule.core.placement.picture import PartitionPicture as PlannedPartition
 from noctule.core.placement.risk import Risk, estimate_risk
-from noctule.core.roster.loads import LoadBoard
+from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.api import Dialogue, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.node.watch import Watch
 from noctule.servers.http_api import HttpApi, Request
@@ -139,6 +139,11 @@ class FakeAdministration:
             for node in sorted(self.meta.roster)
             if node != PICTURE.node_id
         ]
+
+    async def compare(self, partition: Partition) -> Compared:
+        if self.failure is not None:
+            raise self.failure
+        return Compared(b"n", 7, equal=partition.replicas[1:], different=partition.replicas[:1], silent=(9,))
 
     async def operate(self, operation: Operation) -> OperationAnswer:
         if self.failure is not None:

@@ -19,9 +19,10 @@ from noctule.core.meta.operations import (
 )
 from noctule.core.meta.state import MetaState
 from noctule.core.meta.tokens import hash_token
+from noctule.core.meta.views import differing_replicas
 from noctule.core.migration.stages import Stage
 from noctule.core.placement.picture import LeaderMove, Move, Plan
-from noctule.core.roster.loads import GroupLoad, LoadReport, MoveProgress
+from noctule.core.roster.loads import Compared, GroupLoad, LoadReport, MoveProgress
 from noctule.core.roster.members import MemberState
 from tests.unit.core.meta.formed import ask as ask_meta
 
@@ -204,6 +205,31 @@ async def test_a_partition_shows_what_its_leader_told(node: FakeNode) -> None:
     silent = await call(node, "GET", "/api/partitions/1")
     assert (silent["leader"], silent["replicas"][0]["lag_entries"]) == (0, None)
     assert "there is no partition 99" in await refusal(node, "GET", "/api/partitions/99", 404)
+
+
+async def test_replicas_that_differ_are_shown_while_they_are_there(node: FakeNode) -> None:
+    tell(node, 2, GroupLoad(2, 5, compared=Compared(b"n", 7, equal=(3,), different=(2, 9))))
+    assert (await call(node, "GET", "/api/partitions/2"))["differing"] == [2], "node 9 has no replica any more"
+    assert differing_replicas(node.cluster.meta.map, node.cluster.board) == {2: (2,)}
+    tell(node, 2, GroupLoad(2, 5, compared=Compared(b"n", 9, equal=(2, 3, 4))))
+    assert (await call(node, "GET", "/api/partitions/2"))["differing"] == []
+    assert differing_replicas(node.cluster.meta.map, node.cluster.board) == {}
+
+
+async def test_replicas_are_compared_when_asked_for(node: FakeNode) -> None:
+    assert await call(node, "POST", "/api/partitions/2/digest") == {
+        "partition": 2,
+        "index": 7,
+        "replicas": [
+            {"node": 2, "verdict": "different"},
+            {"node": 3, "verdict": "equal"},
+            {"node": 4, "verdict": "equal"},
+            {"node": 9, "verdict": "silent"},
+        ],
+    }
+    assert "there is no partition 99" in await refusal(node, "POST", "/api/partitions/99/digest", 404)
+    node.cluster.failure = UnavailableError("nobody leads")
+    assert "nobody leads" in await refusal(node, "POST", "/api/partitions/2/digest", 503)
 
 
 async def test_a_split_is_in_the_middle_unless_said_otherwise(node: FakeNode) -> None:

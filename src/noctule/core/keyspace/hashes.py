@@ -119,7 +119,8 @@ def hstrlen(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
 def hrandfield(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     """HRANDFIELD key [count [WITHVALUES]]: fields drawn by lot; below zero: so many, among which one may come again.
 
-    Which ones depends on the order in which the fields came, too: replicas may answer different ones.
+    Which ones depends on the order in which the fields came, too, but for logged transactions: replicas may answer
+    different ones.
     """
     count = parse_draws(args[2]) if len(args) > 2 else 1
     if isinstance(count, Failure):
@@ -132,7 +133,8 @@ def hrandfield(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
         return fields
     if not fields:
         return None if len(args) == 2 else []
-    names, chance = list(fields), Chance(now_ms, args[1], len(fields))
+    names = sorted(fields) if state.answers_alike else list(fields)
+    chance = Chance(now_ms, args[1], len(fields))
     if len(args) == 2:
         return names[chance.below(len(names))]
     if count < 0:

@@ -155,8 +155,9 @@ def purge(_state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
     return OK
 
 
-def digest(_state: State, _args: Sequence[bytes], _now_ms: int) -> Reply:
-    """NOCTULE.DIGEST nonce: the replica that applies it digests the state as of this command; no data changes."""
+def digest(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
+    """NOCTULE.DIGEST nonce: the replica that applies it digests the state behind this batch; no data changes."""
+    state.digests_asked.append(args[1])
     return OK
 
 

@@ -14,9 +14,10 @@ def random_key(state: State, now_ms: int, first: int, last: int, is_member: Call
     """One of the live keys of these slots, both inclusive, for which `is_member`; None when there is none.
 
     Costs the number of slots and of the keys of one. Which one it is depends on the time, and on the order in which the
-    keys came: only for a reply, never for a change of data.
+    keys came, but for logged transactions: only for a reply, never for a change of data.
     """
-    slots = [values for slot, values in state.slots.items() if first <= slot <= last]
+    in_order = sorted if state.answers_alike else iter
+    slots = [state.slots[slot] for slot in in_order(state.slots) if first <= slot <= last]
     total = sum(map(len, slots))
     chance = Chance(now_ms, b"", total)
     for _ in range(_DRAWS_MAX if total else 0):
@@ -25,8 +26,8 @@ def random_key(state: State, now_ms: int, first: int, last: int, is_member: Call
             if place < len(values):
                 break
             place -= len(values)
-        key = next(islice(values, place, None))
+        key = next(islice(in_order(values), place, None))
         deadline = state.deadlines.get(key)
         if (deadline is None or deadline > now_ms) and is_member(key):
             return key
-    return next(filter(is_member, state.live_keys(now_ms, first, last)), None)
+    return next(filter(is_member, in_order(state.live_keys(now_ms, first, last))), None)

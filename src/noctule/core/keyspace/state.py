@@ -103,10 +103,12 @@ class State:
         "_own_values",
         "_recount",
         "_shared_slots",
+        "answers_alike",
         "awaited",
         "buckets",
         "bytes_used",
         "deadlines",
+        "digests_asked",
         "first_slot",
         "key_count",
         "last_slot",
@@ -135,6 +137,11 @@ class State:
         self.staging: Staging | None = None
         self.split_off: list[tuple[int, Self]] = []
         """Children and their states, for whoever applies the log to take out."""
+        self.answers_alike = False
+        """Whether replies, too, must be the same on every replica, in whatever order its keys and fields came: what a
+        logged transaction answers is kept with the client's session, which is part of what is compared."""
+        self.digests_asked: list[bytes] = []
+        """Nonces of digests that were ordered, for whoever applies the log to take out."""
         self.published: list[tuple[bool, bytes, bytes]] = []
         """Sharded or not, channel and payload of what was published, for whoever applies the log to take out."""
         self.awaited: dict[bytes, dict[tuple[int, bytes], int]] = {}

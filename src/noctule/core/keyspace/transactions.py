@@ -78,7 +78,10 @@ def execute_all(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     watched, commands = payload
     if any(fingerprint(state, key) != seen for key, seen in watched):
         return NULL_ARRAY
-    return [_execute(state, command, now_ms) for command in commands]
+    state.answers_alike = args[0] == EXEC
+    replies = [_execute(state, command, now_ms) for command in commands]
+    state.answers_alike = False
+    return replies
 
 
 def read_fingerprint(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:

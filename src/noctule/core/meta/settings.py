@@ -36,6 +36,7 @@ class ClusterSettings(Struct, frozen=True):
     merge_after_s: float = 3600.0
     merge_bytes: int = 8 << 20
     partitions_max: int = PARTITIONS_MAX
+    digest_interval_s: float = 600.0
 
 
 class About(Struct, frozen=True):
@@ -146,6 +147,13 @@ SETTINGS: Mapping[str, About] = MappingProxyType(
             "partitions",
             1,
             PARTITIONS_MAX,
+        ),
+        "digest_interval_s": About(
+            "The replicas of each partition are compared about so often, if it has changed meanwhile; 0 is never.",
+            "A digest reads every key of the partition on every replica: about a second for a million keys.",
+            "s",
+            0,
+            _SECONDS_MAX,
         ),
     }
 )

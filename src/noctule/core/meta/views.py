@@ -15,8 +15,8 @@ from noctule.core.meta.state import MetaState
 from noctule.core.migration.merges import Merge
 from noctule.core.migration.splits import Split
 from noctule.core.migration.stages import ENDED, Migration
-from noctule.core.placement.partition_map import Partition, PartitionState
-from noctule.core.roster.loads import GroupLoad, LoadBoard
+from noctule.core.placement.partition_map import Partition, PartitionMap, PartitionState
+from noctule.core.roster.loads import Compared, GroupLoad, LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
 
 Kind = Literal["migration", "split", "merge"]
@@ -74,6 +74,24 @@ class ReplicaView(Struct, frozen=True):
     """Entries of the log that it did not have when the leader last told; None while nobody did."""
 
 
+class ComparedReplica(Struct, frozen=True):
+    """One copy of a partition in a comparison."""
+
+    node: int
+    verdict: Literal["equal", "different", "silent"]
+    """Equal to what most hold; where nothing is held by most, all that told are different. Silent: told nothing."""
+
+
+class ComparedView(Struct, frozen=True):
+    """What came of comparing the replicas of a partition, by their digests as of one entry."""
+
+    partition: int
+    index: int
+    """Of the entry; 0 when no replica told anything."""
+    replicas: tuple[ComparedReplica, ...]
+    """By node."""
+
+
 class PartitionView(Struct, frozen=True):
     """One partition of the map, with what its leader last told."""
 
@@ -91,6 +109,8 @@ class PartitionView(Struct, frozen=True):
     bytes: int
     keys: int
     requests_per_s: int
+    differing: tuple[int, ...] = ()
+    """The nodes whose replicas were found not to hold what most of them hold, when they were last compared."""
 
 
 class ProgressView(Struct, frozen=True):
@@ -199,7 +219,36 @@ def view_partition(board: LoadBoard, partition: Partition) -> PartitionView:
         bytes=load.bytes_used if load else 0,
         keys=load.keys if load else 0,
         requests_per_s=load.requests_per_s if load else 0,
+        differing=_differing(partition, load),
     )
+
+
+def _differing(partition: Partition, load: GroupLoad | None) -> tuple[int, ...]:
+    """A node that has lost its replica since does not count any more."""
+    if load is None or load.compared is None:
+        return ()
+    return tuple(node for node in load.compared.different if node in partition.replicas)
+
+
+def differing_replicas(partitions: PartitionMap, board: LoadBoard) -> dict[int, tuple[int, ...]]:
+    """Of each partition whose replicas were found to differ, the nodes that do not hold what most of them hold.
+
+    Costs a look at every partition of which anything was told.
+    """
+    found: dict[int, tuple[int, ...]] = {}
+    for load in board:
+        partition = partitions.get(GroupId(load.group))
+        if partition is not None and (nodes := _differing(partition, load)):
+            found[partition.id] = nodes
+    return dict(sorted(found.items()))
+
+
+def view_compared(partition: int, compared: Compared) -> ComparedView:
+    """What came of one comparison."""
+    replicas = [ComparedReplica(node, "equal") for node in compared.equal]
+    replicas += [ComparedReplica(node, "different") for node in compared.different]
+    replicas += [ComparedReplica(node, "silent") for node in compared.silent]
+    return ComparedView(partition, compared.index, tuple(sorted(replicas, key=lambda each: each.node)))
 
 
 def _replica(node: int, leader: int, load: GroupLoad | None) -> ReplicaView:

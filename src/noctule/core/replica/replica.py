@@ -595,7 +595,7 @@ class Replica:
     def _take_commit(self, effect: raft.Commit) -> None:
         for index, entry in enumerate(effect.entries, effect.first_index):
             if entry.data and entry.data[:1] != MARK:
-                self._apply(index, entry.data)
+                self._apply(index, entry.term, entry.data)
                 if self.keyspace.split_off:
                     self._split_off(index, entry.term)
                 if self.keyspace.published:
@@ -620,7 +620,7 @@ class Replica:
             self._effects.append(Ready(node, key, kind, count))
         keyspace.ready.clear()
 
-    def _apply(self, index: int, data: bytes) -> None:
+    def _apply(self, index: int, term: int, data: bytes) -> None:
         body = decode_entry(data)
         stamp = self.stamp_ms = max(self.stamp_ms, body.stamp_ms)
         keyspace = self.keyspace
@@ -634,15 +634,22 @@ class Replica:
                 self.on_batch(batch.commands, self.raft.now)
             if batch.origin < 0:
                 results: list[Reply] | Verdict = [execute(command) for command in batch.commands]
-                # Who has just joined may not know who belonged then, which is part of the state.
-                if batch.commands[0][0] == DIGEST and self.raft.log.membership_at(index).voters:
-                    self._digests.begin(batch.commands[0][1], index, self._chunks(index, DIGEST_CHUNK_BYTES))
             else:
                 results = self.sessions.apply(batch, stamp, execute)
+            if keyspace.digests_asked:
+                self._begin_digests(index, term)
             if request is not None:
                 self._answer(request, results)
             elif self._early is not None:
                 self._early.batch_applied(batch.origin, batch.sequence)
+
+    def _begin_digests(self, index: int, term: int) -> None:
+        nonces, self.keyspace.digests_asked = self.keyspace.digests_asked, []
+        # Whoever led in an earlier term waits for none any more: a log that is replayed is full of these.
+        # Who has just joined may not know who belonged then, which is part of the state.
+        if term == self.raft.term and self.raft.log.membership_at(index).voters:
+            for nonce in nonces:
+                self._digests.begin(nonce, index, self._chunks(index, DIGEST_CHUNK_BYTES))
 
     def _answer(self, request: Submit | _LoggedQuery, results: list[Reply] | Verdict) -> None:
         if isinstance(results, Verdict):

@@ -32,6 +32,21 @@ class MoveProgress(Struct, array_like=True, frozen=True, gc=False):
     """None while nobody can tell."""
 
 
+class Compared(Struct, array_like=True, frozen=True, gc=False):
+    """What came of comparing the replicas of a group at one entry. Fields are only ever added at the end."""
+
+    nonce: bytes
+    """By which the comparison was asked for."""
+    index: int = 0
+    """Of the entry as of which they were compared; 0 when no replica told anything."""
+    equal: tuple[int, ...] = ()
+    """The nodes whose replicas hold what most hold."""
+    different: tuple[int, ...] = ()
+    """Those whose replicas hold something else; where no state has a majority, all that told."""
+    silent: tuple[int, ...] = ()
+    """Those that told nothing in time: they are down, or took the entry in with a snapshot."""
+
+
 class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     """One group, by its leader. Fields are only ever added at the end."""
 
@@ -52,6 +67,8 @@ class GroupLoad(Struct, array_like=True, frozen=True, gc=False):
     """Where the leader would divide it; 0 while it is far from the limits, and where no split helps."""
     split_note: str = ""
     """Why there, or why no split helps: of one hot key, its slot and a hash."""
+    compared: Compared | None = None
+    """What came of the newest comparison of its replicas; None while this leader has made none."""
 
 
 class LoadReport(Struct, array_like=True, tag=30, frozen=True, gc=False):

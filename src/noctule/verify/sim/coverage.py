@@ -56,6 +56,7 @@ RARE = (
     "commit applied in slices",
     "digests compared",
     "read refused",
+    "replicas compared by their leader",
     "retry answered from a session",
     "script run",
     "states compared",

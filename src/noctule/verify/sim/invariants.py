@@ -14,6 +14,7 @@ from noctule.core.raft.events import Persist
 from noctule.core.raft.membership import MARK, decode_membership
 from noctule.core.raft.messages import Entry
 from noctule.core.replica.events import DigestReady
+from noctule.core.roster.loads import Compared
 
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
@@ -193,6 +194,14 @@ class Invariants:
             )
         if node != machine.node_id:
             self._count("digests compared")
+
+    def compared(self, machine: "Machine", group: GroupId, compared: Compared) -> None:
+        """The leader finds no replica that differs, by the way that it has in production."""
+        if compared.different:
+            raise SafetyViolation(
+                f"group {group}: node {machine.node_id}, which leads it, finds that {compared.different} differ from "
+                f"{compared.equal} at index {compared.index}"
+            )
 
     def _check_state(self, machine: "Machine", group: GroupId) -> None:
         replica = machine.replicas[group]

@@ -78,6 +78,7 @@ class Machine:
         self._number = self._durable_number = 0
         self._turn_scheduled = False
         self._nonce = 0
+        self._compared_total = 0
         chance = random.Random(world.chance.getrandbits(64))
         partitions = PartitionMap()
         self.threads, self.replicas = self.disk.open([META_GROUP], settings, chance)
@@ -316,6 +317,7 @@ class Machine:
             if now >= self.liveness.next_deadline():
                 self._live(liveness.Tick())
             self.steward.tick(now)
+            self._check_comparer()
             if now >= self._free_at:
                 self._free_at = now + BALANCE_S
                 self._balance(now)
@@ -495,8 +497,19 @@ class Machine:
 
     def digest_told(self, group: GroupId, sender: int, digest: DigestTold) -> None:
         """A replica told the leader its digest; the invariants have compared it already."""
-        if group in self.replicas and not digest.nonce.startswith(DIGEST_OF_THE_WORLD):
+        if group not in self.replicas or digest.nonce.startswith(DIGEST_OF_THE_WORLD):
+            return
+        if not self.steward.comparer.told(group, sender, digest, self.world.time.now()):
             self.digests.setdefault(group, {})[sender] = digest
+
+    def _check_comparer(self) -> None:
+        """What a leader finds out by itself."""
+        comparer = self.steward.comparer
+        for _ in range(comparer.compared_total - self._compared_total):
+            self.world.count("replicas compared by their leader")
+        self._compared_total = comparer.compared_total
+        for group, compared in comparer.compared.items():
+            self.world.invariants.compared(self, group, compared)
 
     def load_told(self, sender: int, report: LoadReport) -> None:
         """A node tells what it leads."""

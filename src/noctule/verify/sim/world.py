@@ -53,6 +53,8 @@ LOOK_S = 0.05
 """Between two looks at whether it is."""
 MIGRATION_TIMEOUT_S = 3.0
 """Short, so that migrations of what is gone go back within the life of a world."""
+DIGEST_INTERVAL_S = 1.0
+"""In every other world leaders compare the replicas of their groups so often, as they do in production."""
 STAYS_S_MAX = 2.0
 """How long a machine that was taken out of the cluster runs on without having heard of it."""
 
@@ -124,7 +126,12 @@ class World:
         self._partition_count = partition_count
         factor = self.chance.choice((3, 3, 5))
         self._factor = replication_factor or factor
-        self._settings = {"migration_timeout_s": MIGRATION_TIMEOUT_S, "node_replace_after_s": 0, **(settings or {})}
+        self._settings = {
+            "migration_timeout_s": MIGRATION_TIMEOUT_S,
+            "node_replace_after_s": 0,
+            "digest_interval_s": DIGEST_INTERVAL_S if seed % 2 else 0,
+            **(settings or {}),
+        }
         self._members: dict[int, Member] = {}
         self._lives = 0
         self._watchers: dict[int, list[Callable[[], None]]] = {}

@@ -286,3 +286,30 @@ def test_a_digest_asked_of_a_follower_is_nothing() -> None:
     colony.machines[2].take(TakeDigest(b"n"))
     colony.settle()
     assert all(machine.digests == [] for machine in colony.machines.values())
+
+
+def test_a_digest_ordered_by_way_of_another_node_is_taken_too() -> None:
+    colony = Colony(3)
+    leader = colony.elect(1)
+    leader.take(write(1, 1, b"SET a 1", b"NOCTULE.DIGEST n", b"SET b 2"))
+    leader.take(TakeDigest(b"m"))
+    colony.settle()
+    colony.heartbeat(1)
+    assert [digest.nonce for digest in leader.digests] == [b"n", b"m"]
+    assert all(machine.digests == leader.digests for machine in colony.machines.values())
+
+
+def test_a_digest_that_an_earlier_leader_asked_for_is_not_taken() -> None:
+    """A log that is replayed has one for each sample; whoever asked waits for none of them."""
+    colony = Colony(3)
+    leader = colony.elect(1)
+    colony.machines[2].holds_disk = colony.machines[3].holds_disk = True
+    leader.take(TakeDigest(b"n"))
+    colony.settle()
+    colony.machines[2].holds_disk = colony.machines[3].holds_disk = False
+    colony.settle_between(2, 3)
+    successor = colony.elect(2, among=(2, 3))
+    for _ in range(4):
+        colony.heartbeat(2)
+    assert successor.replica.raft.applied == leader.replica.raft.applied > 2
+    assert all(machine.digests == [] for machine in colony.machines.values())
