@@ -1,9 +1,9 @@
 """Commands of all kinds on a few keys, for replicas to disagree about.
 
 No model says what each is to be answered. That replicas do the same is judged by their digests, which a world compares
-at equal applied index, so what counts here is that the values become involved: all types, also where another type is
-expected, values that are longer than a sector of the disk, deadlines, several commands in one transaction or script, and
-clients that wait.
+at equal applied index, so what counts here is that much can go apart: all types, also where another type is expected,
+values that are longer than a sector of the disk, deadlines, several commands in one transaction or script, and clients
+that wait.
 """
 
 import random
