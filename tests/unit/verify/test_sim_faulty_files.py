@@ -142,6 +142,21 @@ def test_what_is_written_again_after_a_failed_sync_is_durable(seed: int) -> None
     assert files.read(FILE) == sectors("A")
 
 
+def test_a_failing_sync_may_spare_what_stays_within_one_sector() -> None:
+    files, descriptor = files_with(1, sectors("aaa"))
+    files.failing["sync_data"] = errno.EIO
+    files.spares_one_sector = True
+    files.write(descriptor, b"A", 0)
+    files.sync_data(descriptor)
+    files.settle(DIRECTORY)
+    files.write(descriptor, b"AA", 2 * SECTOR_BYTES - 1)
+    with pytest.raises(OSError, match="Input/output"):
+        files.sync_data(descriptor)
+    files.settle(DIRECTORY)
+    files.cut_power()
+    assert files.read(FILE) == b"A" + sectors("aaa")[1:]
+
+
 def test_a_full_disk_may_take_a_part() -> None:
     left = set()
     for seed in SEEDS:

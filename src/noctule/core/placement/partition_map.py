@@ -6,6 +6,7 @@ time. Plain values here; who may change them is told in `core.meta`.
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -119,10 +120,12 @@ class PartitionMap:
         """Raise `InternalError` unless every slot has one partition and every partition its slots."""
         if not self.partitions:
             return
-        held: list[int] = [0] * SLOT_COUNT
-        for partition in self:
-            for slot in range(partition.first_slot, partition.last_slot + 1):
-                ensure(not held[slot], "a slot belongs to one partition", slot=slot, partition=partition.id)
-                held[slot] = partition.id
+        held: list[int] = []
+        for partition in sorted(self, key=attrgetter("first_slot")):
+            if partition.slot_count:
+                first = partition.first_slot
+                ensure(first >= len(held), "a slot belongs to one partition", slot=first, partition=partition.id)
+                ensure(first <= len(held), "every slot belongs to a partition", slot=len(held))
+                held += [partition.id] * partition.slot_count
+        ensure(len(held) == SLOT_COUNT, "every slot belongs to a partition", slot=len(held))
         ensure(held == self.slot_table, "the table of slots is true")
-        ensure(0 not in held, "every slot belongs to a partition")

@@ -52,6 +52,16 @@ RARE = (
     "transfer begun",
     "vote granted",
     "vote refused",
+    # Commands
+    "families mixed in a script",
+    "families mixed in a transaction",
+    "hash used",
+    "key used",
+    "list used",
+    "set used",
+    "sorted set used",
+    "stream used",
+    "string used",
     # Replica and router
     "commit applied in slices",
     "digests compared",

@@ -149,6 +149,7 @@ class SimulatedDisk:
         """From now on something fails."""
         kind, number = self.chance.choice(DISK_FAILURES)
         self.files.failing[kind] = number
+        self.files.spares_one_sector = self.chance.random() < 0.5
 
     def kill(self) -> None:
         """The process dies; what it gave to the system stays."""

@@ -180,6 +180,11 @@ class Faults:
             self._world.crash(node, power=True)
             self._restart_later(node)
 
+    def _cut_power(self, node: int) -> None:
+        if not self._is_healed:
+            self._world.crash(node, power=True)
+            self._restart_later(node)
+
     def pause(self, node: int) -> None:
         """The process is stopped, and notices nothing but that time has passed."""
         machine = self._world.machines[node]
@@ -215,8 +220,12 @@ class Faults:
 
         def replace() -> None:
             if world.machines[node] is machine and not self._is_healed:
-                world.crash(node, power=self._chance.random() < 0.5)
+                power = self._chance.random() < 0.5
+                world.crash(node, power=power)
                 self._restart_later(node)
+                if not power:
+                    # What only memory has, for a sync failed, is gone with the next power cut.
+                    world.time.after(self._chance.uniform(0.5, 4.0), partial(self._cut_power, node))
 
         world.time.after(self._chance.uniform(0.5, 3.0), replace)
 

@@ -48,14 +48,18 @@ class FaultyFiles(MemoryFiles):
         self._journals: dict[Path, _Journal] = {}
         self._homes: dict[int, Path] = {}
         """The directory of each inode."""
+        self.spares_one_sector = False
+        """Whether a sync that is to fail does so only where a write reaches over two sectors or more: what stays within
+        one is written once more, and so saved, together with what is appended next."""
 
     def note(self, operation: Operation) -> None:
         """Remember how to undo it. A write that fails may have been taken in part, a sync that fails loses all."""
         try:
             super().note(operation)
         except OSError:
-            self._failed(operation)
-            raise
+            if not self._is_spared(operation):
+                self._failed(operation)
+                raise
         kind = operation.kind
         if kind == "write":
             old = self.contents[operation.inode][operation.offset : operation.offset + len(operation.data)]
@@ -80,6 +84,17 @@ class FaultyFiles(MemoryFiles):
             journal = self._journals[directory] = _Journal([])
         assert len(journal.steps) < STEPS_MAX, f"{STEPS_MAX} operations in {directory} were never synced"
         return journal.steps
+
+    def _is_spared(self, operation: Operation) -> bool:
+        if not self.spares_one_sector or operation.kind not in ("sync", "sync_data"):
+            return False
+        steps = self._steps(self._homes[operation.inode])
+        return not any(
+            each.operation.kind == "write"
+            and each.operation.inode == operation.inode
+            and len(_sectors(each.operation)) > 1
+            for each in steps
+        )
 
     def _failed(self, operation: Operation) -> None:
         if operation.kind == "write":
@@ -174,8 +189,7 @@ class FaultyFiles(MemoryFiles):
         gone = 0
         sectors: dict[int, list[_Step]] = {}
         for step in writes:
-            start, stop = _sectors(step.operation)
-            for sector in range(start, stop):
+            for sector in _sectors(step.operation):
                 sectors.setdefault(sector, []).append(step)
         for sector, steps in sectors.items():
             survivors = len(steps) if self._chance.random() < kept else self._chance.randrange(len(steps))
@@ -205,9 +219,9 @@ class FaultyFiles(MemoryFiles):
         self.contents[self.paths[path]][offset] ^= 1 << self._chance.randrange(8)
 
 
-def _sectors(operation: Operation) -> tuple[int, int]:
-    """The sectors that a write touches, as a range."""
-    return operation.offset // SECTOR_BYTES, -(-(operation.offset + len(operation.data)) // SECTOR_BYTES)
+def _sectors(operation: Operation) -> range:
+    """The sectors that a write touches."""
+    return range(operation.offset // SECTOR_BYTES, -(-(operation.offset + len(operation.data)) // SECTOR_BYTES))
 
 
 def _restore(content: bytearray, step: _Step, start: int, stop: int) -> None:
@@ -232,7 +246,7 @@ def _undurable(steps: list[_Step]) -> list[_Step]:
             case "sync_directory":
                 is_directory_synced = True
             case "write":
-                touched = set(range(*_sectors(operation)))
+                touched = set(_sectors(operation))
                 again = rewritten.setdefault(operation.inode, set())
                 if step.is_lost:
                     if not touched <= again:

@@ -30,6 +30,8 @@ SETTINGS = {
     "migration_bytes_per_s_max": (0, 1_000, 100_000),
 }
 """What operators like to set, and to what."""
+STAYING_MIN = 3
+"""Nobody else is told to leave when only so many would stay or fewer would: of two voters none may be lost."""
 TEND_S = 0.5
 """Between two looks at whether a node that is to leave has nothing left to hold."""
 
@@ -64,6 +66,8 @@ class Operators:
         self._chance = world.chance
         self.joining = 0
         """Machines that were ever told to join."""
+        self.parting: set[int] = set()
+        """Nodes that were ever told to leave, or taken out: they may stop voting at any moment."""
         self._leaving: set[int] = set()
 
     def ask(self, operation: Operation, done: Done = lambda _reply: None, at: "Machine | None" = None) -> None:
@@ -90,11 +94,14 @@ class Operators:
     def drain(self, node: int) -> None:
         """A node is to leave in peace: it is drained, and leaves when it holds nothing any more."""
         meta = self._world.meta
-        if meta is None or len(meta.roster) - len(self._leaving) <= 3 or node in self._leaving:
+        if meta is None or node in self._leaving:
+            return
+        if len([each for each in meta.roster if meta.is_present(each) and each not in self.parting]) <= STAYING_MIN:
             return
         if not self._leaving:
             self._world.time.after(TEND_S, self._tend_leaving)
         self._leaving.add(node)
+        self.parting.add(node)
         self._world.count("node drained")
         self.ask(operations.SetMemberState(node, MemberState.DRAINING))
 
@@ -126,7 +133,8 @@ class Operators:
         meta = self._world.meta
         if meta is None or not meta.is_present(node) or not self._world.is_whole():
             return
-        if self._world.bears_loss_of([node]) and len(self._world.nodes) > 3:
+        if self._world.bears_loss_of([node]) and len(self._world.nodes) > STAYING_MIN:
+            self.parting.add(node)
             self._world.crash(node, power=self._chance.random() < 0.5)
             self.ask(operations.SetMemberState(node, MemberState.REMOVED))
 

@@ -7,6 +7,7 @@ Some increments are scripts, which note beside the counter what they made of it:
 they were answered, whoever led when and whatever became of the entries that were evaluated for nothing.
 Values that expire show that replicas with different clocks agree on what is over; a read may see one or none, but never
 one that was overwritten before.
+Commands of all kinds on other keys, in some worlds, are judged by what replicas make of them (mixture.py).
 Transfers between two keys show that a transaction is applied as a whole, and once: their sum is always zero.
 What was done and answered is also recorded, for the checkers, in the world's history.
 """
@@ -19,6 +20,7 @@ from noctule.core.keyspace.effects import ScriptCall
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.transactions import transaction
 from noctule.verify.sim.invariants import SafetyViolation
+from noctule.verify.sim.mixture import Mixture
 
 if TYPE_CHECKING:
     from noctule.verify.sim.world import World
@@ -90,7 +92,7 @@ class _Bank:
 class Workload:
     """Clients that go on until told to stop."""
 
-    def __init__(self, world: "World", client_count: int, think_s_max: float) -> None:
+    def __init__(self, world: "World", client_count: int, think_s_max: float, mixed_share: float) -> None:
         self.counters = [_Counter() for _ in range(KEYS)]
         self.members: dict[bytes, set[bytes]] = {b"set:%d" % key: set() for key in range(KEYS)}
         self.notes: dict[bytes, dict[bytes, int]] = {b"{counter:%d}:notes" % key: {} for key in range(KEYS)}
@@ -102,6 +104,9 @@ class Workload:
         """Members that, as their clients were told, were not added."""
         self.stopped = False
         self.think_s_max = think_s_max
+        self.mixture = Mixture()
+        self.mixed_share = mixed_share
+        """How many of all operations, from 0 to 1, are drawn from the mixture."""
         self._world = world
         self.in_flight = 0
         """Operations without an answer yet."""
@@ -149,7 +154,7 @@ class _Client:
         self._workload = workload
         self._world = world
         self._number = number
-        self._chance = chance
+        self.chance = chance
         self._count = 0
         world.time.after(chance.uniform(0, 0.5), self._next)
 
@@ -160,21 +165,24 @@ class _Client:
         if not alive:
             self._world.time.after(0.05, self._next)
             return
-        machine = self._chance.choice(alive)
-        key = self._chance.randrange(KEYS)
-        kind = self._chance.random()
+        machine = self.chance.choice(alive)
+        key = self.chance.randrange(KEYS)
+        kind = self.chance.random()
         self._count += 1
         operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
         level = ConsistencyLevel.STRONG if self._count % 2 else ConsistencyLevel.LINEARIZABLE
-        submit = machine.submit_own if operation.is_transaction else machine.submit
+        submit = machine.submit_own if operation.is_of_server else machine.submit
         submit(operation.args, operation, level)
         # A client whose node dies hears nothing: its connection closes, and the fate is unknown.
         self._world.watch(machine, operation.lost)
 
     def finished(self) -> None:
         self._workload.in_flight -= 1
-        self._world.time.after(self._chance.uniform(0.0005, self._workload.think_s_max), self._next)
+        self._world.time.after(self.chance.uniform(0.0005, self._workload.think_s_max), self._next)
+
+    def is_mixing(self) -> bool:
+        return self.chance.random() < self._workload.mixed_share
 
     @property
     def number(self) -> int:
@@ -205,7 +213,10 @@ class _Operation:
         self._notes = b""
         """The key of a script's note; empty of everything else."""
         arguments: tuple[int | str, ...] = ()
-        if kind < 0.4:
+        if client.is_mixing():
+            self._kind = "mixed"
+            self.args, self._whats = client.workload.mixture.draw(client.chance)
+        elif kind < 0.4:
             self._kind = "increment"
             arguments = (1,)
             self._counter.begun += 1
@@ -242,9 +253,9 @@ class _Operation:
             )
 
     @property
-    def is_transaction(self) -> bool:
-        """Whether a server has to send it."""
-        return self._kind in ("transfer", "look")
+    def is_of_server(self) -> bool:
+        """Whether a server has to send it, for it is a transaction or may wait."""
+        return self._kind in ("transfer", "look", "mixed")
 
     def lost(self) -> None:
         """The node died under it."""
@@ -307,7 +318,10 @@ class _Operation:
             self._expiring.overwritten_at = max(self._expiring.overwritten_at, self._begun_at)
         elif self._kind == "peek":
             self._judge_peek(reply)
-        elif self.is_transaction:
+        elif self._kind == "mixed":
+            for what in self._whats:
+                self._world.count(what)
+        elif self._kind in ("transfer", "look"):
             self._bank.judge(reply, is_transfer=self._kind == "transfer")
         else:
             self._client.workload.members[self._set].add(self._member)

@@ -141,7 +141,8 @@ class World:
         for node in self.founders:
             self._start(node)
         drawn = self.chance.choice((0.01, 0.01, 0.01, 0.7))
-        self.workload = Workload(self, clients, drawn if think_s_max is None else think_s_max)
+        mixed_share = self.chance.choice((0.0, 0.1, 0.5))
+        self.workload = Workload(self, clients, drawn if think_s_max is None else think_s_max, mixed_share)
 
     # Machines --------------------------------------------------------------------------------------------------------
 
@@ -236,7 +237,10 @@ class World:
         return all(self.machines[node].is_well and self.machines[node].has_all_of(meta) for node in sorted(present))
 
     def bears_loss_of(self, nodes: Collection[int]) -> bool:
-        """Whether every group has a majority without these, by the map and by what any machine knows of its group."""
+        """Whether every group has a majority without these, by the map and by what any machine knows of its group.
+
+        Also when those have stopped voting that were told to leave: their group may have decided that already.
+        """
         meta = self.meta
         if meta is None:
             return False
@@ -247,7 +251,8 @@ class World:
                     log = replica.raft.log
                     memberships += [log.membership, log.committed_membership(replica.raft.commit)]
         halves = [half for each in memberships for half in (each.voters, each.outgoing) if half]
-        return all(2 * len([node for node in half if node not in nodes]) > len(half) for half in halves)
+        lost = {*nodes, *self.operators.parting}
+        return all(2 * len([node for node in half if node not in lost]) > len(half) for half in halves)
 
     def meta_changed(self, machine: Machine) -> None:
         """A machine has applied something to *meta*."""
