@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Union, get_args
 
 import msgspec
+from noctule.core.wire.values import extension_hook
 
 from noctule.cli import main, output
 from noctule.core.keyspace.state import State
@@ -19,7 +20,6 @@ from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
 from noctule.core.wire import frames
-from noctule.core.wire.values import extension_hook
 from noctule.node import node
 
 OLDER = "0.0.1"

@@ -257,7 +257,10 @@ def starlette_app(client: redis.asyncio.Redis) -> Starlette:
         routes=[Route("/login", login), Route("/me", me), Route("/logout", logout)],
         middleware=[
             Middleware(
-                starsessions.SessionMiddleware, store=RedisStore(connection=client), lifetime=3600, cookie_https_only=False
+                starsessions.SessionMiddleware,
+                store=RedisStore(connection=client),
+                lifetime=3600,
+                cookie_https_only=False,
             ),
             Middleware(starsessions.SessionAutoloadMiddleware),
         ],
@@ -309,7 +312,6 @@ STRATEGIES = {
 }
 
 
-
 def urls_of_faces(cluster: WitnessCluster) -> dict[str, list[str]]:
     """For each way in one URL after another; each is for a process of its own."""
     hosts = [f"127.0.0.1:{port}" for port in cluster.ports.values()]
@@ -325,6 +327,13 @@ EVERY_FACE = pytest.mark.parametrize("face", ["database 0", "one database", "clu
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
+def clients_of(storage: Any) -> list[Any]:
+    """What it leaves open: its clients, and the ones that ask Sentinels."""
+    found = [getattr(storage, name, None) for name in ("storage", "storage_slave", "storage_replica")]
+    sentinels = storage.sentinel.sentinels if hasattr(storage, "sentinel") else []
+    return [client for client in [*found, *sentinels] if client is not None]
+
+
 @contextlib.contextmanager
 def limiters_of(urls: Sequence[str], strategy: str) -> Iterator[list[Any]]:
     """Limiters that share their allowances."""
@@ -332,8 +341,8 @@ def limiters_of(urls: Sequence[str], strategy: str) -> Iterator[list[Any]]:
     try:
         yield [getattr(limits.strategies, STRATEGIES[strategy])(storage) for storage in storages]
     finally:
-        for storage in storages:
-            storage.storage.close()
+        for client in [client for storage in storages for client in clients_of(storage)]:
+            client.close()
 
 
 @contextlib.asynccontextmanager
@@ -343,8 +352,8 @@ async def async_limiters_of(urls: Sequence[str], strategy: str) -> AsyncIterator
     try:
         yield [getattr(limits.aio.strategies, STRATEGIES[strategy])(storage) for storage in storages]
     finally:
-        for storage in storages:
-            await storage.bridge.storage.aclose()
+        for client in [client for storage in storages for client in clients_of(storage.bridge)]:
+            await client.aclose()
 
 
 @EVERY_FACE

@@ -5,7 +5,6 @@ Each is as its authors released it and believes that it talks to one Redis. Its 
 
 import asyncio
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -30,7 +29,6 @@ from celery.result import AsyncResult
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
-from redis.exceptions import RedisError
 from up_process import environment, wait_until
 from witness_cluster import WitnessCluster
 
@@ -67,7 +65,20 @@ def lines(record: Path) -> list[str]:
 @contextlib.contextmanager
 def celery_worker(directory: Path, broker: str, results: str) -> Iterator[None]:
     """A worker with two processes of its own, which takes tasks; it ends well when it is told to."""
-    words = [sys.executable, "-m", "celery", "-A", "witness_tasks", "worker", "-c", "2", "-l", "INFO", "-n", "one@witness"]
+    words = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        "witness_tasks",
+        "worker",
+        "-c",
+        "2",
+        "-l",
+        "INFO",
+        "-n",
+        "one@witness",
+    ]
     urls = {"WITNESS_BROKER": broker, "WITNESS_RESULTS": results, "PYTHONPATH": str(HERE)}
     with (directory / "celery.log").open("wb") as log:
         process = subprocess.Popen(words, cwd=HERE, env=environment() | urls, stdout=log, stderr=log)
@@ -79,7 +90,7 @@ def celery_worker(directory: Path, broker: str, results: str) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-        print((directory / "celery.log").read_text()[-4_000:])
+        print((directory / "celery.log").read_text())
 
 
 @contextlib.contextmanager
@@ -92,6 +103,12 @@ def celery_client(url: str) -> Iterator[Any]:
         yield witness_tasks
     finally:
         witness_tasks.app.close()
+
+
+def unacknowledged(cluster: WitnessCluster, node: int) -> int:
+    """Messages that workers hold."""
+    with cluster.client(node, CELERY_DATABASE) as client:
+        return int(client.hlen("unacked"))
 
 
 def test_celery_loses_no_task_when_the_leader_is_killed(cluster: WitnessCluster, record: Path, tmp_path: Path) -> None:
@@ -121,13 +138,17 @@ def test_celery_loses_no_task_when_the_leader_is_killed(cluster: WitnessCluster,
 def test_celery_goes_on_at_another_node_when_its_own_is_killed(
     cluster: WitnessCluster, record: Path, tmp_path: Path
 ) -> None:
-    """The broker's URL names two nodes; the worker is at the first, which also leads."""
+    """The broker's URL names two nodes; the worker is at the first, which also leads.
+
+    Nothing is being worked on: kombu 5.7 ends the worker when a connection that holds messages is lost, with any Redis.
+    """
     leader = cluster.leader(CELERY_DATABASE)
     there, here = (cluster.url(node, CELERY_DATABASE) for node in cluster.followers(CELERY_DATABASE))
     both = f"{cluster.url(leader, CELERY_DATABASE)};{there}"
     with celery_worker(tmp_path, both, there), celery_client(here) as tasks:
         results = [tasks.noted.delay(number) for number in range(40)]
         assert [result.get(timeout=ENDS_S_MAX) for result in results] == list(range(40))
+        wait_until(lambda: unacknowledged(cluster, leader) == 0, "the end of all tasks")
         cluster.kill(leader)
         results = [tasks.noted.delay(number) for number in range(40, 80)]
         assert [result.get(timeout=ENDS_S_MAX) for result in results] == list(range(40, 80))
@@ -155,7 +176,7 @@ def test_what_else_celery_does(cluster: WitnessCluster, record: Path, tmp_path: 
 
 
 async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessCluster) -> None:
-    """Two workers at one node, a producer at another; job 20 kills the leader. Each job fails once and is tried again."""
+    """Two workers at one node, a producer at another; job 20 kills the leader, and every second job is tried again."""
     leader = cluster.leader(ARQ_DATABASE)
     here, there = (RedisSettings.from_dsn(cluster.url(node, ARQ_DATABASE)) for node in cluster.followers(ARQ_DATABASE))
     runs: Counter[int] = Counter()

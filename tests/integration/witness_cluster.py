@@ -51,11 +51,7 @@ class WitnessCluster:
         found: list[int] = []
 
         def is_known() -> bool:
-            for node in self._living():
-                picture = get_json(f"{self._http_urls[node]}/api/cluster")
-                for group in picture["groups"] if picture else ():
-                    if group["first_slot"] <= slot <= group["last_slot"] and group["role"] == "leader":
-                        found.append(node)
+            found.extend(node for node in self._living() if self._leads(node, slot))
             return bool(found)
 
         wait_until(is_known, f"a leader of database {database}")
@@ -83,6 +79,11 @@ class WitnessCluster:
 
     def _living(self) -> list[int]:
         return [node for node in self.ports if self._nodes.life_of[node].process.poll() is None]
+
+    def _leads(self, node: int, slot: int) -> bool:
+        picture = get_json(f"{self._http_urls[node]}/api/cluster") or {"groups": []}
+        groups = [group for group in picture["groups"] if group["first_slot"] <= slot <= group["last_slot"]]
+        return any(group["role"] == "leader" for group in groups)
 
     def _start(self, node: int) -> None:
         ports = {"resp_port": self.ports[node], "resp_cluster_port": self.cluster_ports[node]}
