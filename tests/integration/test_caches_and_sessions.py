@@ -67,7 +67,7 @@ def _django() -> None:
 
 
 @contextlib.contextmanager
-def caches_of(backend: str, *urls: str) -> Iterator[list[Any]]:
+def caches_of(backend: str, *urls: str | list[str]) -> Iterator[list[Any]]:
     """The cache as one Django process after another has it, each through its own node; all keys are new."""
     prefix = uuid.uuid4().hex
     handlers = [
@@ -124,6 +124,15 @@ def test_what_a_django_cache_does_in_database_0(cluster: WitnessCluster, backend
         assert one.get_many([f"many-{number}" for number in range(20)]) == {f"many-{n}": n for n in range(10, 20)}
         with pytest.raises((RedisError, ConnectionInterrupted), match="SELECT a database from 1 to 15"):
             one.set_many({f"many-{number}": number for number in range(20)})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_django_cache_with_several_nodes_reads_what_it_wrote(cluster: WitnessCluster, backend: str) -> None:
+    """It takes the first for the one that is written, and the others for copies, of which it reads any."""
+    with caches_of(backend, [cluster.url(node, DJANGO_DATABASE) for node in (1, 2, 3)]) as (cache,):
+        for number in range(30):
+            cache.set("key", number)
+            assert cache.get("key") == number
 
 
 def test_what_django_redis_does_beyond(cluster: WitnessCluster) -> None:
