@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Union, get_args
 
 import msgspec
-from noctule.core.wire.values import extension_hook
 
 from noctule.cli import main, output
 from noctule.core.keyspace import commands

@@ -22,6 +22,10 @@ def test_a_replica_that_differs_is_found_by_its_leader(monkeypatch: pytest.Monke
     monkeypatch.setattr(Replica, "_apply", apply_late)
     monkeypatch.setattr(Invariants, "digested", lambda *_: None)
     monkeypatch.setattr(Invariants, "_check_state", lambda *_: None)
-    with pytest.raises(SafetyViolation, match=r"finds that \(2,\) differ from"):
+
+    def compare() -> None:
         for seed in COMPARING:
             world_of(seed).run(fault_names=("crash_for_a_while",))
+
+    with pytest.raises(SafetyViolation, match=r"finds that \(2,\) differ from"):
+        compare()
