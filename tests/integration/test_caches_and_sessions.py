@@ -1,4 +1,4 @@
-"""Libraries of web applications on three real nodes: Django's caches and sessions, Flask-Session, starsessions, limits.
+"""What web applications use, on three real nodes: Django's caches and sessions, Flask-Session, starsessions, limits.
 
 Each is as its authors released it and believes that it talks to Redis.
 """
@@ -37,7 +37,9 @@ from witness_cluster import WitnessCluster
 pytest_plugins = ("witness_cluster",)
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
-DJANGO_DATABASE, FLASK_DATABASE, STARSESSIONS_DATABASE, LIMITS_DATABASE = 5, 6, 7, 8
+DJANGO_DATABASE, FLASK_DATABASE, STARSESSIONS_DATABASE, LIMITS_DATABASE, LOCKS_DATABASE = 5, 6, 7, 8, 10
+ADDING, ADDITIONS = 4, 20
+"""Threads, and what each adds."""
 ALLOWED = 20
 """Requests in a minute."""
 TRIES = 50
@@ -319,6 +321,28 @@ async def test_starsessions_logs_in_here_and_is_known_there(cluster: WitnessClus
         assert await visit(two, "/me", cookie) == (b'{"user":"ada"}', cookie)
         await visit(two, "/logout", cookie)
         assert (await visit(one, "/me", cookie))[0] == b'{"user":null}'
+
+
+# Locks ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_keeps_others_out_when_the_leader_is_killed(cluster: WitnessCluster) -> None:
+    """Threads at two nodes read, add and write under a lock of redis-py: taken by SET NX, left by a script."""
+    leader, nodes = cluster.leader(LOCKS_DATABASE), cluster.followers(LOCKS_DATABASE)
+
+    def add(thread: int) -> None:
+        with cluster.client(nodes[thread % 2], LOCKS_DATABASE) as client:
+            for number in range(ADDITIONS):
+                with client.lock("lock", timeout=30, sleep=0.005):
+                    count = int(client.get("count") or 0)
+                    if thread == 0 and number == ADDITIONS // 2:
+                        cluster.kill(leader)
+                    client.set("count", count + 1)
+
+    with ThreadPoolExecutor(ADDING) as pool:
+        list(pool.map(add, range(ADDING)))
+    with cluster.client(nodes[0], LOCKS_DATABASE) as client:
+        assert (client.get("count"), client.exists("lock")) == (b"%d" % (ADDING * ADDITIONS), 0)
 
 
 # limits ---------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from arq import Worker as ArqWorker
 from arq import create_pool
 from arq.connections import RedisSettings
 from arq.jobs import JobStatus
+from arq.worker import Function
 from arq.worker import func as arq_function
 from celery.result import AsyncResult
 from cluster_processes import until
@@ -176,6 +177,21 @@ def test_what_else_celery_does(cluster: WitnessCluster, record: Path, tmp_path: 
 # arq ------------------------------------------------------------------------------------------------------------------
 
 
+@contextlib.asynccontextmanager
+async def arq_worker(function: Function, at: RedisSettings) -> AsyncIterator[None]:
+    """A worker in this loop, which has ended on return."""
+    worker = ArqWorker([function], redis_settings=at, poll_delay=0.05, max_jobs=5, handle_signals=False)
+    working = asyncio.create_task(worker.main())
+    try:
+        yield
+    finally:
+        # Once is not always enough: on its way through so many layers a cancellation may be taken for something else.
+        while not working.done():
+            working.cancel()
+            await asyncio.wait([working], timeout=0.5)
+        await worker.close()
+
+
 async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessCluster) -> None:
     """Two workers at one node, a producer at another; job 20 kills the leader, and every second job is tried again."""
     leader = cluster.leader(ARQ_DATABASE)
@@ -195,9 +211,8 @@ async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessClust
     async with contextlib.AsyncExitStack() as stack:
         pool = await create_pool(here)
         stack.push_async_callback(pool.aclose)
-        options = {"redis_settings": there, "poll_delay": 0.05, "max_jobs": 5, "handle_signals": False}
-        workers = [ArqWorker([arq_function(tried, name="tried")], **options) for _ in range(2)]
-        tasks = [asyncio.create_task(worker.main()) for worker in workers]
+        for _ in range(2):
+            await stack.enter_async_context(arq_worker(arq_function(tried, name="tried"), there))
         jobs = [await pool.enqueue_job("tried", number, _job_id=f"job-{number}") for number in range(JOBS)]
         assert await pool.enqueue_job("tried", 0, _job_id="job-0") is None, "enqueued twice"
         deferred = await pool.enqueue_job("tried", JOBS, _defer_by=1)
@@ -206,11 +221,6 @@ async def test_arq_does_each_job_when_the_leader_is_killed(cluster: WitnessClust
             await until(job.result_info, f"the result of job {number}", ENDS_S_MAX)
             # Only now: arq asks for a result and for its place in the queue one after the other, and may find neither.
             assert await job.result() == number * number
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for worker in workers:
-            await worker.close()
         assert await pool.queued_jobs() == []
         assert len(await pool.all_job_results()) == JOBS + 1
     assert runs == {number: 1 + number % 2 for number in range(JOBS + 1)}
@@ -317,6 +327,8 @@ async def test_saq_does_each_job_when_the_leader_is_killed(cluster: WitnessClust
     await producer.connect()
     working = asyncio.create_task(worker.start())
     try:
+        # The first sweep for jobs that nobody works on; saq takes one for such that a worker is just about to begin.
+        await until(lambda: producer.redis.exists(producer.namespace("sweep")), "a first sweep")
         results = await asyncio.gather(*(producer.apply("squared", number=number) for number in range(JOBS)))
         assert results == [number * number for number in range(JOBS)]
         assert await producer.count("queued") == await producer.count("active") == 0
