@@ -142,7 +142,7 @@ def test_celery_goes_on_at_another_node_when_its_own_is_killed(
 ) -> None:
     """The broker's URL names two nodes; the worker is at the first, which also leads.
 
-    Nothing is being worked on: kombu 5.7 ends the worker when a connection that holds messages is lost, with any Redis.
+    Nothing is being worked on: kombu 5.7 stops a worker that holds messages when its connection breaks, with any Redis.
     """
     leader = cluster.leader(CELERY_DATABASE)
     there, here = (cluster.url(node, CELERY_DATABASE) for node in cluster.followers(CELERY_DATABASE))
