@@ -212,7 +212,7 @@ def _follow_meta_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FOUND_BY_SEED = {
-    _remember_the_first_voters: 7,
+    _remember_the_first_voters: 11,
     _keep_the_log_of_what_is_removed: 11,
     _follow_meta_from_its_beginning: 8,
 }

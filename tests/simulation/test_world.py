@@ -316,10 +316,10 @@ FOUND_BY_SOME = (
 )
 """What needs several faults that meet is looked for in worlds that have these faults only."""
 FOUND_BY_SEED = {
-    _acknowledge_after_a_failed_sync: 12,
+    _acknowledge_after_a_failed_sync: 8,
     _acknowledge_before_sync: 26,
     _draw_by_own_chance: 8,
-    _ignore_a_bad_crc_in_the_log: 65,
+    _ignore_a_bad_crc_in_the_log: 2,
     _keep_the_stale_tail: 10,
     _leave_groups_out_of_snapshots: 7,
     _leave_what_was_done_to_items: 7,
