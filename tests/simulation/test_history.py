@@ -19,7 +19,7 @@ def test_a_sound_world_has_a_sound_history(seed: int) -> None:
     world = world_of(seed)
     outcome = world.run()
     operations = world.history.operations()
-    assert sum(each.outcome == "ok" for each in operations) > outcome.operations / 2, "all but values that expire"
+    assert sum(each.outcome == "ok" for each in operations) > outcome.operations / 4, "all but what has no model"
     verdict = judge(operations)
     assert verdict.holds, verdict.violations
     assert verdict.keys == {"counter": 6, "set": 6}
