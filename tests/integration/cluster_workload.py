@@ -31,7 +31,9 @@ class Workload:
     acknowledged when it asked ends the test. Two workloads on one cluster need different names.
     """
 
-    def __init__(self, doors: Sequence[Door], *, value_bytes: int = 16, name: str = "") -> None:
+    def __init__(
+        self, doors: Sequence[Door], *, value_bytes: int = 16, name: str = "", answer_timeout_s: float = 5.0
+    ) -> None:
         self.acknowledged: dict[str, str] = {}
         """Each key with its value."""
         self.answers: dict[str, list[int]] = {f"{name}counter-{number}": [] for number in range(COUNTERS)}
@@ -44,6 +46,7 @@ class Workload:
         self._is_over = False
         self._doors = doors
         self._name = name
+        self._answer_timeout_s = answer_timeout_s
         self._padding = "." * value_bytes
         self._chance = random.Random(7)
         self._numbers = itertools.count(1)
@@ -99,7 +102,8 @@ class Workload:
         turn = number
         while not self._is_over:
             try:
-                async with self._doors[turn % len(self._doors)].client() as client:
+                door = self._doors[turn % len(self._doors)]
+                async with door.client(answer_timeout_s=self._answer_timeout_s) as client:
                     while not self._is_over:
                         await work(number, client)
                         await asyncio.sleep(PAUSE_S)

@@ -365,7 +365,7 @@ def usages(family: str) -> list[str]:
 def command(usage: str) -> st.SearchStrategy[Args]:
     """Commands of this usage, and damaged ones."""
     sound = _sequence(iter(_TOKEN.findall(usage)), "")
-    return st.integers(0, 9).flatmap(lambda dice: sound if dice < 9 else sound.flatmap(_damaged))
+    return st.integers(0, 9).flatmap(lambda dice: sound if dice < 9 else sound.flatmap(_damaged).filter(_is_timeless))
 
 
 def _sequence(tokens: Iterator[str], end: str) -> st.SearchStrategy[Args]:
@@ -409,6 +409,15 @@ def _options(tokens: Iterator[str]) -> st.SearchStrategy[Args]:
             break
     chosen = st.lists(st.one_of(options), max_size=3)
     return chosen.map(lambda found: [word for option in found for word in option])
+
+
+def _is_timeless(args: Args) -> bool:
+    """Whether both servers answer the same at moments some milliseconds apart: no id of now, no least time pending."""
+    name = args[0].upper()
+    if name == b"XADD":
+        return b"*" not in args
+    is_claim = name in (b"XCLAIM", b"XAUTOCLAIM") and len(args) > 4
+    return not (is_claim and args[4].isdigit() and args[4] != b"0")
 
 
 @st.composite

@@ -114,6 +114,19 @@ DEVIATIONS: tuple[Deviation, ...] = (
         ("HELLO",),
     ),
     Deviation(
+        "CONFIG",
+        "CONFIG GET with a pattern finds the settings that libraries ask for, and no others.",
+        "The others of Redis set what is not here.",
+        ("CONFIG GET *",),
+        r"\*",
+    ),
+    Deviation(
+        "WATCH",
+        "A value that was changed and changed back before EXEC is the same value, and the transaction runs.",
+        "The value is watched, and not the key, so that a watch outlives failovers and moves.",
+        ("WATCH k", "SET k x", "DEL k", "MULTI", "EXEC"),
+    ),
+    Deviation(
         "CLIENT",
         "KILL, PAUSE, REPLY, CACHING, TRACKING ON and their like are refused.",
         "A client is served by one node, and what it may do to others ends there.",
