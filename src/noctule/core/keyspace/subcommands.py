@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure, Reply, Status
 from noctule.core.keyspace.spec import READ, Handler
 from noctule.core.keyspace.state import State
@@ -38,7 +38,9 @@ class Dispatcher:
         word = args[1].upper()
         subcommand = self.subcommands.get(word)
         if subcommand is None and word != b"HELP":
-            return Failure(b"ERR unknown subcommand '%b'. Try %b HELP." % (args[1][:_SHOWN_BYTES], self._name))
+            return Failure(
+                b"ERR unknown subcommand '%b'. Try %b HELP." % (until_zero(args[1])[:_SHOWN_BYTES], self._name)
+            )
         arity = 2 if subcommand is None else subcommand.arity
         if arity != len(args) and (arity > 0 or len(args) < -arity):
             return wrong_arity(b"%b|%b" % (self._name, args[1]))
@@ -49,7 +51,7 @@ def syntax_problem(args: Sequence[bytes]) -> Failure:
     """For a subcommand whose options make no sense."""
     return Failure(
         b"ERR unknown subcommand or wrong number of arguments for '%b'. Try %b HELP."
-        % (args[1][:_SHOWN_BYTES], args[0].upper())
+        % (until_zero(args[1])[:_SHOWN_BYTES], args[0].upper())
     )
 
 
