@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 from machine import Machine, describe, look_at_machine
+from noctule_trio import RaftTrio, Trio
 from pysyncobj_trio import PySyncObjTrio
 from script import add_json_option, positive_count, run_script, write_json
 from subjects import bench_folder
-from trio import RaftTrio, Trio
 
 from noctule.base.errors import UnavailableError
 from noctule.cli import output

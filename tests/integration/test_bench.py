@@ -335,9 +335,10 @@ def test_migration_reports_what_clients_notice_of_moves_splits_and_merges(tmp_pa
 
 
 def test_scale_reports_the_cost_of_an_operation_for_each_size_and_of_an_idle_node(tmp_path: Path) -> None:
-    arguments = ("--sizes", "1", "3", "--operations", "2000", "--nodes", "3", "--idle-s", "0.5", "--rest-s", "0.5")
+    arguments = ("--sizes", "3", "--operations", "2000", "--nodes", "3", "--idle-s", "0.5", "--rest-s", "3")
     report, stdout = report_of(tmp_path, "scale.py", *arguments)
-    assert [(cost["nodes"], cost["clients"]) for cost in report["costs"]] == [(1, 16), (1, 48), (3, 48)]
+    costs = [(cost["nodes"], cost["face"], cost["clients"]) for cost in report["costs"]]
+    assert costs == [(3, "plain", 48), (3, "cluster", 48)]
     for cost in report["costs"]:
         assert cost["operations"] == 2000
         assert cost["cpu_us"].keys() == {"SET", "GET"}

@@ -35,7 +35,11 @@ from starsessions.stores.redis import RedisStore
 from witness_cluster import WitnessCluster
 
 pytest_plugins = ("witness_cluster",)
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.usefixtures("clients_leave_connections"),
+]
 
 DJANGO_DATABASE, FLASK_DATABASE, STARSESSIONS_DATABASE, LIMITS_DATABASE, LOCKS_DATABASE = 5, 6, 7, 8, 10
 ADDING, ADDITIONS = 4, 20

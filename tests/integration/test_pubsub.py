@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from engines import RedisServer
 
 pytest_plugins = ("cluster_processes", "engines")
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("clients_leave_connections")]
 
 STEPS = 400
 CHANNELS = [b"a", b"b", b"ab", b"\xff\r\n"]

@@ -44,7 +44,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, LoadBalancingStrategy, RedisCluster
 from redis.sentinel import Sentinel
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("clients_leave_connections")]
 pytest_plugins = ("cluster_processes",)
 
 SLOTS = 16_384

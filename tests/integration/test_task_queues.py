@@ -36,6 +36,7 @@ from witness_cluster import WitnessCluster
 
 pytest_plugins = ("witness_cluster",)
 pytestmark = [
+    pytest.mark.usefixtures("clients_leave_connections"),
     pytest.mark.integration,
     # Libraries that run within the test's process still use names that redis-py calls deprecated.
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
