@@ -235,7 +235,7 @@ class State:
             counted_bytes, held = held.counted_bytes, held.copy()
             held.counted_bytes = counted_bytes
             self._own(key, held)
-        if self.watches and key in self.watches:
+        if key in self.watches.unbroken:
             # Steps of its own, which tell whether there was a change at all.
             held.undo = []
         elif self._journal is not None:
@@ -246,7 +246,7 @@ class State:
 
     def changed(self, key: bytes, held: Container) -> None:
         """What `change` lent out is changed: count it, and remove the key if nothing is left."""
-        if self.watches and key in self.watches and held.undo:
+        if held.undo and key in self.watches.unbroken:
             self._break_watches(key)
             if self._journal is not None:
                 self._journal.steps.extend(held.undo)
@@ -267,7 +267,7 @@ class State:
         elif slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.get(key)
-        if self.watches:
+        if self.watches.unbroken:
             self._break_watches(key)
         if self._journal is not None:
             self._journal.steps.append(partial(self.remove, key) if old is None else partial(self.put, key, old))
@@ -319,7 +319,7 @@ class State:
         if slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.pop(key)
-        if self.watches:
+        if self.watches.unbroken:
             self._break_watches(key)
         if self._journal is not None:
             self._journal.steps.append(partial(self.put, key, old))
@@ -339,7 +339,7 @@ class State:
         """Set fields of the hash at `key`, which is `held`; how many of them are new. It may be another dict then."""
         if self._is_shared and key not in self._own_values:
             held = self._own(key, held.copy())
-        if self.watches:
+        if self.watches.unbroken:
             self._break_watches(key)
         count = len(held)
         added = 0
@@ -368,7 +368,7 @@ class State:
                     self._journal.steps.append(partial(_set_back, held, name, old))
                 self.bytes_used -= FIELD_COST_BYTES + len(name) + len(old)
         removed = count - len(held)
-        if removed and self.watches:
+        if removed and self.watches.unbroken:
             self._break_watches(key)
         if not held:
             self.remove(key)
@@ -424,7 +424,7 @@ class State:
 
     def set_deadline(self, key: bytes, deadline: int) -> None:
         """Let a key that is present expire at this unix time in ms."""
-        if self.watches:
+        if self.watches.unbroken:
             self._break_watches(key)
         old = self.deadlines.get(key)
         if old == deadline:
@@ -445,7 +445,7 @@ class State:
         old = self.deadlines.get(key)
         if old is None:
             return False
-        if self.watches:
+        if self.watches.unbroken:
             self._break_watches(key)
         if self._lookers:
             self._note_deadline(key, old)
@@ -465,7 +465,7 @@ class State:
 
     def clear(self) -> None:
         """Remove every key. Replaces the dicts, so that whoever reads the old ones is not disturbed."""
-        for key in self.watches.watched():
+        for key in list(self.watches.unbroken):
             if self.get(key) is not None:
                 self._break_watches(key)
         if self._journal is not None:

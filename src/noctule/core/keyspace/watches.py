@@ -18,36 +18,25 @@ WATCH_COST_BYTES = 500
 class Watches:
     """Tokens of keys, in the order in which they came."""
 
-    __slots__ = ("_bytes_used", "_is_broken", "_unbroken")
+    __slots__ = ("_bytes_used", "_is_broken", "unbroken")
 
     def __init__(self) -> None:
-        self._unbroken: dict[bytes, set[bytes]] = {}
-        """By key, the tokens of those who may still hope that nobody changes it."""
+        self.unbroken: dict[bytes, set[bytes]] = {}
+        """By key, the tokens of those who may still hope that nobody changes it; for reading. Empty, as it is nearly
+        always, it costs a change of a key one look."""
         self._is_broken: OrderedDict[tuple[bytes, bytes], bool] = OrderedDict()
         """By key and token, the oldest first."""
         self._bytes_used = 0
-
-    def __bool__(self) -> bool:
-        """Whether a change of any key matters to anybody."""
-        return bool(self._unbroken)
-
-    def __contains__(self, key: bytes) -> bool:
-        """Whether a change of the key matters to anybody."""
-        return key in self._unbroken
 
     def __len__(self) -> int:
         """How many tokens there are, broken ones included."""
         return len(self._is_broken)
 
-    def watched(self) -> list[bytes]:
-        """Those whose change matters to anybody."""
-        return list(self._unbroken)
-
     def add(self, key: bytes, token: bytes) -> bool:
         """Note that the key is watched as it is now; False, and nothing happens, when the token was noted before."""
         if (key, token) in self._is_broken:
             return False
-        self._unbroken.setdefault(key, set()).add(token)
+        self.unbroken.setdefault(key, set()).add(token)
         self._is_broken[key, token] = False
         self._bytes_used += len(key) + WATCH_COST_BYTES
         while self._bytes_used > WATCHES_BYTES_MAX:
@@ -65,14 +54,14 @@ class Watches:
             return
         self._bytes_used -= len(key) + WATCH_COST_BYTES
         if not is_broken:
-            tokens = self._unbroken[key]
+            tokens = self.unbroken[key]
             tokens.remove(token)
             if not tokens:
-                del self._unbroken[key]
+                del self.unbroken[key]
 
     def break_(self, key: bytes) -> Iterable[bytes]:
         """The key is changed; the tokens that this breaks."""
-        tokens = self._unbroken.pop(key, ())
+        tokens = self.unbroken.pop(key, ())
         for token in tokens:
             self._is_broken[key, token] = True
         return tokens
@@ -82,4 +71,4 @@ class Watches:
         for token in tokens:
             if self.is_broken(key, token):
                 self._is_broken[key, token] = False
-                self._unbroken.setdefault(key, set()).add(token)
+                self.unbroken.setdefault(key, set()).add(token)

@@ -101,7 +101,7 @@ def test_a_change_ends_the_watches_of_its_keys_unless_it_is_taken_back(
     keyspace.check()
     assert keyspace.digest() == digest
     assert not any(keyspace.watches.is_broken(key, b"token") for key in KEYS)
-    assert set(keyspace.watches.watched()) == set(KEYS)
+    assert keyspace.watches.unbroken.keys() == set(KEYS)
     for command in between:
         keyspace.execute(command, NOW_MS)
         for key in KEYS:

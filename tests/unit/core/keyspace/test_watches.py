@@ -31,10 +31,10 @@ def test_a_change_of_the_key_breaks_all_its_tokens_and_no_other() -> None:
     assert held.is_broken(b"a", b"1")
     held.end(b"b", b"other")
     held.end(b"b", b"1")
-    assert not held
+    assert not held.unbroken
     assert len(held) == 2
     held.mend(b"a", {b"1", b"gone"})
-    assert held.watched() == [b"a"]
+    assert list(held.unbroken) == [b"a"]
     assert [held.is_broken(b"a", token) for token in (b"1", b"2", b"gone")] == [False, True, False]
 
 
@@ -46,7 +46,7 @@ def test_over_the_bound_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch
     assert len(held) == 3
     held.break_(b"b")
     held.add(b"d", b"1")
-    assert held.watched() == [b"c", b"d"]
+    assert list(held.unbroken) == [b"c", b"d"]
     assert held.is_broken(b"b", b"1")
     held.add(b"e", b"1")
     assert not held.is_broken(b"b", b"1")
@@ -114,4 +114,4 @@ def test_a_key_that_expires_is_changed() -> None:
 
 def test_what_is_cut_off_knows_of_no_watches() -> None:
     keyspace = watching(b"SET k x")
-    assert not keyspace.cut(0).watches
+    assert not keyspace.cut(0).watches.unbroken
