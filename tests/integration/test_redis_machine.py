@@ -69,8 +69,6 @@ class Pair(RuleBasedStateMachine):
         self.agree = True
         self.is_queuing = False
         """Whether MULTI was sent and no end of it."""
-        self.watched: dict[bytes, list[Tree]] = {}
-        """What Redis held under each watched key when it was watched."""
         for peer in (self.ours, self.theirs):
             peer.ask([b"HELLO", b"%d" % self.protocol])
             for emptying in ([b"FLUSHALL"], [b"SCRIPT", b"FLUSH"]):
@@ -79,16 +77,10 @@ class Pair(RuleBasedStateMachine):
     def send(self, args: Args) -> None:
         """One command to both."""
         name = args[0].upper()
-        if name == b"WATCH" and not self.is_queuing:
-            self.watched = {key: self.held(key) for key in args[1:]} | self.watched
         ours, theirs = self.ours.ask(args), self.theirs.ask(args)
         is_same = same(name, ours, theirs)
         self.agree = is_same or is_excused(args)
-        if name == b"EXEC" and not self.agree and theirs[1] is None and self.is_changed_back():
-            self.agree = True
-            for peer in (self.ours, self.theirs):
-                peer.ask([b"FLUSHALL"])  # Only ours has carried it out.
-        self.follow(args, theirs)
+        self.follow(args)
         assert self.agree, Transcript(args, ours, theirs)
         if name in BY_CHANCE or not is_same:
             # It may hold something else in each now.
@@ -99,15 +91,7 @@ class Pair(RuleBasedStateMachine):
         if name in COMMANDS and COMMANDS[name].is_write and args[1:] and not is_queued:
             self.send([b"PEXPIRETIME", args[1]])  # What happened to a deadline shows in no reply.
 
-    def held(self, key: bytes) -> list[Tree]:
-        """What Redis holds under a key, and until when."""
-        return [self.theirs.ask([b"DUMP", key]), self.theirs.ask([b"PEXPIRETIME", key])]
-
-    def is_changed_back(self) -> bool:
-        """Whether each watched key is as it was, so that ours may run what Redis refuses; a deviation of WATCH."""
-        return all(self.held(key) == seen for key, seen in self.watched.items())
-
-    def follow(self, args: Args, reply: Tree) -> None:
+    def follow(self, args: Args) -> None:
         """Know of transactions what Redis knows."""
         name = args[0].upper()
         if len(args) > 1:
@@ -115,9 +99,7 @@ class Pair(RuleBasedStateMachine):
         if name == b"MULTI":
             self.is_queuing = True
         elif name == b"RESET" or (name in (b"EXEC", b"DISCARD") and self.is_queuing):
-            self.is_queuing, self.watched = False, {}
-        elif name == b"UNWATCH" and reply == (b"+", b"OK"):
-            self.watched = {}
+            self.is_queuing = False
 
     def teardown(self) -> None:
         """What both hold is the same, too, and ours is sound."""

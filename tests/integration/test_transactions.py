@@ -72,6 +72,20 @@ async def test_optimistic_loops_on_all_nodes_lose_no_addition(doors: list[Door],
             assert await client.get("counter") == str(LOOPS * TURNS)
 
 
+async def test_what_was_changed_and_changed_back_stops_a_transaction(doors: list[Door]) -> None:
+    for at, door in enumerate(doors):
+        async with connected(door, 5) as client, connected(doors[at - 1], 5) as other:
+            async with client.pipeline() as pipe:
+                await pipe.watch("k", "l")
+                await other.set("k", "x")
+                await other.delete("k")
+                pipe.multi()
+                pipe.set("done", "yes")
+                with pytest.raises(WatchError):
+                    await pipe.execute()
+            assert await other.exists("done") == 0
+
+
 async def test_two_keys_that_are_written_together_are_equal_when_their_leader_is_killed(start_up: StartUp) -> None:
     cluster = start_up("--partitions", "4")
     doors = cluster.doors

@@ -8,6 +8,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.reply import Failure, Reply
+from noctule.core.keyspace.transactions import Watched
 from noctule.core.pubsub.message import Kind
 from noctule.core.pubsub.subscriptions import Subscriber
 from noctule.core.wire.resp import Protocol as RespVersion
@@ -92,8 +93,8 @@ class Client:
 
     def unwatch(self) -> None:
         """Forget what is watched."""
-        self.watched: dict[bytes, bytes] = {}
-        """Key as the store knows it to what WATCH saw there (`core.keyspace.transactions.fingerprint`)."""
+        self.watched: dict[bytes, Watched] = {}
+        """By the key as the store knows it, what WATCH saw there."""
         self.is_watch_broken = False
         """Whether a WATCH failed, so that the next transaction must not run."""
 

@@ -4,6 +4,7 @@ What the server itself answers (SELECT, PUBLISH, …) is run once the store has 
 the reply. Until then the connection begins nothing, since what comes later may depend on it. Texts are Redis 7.0's.
 """
 
+from secrets import token_bytes
 from typing import NamedTuple
 
 from noctule.base.bounds import COMMAND_BYTES_MAX
@@ -13,7 +14,7 @@ from noctule.core.keyspace.databases import database_prefix
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 from noctule.core.keyspace.spec import CommandSpec, Scope
-from noctule.core.keyspace.transactions import FINGERPRINT, transaction
+from noctule.core.keyspace.transactions import FINGERPRINT, Watched, transaction
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_databases import Leave, enter, leave_failure, leave_of, parse_database
 from noctule.servers.resp_errands import Errand
@@ -28,6 +29,9 @@ WATCHED_KEYS_MAX = 1_024
 """Keys watched by one connection."""
 WATCHED_KEY_BYTES_MAX = 1024 * 1024
 """All their names together."""
+
+TOKEN_BYTES = 12
+"""By chance: no two WATCHes of a cluster may share one."""
 
 AT_ONCE = frozenset((b"DISCARD", b"EXEC", b"HOST:", b"MULTI", b"POST", b"QUIT", b"RESET", b"WATCH"))
 """What is not queued inside MULTI."""
@@ -89,7 +93,7 @@ class Transaction:
             self._queued, self._commands, self._keys = [], [], []
         return problem or _QUEUED
 
-    def errand(self, door: Door, client: Client, watched: dict[bytes, bytes]) -> Reply | Errand:
+    def errand(self, door: Door, client: Client, watched: dict[bytes, Watched]) -> Reply | Errand:
         """EXEC: what to do for it, or the reply when nothing is needed of the store."""
         if not self._queued and not watched:
             return []
@@ -106,7 +110,7 @@ class Transaction:
         if not self._commands and not watched:
             return Errand([], finish, holds=True)
         command = transaction(
-            list(watched.items()), self._commands, self._keys, is_write=self._is_write, has_scripts=self._has_scripts
+            list(watched.values()), self._commands, self._keys, is_write=self._is_write, has_scripts=self._has_scripts
         )
         consistency = ConsistencyLevel.LINEARIZABLE if watched else client.consistency
         return Errand([command], finish, answers_itself, consistency)
@@ -207,6 +211,7 @@ def watch(_door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
         return Failure(b"ERR watched keys are over %d bytes, WATCHED_KEY_BYTES_MAX" % WATCHED_KEY_BYTES_MAX)
     if not keys:
         return OK
+    token = token_bytes(TOKEN_BYTES)
 
     def finish(replies: list[Reply]) -> Reply:
         for key, reply in zip(keys, replies, strict=True):
@@ -214,10 +219,10 @@ def watch(_door: Door, client: Client, args: list[bytes]) -> Reply | Errand:
                 # Nothing is known of the key: a transaction must not run as if it were watched.
                 client.is_watch_broken = True
                 return reply
-            client.watched[key] = reply
+            client.watched[key] = Watched(key, reply, token)
         return OK
 
-    return Errand([[FINGERPRINT, key] for key in keys], finish, holds=True)
+    return Errand([[FINGERPRINT, key, token] for key in keys], finish, holds=True)
 
 
 def unwatch(_door: Door, client: Client, _args: list[bytes]) -> Reply:

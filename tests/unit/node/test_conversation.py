@@ -11,7 +11,7 @@ from noctule.base.ids import GroupId
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import NULL_ARRAY, OK, Failure, Reply
-from noctule.core.keyspace.transactions import EXEC, FINGERPRINT, transaction
+from noctule.core.keyspace.transactions import EXEC, FINGERPRINT, Watched, transaction
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.client_sessions import ClientSessions, Verdict
 from noctule.node import router as router_module
@@ -44,7 +44,7 @@ def say(
     return sinks
 
 
-def together(keys: list[bytes], watched: list[tuple[bytes, bytes]] | None = None) -> list[bytes]:
+def together(keys: list[bytes], watched: list[Watched] | None = None) -> list[bytes]:
     """A transaction that changes each of these keys."""
     return transaction(watched or [], [[b"APPEND", key, b"x"] for key in keys], keys, is_write=True)
 
@@ -120,7 +120,7 @@ def test_what_is_given_up_lets_go_of_what_waits_behind_it(node: FakeDispatch) ->
     assert sinks[1].replies == [OK]
 
 
-def transact(connection: Conversation, keys: list[bytes], watched: list[tuple[bytes, bytes]] | None = None) -> Sink:
+def transact(connection: Conversation, keys: list[bytes], watched: list[Watched] | None = None) -> Sink:
     sink = Sink()
     connection.submit_own(together(keys, watched), sink)
     return sink
@@ -139,7 +139,7 @@ def test_a_transaction_is_in_order_with_what_its_connection_sent(node: FakeDispa
 def test_what_a_watch_asks_is_read_behind_the_writes_before_it(node: FakeDispatch) -> None:
     connection = node.router.conversation()
     say(connection, b"SET a 1")
-    connection.submit_own([FINGERPRINT, b"a"], Sink())
+    connection.submit_own([FINGERPRINT, b"a", b"token"], Sink())
     ((batch,), queries) = node.turn()
     assert [line.split()[0] for line in batch.lines] == [b"SET", FINGERPRINT]
     assert queries == []
@@ -152,7 +152,7 @@ def test_a_transaction_on_several_partitions_is_refused_and_on_several_slots_of_
         by_group.setdefault(SLOT_TABLE[key_slot(key)], []).append(key)
     (first, second, *_), (other, *_) = sorted(by_group.values(), key=len, reverse=True)[:2]
     assert transact(node.router.conversation(), [first, other]).replies == [CROSS_SLOT]
-    assert transact(node.router.conversation(), [first], [(other, b"")]).replies == [CROSS_SLOT]
+    assert transact(node.router.conversation(), [first], [Watched(other, b"")]).replies == [CROSS_SLOT]
     transact(node.router.conversation(), [first, second])
     assert len(node.turn()[0]) == 1
 

@@ -8,6 +8,8 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import Instant, WallMs
 from noctule.core.keyspace.commands import ONE_KEY_READS, check_command
 from noctule.core.keyspace.databases import DATABASE_SLOTS
+from noctule.core.keyspace.effects import TO_BE_EVALUATED
+from noctule.core.keyspace.evaluation import evaluating
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import key_slot
@@ -60,6 +62,9 @@ class HeldStore(Dialogue):
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> None:
+        if args[0] in TO_BE_EVALUATED:
+            with evaluating(self.keyspace, None, NOW_MS) as evaluation:
+                (args,) = evaluation.batch([args])
         self._hold(self.keyspace.execute(args, NOW_MS), sink, consistency)
 
     def _hold(self, reply: Reply, sink: ReplySink, consistency: ConsistencyLevel) -> None:

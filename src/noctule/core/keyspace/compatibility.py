@@ -122,9 +122,8 @@ DEVIATIONS: tuple[Deviation, ...] = (
     ),
     Deviation(
         "WATCH",
-        "A value that was changed and changed back before EXEC is the same value, and the transaction runs.",
-        "The value is watched, and not the key, so that a watch outlives failovers and moves.",
-        ("WATCH k", "SET k x", "DEL k", "MULTI", "EXEC"),
+        "What was changed and changed back counts as unchanged when another node leads the partition by then.",
+        "Only the leader knows who watches what; without it the value decides, and no nil is answered in vain.",
     ),
     Deviation(
         "CLIENT",

@@ -12,16 +12,16 @@ import msgspec
 
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
-from noctule.core.keyspace.spec import GROW, NO_KEYS, ONE, READ, CommandSpec, Scope, counted_keys, rows
+from noctule.core.keyspace.spec import GROW, NO_KEYS, ONE, READ, WRITE, CommandSpec, Scope, counted_keys, rows
 from noctule.core.keyspace.state import State
-from noctule.core.keyspace.transactions import BEHIND_THE_PAYLOAD, EXEC_EVAL
+from noctule.core.keyspace.transactions import BEHIND_THE_PAYLOAD, EXEC_EVAL, EXEC_WATCHED
 from noctule.core.keyspace.values import decode_values, encode_values
 
 EVAL = b"NOCTULE.EVAL"
 EVAL_READ = b"NOCTULE.EVALREAD"
 EFFECTS = b"NOCTULE.EFFECTS"
 
-TO_BE_EVALUATED = frozenset((EVAL, EVAL_READ, EXEC_EVAL))
+TO_BE_EVALUATED = frozenset((EVAL, EVAL_READ, EXEC_EVAL, EXEC_WATCHED))
 """Commands that only a leader that has applied everything can turn into what is logged."""
 
 _BAD_CALL = Failure(b"ERR this is no call of a script")
@@ -92,6 +92,14 @@ COMMANDS: tuple[CommandSpec, ...] = (
         ("NOCTULE.EVAL", -5, GROW, ONE, unevaluated, "Runs a script where its keys are."),
         ("NOCTULE.EVALREAD", -5, READ, ONE, unevaluated, "Runs a script that may not write."),
         ("NOCTULE.EXECEVAL", -2, GROW, BEHIND_THE_PAYLOAD, unevaluated, "Runs a transaction with scripts."),
+        (
+            "NOCTULE.EXECWATCHED",
+            -2,
+            WRITE,
+            BEHIND_THE_PAYLOAD,
+            unevaluated,
+            "Runs a transaction if nobody came between.",
+        ),
         ("NOCTULE.EFFECTS", 4, GROW, ONE, carry_out, "Does what a script did when it was evaluated."),
     ),
 )

@@ -14,7 +14,7 @@ from noctule.core.keyspace.effects import EVAL, TO_BE_EVALUATED, ScriptCall, eff
 from noctule.core.keyspace.failures import CROSS_SLOT
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
 from noctule.core.keyspace.publishing import channel_problem
-from noctule.core.keyspace.reply import MOVED, OK, Failure, Reply, Status
+from noctule.core.keyspace.reply import MOVED, NULL_ARRAY, OK, Failure, Reply, Status
 from noctule.core.keyspace.scripting import (
     NO_ENGINE,
     SCRIPT_EFFECTS_BYTES_MAX,
@@ -24,7 +24,14 @@ from noctule.core.keyspace.scripting import (
     script_flags,
 )
 from noctule.core.keyspace.spec import CommandSpec, Scope
-from noctule.core.keyspace.transactions import EXEC_EVAL, parse_transaction, transaction
+from noctule.core.keyspace.transactions import (
+    EXEC,
+    EXEC_EVAL,
+    EXEC_WATCHED,
+    end_watches,
+    parse_transaction,
+    transaction,
+)
 from noctule.core.keyspace.within import within
 from noctule.core.placement.slots import key_slot
 
@@ -86,10 +93,12 @@ class Evaluation:
         return [*logged, *[LATER] * (len(commands) - len(logged))]
 
     def _evaluated(self, command: list[bytes]) -> list[bytes] | None:
-        """The effects of a script, or of a transaction with scripts; None when it is `MOVED`."""
+        """What is logged for a script, or for a transaction with scripts or watched keys; None when it is `MOVED`."""
         keyspace = self._keyspace
         if keyspace.is_moved(command):
             return None
+        if command[0] == EXEC_WATCHED:
+            return self._watched(command)
         done = self._transaction(command) if command[0] == EXEC_EVAL else self._script(command)
         home = command[2] if command[0] == EXEC_EVAL else command[1]
         if not done.is_overrun:
@@ -103,6 +112,17 @@ class Evaluation:
         for earlier in self._done:
             keyspace.execute(earlier, self._stamp_ms)
         return effects_command(home, done.reply, ())
+
+    def _watched(self, command: list[bytes]) -> list[bytes]:
+        """A transaction without scripts as it came, if nobody came between; else its null array."""
+        payload = parse_transaction(command)
+        if isinstance(payload, Failure):
+            return effects_command(command[2], payload, ())
+        if end_watches(self._keyspace, payload[0]):
+            return effects_command(command[2], NULL_ARRAY, ())
+        logged = [EXEC, *command[1:]]
+        self._keyspace.execute(logged, self._stamp_ms)
+        return logged
 
     def _script(self, command: list[bytes]) -> "_Done":
         call = parse_call(command)
@@ -121,7 +141,10 @@ class Evaluation:
         if isinstance(payload, Failure):
             return _Done(payload)
         watched, commands = payload
-        seen = self._keyspace.execute(transaction(watched, (), command[2:], is_write=True), self._stamp_ms)
+        if end_watches(self._keyspace, watched):
+            return _Done(NULL_ARRAY)
+        for_nothing = transaction(watched, (), command[2:], is_write=True)
+        seen = self._keyspace.execute([EXEC, *for_nothing[1:]], self._stamp_ms)
         if not isinstance(seen, list):
             return _Done(seen)
         replies: list[Reply] = []

@@ -26,6 +26,7 @@ from noctule.core.keyspace.failures import WRONG_TYPE
 from noctule.core.keyspace.recount import Recount
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.territory import Territory
+from noctule.core.keyspace.watches import Watches
 from noctule.core.placement.slots import BRACE, SLOT_COUNT, SLOT_MASK, key_slot
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ class State:
         "split_off",
         "staging",
         "territory",
+        "watches",
     )
 
     def __init__(self) -> None:
@@ -148,6 +150,8 @@ class State:
         """Keys to the nodes that wait for a value of a type there, and until when: awaited.py. No part of the data."""
         self.ready: list[tuple[int, bytes, bytes]] = []
         """Nodes, and keys that are now of the type they wait for, for whoever applies the log to take out."""
+        self.watches = Watches()
+        """Who watches which keys: watches.py. No part of the data."""
         self._heap: list[tuple[int, bytes]] = []
         self._orders: dict[int, list[tuple[int, bytes]]] = {}
         self._is_shared = False
@@ -231,13 +235,21 @@ class State:
             counted_bytes, held = held.counted_bytes, held.copy()
             held.counted_bytes = counted_bytes
             self._own(key, held)
-        if self._journal is not None:
+        if key in self.watches.unbroken:
+            # Steps of its own, which tell whether there was a change at all.
+            held.undo = []
+        elif self._journal is not None:
             held.undo = self._journal.steps
-            held.undo.append(partial(setattr, held, "counted_bytes", held.counted_bytes))
+        if self._journal is not None:
+            self._journal.steps.append(partial(setattr, held, "counted_bytes", held.counted_bytes))
         return held
 
     def changed(self, key: bytes, held: Container) -> None:
         """What `change` lent out is changed: count it, and remove the key if nothing is left."""
+        if held.undo and key in self.watches.unbroken:
+            self._break_watches(key)
+            if self._journal is not None:
+                self._journal.steps.extend(held.undo)
         held.undo = None
         self.bytes_used += held.size_bytes - held.counted_bytes
         held.counted_bytes = held.size_bytes
@@ -255,6 +267,8 @@ class State:
         elif slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.get(key)
+        if self.watches.unbroken:
+            self._break_watches(key)
         if self._journal is not None:
             self._journal.steps.append(partial(self.remove, key) if old is None else partial(self.put, key, old))
         if isinstance(value, bytes):
@@ -305,6 +319,8 @@ class State:
         if slot in self._shared_slots:
             values = self._own_slot(slot)
         old = values.pop(key)
+        if self.watches.unbroken:
+            self._break_watches(key)
         if self._journal is not None:
             self._journal.steps.append(partial(self.put, key, old))
         if not values:
@@ -323,6 +339,8 @@ class State:
         """Set fields of the hash at `key`, which is `held`; how many of them are new. It may be another dict then."""
         if self._is_shared and key not in self._own_values:
             held = self._own(key, held.copy())
+        if self.watches.unbroken:
+            self._break_watches(key)
         count = len(held)
         added = 0
         steps = None if self._journal is None else self._journal.steps
@@ -350,6 +368,8 @@ class State:
                     self._journal.steps.append(partial(_set_back, held, name, old))
                 self.bytes_used -= FIELD_COST_BYTES + len(name) + len(old)
         removed = count - len(held)
+        if removed and self.watches.unbroken:
+            self._break_watches(key)
         if not held:
             self.remove(key)
         return removed
@@ -371,7 +391,7 @@ class State:
     # A journal: what is changed may be taken back ---------------------------------------------------------------------
 
     def begin_journal(self) -> None:
-        """Note every change of keys and deadlines from now on, until `roll_back`. Not for splits, merges, FLUSHALL."""
+        """Note every change of keys, deadlines, buckets from now on, until `roll_back`. Not for splits and merges."""
         ensure(self._journal is None, "one journal at a time")
         self._journal = _Journal([], self.key_count, self.bytes_used)
 
@@ -384,6 +404,18 @@ class State:
             step()
         self.key_count, self.bytes_used = journal.key_count, journal.bytes_used
 
+    def watch(self, key: bytes, token: bytes) -> None:
+        """Note who watches the key from now on."""
+        if self.watches.add(key, token) and self._journal is not None:
+            self._journal.steps.append(partial(self.watches.end, key, token))
+
+    def _break_watches(self, key: bytes) -> None:
+        """The key is about to be changed, or was; unless that is taken back, whoever watches it comes too late."""
+        tokens = self.watches.break_(key)
+        if tokens and self._journal is not None:
+            # Before the step that takes the change back, so done after it, which is a change as well.
+            self._journal.steps.append(partial(self.watches.mend, key, tokens))
+
     def publish(self, channel: bytes, payload: bytes, *, sharded: bool) -> None:
         """Note that this is to be told to subscribers, by whoever applies the log."""
         self.published.append((sharded, channel, payload))
@@ -392,6 +424,8 @@ class State:
 
     def set_deadline(self, key: bytes, deadline: int) -> None:
         """Let a key that is present expire at this unix time in ms."""
+        if self.watches.unbroken:
+            self._break_watches(key)
         old = self.deadlines.get(key)
         if old == deadline:
             return
@@ -411,6 +445,8 @@ class State:
         old = self.deadlines.get(key)
         if old is None:
             return False
+        if self.watches.unbroken:
+            self._break_watches(key)
         if self._lookers:
             self._note_deadline(key, old)
         if self._journal is not None:
@@ -423,10 +459,18 @@ class State:
     def declare_bucket(self, name: bytes, bucket: Bucket) -> None:
         """Let the keys that begin with the name and a colon be those of a bucket. Replaces the dict, as `clear` does
         with the keys."""
+        if self._journal is not None:
+            self._journal.steps.append(partial(setattr, self, "buckets", self.buckets))
         self.buckets = {**self.buckets, name: bucket}
 
     def clear(self) -> None:
         """Remove every key. Replaces the dicts, so that whoever reads the old ones is not disturbed."""
+        for key in list(self.watches.unbroken):
+            if self.get(key) is not None:
+                self._break_watches(key)
+        if self._journal is not None:
+            names = ("slots", "deadlines", "_heap", "_orders", "_shared_slots", "_own_values", "_lookers", "_recount")
+            self._journal.steps.extend(partial(setattr, self, name, getattr(self, name)) for name in names)
         self.slots = {}
         self.deadlines = {}
         self.key_count = 0

@@ -3,13 +3,14 @@
 What MULTI has gathered and WATCH has seen travels in the payload; all keys stand behind it once more, so that whatever
 looks at a command's keys (territories, expiry, the order of a connection) needs to know nothing of transactions.
 
-WATCH remembers a fingerprint of the value and not that it was touched. A value that was changed and changed back is
-what the client has seen, so its transaction may run.
+WATCH remembers a fingerprint of the value, which every replica compares when the transaction is applied, and a token
+that is broken at the leader when the key is changed (`watches`). Before it logs a transaction that watches anything,
+the leader looks at the tokens (`evaluation`): a value that was changed and changed back stops it, too, as in Redis.
 """
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -26,6 +27,8 @@ FINGERPRINT = b"NOCTULE.FINGERPRINT"
 EXEC = b"NOCTULE.EXEC"
 EXEC_READ = b"NOCTULE.EXECREAD"
 EXEC_EVAL = b"NOCTULE.EXECEVAL"
+EXEC_WATCHED = b"NOCTULE.EXECWATCHED"
+"""What the leader turns into one of the others, or into a null array."""
 
 ABSENT = b""
 """The fingerprint of a key that is not there."""
@@ -34,15 +37,25 @@ TOO_LARGE = Failure(b"ERR a watched value is over WATCHED_BYTES_MAX, %d bytes" %
 _PART_BYTES = 64 * 1024
 _BAD_PAYLOAD = Failure(b"ERR this is no transaction")
 
-Payload: TypeAlias = tuple[list[tuple[bytes, bytes]], list[list[bytes]]]
-"""Watched keys with what was seen of each, and the commands."""
+
+class Watched(NamedTuple):
+    """A key, and what WATCH has brought of it."""
+
+    key: bytes
+    fingerprint: bytes
+    token: bytes = b""
+    """Under which the leader knows the watch."""
+
+
+Payload: TypeAlias = tuple[list[Watched], list[list[bytes]]]
+"""What is watched, and the commands."""
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Payload)
 
 
 def transaction(
-    watched: Sequence[tuple[bytes, bytes]],
+    watched: Sequence[Watched],
     commands: Sequence[Sequence[bytes]],
     keys: Sequence[bytes],
     *,
@@ -52,10 +65,10 @@ def transaction(
     """The one command that runs the commands if every watched key still has its fingerprint.
 
     `keys` are those of the commands; `is_write` tells whether any of these is a write, `has_scripts` whether one is to
-    be evaluated before all of it is logged.
+    be evaluated before all of it is logged. With watched keys it is for the leader to decide.
     """
-    every_key = dict.fromkeys([*(key for key, _ in watched), *keys])
-    name = EXEC_EVAL if has_scripts else EXEC if is_write else EXEC_READ
+    every_key = dict.fromkeys([*(each.key for each in watched), *keys])
+    name = EXEC_EVAL if has_scripts else EXEC_WATCHED if watched else EXEC if is_write else EXEC_READ
     return [name, _encoder.encode((watched, commands)), *every_key]
 
 
@@ -76,7 +89,7 @@ def execute_all(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
     if isinstance(payload, Failure):
         return payload
     watched, commands = payload
-    if any(fingerprint(state, key) != seen for key, seen in watched):
+    if any(fingerprint(state, each.key) != each.fingerprint for each in watched):
         return NULL_ARRAY
     state.answers_alike = args[0] == EXEC
     replies = [_execute(state, command, now_ms) for command in commands]
@@ -85,8 +98,17 @@ def execute_all(state: State, args: Sequence[bytes], now_ms: int) -> Reply:
 
 
 def read_fingerprint(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
-    """NOCTULE.FINGERPRINT key."""
+    """NOCTULE.FINGERPRINT key token: what the key holds; its next change breaks the token."""
+    state.watch(args[1], args[2])
     return fingerprint(state, args[1])
+
+
+def end_watches(state: State, watched: Sequence[Watched]) -> bool:
+    """Forget these watches, whose transaction has come; whether one of them is broken."""
+    is_broken = any(state.watches.is_broken(each.key, each.token) for each in watched)
+    for each in watched:
+        state.watches.end(each.key, each.token)
+    return is_broken
 
 
 def fingerprint(state: State, key: bytes) -> bytes | Failure:
@@ -119,7 +141,7 @@ def _is_too_large(value: Value) -> bool:
 
 
 def _execute(state: State, command: list[bytes], now_ms: int) -> Reply:
-    if not command or command[0].upper() in (EXEC, EXEC_READ):
+    if not command or command[0].upper() in (EXEC, EXEC_READ, EXEC_WATCHED):
         return _BAD_PAYLOAD
     return state.execute(command, now_ms)
 
@@ -139,7 +161,7 @@ COMMANDS: tuple[CommandSpec, ...] = (
         Scope.INTERNAL,
         ("NOCTULE.EXEC", -2, WRITE, BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction."),
         ("NOCTULE.EXECREAD", -2, READ, BEHIND_THE_PAYLOAD, execute_all, "Runs a transaction that only reads."),
-        ("NOCTULE.FINGERPRINT", 2, READ, ONE, read_fingerprint, "What WATCH remembers of a key."),
+        ("NOCTULE.FINGERPRINT", 3, READ, ONE, read_fingerprint, "What WATCH remembers of a key."),
     ),
 )
 """The rows of this file."""

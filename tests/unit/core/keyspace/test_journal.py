@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.core.keyspace.keyspace import Keyspace
-from noctule.core.keyspace.transactions import transaction
+from noctule.core.keyspace.transactions import FINGERPRINT, fingerprint, transaction
 
 KEYS = [b"a", b"b", b"{a}c", b"{db:1}a"]
 NOW_MS = 1_000
@@ -38,6 +38,8 @@ def commands() -> st.SearchStrategy[list[bytes]]:
         st.builds(lambda k, j: [b"ZUNIONSTORE", k, b"2", k, j], key, key),
         st.builds(lambda k, j: [b"SORT", k, b"ALPHA", b"STORE", j], key, key),
         st.just([b"NOCTULE.WRITEDATABASE", b"{db:1}", b"FLUSHDB"]),
+        st.just([b"FLUSHALL"]),
+        st.just([b"BUCKET.CREATE", b"hits", b"counter", b"here"]),
         st.builds(
             lambda k, j, v: transaction([], [[b"SET", k, v], [b"DEL", j]], [k, j], is_write=True), key, key, word
         ),
@@ -81,6 +83,30 @@ def test_rolling_back_leaves_the_state_as_it_was(
     assert (keyspace.bytes_used, keyspace.key_count) == (size, count)
     if picture is not None:
         assert Keyspace.load(picture.chunks()).digest() == digest
+
+
+@given(st.lists(commands(), max_size=12), st.lists(commands(), max_size=12))
+def test_a_change_ends_the_watches_of_its_keys_unless_it_is_taken_back(
+    before: list[list[bytes]], between: list[list[bytes]]
+) -> None:
+    keyspace = Keyspace()
+    for command in before:
+        keyspace.execute(command, NOW_MS)
+    seen = {key: keyspace.execute([FINGERPRINT, key, b"token"], NOW_MS) for key in KEYS}
+    digest = keyspace.digest()
+    keyspace.begin_journal()
+    for command in between:
+        keyspace.execute(command, NOW_MS)
+    keyspace.roll_back()
+    keyspace.check()
+    assert keyspace.digest() == digest
+    assert not any(keyspace.watches.is_broken(key, b"token") for key in KEYS)
+    assert keyspace.watches.unbroken.keys() == set(KEYS)
+    for command in between:
+        keyspace.execute(command, NOW_MS)
+        for key in KEYS:
+            if fingerprint(keyspace, key) != seen[key]:
+                assert keyspace.watches.is_broken(key, b"token"), command
 
 
 def test_what_comes_after_a_roll_back_stays() -> None:

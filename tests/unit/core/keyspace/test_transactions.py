@@ -9,7 +9,7 @@ from noctule.core.keyspace import transactions
 from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import MOVED, NULL_ARRAY, OK, Failure, Reply
 from noctule.core.keyspace.territory import Territory
-from noctule.core.keyspace.transactions import ABSENT, EXEC, EXEC_READ, FINGERPRINT, transaction
+from noctule.core.keyspace.transactions import ABSENT, EXEC, EXEC_READ, FINGERPRINT, Watched, transaction
 from noctule.core.placement.slots import key_slot
 
 NOW_MS = 1_000
@@ -19,11 +19,18 @@ KEYS = [b"a", b"b", b"{a}c"]
 def run(keyspace: Keyspace, *lines: bytes, watched: dict[bytes, bytes] | None = None, now_ms: int = NOW_MS) -> Reply:
     commands = [line.split() for line in lines]
     keys = [command[1] for command in commands]
-    return keyspace.execute(transaction(list((watched or {}).items()), commands, keys, is_write=True), now_ms)
+    return carry_out(keyspace, [Watched(*item) for item in (watched or {}).items()], commands, keys, now_ms)
+
+
+def carry_out(
+    keyspace: Keyspace, watched: list[Watched], commands: list[list[bytes]], keys: list[bytes], now_ms: int = NOW_MS
+) -> Reply:
+    """As it is logged."""
+    return keyspace.execute([EXEC, *transaction(watched, commands, keys, is_write=True)[1:]], now_ms)
 
 
 def seen(keyspace: Keyspace, key: bytes, now_ms: int = NOW_MS) -> bytes:
-    reply = keyspace.execute([FINGERPRINT, key], now_ms)
+    reply = keyspace.execute([FINGERPRINT, key, b"token"], now_ms)
     assert isinstance(reply, bytes)
     return reply
 
@@ -57,7 +64,7 @@ def test_a_watched_key_that_has_expired_meanwhile_is_another_one() -> None:
 def test_a_key_that_was_watched_when_it_had_expired_and_was_not_purged_counts_as_absent() -> None:
     keyspace = Keyspace()
     keyspace.execute([b"SET", b"w", b"1", b"PX", b"100"], NOW_MS)
-    assert keyspace.read([FINGERPRINT, b"w"], NOW_MS + 100) is MUST_LOG
+    assert keyspace.read([FINGERPRINT, b"w", b"token"], NOW_MS + 100) is MUST_LOG
     assert seen(keyspace, b"w", NOW_MS + 100) == ABSENT
     assert run(keyspace, b"SET w 2", watched={b"w": ABSENT}, now_ms=NOW_MS + 100) == [OK]
 
@@ -84,10 +91,10 @@ def test_what_is_too_large_is_not_watched_and_has_changed_when_it_grew(monkeypat
     keyspace.execute([b"SET", b"w", b"x"], NOW_MS)
     watched = {b"w": seen(keyspace, b"w")}
     keyspace.execute([b"SET", b"w", b"x" * 1_001], NOW_MS)
-    assert keyspace.execute([FINGERPRINT, b"w"], NOW_MS) is transactions.TOO_LARGE
+    assert keyspace.execute([FINGERPRINT, b"w", b"token"], NOW_MS) is transactions.TOO_LARGE
     assert run(keyspace, b"SET a 1", watched=watched) is NULL_ARRAY
     keyspace.execute([b"HSET", b"h", *(b"%d" % number for number in range(20))], NOW_MS)
-    assert keyspace.execute([FINGERPRINT, b"h"], NOW_MS) is transactions.TOO_LARGE
+    assert keyspace.execute([FINGERPRINT, b"h", b"token"], NOW_MS) is transactions.TOO_LARGE
 
 
 def test_one_of_reads_only_is_a_read_and_changes_nothing() -> None:
@@ -169,7 +176,7 @@ def test_it_is_its_commands_in_a_row_if_nothing_watched_has_changed_and_else_not
     keyspace = Keyspace()
     for command in before:
         keyspace.execute(command, NOW_MS)
-    watched = [(key, seen(keyspace, key)) for key in KEYS[:2]]
+    watched = [Watched(key, seen(keyspace, key)) for key in KEYS[:2]]
     values = held(keyspace)
     for command in between:
         keyspace.execute(command, NOW_MS)
@@ -177,7 +184,7 @@ def test_it_is_its_commands_in_a_row_if_nothing_watched_has_changed_and_else_not
         keyspace.execute([b"EXISTS", key], later_ms)  # So that the model begins without what has expired.
     model = Keyspace.load(keyspace.picture().chunks())
     is_same = values == held(keyspace)
-    reply = keyspace.execute(transaction(watched, inside, [command[1] for command in inside], is_write=True), later_ms)
+    reply = carry_out(keyspace, watched, inside, [command[1] for command in inside], later_ms)
     if is_same:
         assert reply == [model.execute(command, later_ms) for command in inside]
     else:
