@@ -225,7 +225,14 @@ COMMANDS: tuple[CommandSpec, ...] = (
         ("RENAME", 3, WRITE, TWO, rename, "Renames a key, over what was there."),
         ("RENAMENX", 3, WRITE_FAST, TWO, renamenx, "Renames a key if the new name is free."),
         ("TTL", 2, READ_FAST, ONE, ttl, "The time a key has left, in seconds."),
-        ("TYPE", 2, READ_FAST, ONE, type_, "The type of a key: string, hash, lww, counter, orset or none."),
+        (
+            "TYPE",
+            2,
+            READ_FAST,
+            ONE,
+            type_,
+            "The type of a key: string, list, hash, set, zset, stream, lww, counter, orset or none.",
+        ),
     ),
     *rows(
         Scope.SPLIT,
