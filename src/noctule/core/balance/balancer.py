@@ -309,7 +309,8 @@ class Balancer:
     def _warm_up(self, now: Instant) -> None:
         """Bring the shares up to date; switched off once nobody is in slow start."""
         slow_start_s = self._rules.slow_start_s
-        self._is_warming = any([instance.warm_up(now, slow_start_s) for instance in self._instances.values()])
+        still = [instance.warm_up(now, slow_start_s) for instance in self._instances.values()]
+        self._is_warming = any(still)
 
     def _changed(self) -> None:
         """After each change of who is there or who is open."""
