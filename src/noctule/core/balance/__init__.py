@@ -1,4 +1,5 @@
 """Which instance gets the next request, and whether any should.
 
-Read balancer.py (least connections), outliers.py (who stands out by failing), retry_budget.py, and window.py below them.
+For a gateway balancer.py (least connections), for a client p2c.py (the better of two). For both: outliers.py (who
+stands out by failing), retry_budget.py, breaker.py, and window.py, which these count with.
 """
