@@ -95,6 +95,10 @@ class Pool:
         """Those that are to be asked how they are."""
         return list(self._instances.values()) if self.service.check.enabled else []
 
+    def instance(self, instance_id: str) -> Instance | None:
+        """One that is here now, listed or leaving."""
+        return self._instances.get(instance_id)
+
     def follow(self, service: Service, listed: Iterable[Instance], drained: Collection[str]) -> None:
         """Make this the service, these the instances, and those of them that get nothing new.
 
@@ -195,7 +199,8 @@ class Pool:
 
     def probed(self, instance: Instance, reason: str, *, is_good: bool, is_gone: bool = False) -> None:
         """Tell the balancer what a probe said; one of an instance that has left is not heeded."""
-        if self._instances.get(instance.id) is not instance:
+        known = self._instances.get(instance.id)
+        if known is None or known.address != instance.address:
             return
         now = self._clock.now()
         before = self._balancer.state(instance.id)
