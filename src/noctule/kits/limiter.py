@@ -242,7 +242,7 @@ class Limiter:
         key, absent_ms = f"{self._prefix}{{instances}}", int(ABSENT_S * 1000)
 
         def call() -> Awaitable[Any]:
-            return cast("Any", self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms))
+            return cast("Awaitable[Any]", self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms))
 
         self._instances = max(int(await retrying_idempotent(call, writes=True, budget_s=PATIENCE_S)), 1)
 

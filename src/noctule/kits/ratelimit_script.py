@@ -137,14 +137,14 @@ if all then
     redis.call('SET', w[1], value, 'PX', whole(math.ceil(w[6] * 2 / 1000)))
   end
 elseif mode == 'take' and half_life > 0 and not is_blocked then
-  score = score + 1
+  score, scored = score + 1, now
   if score >= block_score then
     if now >= blocked + calm then blocks = 0 end
     blocked = now + math.floor(math.min(block_first * 2 ^ math.min(blocks, 30), block_max) + 0.5)
     blocks = blocks + 1
-    score = strict_score
+    score, scored = (strict_score + block_score) / 2, blocked
   end
-  local value = string.format('%.17g', score) .. ' ' .. whole(now) .. ' ' .. whole(blocks) .. ' ' .. whole(blocked)
+  local value = string.format('%.17g', score) .. ' ' .. whole(scored) .. ' ' .. whole(blocks) .. ' ' .. whole(blocked)
   redis.call('SET', KEYS[1], value, 'PX', whole(math.ceil((calm + math.max(blocked - now, 0)) / 1000)))
 end
 return {all and 1 or 0, is_strict and 1 or 0, math.max(blocked - now, 0), blocks, answers}

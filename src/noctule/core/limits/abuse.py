@@ -14,8 +14,9 @@ class AbuseRules:
     """The thresholds; the defaults forgive a person, and stop a program that does not listen."""
 
     half_life_s: float = 300.0
-    strict_score: float = 3.0
-    block_score: float = 10.0
+    strict_score: float = 2.5
+    """Three breaches in quick succession are a little less than 3, as each decays until the next."""
+    block_score: float = 9.5
     block_s_first: float = 60.0
     block_s_max: float = 3600.0
     calm_s: float = 24 * 3600.0
@@ -36,7 +37,7 @@ class Conduct:
 
     score: float = 0.0
     scored_us: int = 0
-    """When `score` was that."""
+    """When `score` was, or will be, that."""
     blocks: int = 0
     """How many blocks in the present series."""
     blocked_until_us: int = 0
@@ -61,5 +62,6 @@ def breached(rules: AbuseRules, conduct: Conduct, now_us: int) -> Conduct:
     is_calm = now_us >= conduct.blocked_until_us + rules.calm_s * 1_000_000
     blocks = 0 if is_calm else conduct.blocks
     block_s = min(rules.block_s_first * 2 ** min(blocks, 30), rules.block_s_max)
-    # It comes back in strict mode, one step from the next block less what decays meanwhile.
-    return Conduct(rules.strict_score, now_us, blocks + 1, now_us + round(block_s * 1_000_000))
+    until_us = now_us + round(block_s * 1_000_000)
+    # It comes back in strict mode, half way to the next block; the score decays from then on.
+    return Conduct((rules.strict_score + rules.block_score) / 2, until_us, blocks + 1, until_us)

@@ -28,7 +28,7 @@ def test_three_breaches_are_strict_and_decay() -> None:
 def test_blocks_grow_and_are_bounded() -> None:
     conduct = breaches(Conduct(), 10, START)
     assert conduct.blocked_until_us == START + 60 * SECOND
-    assert is_strict(RULES, conduct, START), "who comes back from a block is in strict mode"
+    assert is_strict(RULES, conduct, conduct.blocked_until_us), "who comes back from a block is in strict mode"
     lengths = []
     for _ in range(8):
         now_us = conduct.blocked_until_us
