@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from witness_cluster import WitnessCluster
 
 pytest_plugins = ("engines", "witness_cluster")
-pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.engine("redis-server"),
+    pytest.mark.usefixtures("clients_leave_connections"),
+]
 
 TEN = Policy(name="ten", limit=10, window_s=60.0)
 CLOCK = "local time = redis.call('TIME')\nlocal now = time[1] * 1000000 + time[2]"
@@ -109,7 +113,12 @@ async def test_whoever_is_refused_under_one_name_is_not_counted_under_the_other(
     refused = await limiters[1].hit([TEN], ["ip:192.0.2.1", "user:ada"])
     assert not refused.is_admitted
     assert refused.subject == "user:ada"
-    assert (await limiters[2].counts([TEN], "ip:192.0.2.1"))["ten"][1] == 0
+    picture = await limiters[2].show("ip:192.0.2.1")
+    assert [(each.policy, each.limit, each.remaining) for each in picture.policies] == [("ten", 10, 10)]
+    (policy,) = (await limiters[2].show("user:ada")).policies
+    assert policy.remaining == 0
+    assert 0 < policy.reset_s <= 120
+    assert (await limiters[2].show("user:nobody")).policies == ()
 
 
 async def test_repeated_breaches_are_strict_and_then_blocked_until_reset(limiters: list[Limiter]) -> None:
@@ -125,7 +134,10 @@ async def test_repeated_breaches_are_strict_and_then_blocked_until_reset(limiter
     assert "repeated breaches" in seen[-1].why
     # Another address is not concerned, and who looks after the app can lift it.
     assert (await limiters[0].hit([policy], ["ip:192.0.2.2"])).is_admitted
-    await limiters[0].reset([policy], "ip:192.0.2.1")
+    picture = await limiters[1].show("ip:192.0.2.1")
+    assert (picture.blocks, picture.is_strict) == (1, True)
+    assert picture.blocked_s == pytest.approx(60, abs=5)
+    assert await limiters[0].reset("ip:192.0.2.1") == 2
     assert (await limiters[1].hit([policy], ["ip:192.0.2.1"])).is_admitted
 
 

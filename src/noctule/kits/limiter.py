@@ -23,7 +23,8 @@ from redis.exceptions import NoScriptError
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError, NoctuleError
-from noctule.core.limits.abuse import AbuseRules
+from noctule.core.limits.abuse import AbuseRules, Conduct
+from noctule.core.limits.picture import SubjectPicture, picture_of
 from noctule.core.limits.policy import OnStoreLoss, Policy
 from noctule.core.limits.take import Count, Taken, take
 from noctule.kits.ratelimit_script import (
@@ -31,6 +32,7 @@ from noctule.kits.ratelimit_script import (
     SCRIPT,
     PolicyAnswer,
     SubjectAnswer,
+    read_conduct,
     read_count,
     read_reply,
     script_arguments,
@@ -52,6 +54,9 @@ SUBJECTS_MAX = 10_000
 SUBJECT_CHARACTERS_MAX = 256
 POLICIES_MAX = 8
 """Of one decision."""
+
+CONDUCT = "abuse"
+"""Where the name of a policy stands in other keys."""
 
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # What EVALSHA calls a script.
 _ROLL_CALL = """
@@ -171,22 +176,41 @@ class Limiter:
         self._decided_locally += decision.is_local
         return decision
 
-    async def counts(self, policies: Sequence[Policy], subject: str) -> dict[str, Count]:
-        """What is kept for a subject, by policy. Raises `UnavailableError` or `RequestError`."""
-        keys = [self._key(policy.name, subject) for policy in policies]
-        values = await retrying_idempotent(lambda: cast("Any", self._store.mget(keys)), writes=False)
-        return {
-            policy.name: read_count(value)
-            for policy, value in zip(policies, values, strict=True)
-            if isinstance(value, bytes)
-        }
+    async def show(self, subject: str) -> SubjectPicture:
+        """All that is kept of a subject. Looks through all keys, so it is for people. Raises `UnavailableError` or
+        `RequestError`."""
+        conduct, counts = Conduct(), {}
+        keys = await self._keys_of(subject)
+        values = await retrying_idempotent(lambda: cast("Any", self._store.mget(keys)), writes=False) if keys else []
+        for key, value in zip(keys, values, strict=True):
+            policy = key.removeprefix(self._prefix.encode()).partition(b":")[0].decode()
+            if policy == CONDUCT and value is not None:
+                conduct = read_conduct(value)
+            elif value is not None:
+                counts[policy] = read_count(value)
+        seconds, micros = await retrying_idempotent(lambda: cast("Any", self._store.time()), writes=False)
+        return picture_of(subject, seconds * 1_000_000 + micros, conduct, counts, self._abuse)
 
-    async def reset(self, policies: Sequence[Policy], subject: str) -> None:
-        """Forget all of a subject, its blocks too. Raises `OutcomeUnknownError` or `RequestError`."""
-        keys = [self._key(name, subject) for name in ("abuse", *(policy.name for policy in policies))]
-        await retrying_idempotent(lambda: cast("Any", self._store.delete(*keys)), writes=True)
-        for key in keys:
-            self._local.pop((key, subject), None)
+    async def reset(self, subject: str) -> int:
+        """Forget all of a subject, its blocks too; tells how many keys that were. Looks through all keys. Raises
+        `OutcomeUnknownError`, `UnavailableError` or `RequestError`."""
+        for local in [key for key in self._local if key[1] == subject]:
+            del self._local[local]
+        keys = await self._keys_of(subject)
+        if keys:
+            await retrying_idempotent(lambda: cast("Any", self._store.delete(*keys)), writes=True)
+        return len(keys)
+
+    async def _keys_of(self, subject: str) -> list[bytes]:
+        _check_subject(subject)
+        tail = f":{{{subject}}}".encode()
+
+        async def scan() -> list[bytes]:
+            # The pattern cannot quote a subject with an asterisk in it, so the end is compared here.
+            found = self._store.scan_iter(match=f"{self._prefix}*", count=1_000)
+            return sorted({key async for key in found if key.endswith(tail)})
+
+        return await retrying_idempotent(scan, writes=False)
 
     def describe(self) -> LimiterPicture:
         """A frozen picture."""
@@ -216,7 +240,7 @@ class Limiter:
     async def _run(
         self, mode: bytes, policies: tuple[Policy, ...], subject: str, cost: int, nonce: bytes
     ) -> SubjectAnswer:
-        keys = [self._key(name, subject) for name in ("abuse", *(policy.name for policy in policies))]
+        keys = [self._key(name, subject) for name in (CONDUCT, *(policy.name for policy in policies))]
         arguments = script_arguments(mode, cost, nonce, self._abuse, policies)
 
         async def ask() -> Any:
@@ -242,7 +266,7 @@ class Limiter:
         key, absent_ms = f"{self._prefix}{{instances}}", int(ABSENT_S * 1000)
 
         def call() -> Awaitable[Any]:
-            return cast("Awaitable[Any]", self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms))
+            return self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms)
 
         self._instances = max(int(await retrying_idempotent(call, writes=True, budget_s=PATIENCE_S)), 1)
 
@@ -302,10 +326,14 @@ def _check(policies: Sequence[Policy], subjects: Sequence[str], cost: int) -> No
     if not subjects or cost < 1:
         raise ConfigError("rate limits: a decision needs a subject, and a cost of 1 or more")
     for subject in subjects:
-        if not 0 < len(subject) <= SUBJECT_CHARACTERS_MAX or "{" in subject or "}" in subject:
-            raise ConfigError(
-                f"rate limits: a subject is 1 to {SUBJECT_CHARACTERS_MAX} characters without braces, as in user:ada"
-            )
+        _check_subject(subject)
+
+
+def _check_subject(subject: str) -> None:
+    if not 0 < len(subject) <= SUBJECT_CHARACTERS_MAX or set("{}") & set(subject):
+        raise ConfigError(
+            f"rate limits: a subject is 1 to {SUBJECT_CHARACTERS_MAX} characters without braces, as in user:ada"
+        )
 
 
 def _decision(policies: tuple[Policy, ...], subject: str, answer: SubjectAnswer) -> Decision:

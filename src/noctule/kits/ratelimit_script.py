@@ -7,9 +7,9 @@ are those of one subject and share its hash tag. Run by EVALSHA, with EVAL as th
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from noctule.core.limits.abuse import AbuseRules
+from noctule.core.limits.abuse import AbuseRules, Conduct
 from noctule.core.limits.policy import Algorithm, Policy
-from noctule.core.limits.take import Count
+from noctule.core.limits.take import StoredCount
 
 NONCE_BYTES = 6
 """Of a decision's name: of the 64 that are remembered two are equal in one of 10^11 cases."""
@@ -95,15 +95,17 @@ local all = not is_blocked
 local answers, writes = {}, {}
 for i = 2, #KEYS do
   local at = 10 + (i - 2) * 4
+  local algorithm = ARGV[at]
   local limit, strict, window = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   if is_strict and strict > 0 then limit = strict end
   local n, c, b, seen = 0, 0, 0, ''
   local kept = redis.call('GET', KEYS[i])
   if kept then
-    local k1, k2, k3, k4 = string.match(kept, '^(%d+) (%d+) (%d+) (.*)$')
-    n, c, b, seen = tonumber(k1), tonumber(k2), tonumber(k3), k4
+    local k0, _, kw, k1, k2, k3, k4 = string.match(kept, '^(%a) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
+    if k0 == algorithm and tonumber(kw) == window then
+      n, c, b, seen = tonumber(k1), tonumber(k2), tonumber(k3), k4
+    end
   end
-  local algorithm = ARGV[at]
   if mode == 'take' then
     local known = false
     if nonce ~= '' then
@@ -119,7 +121,7 @@ for i = 2, #KEYS do
     all = all and ok
     answers[#answers + 1] = {ok and 1 or 0, limit, remaining, reset, retry}
     seen = string.sub(nonce .. seen, 1, SEEN_BYTES)
-    if not known then writes[#writes + 1] = {KEYS[i], n2, c2, b2, seen, window} end
+    if not known then writes[#writes + 1] = {KEYS[i], n2, c2, b2, seen, window, algorithm, limit} end
   else
     if algorithm == 'g' then
       local step = math.floor(window / limit)
@@ -128,12 +130,13 @@ for i = 2, #KEYS do
       n, c, b = turned(n, c, b, math.floor(now / window))
       if mode == 'give' then c = math.max(c - cost, 0) else c = c + cost end
     end
-    writes[#writes + 1] = {KEYS[i], n, c, b, seen, window}
+    writes[#writes + 1] = {KEYS[i], n, c, b, seen, window, algorithm, limit}
   end
 end
 if all then
   for _, w in ipairs(writes) do
-    local value = whole(w[2]) .. ' ' .. whole(w[3]) .. ' ' .. whole(w[4]) .. ' ' .. w[5]
+    local head = w[7] .. ' ' .. whole(w[8]) .. ' ' .. whole(w[6]) .. ' '
+    local value = head .. whole(w[2]) .. ' ' .. whole(w[3]) .. ' ' .. whole(w[4]) .. ' ' .. w[5]
     redis.call('SET', w[1], value, 'PX', whole(math.ceil(w[6] * 2 / 1000)))
   end
 elseif mode == 'take' and half_life > 0 and not is_blocked then
@@ -214,10 +217,17 @@ def read_reply(reply: Reply) -> SubjectAnswer:
     return SubjectAnswer(bool(admitted), bool(strict), blocked_us, blocks, policies)
 
 
-def read_count(value: bytes) -> Count:
-    """The counts in a key of the script."""
-    number, current, before, _ = value.split(b" ", 3)
-    return int(number), int(current), int(before)
+def read_count(value: bytes) -> StoredCount:
+    """A key of counts as the script wrote it."""
+    letter, limit, window_us, number, current, before, _ = value.split(b" ", 6)
+    algorithm = next(each for each, known in _LETTERS.items() if known == letter)
+    return StoredCount(algorithm, int(limit), int(window_us), (int(number), int(current), int(before)))
+
+
+def read_conduct(value: bytes) -> Conduct:
+    """The key of a subject's conduct as the script wrote it."""
+    score, scored_us, blocks, blocked_until_us = value.split(b" ")
+    return Conduct(float(score), int(scored_us), int(blocks), int(blocked_until_us))
 
 
 def _number(value: float) -> bytes:

@@ -16,6 +16,16 @@ GCRA: (theoretical arrival time, 0, 0). A subject never seen has (0, 0, 0)."""
 
 
 @dataclass(frozen=True, slots=True)
+class StoredCount:
+    """What is kept of one subject under one policy, which stands beside it as it last was."""
+
+    algorithm: Algorithm
+    limit: int
+    window_us: int
+    count: Count
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What one policy says of one request."""
 
