@@ -125,7 +125,8 @@ class LimiterPicture:
 class Limiter:
     """Decides for all instances. `store`: a client that gives bytes (the caller closes it), a URL, or None for the
     environment's, as everywhere. `abuse` None: no strict mode and no blocks. `instances`: how many share the limits
-    while the store is away; None counts those that used this limiter within `ABSENT_S`.
+    while the store is away; None counts those that used this limiter within `ABSENT_S`. The store is away when one
+    decision takes longer than `patience_s`.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Limiter:
         abuse: AbuseRules | None = AbuseRules(),  # noqa: B008 - it is frozen
         prefix: str = "rate-limit:",
         instances: int | None = None,
+        patience_s: float = PATIENCE_S,
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
         new_nonce: Callable[[], bytes] = lambda: secrets.token_bytes(NONCE_BYTES),
     ) -> None:
@@ -149,6 +151,7 @@ class Limiter:
         self._abuse = abuse
         self._prefix = prefix
         self._fixed_instances = instances
+        self._patience_s = patience_s
         self._instances = instances or 1
         self._name = secrets.token_hex(8)
         self._clock = clock
@@ -226,7 +229,7 @@ class Limiter:
     async def _decide(self, policies: tuple[Policy, ...], subject: str, cost: int) -> Decision:
         if self._clock.now() >= self._away_until:
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self._patience_s):
                     await self._roll_call()
                     await self._report(policies, subject)
                     answer = await self._run(b"take", policies, subject, cost, self._new_nonce())
@@ -249,7 +252,7 @@ class Limiter:
             except NoScriptError:
                 return await cast("Any", self._store.eval(SCRIPT, len(keys), *keys, *arguments))
 
-        return read_reply(await retrying_idempotent(ask, writes=True, budget_s=PATIENCE_S))
+        return read_reply(await retrying_idempotent(ask, writes=True, budget_s=self._patience_s))
 
     async def _give_back(self, policies: tuple[Policy, ...], subject: str, cost: int) -> None:
         try:
@@ -268,7 +271,7 @@ class Limiter:
         def call() -> Awaitable[Any]:
             return self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms)
 
-        self._instances = max(int(await retrying_idempotent(call, writes=True, budget_s=PATIENCE_S)), 1)
+        self._instances = max(int(await retrying_idempotent(call, writes=True, budget_s=self._patience_s)), 1)
 
     async def _report(self, policies: tuple[Policy, ...], subject: str) -> None:
         """Tell the store what this instance admitted of the subject while it was away."""

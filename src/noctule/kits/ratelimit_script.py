@@ -30,6 +30,18 @@ local block_first, block_max, calm = tonumber(ARGV[7]), tonumber(ARGV[8]), tonum
 
 local function whole(number) return string.format('%.0f', number) end
 
+-- The first words and the rest. By plain search: the rest is binary and long, which no pattern should wade through.
+local function words(text, count)
+  local found, from = {}, 1
+  for i = 1, count do
+    local at = string.find(text, ' ', from, true)
+    found[i] = string.sub(text, from, at - 1)
+    from = at + 1
+  end
+  found[count + 1] = string.sub(text, from)
+  return found
+end
+
 local function turned(n, c, b, number)
   if n >= number then return n, c, b end
   if n == number - 1 then return number, 0, c end
@@ -84,8 +96,8 @@ local deciders = {f = fixed, s = sliding, g = gcra}
 local score, scored, blocks, blocked = 0, 0, 0, 0
 local conduct = half_life > 0 and redis.call('GET', KEYS[1])
 if conduct then
-  local a, b, c, d = string.match(conduct, '^(%S+) (%d+) (%d+) (%d+)$')
-  score, scored, blocks, blocked = tonumber(a), tonumber(b), tonumber(c), tonumber(d)
+  local word = words(conduct, 3)
+  score, scored, blocks, blocked = tonumber(word[1]), tonumber(word[2]), tonumber(word[3]), tonumber(word[4])
   score = score * 0.5 ^ (math.max(now - scored, 0) / half_life)
 end
 local is_strict = half_life > 0 and score >= strict_score
@@ -101,9 +113,9 @@ for i = 2, #KEYS do
   local n, c, b, seen = 0, 0, 0, ''
   local kept = redis.call('GET', KEYS[i])
   if kept then
-    local k0, _, kw, k1, k2, k3, k4 = string.match(kept, '^(%a) (%d+) (%d+) (%d+) (%d+) (%d+) (.*)$')
-    if k0 == algorithm and tonumber(kw) == window then
-      n, c, b, seen = tonumber(k1), tonumber(k2), tonumber(k3), k4
+    local word = words(kept, 6)
+    if word[1] == algorithm and tonumber(word[3]) == window then
+      n, c, b, seen = tonumber(word[4]), tonumber(word[5]), tonumber(word[6]), word[7]
     end
   end
   if mode == 'take' then

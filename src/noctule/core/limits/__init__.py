@@ -1,5 +1,6 @@
-"""Rate limits as arithmetic: what a subject may do, given what it has done.
+"""Floor 1: rate limits as arithmetic: what a subject may do, given what it has done. No I/O, no clock.
 
-Read policy.py (what is limited), take.py (one decision under one policy), abuse.py (what repeated breaches lead to).
-The same arithmetic runs as a script inside the store (`kits/ratelimit_script.py`); tests hold the two together.
+May import base. Read policy.py (what is limited), take.py (one decision under one policy), abuse.py (what repeated
+breaches lead to), picture.py (what is known of a subject). The same arithmetic runs as a script inside the store, which
+the kits send; tests hold the two together.
 """
