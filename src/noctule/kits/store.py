@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, cast
 from urllib.parse import unquote
 
-from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Redis, UnixDomainSocketConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -30,6 +30,7 @@ from redis.exceptions import TimeoutError as StoreTimeoutError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from noctule.base.errors import ConfigError, OutcomeUnknownError, RequestError, UnavailableError
+from noctule.kits.store_cluster import ClusterStore
 from noctule.kits.store_hosts import NOT_SERVING, Address, Hosts, ManyHostsConnection, ManyHostsTLSConnection
 from noctule.kits.store_sentinel import SentinelConnection, SentinelRedis, SentinelTLSConnection, WatchedMaster
 
@@ -124,7 +125,7 @@ def _cluster(target: "_Target", options: dict[str, Any]) -> Redis:
         raise ValueError("a Redis Cluster has database 0 only")
     nodes = [ClusterNode(host, port) for host, port in target.addresses]
     # A command whose answer was lost is not sent again behind the caller's back, redirections are followed.
-    cluster = RedisCluster(startup_nodes=nodes, require_full_coverage=False, **options)
+    cluster = ClusterStore(startup_nodes=nodes, require_full_coverage=False, **options)
     # The two clients share their commands, but no class that says so.
     return cast("Redis", cluster)
 
