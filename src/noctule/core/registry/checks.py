@@ -1,7 +1,7 @@
 """One check at the node that makes it: when it is made next, what its results mean, and when silence means critical.
 
-`ProbedCheck` is asked for by this node (http, tcp, grpc), `TtlCheck` waits for reports, and an alias repeats what others
-say (`alias_status`). The machines know no sockets; time comes with each event, chance with the machine.
+`ProbedCheck` is made by this node (http, tcp, grpc), `TtlCheck` waits for reports, and an alias repeats what others say
+(`alias_status`). The machines know no sockets; time comes with each event, chance with the machine.
 """
 
 from collections.abc import Iterable
@@ -103,7 +103,7 @@ class ProbedCheck:
         self._due_at = Instant(now + chance.uniform(0, self._interval_s))
 
     def handle(self, event: Event, now: Instant) -> list[Effect]:
-        """Take one event in; return what is to be done, in order. Raises `RequestError` for a report: see `TtlCheck`."""
+        """Take one event in; return what is to be done, in order. Raises `RequestError` for a report."""
         match event:
             case Tick():
                 return self._tick(now)
@@ -115,7 +115,9 @@ class ProbedCheck:
                     self._status, self._output = status, output
                 return []
             case Told():
-                raise RequestError(f"the check {self._definition.id!r} is made by its node; only one with a ttl is told")
+                raise RequestError(
+                    f"the check {self._definition.id!r} is made by its node; only one with a ttl is told"
+                )
 
     def next_deadline(self) -> Instant:
         """When the next `Tick` is due."""
@@ -200,9 +202,7 @@ class TtlCheck:
 
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
-        ensure(
-            self._expires_at is not None or self._status is CheckStatus.CRITICAL, "what has expired is critical"
-        )
+        ensure(self._expires_at is not None or self._status is CheckStatus.CRITICAL, "what has expired is critical")
 
     def describe(self) -> CheckPicture:
         """How it stands."""

@@ -1,4 +1,4 @@
-"""What somebody registers at a node: a service with its checks, and how each check is made. Pure values, and their rules.
+"""What is registered at a node: a service with its checks, and how each check is made. Pure values, and their rules.
 
 Names and meanings are Consul's (agent API 1.8), durations are seconds. A node keeps these in its data folder; what the
 cluster is told of them stands in objects.py.
@@ -131,6 +131,8 @@ class CheckDefinition(Struct, frozen=True, omit_defaults=True):
                 raise RequestError(f"{where}.{name}: must be from 0 to 1000, not {count}")
         if self.http:
             self._validate_http(where)
+        if self.grpc_tls and self.tls_skip_verify:
+            raise RequestError(f"{where}.tls_skip_verify: gRPC has no way to take any certificate; leave it out")
         for name, address in (("tcp", self.tcp), ("grpc", self.grpc.partition("/")[0])):
             if address:
                 check_address(address, f"{where}.{name}")

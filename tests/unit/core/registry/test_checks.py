@@ -161,7 +161,9 @@ def test_silence_for_a_ttl_is_critical_once() -> None:
 
 
 def test_a_report_begins_a_ttl_anew_and_heals() -> None:
-    effects = ttl_effects((1, Told(PASSING, "")), (5, Told(PASSING, "")), (9, Tick()), (10, Tick()), (11, Told(PASSING, "")))
+    effects = ttl_effects(
+        (1, Told(PASSING, "")), (5, Told(PASSING, "")), (9, Tick()), (10, Tick()), (11, Told(PASSING, ""))
+    )
     assert effects == [
         [Changed(PASSING, "")],
         [],
