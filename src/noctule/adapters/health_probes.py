@@ -11,7 +11,8 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2
 
-from noctule.core.registry.definitions import OUTPUT_BYTES_MAX, CheckDefinition, cut_output
+from noctule.core.registry.bounds import OUTPUT_BYTES_MAX, cut_output
+from noctule.core.registry.definitions import CheckDefinition
 from noctule.core.registry.objects import CheckStatus
 
 REDIRECTS_MAX = 10

@@ -13,7 +13,8 @@ from msgspec import Struct
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
 from noctule.base.ids import Instant
-from noctule.core.registry.definitions import INTERVAL_S_MIN, CheckDefinition, cut_output
+from noctule.core.registry.bounds import cut_output
+from noctule.core.registry.definitions import INTERVAL_S_MIN, CheckDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 
 INTERVAL_JITTER = 1 / 16

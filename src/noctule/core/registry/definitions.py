@@ -1,7 +1,7 @@
 """What is registered at a node: a service with its checks, and how each check is made. Pure values, and their rules.
 
 Names and meanings are Consul's (agent API 1.8), durations are seconds. A node keeps these in its data folder; what the
-cluster is told of them stands in objects.py.
+cluster is told of them stands in objects.py, and shares its bounds.
 """
 
 import re
@@ -9,30 +9,30 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from noctule.base.errors import RequestError
-from noctule.core.registry.objects import CheckStatus, Weights
+from noctule.core.registry.bounds import (
+    OUTPUT_BYTES_MAX,
+    REMOVAL_MS_MAX,
+    TTL_MS_MAX,
+    require,
+    require_fits,
+    require_instance,
+    require_name,
+    require_text,
+)
+from noctule.core.registry.objects import CheckStatus, ServiceInstance, Weights
 
-ID_BYTES_MAX = 256
-"""Of an id or a name."""
-TEXT_BYTES_MAX = 8 * 1024
-"""Of notes, a URL, a header's value."""
-BODY_BYTES_MAX = 64 * 1024
-"""Of what an HTTP check sends."""
-TAGS_MAX = 128
-META_MAX = 64
-"""Entries of metadata, as Consul's limit; each at most `META_BYTES_MAX`."""
-META_BYTES_MAX = 512
-HEADERS_MAX = 32
 CHECKS_MAX = 32
 """Of one service."""
-DEPENDENCIES_MAX = 64
+URL_BYTES_MAX = 8 * 1024
+"""The same for the value of a header."""
+BODY_BYTES_MAX = 64 * 1024
+"""Of what an HTTP check sends."""
+HEADERS_MAX = 32
 INTERVAL_S_MIN = 0.1
 """A shorter interval is raised to it: a check must not become a load."""
-DURATION_S_MAX = 30 * 86_400.0
-DEREGISTER_AFTER_S_MIN = 60.0
-"""A shorter one is raised to it, as Consul does: a restart must not cost a service its registration."""
-OUTPUT_BYTES_MAX = 4 * 1024
-"""Of what a check says; more is cut off."""
+INTERVAL_S_MAX = 86_400.0
+COUNT_MAX = 1_000
+"""Of successes or failures in a row."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 
 NO_SCRIPTS = (
@@ -41,7 +41,9 @@ NO_SCRIPTS = (
 )
 """The answer to a check with a script or arguments."""
 
-_NAME = re.compile(r"[^\x00-\x1f\x7f]+")
+_VISIBLE = re.compile(r"[^\x00-\x20\x7f]+")
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
@@ -93,72 +95,60 @@ class CheckDefinition(Struct, frozen=True, omit_defaults=True):
         kinds = {"ttl": self.ttl_s, "http": self.http, "tcp": self.tcp, "grpc": self.grpc}
         return next((kind for kind, value in kinds.items() if value), "alias")
 
-    def validate(self, where: str = "check") -> None:
-        """Raise `RequestError` for the first thing that is wrong, named after `where`."""
-        check_name(self.id, f"{where}.id")
-        for name, text in (("name", self.name), ("notes", self.notes), ("http", self.http), ("tcp", self.tcp)):
-            check_text(text, f"{where}.{name}")
-        given = [
-            name
-            for name, value in (
-                ("ttl", self.ttl_s),
-                ("http", self.http),
-                ("tcp", self.tcp),
-                ("grpc", self.grpc),
-                ("alias", self.alias_node or self.alias_service),
-            )
-            if value
-        ]
-        if len(given) != 1:
-            found = " and ".join(given) or "none"
-            raise RequestError(f"{where}: exactly one of ttl, http, tcp, grpc, alias says how it is made, not {found}")
-        for name, value, low in (
-            ("interval", self.interval_s, 0.0),
-            ("timeout", self.timeout_s, 0.0),
-            ("ttl", self.ttl_s, 0.0),
-            ("deregister_after", self.deregister_after_s, 0.0),
+    def validate(self) -> None:
+        """Raise `RequestError` for the first thing that is wrong."""
+        require_name(self.id, "the id of a check")
+        who = f"check {self.id!r}"
+        require_text(self.name, f"the name of {who}")
+        require_fits(len(self.notes.encode("utf-8", "replace")), OUTPUT_BYTES_MAX, f"bytes of notes of {who}")
+        self._require_kind(who)
+        for name, value, high in (
+            ("interval", self.interval_s, INTERVAL_S_MAX),
+            ("timeout", self.timeout_s, INTERVAL_S_MAX),
+            ("ttl", self.ttl_s, TTL_MS_MAX / 1000),
+            ("deregister_after", self.deregister_after_s, REMOVAL_MS_MAX / 1000),
         ):
-            if not low <= value <= DURATION_S_MAX:  # NaN is refused with it.
-                raise RequestError(f"{where}.{name}: must be from 0 to {DURATION_S_MAX:.0f} seconds, not {value:g}")
-        if given[0] in ("http", "tcp", "grpc") and not (self.interval_s and self.timeout_s):
-            raise RequestError(f"{where}: a check by {given[0]} needs an interval and a timeout above 0")
+            require(0 <= value <= high, f"{who}: {name} must be from 0 to {high:.0f} seconds, not {value:g}")
         for name, count in (
             ("success_before_passing", self.success_before_passing),
             ("failures_before_warning", self.failures_before_warning),
             ("failures_before_critical", self.failures_before_critical),
         ):
-            if not 0 <= count <= 1_000:
-                raise RequestError(f"{where}.{name}: must be from 0 to 1000, not {count}")
+            require(0 <= count <= COUNT_MAX, f"{who}: {name} must be from 0 to {COUNT_MAX}, not {count}")
         if self.http:
-            self._validate_http(where)
-        if self.grpc_tls and self.tls_skip_verify:
-            raise RequestError(f"{where}.tls_skip_verify: gRPC has no way to take any certificate; leave it out")
+            self._require_http(who)
         for name, address in (("tcp", self.tcp), ("grpc", self.grpc.partition("/")[0])):
-            if address:
-                check_address(address, f"{where}.{name}")
+            require(not address or _is_address(address), f"{who}: {name} must be host:port, not {address!r}")
+        sentence = f"{who}: gRPC has no way to take any certificate: leave tls_skip_verify out"
+        require(not (self.grpc and self.grpc_tls and self.tls_skip_verify), sentence)
 
-    def _validate_http(self, where: str) -> None:
+    def _require_kind(self, who: str) -> None:
+        is_alias = bool(self.alias_node or self.alias_service)
+        ways = {"ttl": self.ttl_s, "http": self.http, "tcp": self.tcp, "grpc": self.grpc, "alias": is_alias}
+        given = [name for name, value in ways.items() if value]
+        found = " and ".join(given) or "none"
+        require(len(given) == 1, f"{who}: exactly one of {', '.join(ways)} says how it is made, not {found}")
+        if given[0] in ("http", "tcp", "grpc"):
+            sentence = f"{who}: a check by {given[0]} needs an interval and a timeout above 0"
+            require(self.interval_s and self.timeout_s, sentence)
+
+    def _require_http(self, who: str) -> None:
         try:
             parts = urlsplit(self.http)
-            valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         except ValueError:
-            valid = False
-        if not valid or not _NAME.fullmatch(self.http):
-            raise RequestError(f"{where}.http: must be a URL as in http://127.0.0.1:8000/health, not {self.http!r}")
-        if self.method not in METHODS:
-            raise RequestError(f"{where}.method: must be one of {', '.join(METHODS)}, not {self.method!r}")
-        if len(self.body.encode()) > BODY_BYTES_MAX:
-            raise RequestError(f"{where}.body: over {BODY_BYTES_MAX} bytes")
-        values = [value for each in self.headers.values() for value in each]
-        if len(values) > HEADERS_MAX:
-            raise RequestError(f"{where}.headers: {len(values)}, and the limit is {HEADERS_MAX}")
-        for name, given in self.headers.items():
-            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-                raise RequestError(f"{where}.headers: {name!r} is no name of a header (RFC 9110 5.6.2)")
-            for value in given:
-                check_text(value, f"{where}.headers.{name}")
-                if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value):
-                    raise RequestError(f"{where}.headers.{name}: a value has no line breaks or control characters")
+            is_url = False
+        require_fits(len(self.http), URL_BYTES_MAX, f"bytes of the URL of {who}")
+        sentence = f"{who}: http must be a URL as in http://127.0.0.1:8000/health, not {self.http!r}"
+        require(is_url and _VISIBLE.fullmatch(self.http), sentence)
+        require(self.method in METHODS, f"{who}: the method must be one of {', '.join(METHODS)}, not {self.method!r}")
+        require_fits(len(self.body.encode("utf-8", "replace")), BODY_BYTES_MAX, f"bytes of the body of {who}")
+        require_fits(sum(map(len, self.headers.values())), HEADERS_MAX, f"headers of {who}")
+        for name, values in self.headers.items():
+            require(_FIELD_NAME.fullmatch(name), f"{who}: {name!r} is no name of a header (RFC 9110 5.6.2)")
+            for value in values:
+                require_fits(len(value), URL_BYTES_MAX, f"bytes of a header of {who}")
+                require(_VALUE.fullmatch(value), f"{who}: the value of header {name} has control characters")
 
 
 class ServiceDefinition(Struct, frozen=True, omit_defaults=True):
@@ -180,75 +170,32 @@ class ServiceDefinition(Struct, frozen=True, omit_defaults=True):
     checks: tuple[CheckDefinition, ...] = ()
     """Each of this service, whatever its `service_id` says."""
 
-    def validate(self, where: str = "service") -> None:
-        """Raise `RequestError` for the first thing that is wrong, named after `where`."""
-        check_name(self.id, f"{where}.id")
-        check_name(self.name, f"{where}.name")
-        check_text(self.address, f"{where}.address")
-        if not 0 <= self.port <= 65_535:
-            raise RequestError(f"{where}.port: must be from 0 to 65535, not {self.port}")
-        check_texts(self.tags, f"{where}.tags", TAGS_MAX)
-        for name in check_texts(self.depends_on, f"{where}.depends_on", DEPENDENCIES_MAX):
-            check_name(name, f"{where}.depends_on")
-        check_meta(self.meta, f"{where}.meta")
-        if not (0 <= self.weights.warning <= 65_535 and 1 <= self.weights.passing <= 65_535):
-            raise RequestError(f"{where}.weights: passing must be from 1 and warning from 0 to 65535")
-        check_texts(tuple(self.tagged_addresses), f"{where}.tagged_addresses", META_MAX)
-        for name, (address, port) in self.tagged_addresses.items():
-            check_text(address, f"{where}.tagged_addresses.{name}")
-            if not 0 <= port <= 65_535:
-                raise RequestError(f"{where}.tagged_addresses.{name}: the port must be from 0 to 65535, not {port}")
-        if len(self.checks) > CHECKS_MAX:
-            raise RequestError(f"{where}.checks: {len(self.checks)}, and the limit is {CHECKS_MAX}")
-        for number, check in enumerate(self.checks):
-            check.validate(f"{where}.checks[{number}]")
-        if len({check.id for check in self.checks}) < len(self.checks):
-            raise RequestError(f"{where}.checks: two of them have one id")
+    def validate(self) -> None:
+        """Raise `RequestError` for the first thing that is wrong."""
+        require_instance(self.instance("any"))
+        require_fits(len(self.checks), CHECKS_MAX, f"checks of instance {self.id!r}")
+        for check in self.checks:
+            check.validate()
+        is_plain = len({check.id for check in self.checks}) == len(self.checks)
+        require(is_plain, f"instance {self.id!r}: two of its checks have one id")
+
+    def instance(self, node: str) -> ServiceInstance:
+        """What the registry has of it, on that node."""
+        return ServiceInstance(
+            node=node,
+            id=self.id,
+            name=self.name,
+            tags=self.tags,
+            address=self.address,
+            port=self.port,
+            meta=self.meta,
+            weights=self.weights,
+            tagged_addresses=self.tagged_addresses,
+            enable_tag_override=self.enable_tag_override,
+            depends_on=self.depends_on,
+        )
 
 
-def check_name(text: str, where: str) -> None:
-    """Raise `RequestError` unless it can be an id or a name."""
-    if not text:
-        raise RequestError(f"{where}: is missing")
-    if len(text.encode("utf-8", "replace")) > ID_BYTES_MAX or not _NAME.fullmatch(text):
-        raise RequestError(f"{where}: must be 1 to {ID_BYTES_MAX} bytes without control characters")
-
-
-def check_text(text: str, where: str) -> None:
-    """Raise `RequestError` unless it is of a length to keep."""
-    if len(text.encode("utf-8", "replace")) > TEXT_BYTES_MAX:
-        raise RequestError(f"{where}: over {TEXT_BYTES_MAX} bytes")
-
-
-def check_texts(texts: tuple[str, ...], where: str, count_max: int) -> tuple[str, ...]:
-    """The texts, of which there are not too many and none is too long; else raise `RequestError`."""
-    if len(texts) > count_max:
-        raise RequestError(f"{where}: {len(texts)}, and the limit is {count_max}")
-    for text in texts:
-        if len(text.encode("utf-8", "replace")) > ID_BYTES_MAX:
-            raise RequestError(f"{where}: one of them is over {ID_BYTES_MAX} bytes")
-    return texts
-
-
-def check_meta(meta: dict[str, str], where: str) -> None:
-    """Raise `RequestError` unless it is metadata of a size to keep."""
-    if len(meta) > META_MAX:
-        raise RequestError(f"{where}: {len(meta)} entries, and the limit is {META_MAX}")
-    for key, value in meta.items():
-        if not re.fullmatch(r"[A-Za-z0-9_-]{1,128}", key):
-            raise RequestError(f"{where}: the key {key!r} must be 1 to 128 letters, digits, dashes and underscores")
-        if len(value.encode("utf-8", "replace")) > META_BYTES_MAX:
-            raise RequestError(f"{where}.{key}: over {META_BYTES_MAX} bytes")
-
-
-def check_address(address: str, where: str) -> None:
-    """Raise `RequestError` unless it is host:port."""
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 1 <= int(match[2]) <= 65_535:
-        raise RequestError(f"{where}: must be host:port, not {address!r}")
-
-
-def cut_output(text: str) -> str:
-    """At most `OUTPUT_BYTES_MAX` of what a check said, whole characters."""
-    data = text.encode("utf-8", "replace")
-    return text if len(data) <= OUTPUT_BYTES_MAX else data[:OUTPUT_BYTES_MAX].decode("utf-8", "ignore")
+def _is_address(text: str) -> bool:
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and 1 <= int(match[2]) <= 65_535

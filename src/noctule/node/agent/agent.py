@@ -13,16 +13,12 @@ from noctule.adapters.files import FileSystem
 from noctule.adapters.health_probes import HealthProbes
 from noctule.base.clock import Clock
 from noctule.base.errors import NoctuleError, RequestError, UnavailableError
-from noctule.core.registry.definitions import (
-    CheckDefinition,
-    ServiceDefinition,
-    check_name,
-    check_text,
-)
+from noctule.core.registry.bounds import require_text
+from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 from noctule.node.agent.check_runner import CheckRunner
 from noctule.node.agent.local_services import NO_REASON, LocalServices
-from noctule.node.agent.pusher import Pusher, RegistryDoor
+from noctule.node.agent.pusher import Pusher
 from noctule.node.agent.records import (
     NODE_FILE,
     CheckRecord,
@@ -33,6 +29,7 @@ from noctule.node.agent.records import (
     check_file,
     service_file,
 )
+from noctule.node.api import RegistryDoor
 from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.agent")
@@ -222,7 +219,7 @@ class LocalAgent:
 
     async def set_service_maintenance(self, service_id: str, enable: bool, reason: str = "") -> None:
         """Begin or end it."""
-        check_text(reason, "reason")
+        require_text(reason, "the reason")
         wanted = (reason or NO_REASON) if enable else ""
         await self._order(
             {service_file(service_id)},
@@ -233,7 +230,7 @@ class LocalAgent:
 
     async def set_node_maintenance(self, enable: bool, reason: str = "") -> None:
         """Begin or end it."""
-        check_text(reason, "reason")
+        require_text(reason, "the reason")
         record = NodeRecord((reason or NO_REASON) if enable else "")
         await self._order({NODE_FILE}, lambda: (NODE_FILE, record), self._have)
         await self._pushed()
@@ -265,7 +262,6 @@ class LocalAgent:
         await self._pusher.wait_told(PUSH_S_MAX)
 
     def _service(self, id_: str) -> ServiceDefinition:
-        check_name(id_, "service")
         found = self._local.services.get(id_)
         if found is None:
             raise RequestError(f"there is no service {id_!r} at node {self.name}")

@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from noctule.base.clock import Clock
 from noctule.core.registry import checks as rules
-from noctule.core.registry.deadlines import Deadlines
 from noctule.core.registry.definitions import CheckDefinition
 from noctule.core.registry.objects import CheckStatus
 from noctule.core.registry.registry import Registry
+from noctule.core.registry.tables import Deadlines
 from noctule.node.agent.local_services import LocalCheck, LocalServices
 
 log = logging.getLogger("noctule.agent")
 
 ATTEMPTS_MAX = 128
 """Checks that are made at once; one more waits until another has ended."""
+ATTEMPTS_WAIT_S = 0.05
+"""How long it waits at most until it is looked whether one has."""
 
 
 class Probes(Protocol):
@@ -46,8 +49,8 @@ class CheckRunner:
         self._reap = reap
         """Called with the id of a service that was critical for as long as its check allows."""
         self._deadlines: Deadlines[str] = Deadlines()
+        """In ms of the monotonic clock, rounded up. The same for `_reaps`, by the check."""
         self._reaps: Deadlines[str] = Deadlines()
-        """By the check."""
         self._attempts: dict[str, tuple[LocalCheck, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -59,7 +62,7 @@ class CheckRunner:
             running[1].cancel()
             del self._attempts[id_]
         if check is None:
-            self._reaps.remove(id_)
+            self._reaps.set(id_, 0)
         elif check.status is CheckStatus.CRITICAL:
             self._note_critical(check)
         self._schedule(id_)
@@ -81,17 +84,20 @@ class CheckRunner:
         async with asyncio.TaskGroup() as self._tasks:
             while True:
                 self._wake.clear()
-                now = self._clock.now()
-                self._reap_due(now)
-                while len(self._attempts) < ATTEMPTS_MAX and (id_ := next(self._deadlines.pop_due(now), None)):
+                now_ms = int(self._clock.now() * 1000)
+                self._reap_due(now_ms)
+                for _, id_ in self._deadlines.due(now_ms, ATTEMPTS_MAX - len(self._attempts)):
                     self._handle(id_, rules.Tick())
                 await self._pause()
 
     async def _pause(self) -> None:
         """Until something is due, or has changed."""
-        due = [at for at in (self._deadlines.next_at(), self._reaps.next_at()) if at is not None]
-        # At the limit the end of an attempt wakes; nothing that is overdue is looked at before.
-        timeout_s = max(0.001, min(due) - self._clock.now()) if due and len(self._attempts) < ATTEMPTS_MAX else None
+        due_ms = [at_ms for at_ms in (self._deadlines.next_ms(), self._reaps.next_ms()) if at_ms is not None]
+        timeout_s = max(0.0, min(due_ms) / 1000 - self._clock.now()) if due_ms else None
+        if len(self._attempts) >= ATTEMPTS_MAX:
+            timeout_s = (
+                ATTEMPTS_WAIT_S  # What is overdue waits for the end of an attempt, which wakes; a timeout does not.
+            )
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
@@ -130,17 +136,18 @@ class CheckRunner:
         if is_news and status is CheckStatus.CRITICAL:
             self._note_critical(check)
         elif is_news:
-            self._reaps.remove(check.definition.id)
+            self._reaps.set(check.definition.id, 0)
         self._changed(check, is_news)
 
     def _note_critical(self, check: LocalCheck) -> None:
         after_s = check.definition.deregister_after_s
         if after_s and check.definition.service_id:
-            self._reaps.set(check.definition.id, self._clock.now() + after_s)
+            self._reaps.set(check.definition.id, _ms(self._clock.now() + after_s))
             self._wake.set()
 
-    def _reap_due(self, now: float) -> None:
-        for id_ in self._reaps.pop_due(now):
+    def _reap_due(self, now_ms: int) -> None:
+        for _, id_ in self._reaps.due(now_ms, ATTEMPTS_MAX):
+            self._reaps.set(id_, 0)
             check = self._local.checks.get(id_)
             if check is not None:
                 service = check.definition.service_id
@@ -155,8 +162,9 @@ class CheckRunner:
     def _schedule(self, id_: str) -> None:
         check = self._local.checks.get(id_)
         at = check.machine.next_deadline() if check is not None and check.machine is not None else None
-        if at is None:
-            self._deadlines.remove(id_)
-        else:
-            self._deadlines.set(id_, at)
+        self._deadlines.set(id_, 0 if at is None else _ms(at))
         self._wake.set()
+
+
+def _ms(instant: float) -> int:
+    return math.ceil(instant * 1000)

@@ -159,22 +159,7 @@ class LocalServices:
     def instance(self, id_: str) -> ServiceInstance | None:
         """What it should say of a service; None: nothing."""
         service = self.services.get(id_)
-        if service is None:
-            return None
-        of = service.definition
-        return ServiceInstance(
-            node=self.node,
-            id=of.id,
-            name=of.name,
-            tags=of.tags,
-            address=of.address,
-            port=of.port,
-            meta=of.meta,
-            weights=of.weights,
-            tagged_addresses=of.tagged_addresses,
-            enable_tag_override=of.enable_tag_override,
-            depends_on=of.depends_on,
-        )
+        return service.definition.instance(self.node) if service is not None else None
 
     def picture(self, id_: str) -> Check | None:
         """What it should say of a check; None: nothing."""

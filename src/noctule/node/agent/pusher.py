@@ -9,7 +9,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
-from typing import Protocol
 
 import msgspec
 
@@ -17,10 +16,10 @@ from noctule.base.clock import Clock
 from noctule.base.errors import NoctuleError, RequestError
 from noctule.base.ids import Instant
 from noctule.core.registry.changes import Change
-from noctule.core.registry.deadlines import Deadlines
-from noctule.core.registry.registry import Registry
 from noctule.core.registry.repair import known_ids, repairs
+from noctule.core.registry.tables import Deadlines
 from noctule.node.agent.local_services import Dirty, LocalCheck, LocalServices
+from noctule.node.api import RegistryDoor
 from noctule.node.watch import Watch
 
 log = logging.getLogger("noctule.agent")
@@ -37,23 +36,6 @@ RETRY_S_MAX = 5.0
 """After a push that failed; doubled each time, and by chance up to twice as long."""
 KNOWN_S = 1.0
 """So often it is looked whether the cluster knows this node, if nothing rings before."""
-
-
-class RegistryDoor(Protocol):
-    """The registry as this node reaches it."""
-
-    @property
-    def view(self) -> Registry:
-        """As far as it is applied here."""
-        ...
-
-    async def catch_up(self) -> None:
-        """Return once the view has everything that was done before this was called. Raises `UnavailableError`."""
-        ...
-
-    async def change(self, changes: Sequence[Change]) -> object:
-        """All of them or none; they are in the view on return."""
-        ...
 
 
 class Pusher:
@@ -79,6 +61,7 @@ class Pusher:
         self._output_after_s = output_after_s
         """How long a check may say something else with the same status before that is told."""
         self._outputs: Deadlines[str] = Deadlines()
+        """When that has passed, in ms of the monotonic clock."""
         self._wake = asyncio.Event()
         self._told = Watch()
         self._wanted_number = self._told_number = 0
@@ -94,12 +77,13 @@ class Pusher:
         id_ = check.definition.id
         if is_news or not self._output_after_s:
             check.is_deferred = False
-            self._outputs.remove(id_)
+            self._outputs.set(id_, 0)
             self._local.dirty.checks.add(id_)
             self.notify()
         elif not check.is_deferred:
             check.is_deferred = True
-            self._outputs.set(id_, self._clock.now() + self._output_after_s * self._chance.uniform(0.5, 1))
+            after_s = self._output_after_s * self._chance.uniform(0.5, 1)
+            self._outputs.set(id_, math.ceil((self._clock.now() + after_s) * 1000))
             self._wake.set()
 
     def notify(self) -> None:
@@ -122,7 +106,7 @@ class Pusher:
                 await self._rest(error)
                 continue
             self._retry_s = 0.0
-            due = min(self._compare_at, self._outputs.next_at() or math.inf)
+            due = min(self._compare_at, (self._outputs.next_ms() or math.inf) / 1000)
             try:
                 async with asyncio.timeout(max(0.0, due - self._clock.now())):
                     await self._wake.wait()
@@ -147,7 +131,8 @@ class Pusher:
         if not self.compared.is_set():
             self._local.remember(self._registry.view)
         now, number = self._clock.now(), self._wanted_number
-        for id_ in self._outputs.pop_due(now):
+        for _, id_ in self._outputs.due(int(now * 1000), BATCH_CHANGES_MAX):
+            self._outputs.set(id_, 0)
             self._local.dirty.checks.add(id_)
             if id_ in self._local.checks:
                 self._local.checks[id_].is_deferred = False
