@@ -33,9 +33,9 @@ from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
-from noctule.node.agent.agent import LocalAgent
 from noctule.node.address_book import addresses_of, load_address_book
 from noctule.node.administration import Administration
+from noctule.node.agent.agent import LocalAgent
 from noctule.node.api import NodePicture, Store
 from noctule.node.cluster_face import ClusterRoutes, Face, StrictRoutes
 from noctule.node.cluster_view import ClusterView

@@ -16,7 +16,7 @@ from noctule.base.errors import NoctuleError, RequestError, UnavailableError
 from noctule.core.registry.bounds import require_text
 from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
-from noctule.node.agent.check_runner import CheckRunner
+from noctule.node.agent.check_runner import CheckRunner, Probes
 from noctule.node.agent.local_services import NO_REASON, LocalServices
 from noctule.node.agent.pusher import Pusher
 from noctule.node.agent.records import (
@@ -74,6 +74,7 @@ class LocalAgent:
         *,
         member_count: Callable[[], int] = lambda: 1,
         output_after_s: float = 300.0,
+        probes: Probes | None = None,
         files: FileSystem | None = None,
     ) -> None:
         self.name = node_name(node_id)
@@ -82,7 +83,7 @@ class LocalAgent:
         self._clock = clock
         self._records = Records(data_dir, files)
         self._local = LocalServices(self.name, chance)
-        self._probes = HealthProbes()
+        self._probes = probes or HealthProbes()
         self._pusher = Pusher(
             self._local,
             registry,

@@ -29,6 +29,10 @@ class Probes(Protocol):
         """One attempt, for as long as it takes."""
         ...
 
+    async def close(self) -> None:
+        """Give the sockets back."""
+        ...
+
 
 class CheckRunner:
     """One node's; `run` is its one task."""

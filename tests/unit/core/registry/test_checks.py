@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from noctule.base.errors import RequestError
 from noctule.base.ids import Instant
+from noctule.core.registry.bounds import OUTPUT_BYTES_MAX
 from noctule.core.registry.checks import (
     INTERVAL_JITTER,
     Begin,
@@ -22,7 +23,7 @@ from noctule.core.registry.checks import (
     TtlCheck,
     alias_status,
 )
-from noctule.core.registry.definitions import OUTPUT_BYTES_MAX, CheckDefinition
+from noctule.core.registry.definitions import CheckDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 
 PASSING, WARNING, CRITICAL = CheckStatus.PASSING, CheckStatus.WARNING, CheckStatus.CRITICAL

@@ -4,29 +4,26 @@ import pytest
 
 from noctule.base.errors import RequestError
 from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
-from noctule.core.registry.objects import Weights
 
 
 @pytest.mark.parametrize(
     ("service", "words"),
     [
-        (ServiceDefinition("", "web"), "service.id: is missing"),
-        (ServiceDefinition("a", ""), "service.name: is missing"),
-        (ServiceDefinition("a\n", "web"), "service.id: must be"),
-        (ServiceDefinition("a", "w" * 257), "service.name: must be"),
-        (ServiceDefinition("a", "web", port=65_536), "service.port: must be from 0 to 65535"),
-        (ServiceDefinition("a", "web", tags=("x",) * 129), "service.tags: 129, and the limit is 128"),
-        (ServiceDefinition("a", "web", meta={"a b": "c"}), "service.meta: the key 'a b'"),
-        (ServiceDefinition("a", "web", meta={"a": "c" * 513}), "service.meta.a: over 512 bytes"),
-        (ServiceDefinition("a", "web", depends_on=("",)), "service.depends_on: is missing"),
-        (ServiceDefinition("a", "web", weights=Weights(0, 1)), "service.weights"),
-        (ServiceDefinition("a", "web", tagged_addresses={"lan": ("x", -1)}), "service.tagged_addresses.lan: the port"),
-        (ServiceDefinition("a", "web", checks=(CheckDefinition("c"),)), "service.checks[0]: exactly one of"),
-        (ServiceDefinition("a", "web", checks=(CheckDefinition("c", ttl_s=1),) * 2), "two of them have one id"),
+        (ServiceDefinition("", "web"), "the id of an instance is empty"),
+        (ServiceDefinition("a", ""), "the service's name of instance 'a' is empty"),
+        (ServiceDefinition("a\n", "web"), "cannot be printed"),
+        (ServiceDefinition("a", "web", port=65_536), "a port is 0 to 65535"),
+        (ServiceDefinition("a", "web", meta={"a": "c" * 513}), "of the meta of instance 'a'"),
+        (ServiceDefinition("a", "web", checks=(CheckDefinition("c"),)), "check 'c': exactly one of"),
+        (ServiceDefinition("a", "web", checks=(CheckDefinition("c", ttl_s=1),) * 2), "two of its checks have one id"),
+        (
+            ServiceDefinition("a", "web", checks=tuple(CheckDefinition(f"c{n}", ttl_s=1) for n in range(33))),
+            "checks of instance 'a': 33, and 32 are the most",
+        ),
     ],
 )
 def test_an_error_names_the_field(service: ServiceDefinition, words: str) -> None:
-    with pytest.raises(RequestError, match=words.replace("[", r"\[")):
+    with pytest.raises(RequestError, match=words):
         service.validate()
 
 
@@ -34,18 +31,18 @@ def test_an_error_names_the_field(service: ServiceDefinition, words: str) -> Non
     ("check", "words"),
     [
         (CheckDefinition("c", ttl_s=1, tcp="h:1"), "not ttl and tcp"),
-        (CheckDefinition("c", ttl_s=float("nan")), "check.ttl: must be"),
-        (CheckDefinition("c", ttl_s=-1), "check.ttl: must be"),
-        (CheckDefinition("c", tcp="nowhere"), "check.tcp: must be host:port"),
-        (CheckDefinition("c", tcp="h:70000"), "check.tcp: must be host:port"),
-        (CheckDefinition("c", grpc="h/service"), "check.grpc: must be host:port"),
+        (CheckDefinition("c", ttl_s=float("nan")), "ttl must be"),
+        (CheckDefinition("c", ttl_s=-1), "ttl must be"),
+        (CheckDefinition("c", tcp="nowhere"), "tcp must be host:port"),
+        (CheckDefinition("c", tcp="h:70000"), "tcp must be host:port"),
+        (CheckDefinition("c", grpc="h/service"), "grpc must be host:port"),
         (CheckDefinition("c", tcp="h:1", timeout_s=0), "needs an interval and a timeout"),
-        (CheckDefinition("c", http="file:///etc/passwd"), "check.http: must be a URL"),
-        (CheckDefinition("c", http="http://h/\r\nX: y"), "check.http: must be a URL"),
-        (CheckDefinition("c", http="http://h/", method="CONNECT"), "check.method: must be one of"),
-        (CheckDefinition("c", http="http://h/", headers={"X": ("a\r\nY: b",)}), "check.headers.X"),
+        (CheckDefinition("c", http="file:///etc/passwd"), "http must be a URL"),
+        (CheckDefinition("c", http="http://h/\r\nX: y"), "http must be a URL"),
+        (CheckDefinition("c", http="http://h/", method="CONNECT"), "the method must be one of"),
+        (CheckDefinition("c", http="http://h/", headers={"X": ("a\r\nY: b",)}), "header X has control"),
         (CheckDefinition("c", http="http://h/", headers={"X:": ("a",)}), "no name of a header"),
-        (CheckDefinition("c", http="http://h/", body="x" * 70_000), "check.body: over"),
+        (CheckDefinition("c", http="http://h/", body="x" * 70_000), "bytes of the body of check"),
         (CheckDefinition("c", tcp="h:1", failures_before_critical=-1), "failures_before_critical"),
     ],
 )
