@@ -26,6 +26,7 @@ from noctule.core.registry.views import (
     view_service,
     view_services,
 )
+from noctule.node.agent.agent import node_name
 from noctule.node.api import Node
 from noctule.servers.http_errors import NotFoundError
 from noctule.servers.http_events import CONTENT_TYPE, event
@@ -163,10 +164,9 @@ async def delete_service(call: Call) -> Answer:
     instance = find_instance(node.registry.view, service_id, call.get(INSTANCE_NODE))
     if instance is None:
         return json_answer(ServiceDeleted(service_id, deleted=False))
-    if any(member.id and instance.node == f"node-{member.id}" for member in node.cluster.meta.roster.values()):
-        raise RequestError(
-            f"instance {shown(service_id)} is kept by {instance.node}, which would put it back: ask that"
-        )
+    others = {node_name(member) for member in node.cluster.meta.roster} - {node.agent.name}
+    if instance.node in others:  # Its agent would put it back.
+        raise RequestError(f"instance {shown(service_id)} is kept by {instance.node}: ask that node to remove it")
     await node.registry.change([RemoveService(instance.node, instance.id)])
     return json_answer(ServiceDeleted(service_id, deleted=True))
 
