@@ -11,7 +11,7 @@ import dns.flags
 import dns.message
 import pytest
 from scenarios import Run
-from tests.unit.servers.dns.registries import FakeRegistry, zone_of
+from tests.unit.servers.dns.registries import FilledRegistry, zone_of
 
 from noctule.base.errors import ConfigError
 from noctule.servers.dns import server as server_module
@@ -26,7 +26,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def new_server(count: int = 60) -> DnsServer:
-    registry = FakeRegistry()
+    registry = FilledRegistry()
     for number in range(count):
         registry.add_node(f"n{number}", f"10.0.0.{number}")
         registry.add(f"n{number}", f"web{number}", "web", port=8000 + number)
@@ -230,7 +230,7 @@ def test_it_stops_while_clients_are_connected(run: Run) -> None:
 def test_a_port_that_is_taken_is_told(run: Run) -> None:
     async def scenario() -> None:
         async with serving() as server:
-            other = DnsServer(Replier(zone_of(FakeRegistry())), HOST, server.port)
+            other = DnsServer(Replier(zone_of(FilledRegistry())), HOST, server.port)
             with pytest.raises(ConfigError, match=rf"DNS cannot listen on {HOST}:{server.port}: the port is in use"):
                 await other.start()
 

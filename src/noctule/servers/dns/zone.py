@@ -213,7 +213,7 @@ class Zone:
         index = registry.index_of(f"service:{service}")
         kept = self._served.get(service)
         if kept is None or kept[0] != index:
-            made = [self._serve(registry, each) for each in registry.by_name.get(service, {}).values()]
+            made = [self._serve(registry, each) for each in registry.instances_of(service)]
             self._served.pop(service, None)
             if len(self._served) >= SERVICES_KEPT_MAX:
                 del self._served[next(iter(self._served))]
@@ -222,10 +222,10 @@ class Zone:
 
     def _serve(self, registry: Registry, instance: ServiceInstance) -> _Served | None:
         """None of one that is not healthy, or cannot be told of."""
-        settings, node = self._settings, registry.nodes.get(instance.node)
+        settings, node = self._settings, registry.nodes[instance.node]
         statuses = {check.status for check in registry.checks_of(instance.node, instance.id)}
         is_warned = CheckStatus.WARNING in statuses
-        if node is None or CheckStatus.CRITICAL in statuses or (is_warned and settings.only_passing):
+        if CheckStatus.CRITICAL in statuses or (is_warned and settings.only_passing):
             return None
         ip = parse_ip(instance.address or node.address)
         if ip is None:
@@ -240,7 +240,7 @@ class Zone:
         return _Served(
             tags=tuple(tag.lower() for tag in instance.tags),
             place=(target, port),
-            service=self._data(SRV(IN, dns.rdatatype.SRV, PRIORITY, _to_16_bits(weight), _to_16_bits(port), target)),
+            service=self._data(SRV(IN, dns.rdatatype.SRV, PRIORITY, weight, port, target)),
             address=None if ip is None else self._data(_address_record(ip)),
             distance=0 if node.name == settings.node else 1 if is_near else 2,
         )
@@ -328,10 +328,6 @@ def _address_record(address: IPv4Address | IPv6Address) -> A | AAAA:
     if isinstance(address, IPv4Address):
         return A(IN, dns.rdatatype.A, str(address))
     return AAAA(IN, dns.rdatatype.AAAA, str(address))
-
-
-def _to_16_bits(number: int) -> int:
-    return min(max(number, 0), 0xFFFF)
 
 
 def _text(key: str, value: str) -> list[bytes]:

@@ -8,26 +8,20 @@ from collections.abc import Sequence
 
 import dns.name
 
+from noctule.core.registry.changes import PutCheck, PutNode, PutService, RemoveService
 from noctule.core.registry.objects import Check, CheckStatus, RegistryNode, ServiceInstance, Weights
 from noctule.core.registry.registry import Registry
 from noctule.servers.dns.zone import Zone, ZoneSettings
 
+NOW_MS = 1_700_000_000_000
 DOMAIN = dns.name.from_text("consul.")
 
 
-class FakeRegistry(Registry):
-    """Filled by hand; each change moves every index."""
-
-    def checks_of(self, node: str, service_id: str = "") -> list[Check]:
-        found = [each for each in self.checks.values() if each.node == node and each.service_id in ("", service_id)]
-        return sorted(found, key=lambda each: each.id)
-
-    def index_of(self, topic: str) -> int:
-        return self.index
+class FilledRegistry(Registry):
+    """Filled in words of one line."""
 
     def add_node(self, name: str, address: str, **meta: str) -> None:
-        self.nodes[name] = RegistryNode(name, address, meta=meta)
-        self.index += 1
+        self.apply([PutNode(RegistryNode(name, address, meta=meta))], NOW_MS)
 
     def add(
         self,
@@ -41,15 +35,13 @@ class FakeRegistry(Registry):
         status: CheckStatus = CheckStatus.PASSING,
         weights: Weights | None = None,
     ) -> None:
-        instance = ServiceInstance(node, instance_id, name, tuple(tags), address, port, weights=weights or Weights())
-        self.instances[node, instance_id] = self.by_name.setdefault(name, {})[node, instance_id] = instance
-        check = Check(node, f"check-{instance_id}", "", status, service_id=instance_id, service_name=name)
-        self.checks[node, check.id] = check
-        self.index += 1
+        weights = weights or Weights()
+        instance = ServiceInstance(node, instance_id, name, tuple(tags), address, port, weights=weights)
+        check = Check(node, f"check-{instance_id}", "", status, service_id=instance_id)
+        self.apply([PutService(instance), PutCheck(check)], NOW_MS)
 
     def remove(self, node: str, instance_id: str) -> None:
-        del self.by_name[self.instances.pop((node, instance_id)).name][node, instance_id]
-        self.index += 1
+        self.apply([RemoveService(node, instance_id)], NOW_MS)
 
 
 def zone_of(

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noctule.servers.dns.messages import QUERY_BYTES_MAX, TCP_ANSWERS_MAX, UDP_BYTES_MAX, Replier, Via
-from tests.unit.servers.dns.registries import FakeRegistry, zone_of
+from tests.unit.servers.dns.registries import FilledRegistry, zone_of
 
 
-def big_registry(count: int = 60) -> FakeRegistry:
-    registry = FakeRegistry()
+def big_registry(count: int = 60) -> FilledRegistry:
+    registry = FilledRegistry()
     for number in range(count):
         registry.add_node(f"n{number}", f"10.0.{number // 256}.{number % 256}")
         registry.add(f"n{number}", f"web{number}", "web", port=8000 + number % 1000)
@@ -129,7 +129,7 @@ def test_by_tcp_there_is_a_bound_too() -> None:
 
 
 def test_answers_are_counted_by_type_and_code() -> None:
-    replier = Replier(zone_of(big_registry(1)))
+    replier = Replier(zone_of(big_registry(2)))
     for name, kind in (("web.service.consul", "A"), ("no.service.consul", "A"), ("x.org", "MX")):
         ask(dns.message.make_query(name, kind), replier=replier)
     replier.reply(bytes(12), Via.UDP)
