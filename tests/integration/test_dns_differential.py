@@ -8,8 +8,7 @@ import asyncio
 import json
 import random
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +17,10 @@ import dns.message
 import dns.rcode
 import pytest
 from engines import ConsulServer
+from own_node import own_node
 
 from noctule.core.registry.changes import Change, PutCheck, PutNode, PutService
 from noctule.core.registry.objects import Check, CheckStatus, RegistryNode, ServiceInstance, Weights
-from noctule.core.roster.features import REGISTRY
-from noctule.node.config import ClusterConfig, NodeConfig
-from noctule.servers.doors import NodeDoors
 
 pytest_plugins = ("engines",)
 pytestmark = pytest.mark.integration
@@ -125,20 +122,6 @@ def changes_of(rows: list[Row]) -> Iterator[Change]:
             yield PutCheck(Check(row.node, f"c{number}", "c", row.status, service_id=f"i{number}"))
 
 
-@asynccontextmanager
-async def noctule(folder: Path, rows: list[Row]) -> AsyncIterator[int]:
-    """A node with these registrations; its port of DNS."""
-    cluster = ClusterConfig(voters={1: "127.0.0.1:0"}, partition_count=1)
-    doors = await NodeDoors.open(NodeConfig.tiny(folder, cluster), "test")
-    try:
-        node = doors.node
-        assert await node.watch.until(lambda: REGISTRY in node.cluster.meta.features, 10)
-        await node.registry.change(list(changes_of(rows)))
-        yield int(doors.addresses["dns"].rpartition(":")[2])
-    finally:
-        await doors.close()
-
-
 async def ask(port: int, name: str, kind: str) -> Picture:
     """Code, answers and addresses besides."""
     query = dns.message.make_query(f"{name}.consul" if name else "consul", kind)
@@ -160,9 +143,10 @@ def compare(
     found: dict[str, tuple[Picture, Picture]] = {}
 
     async def scenario() -> None:
-        async with noctule(folder, rows) as port:
+        async with own_node(folder) as node:
+            await node.change(list(changes_of(rows)))
             for name, kind in questions:
-                theirs, ours = await ask(server.dns_port, name, kind), await ask(port, name, kind)
+                theirs, ours = await ask(server.dns_port, name, kind), await ask(node.dns_port, name, kind)
                 if theirs != ours:
                     found[f"{name} {kind}"] = theirs, ours
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import cast
 
 import msgspec
@@ -18,6 +19,7 @@ from noctule.core.placement.picture import ClusterPicture, Plan
 from noctule.core.placement.picture import NodePicture as PlannedNode
 from noctule.core.placement.picture import PartitionPicture as PlannedPartition
 from noctule.core.placement.risk import Risk, estimate_risk
+from noctule.core.registry.registry import Registry
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.api import Dialogue, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.node.watch import Watch
@@ -161,6 +163,7 @@ class FakeNode:
         self.cluster = FakeAdministration()
         self.store = FakeStore()
         self.meta = FakeStore()
+        self.registry = SimpleNamespace(view=Registry())
         self.shown = PICTURE
         self.unready = ""
         self.stale_ms: dict[bytes, int] = {}
