@@ -4,6 +4,7 @@ The renderers quote what they write; this is the second lock. A name, host or pa
 far as a quote, and whoever wrote it reads which one it was.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 
@@ -23,7 +24,6 @@ _PATH = re.compile(r"/[!-~]{0,1023}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")  # RFC 9110 5.6.2
 _COOKIE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}/[A-Za-z0-9!#$&^_.+*-]{1,64}")
-_NETWORK = re.compile(r"[0-9A-Fa-f:.]{2,45}(?:/\d{1,3})?")
 _VALUE_MAX = 4_096
 
 _FRAMING = frozenset({"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"})
@@ -42,7 +42,7 @@ def _listener(model: GatewayModel) -> Iterator[str]:
             yield f"{name} is {getattr(model, name)}; it must be 0 to 65535"
     if model.port == 0 and model.tls_port == 0:
         yield "port is 0; an engine that is another program needs a port that is known beforehand"
-    yield from _wrong("trusted_proxies", model.trusted_proxies, _matches(_NETWORK))
+    yield from _wrong("trusted_proxies", model.trusted_proxies, _is_network)
     yield from _wrong("compression.types", model.compression.types, _matches(_MIME))
     if model.tls_port and not model.certificates:
         yield "tls_port is set without a certificate"
@@ -79,7 +79,11 @@ def _routes(model: GatewayModel) -> Iterator[str]:
             yield f"{where}: there is no service {', '.join(map(repr, unknown))}"
         if route.split_on not in ("request", "client"):
             yield from _wrong(f"{where}: split_on", [route.split_on], _is_request_part)
-        if not route.shares or sum(share.percent for share in route.shares) <= 0 or any(share.percent < 0 for share in route.shares):
+        if (
+            not route.shares
+            or sum(share.percent for share in route.shares) <= 0
+            or any(share.percent < 0 for share in route.shares)
+        ):
             yield f"{where}: no service has a share of it"
         for name, rules in (("request", route.request_headers), ("response", route.response_headers)):
             yield from _header_rules(f"{where}: {name}_headers", rules)
@@ -132,6 +136,14 @@ def _is(pattern: re.Pattern[str], text: str) -> bool:
 
 def _is_address(text: str) -> bool:
     return text in ("", "*") or _is(_INSTANCE_HOST, text)
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 def _is_file(path: str) -> bool:

@@ -10,14 +10,11 @@ from collections.abc import Iterable, Iterator
 
 from noctule.gateway.engines.checks import OWN_PATHS, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
-from noctule.gateway.engines.order import bounds_of_shares, plain_path, specific_first
+from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import Algorithm, GatewayModel, HeaderRules, Route, Service
 
 CONFIG, SHARES, CERTIFICATES = "haproxy.cfg", "shares.map", "certificates.list"
-
-PLACES = 10_000
-"""A request's place among a route's shares is 0 to 9,999: shares are exact to a hundredth of a per cent."""
 
 TUNNEL_S = 3_600
 """A WebSocket that is silent for so long is given up."""
@@ -75,7 +72,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
         SHARES: "".join(f"{route.name} {shares_value(route)}\n" for route in model.routes),
     }
     if model.tls_port:
-        files[CERTIFICATES] = "".join(_certificate_line(model, number, paths) for number in range(len(model.certificates)))
+        files[CERTIFICATES] = "".join(
+            _certificate_line(model, number, paths) for number in range(len(model.certificates))
+        )
     return files
 
 
@@ -212,8 +211,9 @@ def _compression(model: GatewayModel) -> Iterator[str]:
 def _own_pages(model: GatewayModel) -> Iterator[str]:
     ok = quote('{"status":"ok"}')
     yield f"  http-request set-log-level silent if {{ path {OWN_PATHS}/health }}"
-    yield f"  http-request return status 200 content-type application/json string {ok} if {{ path {OWN_PATHS}/health }}"
-    yield f"  http-request deny deny_status 403 if is_own !is_local"
+    answer = f"return status 200 content-type application/json string {ok}"
+    yield f"  http-request {answer} if {{ path {OWN_PATHS}/health }}"
+    yield "  http-request deny deny_status 403 if is_own !is_local"
     if model.status:
         yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/metrics }}"
         yield "  stats enable"
@@ -269,7 +269,8 @@ def _route_match(route: Route) -> Iterator[str]:
     for name, value in route.headers.items():
         how = f"-m str -- {quote(value)}" if value else "-m len 0"
         conditions.append(f"{{ req.fhdr({name}) {how} }}")
-    yield f"  http-request set-var(txn.route) str({route.name}) if !{{ var(txn.route) -m found }} {' '.join(conditions)}".rstrip()
+    first = "!{ var(txn.route) -m found }"
+    yield " ".join([f"  http-request set-var(txn.route) str({route.name}) if", first, *conditions])
 
 
 def _choose_service(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
@@ -282,7 +283,8 @@ def _choose_service(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
             yield f"  http-request set-var(txn.place) var(txn.client),xxh32,mod({PLACES}) if {_is_route(route)}"
         if ":" in route.split_on:
             sample = _request_part(route.split_on)
-            yield f"  http-request set-var(txn.place) {sample},xxh32,mod({PLACES}) if {_is_route(route)} {{ {sample} -m found }}"
+            is_given = f"{_is_route(route)} {{ {sample} -m found }}"
+            yield f"  http-request set-var(txn.place) {sample},xxh32,mod({PLACES}) if {is_given}"
     yield "  http-request set-var(txn.service) var(txn.shares),word(2,:)"
     for number in range(2, max((len(route.shares) for route in model.routes), default=1) + 1):
         has_begun = f"{{ var(txn.shares),word({2 * number - 1},:),sub(txn.place) le 0 }}"
@@ -320,7 +322,8 @@ def _backend(service: Service, instances: Iterable[Instance]) -> list[str]:
         "  retry-on conn-failure empty-response",
     ]
     for instance in instances:
-        words = server_arguments(service, instance)
+        # A name that cannot be resolved now must not keep HAProxy from starting.
+        words = [*server_arguments(service, instance), "init-addr", "libc,none"]
         disabled = [] if instance.standing is Standing.SERVING else ["disabled"]
         lines.append(" ".join(["  server", engine_name(instance.id), *words, *disabled]))
     return [*lines, ""]
@@ -375,4 +378,3 @@ def _literal(text: str) -> str:
 
 def _ms(seconds: float) -> str:
     return f"{max(1, round(seconds * 1_000))}ms"
-

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 
 from noctule.gateway.model import Route
 
+PLACES = 10_000
+"""A request's place among a route's shares is 0 to 9,999: shares are exact to a hundredth of a per cent."""
+
 
 def specific_first(routes: Iterable[Route]) -> list[Route]:
     """The order in which they are tried; the first that matches counts."""
@@ -34,7 +37,7 @@ def serves_host(route: Route, host: str) -> bool:
 
 
 def bounds_of_shares(route: Route) -> list[tuple[str, int]]:
-    """Each service of a route with the place, of 10,000, where its clients begin; those of 0 per cent are left out.
+    """Each service of a route with the place, of `PLACES`, where its clients begin; those of 0 per cent are left out.
 
     Services lie beside each other in their order, so a client of a share that grows stays with it. Percentages count
     by their sum.
@@ -43,9 +46,9 @@ def bounds_of_shares(route: Route) -> list[tuple[str, int]]:
     bounds: list[tuple[str, int]] = []
     passed = 0.0
     for share in route.shares:
-        begin = round(passed / total * 10_000) if total > 0 else 0
+        begin = round(passed / total * PLACES) if total > 0 else 0
         passed += share.percent
-        end = round(passed / total * 10_000) if total > 0 else 0
+        end = round(passed / total * PLACES) if total > 0 else 0
         if end > begin:
             bounds.append((share.service, begin))
     return bounds
