@@ -2,11 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from msgspec import structs
+
+from noctule.base.errors import RequestError
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
 
@@ -39,6 +42,26 @@ def digest_of(text: str) -> str:
 def listed(instances: Instances, service: Service) -> list[Instance]:
     """The instances of a service that an engine is to know: a critical one leaves at once."""
     return [each for each in instances.get(service.name, ()) if each.standing is not Standing.CRITICAL]
+
+
+def with_drained(instances: Instances, drained: Collection[tuple[str, str]]) -> Instances:
+    """The same, where those that are drained (service and instance) get nothing new."""
+    if not drained:
+        return instances
+    return {
+        name: [
+            structs.replace(each, standing=Standing.DRAINING) if (name, each.id) in drained else each for each in found
+        ]
+        for name, found in instances.items()
+    }
+
+
+def with_shares(model: GatewayModel, route: str, shares: tuple[Share, ...]) -> GatewayModel:
+    """The model with other shares of a route; `RequestError` when there is no such route."""
+    if all(each.name != route for each in model.routes):
+        raise RequestError(f"there is no route {route!r}")
+    routes = (structs.replace(each, shares=shares) if each.name == route else each for each in model.routes)
+    return structs.replace(model, routes=tuple(routes))
 
 
 @dataclass(frozen=True, slots=True)
