@@ -32,14 +32,14 @@ _LOG = {
     "path": '"%[capture.req.uri,json(utf8s)]"',
     "status": "%ST",
     "bytes": "%B",
-    "duration_ms": "%Ta",
     "route": '"%[var(txn.route)]"',
     "service": '"%b"',
     "instance": '"%s"',
-    "connect_ms": "%Tc",
-    "response_ms": "%Tr",
-    "queue_ms": "%Tw",
     "retries": "%rc",
+    "queue_ms": "%Tw",
+    "connect_ms": "%Tc",
+    "first_byte_ms": "%Tr",
+    "total_ms": "%Ta",
     "end": '"%tsc"',
     "request_id": '"%[var(txn.id),json(utf8s)]"',
     "tls": '"%sslv"',
@@ -333,8 +333,11 @@ def _balance(service: Service) -> Iterator[str]:
     if service.algorithm in _BALANCE:
         yield f"  balance {_BALANCE[service.algorithm]}"
         return
-    key = "var(txn.client)" if service.algorithm is Algorithm.IP_HASH else _request_part(service.hash_on)
-    yield f"  balance hash {key}"
+    yield "  http-request set-var(txn.key) var(txn.client)"
+    if service.algorithm is Algorithm.CONSISTENT_HASH:
+        sample = _request_part(service.hash_on)
+        yield f"  http-request set-var(txn.key) {sample} if {{ {sample} -m found }}"
+    yield "  balance hash var(txn.key)"
     yield "  hash-type consistent sdbm avalanche"
 
 

@@ -25,7 +25,7 @@ CONNECTIONS_SPARE = 128
 _IN_FLIGHT_MAX = 65_535
 """nginx counts no further."""
 
-_NUMBERS = ("status", "bytes", "duration_s")
+_NUMBERS = ("status", "bytes", "total_s")
 _LOG = {
     "time": "$time_iso8601",
     "client": "$remote_addr",
@@ -34,13 +34,13 @@ _LOG = {
     "path": "$request_uri",
     "status": "$status",
     "bytes": "$bytes_sent",
-    "duration_s": "$request_time",
     "route": "$noctule_route",
     "service": "$noctule_service",
     "instance": "$upstream_addr",
-    "connect_s": "$upstream_connect_time",
-    "response_s": "$upstream_response_time",
     "instance_status": "$upstream_status",
+    "connect_s": "$upstream_connect_time",
+    "first_byte_s": "$upstream_header_time",
+    "total_s": "$request_time",
     "request_id": "$noctule_request_id",
     "tls": "$ssl_protocol",
 }

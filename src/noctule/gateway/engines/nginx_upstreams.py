@@ -43,7 +43,8 @@ def render_upstreams(model: GatewayModel, instances: Instances) -> str:
     for service in model.services:
         found = listed(instances, service)
         if has_upstream(found):
-            lines += ["", *_upstream(service.name, _method(service), service, _servers(service, found))]
+            lines += ["", *_hash_key(service)]
+            lines += _upstream(service.name, _method(service), service, _servers(service, found))
             if service.sticky:
                 lines += _sticky(service, service.sticky, found)
     return "\n".join(lines) + "\n"
@@ -94,7 +95,15 @@ def _method(service: Service) -> list[str]:
             # Not nginx's own ip_hash, which takes 256 clients for one and moves most of them with every change.
             return ["hash $remote_addr consistent;"]
         case Algorithm.CONSISTENT_HASH:
-            return [f"hash {request_part(service.hash_on)} consistent;"]
+            return [f"hash {_variable('key', service)} consistent;"]
+
+
+def _hash_key(service: Service) -> list[str]:
+    """What a client is told by: a request without the header or cookie goes by its address."""
+    if service.algorithm is not Algorithm.CONSISTENT_HASH:
+        return []
+    part = request_part(service.hash_on)
+    return block(f"map {part} {_variable('key', service)}", [f"default {part};", '"" $remote_addr;'])
 
 
 def _servers(service: Service, instances: Iterable[Instance]) -> list[str]:
