@@ -82,7 +82,7 @@ def _parse_instance_id(raw: bytes) -> str:
 
 def _parse_tag(raw: bytes) -> str:
     text = raw.decode()
-    if len(text) > NAME_CHARS_MAX:
+    if len(text) > NAME_CHARS_MAX or not text.isprintable():
         raise ValueError
     return text
 
@@ -120,13 +120,6 @@ def _parse_flag(raw: bytes) -> bool:
 def _parse_token_hash(raw: bytes) -> str:
     text = raw.decode()
     if not is_token_hash(text):
-        raise ValueError
-    return text
-
-
-def _parse_name(raw: bytes) -> str:
-    text = raw.decode()
-    if not text or len(text) > NAME_CHARS_MAX or not text.isprintable():
         raise ValueError
     return text
 
