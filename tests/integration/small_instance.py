@@ -1,7 +1,7 @@
 """An instance of a service as a process of its own, that can be killed. Its port is its first line.
 
-Its pages: ``/`` its name; ``/slow`` the same after 5 s; ``/status/<code>``; ``/headers`` what it was sent; ``/count`` how
-many requests to other pages it has had; ``/endless`` a body that never ends.
+Its pages: ``/`` its name; ``/slow`` the same after 5 s; ``/status/<code>``; ``/headers`` what it was sent; ``/endless``
+a body that never ends; ``/count`` how many requests to other pages it has had.
 """
 
 import asyncio
@@ -38,8 +38,7 @@ def small_instances(*names: str, flags: tuple[str, ...] = ()) -> Iterator[list[S
     """Running instances, which have ended after the block. The flag ``broken`` makes every page a 503."""
     started: list[SmallInstance] = []
     try:
-        for name in names:
-            started.append(SmallInstance(name, 0, *flags))
+        started.extend(SmallInstance(name, 0, *flags) for name in names)
         yield started
     finally:
         for instance in started:

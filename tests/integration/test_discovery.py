@@ -47,11 +47,11 @@ async def until(condition: Callable[[], bool], what: str) -> float:
 async def test_a_list_follows_the_registry(registry: Registry) -> None:
     async with Discovery(registry.url) as discovery:
         assert await discovery.endpoints("orders") == ()
-        seen = []
+        seen: list[list[int]] = []
 
         async def watch() -> None:
             async for endpoints in discovery.watch("orders"):
-                seen.append(sorted(each.port for each in endpoints))
+                seen[:] = [*seen, sorted(each.port for each in endpoints)]
 
         task = asyncio.create_task(watch())
         await registry.register("orders", "a", 4001, {"zone": "north"})

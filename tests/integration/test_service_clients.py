@@ -338,3 +338,19 @@ def use_synchronously(url: str, instances: list[SmallInstance], lists: Path) -> 
         with pytest.raises(httpx.ConnectError, match="no instance of 'nobody'"):
             client.get("noctule://nobody/")
     assert [thread.name for thread in threading.enumerate() if thread.name == "discovery"] == []
+
+
+async def test_the_example_calls_a_service(
+    small_registry: SmallRegistry, instances: list[SmallInstance], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOCTULE_REGISTRY_URL", small_registry.url)
+    monkeypatch.chdir(tmp_path)
+    from examples.calling_services import app, lifespan
+
+    await register(small_registry, instances)
+    async with lifespan(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
+        assert (await client.get("/")).json()["orders"] in ("a", "b", "c")
+        assert (await client.get("/", headers={HEADER: "0"})).status_code == 504
+        text = (await client.get("/metrics")).text
+        assert 'noctule_calls_requests_total{service="orders"} 1' in text
+        assert 'noctule_discovery_live{service="orders",tag=""} 1' in text
