@@ -97,6 +97,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "snapshot_entries": "77",
         "segment_bytes_max": "100000",
         "request_deadline_s": "1.5",
+        "check_update_interval_s": "60",
         "durability": "leader",
         "log_level": "debug",
         "die_with_parent": "true",
