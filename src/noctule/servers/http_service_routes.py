@@ -10,7 +10,7 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.core.registry.dependencies import DependencyGraph
-from noctule.core.registry.views import ServiceList, ServiceView
+from noctule.core.registry.views import ServiceList, ServiceRegistration, ServiceView
 from noctule.servers import http_services
 from noctule.servers.http_errors import NotFoundError
 from noctule.servers.http_events import CONTENT_TYPE
@@ -69,7 +69,7 @@ SERVICE_ROUTES: tuple[Route, ...] = (
         handler=http_services.put_service,
         parameters=(SERVICE_ID,),
         response=ServiceView,
-        body=http_services.ServiceRegistration,
+        body=ServiceRegistration,
         errors=_WRITE,
     ),
     Route(
