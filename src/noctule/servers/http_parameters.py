@@ -80,6 +80,19 @@ def _parse_instance_id(raw: bytes) -> str:
     return raw.decode()
 
 
+def _parse_tag(raw: bytes) -> str:
+    text = raw.decode()
+    if len(text) > NAME_CHARS_MAX:
+        raise ValueError
+    return text
+
+
+def _parse_name(raw: bytes) -> str:
+    if not raw:
+        raise ValueError
+    return _parse_tag(raw)
+
+
 def _parse_id(raw: bytes) -> int:
     if not _INTEGER.fullmatch(raw) or not 1 <= int(raw) < 1 << 53:
         raise ValueError
@@ -212,6 +225,25 @@ INSTANCE_ID: Parameter[str] = Parameter(
     schema={"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
     allowed='1 to 128 of the characters A-Z a-z 0-9 "." "_" ":" "-"',
     parse=_parse_instance_id,
+)
+
+SERVICE: Parameter[str] = Parameter(
+    name="service",
+    place="query",
+    summary="Only the instances of this service; `noctule` are the nodes themselves. When left out, all.",
+    schema={"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX},
+    allowed=f"1 to {NAME_CHARS_MAX} characters",
+    parse=_parse_name,
+)
+
+TAG: Parameter[str] = Parameter(
+    name="tag",
+    place="query",
+    summary="Only instances with this tag; any when empty. Nodes have none and are not left out for it.",
+    schema={"type": "string", "maxLength": NAME_CHARS_MAX},
+    allowed=f"at most {NAME_CHARS_MAX} characters",
+    parse=_parse_tag,
+    default="metrics",
 )
 
 NODE_ID = _id("node")

@@ -15,10 +15,10 @@ from noctule.base.errors import (
     TooLargeError,
     UnavailableError,
 )
-from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics
+from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics, http_prometheus
 from noctule.servers.http_cluster_routes import CLUSTER_ROUTES
 from noctule.servers.http_errors import MethodNotAllowedError, NotFoundError
-from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, INSTANCE_ID, KEY, PREFIX, TTL
+from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, INSTANCE_ID, KEY, PREFIX, SERVICE, TAG, TTL
 from noctule.servers.http_route import Answer, Call, Route, json_answer, shown
 from noctule.servers.http_service_routes import SERVICE_ROUTES
 from noctule.servers.openapi import openapi_document
@@ -131,6 +131,20 @@ ROUTES: tuple[Route, ...] = (
         parameters=(INSTANCE_ID,),
         response=http_instances.InstanceDeleted,
         errors=(RequestError, TooLargeError, *_WRITE),
+    ),
+    Route(
+        method="GET",
+        path="/api/prometheus/targets",
+        operation="listPrometheusTargets",
+        summary="What Prometheus is to scrape",
+        description=(
+            "For `http_sd_configs`. The nodes that belong to the cluster, and the instances that have the tag and no "
+            "critical check. `metrics_path` and `metrics_scheme` in the meta of an instance say where its metrics are."
+        ),
+        handler=http_prometheus.list_targets,
+        parameters=(SERVICE, TAG),
+        response=list[http_prometheus.TargetGroup],
+        errors=(RequestError, TooLargeError, UnavailableError, InternalError),
     ),
     Route(
         method="GET",

@@ -28,7 +28,7 @@ from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_route import Answer
 from tests.unit.core.meta.formed import ask as ask_meta
 from tests.unit.core.meta.formed import formed
-from tests.unit.node.fake_registry import NODE, FakeDoor
+from tests.unit.node.fake_registry import NODE, FakeRegistry
 
 
 class FakeStore(Dialogue):
@@ -162,7 +162,7 @@ class FakeAgent:
 
     name = NODE
 
-    def __init__(self, registry: FakeDoor) -> None:
+    def __init__(self, registry: FakeRegistry) -> None:
         self.known: dict[str, ServiceDefinition] = {}
         self._registry = registry
 
@@ -186,7 +186,7 @@ class FakeNode:
         self.cluster = FakeAdministration()
         self.store = FakeStore()
         self.meta = FakeStore()
-        self.registry = FakeDoor()
+        self.registry = FakeRegistry(NODE)
         self.agent = FakeAgent(self.registry)
         self.shown = PICTURE
         self.unready = ""

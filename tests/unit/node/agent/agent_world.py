@@ -10,7 +10,7 @@ from noctule.adapters.system_clock import SystemClock
 from noctule.core.registry.definitions import CheckDefinition
 from noctule.core.registry.objects import CheckStatus
 from noctule.node.agent.agent import LocalAgent
-from tests.unit.node.fake_registry import NODE, FakeDoor
+from tests.unit.node.fake_registry import NODE, FakeRegistry
 
 
 class FakeProbes:
@@ -41,7 +41,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.door = FakeDoor()
+        self.door = FakeRegistry(NODE)
         self.probes = FakeProbes()
         self.agent: LocalAgent
 
