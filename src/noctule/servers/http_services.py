@@ -34,12 +34,12 @@ from noctule.servers.http_parameters import (
     CONSISTENCY,
     INDEX,
     INSTANCE_NODE,
+    INSTANCE_TAG,
     ONLY_PASSING,
-    SERVICE,
     SERVICE_ID,
     SERVICE_NAME,
-    TAG,
     WAIT,
+    WATCHED_SERVICE,
 )
 from noctule.servers.http_route import Answer, Call, json_answer, shown
 
@@ -65,7 +65,9 @@ async def list_services(call: Call) -> Answer:
     if index and registry.view.index_of(topic) == index:
         await registry.wait(topic, index, call.get(WAIT))
     stale_ms = registry.last_contact_ms() if is_eventual else 0
-    return json_answer(_listed(call.node, name, stale_ms, tag=call.get(TAG), is_passing=call.get(ONLY_PASSING)))
+    return json_answer(
+        _listed(call.node, name, stale_ms, tag=call.get(INSTANCE_TAG), is_passing=call.get(ONLY_PASSING))
+    )
 
 
 async def get_service(call: Call) -> Answer:
@@ -140,7 +142,7 @@ async def delete_service(call: Call) -> Answer:
 
 async def watch_service(call: Call) -> Answer:
     """The instances of one service now, and again whenever something of them has changed."""
-    return Answer(200, b"", CONTENT_TYPE, stream=stream_lists(call.node, call.get(SERVICE)))
+    return Answer(200, b"", CONTENT_TYPE, stream=stream_lists(call.node, call.get(WATCHED_SERVICE)))
 
 
 async def stream_lists(node: Node, name: str) -> AsyncIterator[bytes]:
