@@ -3,6 +3,7 @@
 The servers know these names and nothing of Raft. Read router.py for what stands behind `Store`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -15,6 +16,8 @@ from noctule.core.meta.views import Reach
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
+from noctule.core.registry.changes import Change
+from noctule.core.registry.registry import Answered, Registry
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.watch import Watch
 
@@ -229,6 +232,37 @@ class Administration(Protocol):
         ...
 
 
+class RegistryDoor(Protocol):
+    """The door to the registry of services, sessions and Consul's keys; what each gives is told in registry_door.py."""
+
+    @property
+    def view(self) -> Registry:
+        """This node's replica, for reading only, until control goes back to the loop."""
+        ...
+
+    async def change(self, changes: Sequence[Change], *, all_done: bool = False) -> list[Answered]:
+        """Apply all of them or none; returns once `view` shows it. Raises `RequestError`, `UnavailableError`, or
+        `OutcomeUnknownError`."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Afterwards `view` holds everything acknowledged before the call. Raises `UnavailableError`, within 5 s."""
+        ...
+
+    async def wait(self, topic: str, index: int, timeout_s: float) -> bool:
+        """True once `view.index_of(topic)` is above `index`, False when it was not in time. Raises `UnavailableError`
+        when too many wait."""
+        ...
+
+    def leader_known(self) -> bool:
+        """Whether this node knows who leads *meta*."""
+        ...
+
+    def last_contact_ms(self) -> int | None:
+        """How old `view` may be; 0 where *meta* is led, None when that is not known."""
+        ...
+
+
 class Node(Protocol):
     """One running node, for the HTTP server."""
 
@@ -239,6 +273,11 @@ class Node(Protocol):
     @property
     def cluster(self) -> Administration:
         """The door for whoever looks after the cluster."""
+        ...
+
+    @property
+    def registry(self) -> RegistryDoor:
+        """The door to the registry."""
         ...
 
     def picture(self) -> NodePicture:

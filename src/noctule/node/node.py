@@ -48,6 +48,7 @@ from noctule.node.pictures import node_picture, staleness_ms
 from noctule.node.premises import NodePremises
 from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, make_child, recover_or_return
+from noctule.node.registry_door import RegistryDoor
 from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
 from noctule.node.scripts import Scripts
@@ -98,7 +99,8 @@ class LocalNode:
         """Of the doors, for the picture."""
         self.watch = Watch()
         """Rung whenever the steward knows something new."""
-        steward.changed = self.watch.ring
+        self.registry = RegistryDoor(self)
+        steward.changed = self._meta_changed
         self.cluster = Administration(self)
         self.cluster_view = ClusterView(self)
         """The same in the words of Redis Cluster."""
@@ -257,6 +259,10 @@ class LocalNode:
     def picture(self) -> NodePicture:
         """A fresh picture of this node and of the cluster as it sees it."""
         return node_picture(self)
+
+    def _meta_changed(self) -> None:
+        self.registry.meta_changed()
+        self.watch.ring()
 
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.
