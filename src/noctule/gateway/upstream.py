@@ -19,7 +19,8 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from noctule.gateway.config import GatewayConfig, Instance
+from noctule.gateway.config import GatewayConfig
+from noctule.gateway.instances import Instance
 from noctule.gateway.websocket import CLOSE_TIMEOUT_S
 
 KEPT_IDLE_S_MAX = 4.0
