@@ -4,7 +4,7 @@ from hashlib import blake2b
 
 import msgspec
 
-from noctule.base.errors import NoctuleError
+from noctule.base.errors import NoctuleError, RequestError
 from noctule.core.registry.definitions import ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 from noctule.servers.consul.bodies import CheckBody, CheckUpdateBody, ServiceBody
@@ -16,7 +16,6 @@ from noctule.servers.consul.requests import load_body, load_read_options
 from noctule.servers.consul.selections import CHECK_NAMES, SERVICE_NAMES
 from noctule.servers.http_errors import error_kind
 from noctule.servers.http_route import Answer
-from noctule.base.errors import RequestError
 
 DONE = Answer(200, b"", "text/plain; charset=utf-8")
 _HEALTH_STATUS = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
@@ -35,7 +34,7 @@ async def get_service(call: Call) -> Answer:
     options, known = load_read_options(call.query), call.query.get("hash")
     if known and _content_hash(call, call.value) == known:
         wait_s = options.wait_s * (1 + call.chance.uniform(0, JITTER))
-        await call.waiters.until_changed(lambda: _content_hash(call, call.value), known, wait_s, call.is_gone)
+        await call.waiting.until_other(lambda: _content_hash(call, call.value), known, wait_s, call.is_gone)
     service = call.agent.service(call.value)
     if service is None:
         raise ConsulError(404, f"unknown service ID: {call.value}")

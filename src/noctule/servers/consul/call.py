@@ -1,19 +1,19 @@
 """One request on its way through a handler: what it says, and what a handler does with the registry."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
+from noctule.base.errors import RequestError
 from noctule.core.registry.changes import Change
 from noctule.core.registry.registry import Answered, Registry
-from noctule.node.api import Agent, Node
+from noctule.node.api import Agent, Node, RegistryDoor
 from noctule.servers.consul.errors import ConsulError, refused
-from noctule.servers.consul.door import RegistryDoor
 from noctule.servers.consul.filters import Test, load_filter
 from noctule.servers.consul.requests import Query, ReadOptions, load_read_options
-from noctule.servers.consul.waiters import Waiters
+from noctule.servers.consul.waiting import Waiting
 from noctule.servers.http_route import JSON, Answer
 
 JITTER = 1 / 16
@@ -27,7 +27,7 @@ class Call:
     node: Node
     registry: RegistryDoor
     agent: Agent
-    waiters: Waiters
+    waiting: Waiting
     chance: random.Random
     datacenter: str
     query: Query
@@ -40,7 +40,7 @@ class Call:
     @property
     def state(self) -> Registry:
         """The registry as this node has applied it."""
-        return self.registry.state
+        return self.registry.view
 
     def json(self, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
         """The value as JSON, over several lines if `?pretty` asks for it."""
@@ -53,9 +53,18 @@ class Call:
         """The test of `?filter`, which passes everything when there is none."""
         return load_filter(self.query.get("filter"), names) or (lambda _: True)
 
-    async def change(self, *changes: Change) -> list[Answered]:
-        """Have all of them done, or none, as `RegistryDoor.change`."""
-        return await self.registry.change(changes)
+    async def change(self, *changes: Change, why: Callable[[Registry], str] = lambda _: "") -> list[Answered]:
+        """Have all of them done, or none, as `RegistryDoor.change`.
+
+        When they are refused, `why` may have Consul's sentence for it, by which its clients know what happened; it is
+        asked of the registry as it stands then.
+        """
+        try:
+            return await self.registry.change(changes)
+        except RequestError as error:
+            if sentence := why(self.state):
+                raise refused(sentence) from error
+            raise
 
     async def read(self, topic: str) -> Mapping[str, str]:
         """Make `state` fresh enough for this query, waiting for news of the topic if it asks for that.
@@ -67,17 +76,17 @@ class Call:
         await self.refresh(options)
         if options.index:
             wait_s = options.wait_s * (1 + self.chance.uniform(0, JITTER))
-            await self.waiters.until(topic, options.index, wait_s, self.is_gone)
+            await self.waiting.until(topic, options.index, wait_s, self.is_gone)
         return self.headers(topic, options)
 
     async def refresh(self, options: ReadOptions) -> None:
         """Make `state` as fresh as these options ask for."""
         if options.is_stale:
-            last_contact_ms = self.registry.last_contact_ms
+            last_contact_ms = self.registry.last_contact_ms()
             is_recent = last_contact_ms is not None and last_contact_ms <= (options.max_stale_ms or 0)
             if options.max_stale_ms is None or is_recent:
                 return
-        await self.registry.confirm()
+        await self.registry.catch_up()
 
     def headers(self, topic: str, options: ReadOptions) -> dict[str, str]:
         """What is told beside an answer that was read from `state` just now."""
@@ -85,9 +94,9 @@ class Call:
 
     def leader_headers(self, options: ReadOptions) -> dict[str, str]:
         """The part of it that is not about a topic."""
-        last_contact_ms = self.registry.last_contact_ms if options.is_stale else 0
+        last_contact_ms = self.registry.last_contact_ms() if options.is_stale else 0
         return {
-            "X-Consul-KnownLeader": "true" if not options.is_stale or self.registry.knows_leader else "false",
+            "X-Consul-KnownLeader": "true" if not options.is_stale or self.registry.leader_known() else "false",
             "X-Consul-LastContact": str(NEVER_MS if last_contact_ms is None else last_contact_ms),
             "X-Consul-Effective-Consistency": options.consistency,
         }

@@ -1,10 +1,11 @@
 """What is registered, whatever its health: /v1/catalog/…"""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from noctule.core.registry.changes import Change, PutCheck, PutNode, PutService, RemoveCheck, RemoveNode, RemoveService
-from noctule.core.registry.objects import Check, RegistryNode
-from noctule.servers.consul.bodies import DeregisterBody, HealthCheckBody, RegisterBody
+from noctule.core.registry.objects import RegistryNode
+from noctule.core.registry.registry import Registry
+from noctule.servers.consul.bodies import DeregisterBody, RegisterBody
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import refused
 from noctule.servers.consul.loading import load_check, load_instance, load_node
@@ -106,8 +107,11 @@ async def register(call: Call) -> Answer:
     if not asked.address and not asked.skip_node_update:
         raise refused("Must provide address if SkipNodeUpdate is not set")
     changes: list[Change] = []
+    if asked.skip_node_update:
+        await call.registry.catch_up()
     if not asked.skip_node_update or asked.node not in call.state.nodes:
-        changes.append(PutNode(
+        changes.append(
+            PutNode(
                 load_node(
                     asked.node,
                     asked.address,
@@ -116,12 +120,17 @@ async def register(call: Call) -> Answer:
                     tagged_addresses=asked.tagged_addresses,
                     meta=asked.node_meta,
                 )
-            ))
+            )
+        )
     if asked.service is not None:
         changes.append(PutService(load_instance(asked.node, asked.service)))
-    checks = [*([] if asked.check is None else [asked.check]), *asked.checks]
-    changes += [PutCheck(each) for each in _checks_of(call, asked.node, checks, changes)]
-    await call.change(*changes)
+    for check in [*([] if asked.check is None else [asked.check]), *asked.checks]:
+        if check.node not in ("", asked.node):
+            raise refused(f'check node "{check.node}" does not match node "{asked.node}"')
+        changes.append(PutCheck(load_check(asked.node, check)))
+    if not changes:
+        return call.json(True)
+    await call.change(*changes, why=lambda view: _missing(view, asked.node, changes))
     return call.json(True)
 
 
@@ -155,15 +164,12 @@ async def _read_node(call: Call) -> tuple[RegistryNode | None, _Services]:
     return call.state.nodes.get(name), _Services([each for each in rendered if test(each)], headers)
 
 
-def _checks_of(
-    call: Call, node: str, asked: Iterable[HealthCheckBody], changes: Iterable[Change]
-) -> Iterable[Check]:
-    """The checks to register with a node, which must be that node's; of an instance that is there, or comes with it."""
-    coming = {each.service.id: each.service for each in changes if isinstance(each, PutService)}
-    for each in asked:
-        if each.node not in ("", node):
-            raise refused(f'check node "{each.node}" does not match node "{node}"')
-        service = coming.get(each.service_id) or call.state.instances.get((node, each.service_id))
-        if each.service_id and service is None:
-            raise refused(f'failed inserting check: Missing service registration on node "{node}"')
-        yield load_check(node, each, service)
+def _missing(view: Registry, node: str, changes: Sequence[Change]) -> str:
+    """What Consul says of a list of which something lacks what it belongs to; empty when there is nothing to say."""
+    coming = {change.service.id for change in changes if isinstance(change, PutService)}
+    for change in changes:
+        if isinstance(change, PutCheck) and change.check.service_id:
+            is_there = change.check.service_id in coming or (node, change.check.service_id) in view.instances
+            if not is_there:
+                return f'failed inserting check: Missing service registration on node "{node}"'
+    return ""

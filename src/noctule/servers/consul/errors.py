@@ -10,6 +10,7 @@ from noctule.base.errors import (
     TooLargeError,
     UnavailableError,
 )
+from noctule.core.registry.changes import change_refused
 from noctule.servers.http_errors import error_kind
 from noctule.servers.http_route import Answer
 
@@ -58,7 +59,7 @@ def error_answer(error: Exception) -> Answer:
     if kind is TooLargeError:
         return text_answer(413, str(error))
     if issubclass(kind, RequestError | OutcomeUnknownError | StorageError):
-        return text_answer(500, str(error))
+        return text_answer(500, change_refused(str(error))[1])
     if kind is InternalError:
         _logger.error("http_request_failed", exc_info=error)
     return text_answer(500, _INTERNAL_SENTENCE)

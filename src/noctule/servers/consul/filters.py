@@ -132,7 +132,7 @@ class _Parser:
             return _negated(_is_empty(path)) if negated else _is_empty(path)
         negated = self._take("not")
         if self._take("matches"):
-            raise _wrong("this node does not know \"matches\"; use ==, in, contains or is empty")
+            raise _wrong('this node does not know "matches"; use ==, in, contains or is empty')
         if not self._take("contains"):
             expected = '"!=", "==", "contains", "in", "is" or "not"'
             raise _wrong(f"no match found at {self._peek()[1]!r}, expected: {expected}")

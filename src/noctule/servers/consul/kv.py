@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
+from noctule.core.registry.bounds import VALUE_BYTES_MAX
 from noctule.core.registry.changes import AcquireKey, Change, DeleteKey, DeleteTree, ReleaseKey, SetKey
 from noctule.core.registry.objects import KvEntry
+from noctule.core.registry.registry import Registry
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import ConsulError, bad_request, refused
 from noctule.servers.consul.renderings import render_key
-from noctule.servers.consul.sessions import check_session_id
+from noctule.servers.consul.sessions import UUID_CHARACTERS, invalid_session
 from noctule.servers.http_route import Answer
-
-VALUE_BYTES_MAX = 512 * 1024
-"""Consul's own limit of a value."""
 
 _NO_KEY = "Missing key name"
 
@@ -51,24 +50,24 @@ async def _list_names(call: Call) -> Answer:
 async def put_key(call: Call) -> Answer:
     """Write a key; whether it was written, as `cas`, `acquire` and `release` may keep it from that."""
     query, key = call.query, call.require(_NO_KEY)
-    if len(call.body) > VALUE_BYTES_MAX:
-        raise ConsulError(
-            413,
-            f"Request body({len(call.body)} bytes) too large, max size: {VALUE_BYTES_MAX} bytes. "
-            "See https://www.consul.io/docs/agent/options.html#kv_max_value_size.",
-        )
+    refuse_large_body(call.body, "kv_max_value_size")
     _refuse_conflicts(call, "cas", "acquire", "release")
     flags, cas = query.number("flags") or 0, query.number("cas")
     change: Change
+    session = query.get("acquire")
+
+    def why(view: Registry) -> str:
+        return invalid_session(view, session) if query.has("acquire") else ""
+
     if query.has("acquire"):
-        session = query.get("acquire")
-        _check_holder(call, session)
+        if len(session) != UUID_CHARACTERS:
+            raise refused(why(call.state))
         change = AcquireKey(key, call.body, session, flags)
     elif query.has("release"):
         change = ReleaseKey(key, call.body, query.get("release"), flags)
     else:
         change = SetKey(key, call.body, flags, cas)
-    (done,) = await call.change(change)
+    (done,) = await call.change(change, why=why)
     return call.json(done is not False)
 
 
@@ -84,12 +83,16 @@ async def delete_key(call: Call) -> Answer:
     return call.json(done is not False)
 
 
+def refuse_large_body(body: bytes, setting: str) -> None:
+    """Raise what Consul answers for a body over the limit of a value."""
+    if len(body) > VALUE_BYTES_MAX:
+        raise ConsulError(
+            413,
+            f"Request body({len(body)} bytes) too large, max size: {VALUE_BYTES_MAX} bytes. "
+            f"See https://www.consul.io/docs/agent/options.html#{setting}.",
+        )
+
+
 def _refuse_conflicts(call: Call, *names: str) -> None:
     if sum(call.query.has(name) for name in names) > 1:
         raise bad_request(f"Conflicting flags: {call.query.conflicts()}")
-
-
-def _check_holder(call: Call, session: str) -> None:
-    if not session:
-        raise refused("missing session")
-    check_session_id(session)

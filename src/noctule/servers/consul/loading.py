@@ -24,7 +24,7 @@ INTERVAL_S = 10.0
 """Of an alias, which has none of its own."""
 TIMEOUT_S = 10.0
 """Of one attempt where none is given, as at Consul."""
-_ANY_ADDRESSES = ("0.0.0.0", "::", "[::]")  # noqa: S104 - what is refused, and not what is listened on
+_ANY_ADDRESSES = ("0.0.0.0", "::", "[::]")
 _BAD_INTERVAL = "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks"
 
 
@@ -136,8 +136,8 @@ def load_instance(node: str, asked: NodeServiceBody) -> ServiceInstance:
     )
 
 
-def load_check(node: str, asked: HealthCheckBody, service: ServiceInstance | None) -> Check:
-    """The check that a body describes, of `service` if it names one. Raises `ConsulError`."""
+def load_check(node: str, asked: HealthCheckBody) -> Check:
+    """The check that a body describes; the registry gives it its service's name and tags. Raises `ConsulError`."""
     check_id = asked.check_id or asked.name
     if not check_id:
         raise refused("Must provide the id or the name of a check")
@@ -150,8 +150,6 @@ def load_check(node: str, asked: HealthCheckBody, service: ServiceInstance | Non
         notes=asked.notes,
         output=cut_output(asked.output),
         service_id=asked.service_id,
-        service_name="" if service is None else service.name,
-        service_tags=() if service is None else service.tags,
         type=asked.type or ("ttl" if ttl_ms else ""),
         ttl_ms=ttl_ms,
         deregister_after_ms=deregister_after_ms,

@@ -2,8 +2,10 @@
 
 import uuid
 
+from noctule.core.registry.bounds import LOCK_DELAY_MS_MAX, TTL_MS_MAX
 from noctule.core.registry.changes import CreateSession, EndSession, RenewSession
-from noctule.core.registry.objects import NODE_CHECK, Session, SessionBehavior
+from noctule.core.registry.objects import NODE_CHECK, CheckStatus, Session, SessionBehavior
+from noctule.core.registry.registry import Registry
 from noctule.servers.consul.bodies import SessionBody
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.durations import NS_PER_MS, NS_PER_S, parse_duration_ns, render_duration
@@ -14,13 +16,13 @@ from noctule.servers.http_route import Answer
 
 TTL_MS_MIN = 100
 """Consul's is 10 s; here a session may be as short as its holder's network allows."""
-TTL_MS_MAX = 86_400_000
 LOCK_DELAY_MS = 15_000
 """Where none is given, as at Consul."""
-LOCK_DELAY_MS_MAX = 86_400_000
 _LOCK_DELAY_NUMBER_IS_NS_FROM = 1_000
 """A smaller number is seconds, as at Consul."""
 
+UUID_CHARACTERS = 36
+_NO_UUID = "failed session lookup: index error: UUID must be 36 characters"
 _NO_SESSION = "Missing session"
 
 
@@ -38,7 +40,7 @@ async def create_session(call: Call) -> Answer:
         node_checks=_load_node_checks(asked),
         service_checks=tuple(check.id for check in asked.service_checks),
     )
-    await call.change(CreateSession(session))
+    await call.change(CreateSession(session), why=lambda view: _unhealthy(view, session))
     return call.json({"ID": session.id})
 
 
@@ -80,15 +82,32 @@ async def list_sessions_of_node(call: Call) -> Answer:
     return call.json([render_session(each) for each in call.state.sessions_of(node)], headers=headers)
 
 
-def check_session_id(text: str) -> None:
-    """Raise what Consul answers for what cannot be the id of a session."""
-    if len(text) != 36:
-        raise refused("failed session lookup: index error: UUID must be 36 characters")
+def invalid_session(view: Registry, session_id: str) -> str:
+    """What Consul says of an id of which there is no session; empty when there is one."""
+    if not session_id:
+        return "missing session"
+    if len(session_id) != UUID_CHARACTERS:
+        return _NO_UUID
+    return "" if session_id in view.sessions else f'invalid session "{session_id}"'
+
+
+def _unhealthy(view: Registry, session: Session) -> str:
+    """What Consul says of what a session would rest on; empty when there is nothing to say."""
+    if session.node not in view.nodes:
+        return "Missing node registration"
+    for name in (*session.node_checks, *session.service_checks):
+        check = view.checks.get((session.node, name))
+        if check is None:
+            return f"Missing check '{name}' registration"
+        if check.status is CheckStatus.CRITICAL:
+            return f"Check '{name}' is in critical state"
+    return ""
 
 
 def _load_id(call: Call) -> str:
     session_id = call.require(_NO_SESSION)
-    check_session_id(session_id)
+    if len(session_id) != UUID_CHARACTERS:
+        raise refused(_NO_UUID)
     return session_id
 
 
