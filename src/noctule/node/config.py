@@ -465,6 +465,17 @@ class NodeConfig:
             high=600,
         ),
     )
+    check_update_interval_s: float = field(
+        default=300.0,
+        metadata=about(
+            "How long a health check may say something else, with the same status, before the registry is told; "
+            "up to half of it sooner, by chance. 0: at once. A status is told at once always.",
+            reason="As Consul's: what a check prints often differs each time, and wakes all who watch.",
+            unit="s",
+            low=0,
+            high=86_400,
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=about(

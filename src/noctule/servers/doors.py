@@ -62,6 +62,8 @@ class NodeDoors:
             await resp.start()
             node.more_counters.append(resp.counters)
             stack.push_async_callback(resp.stop, DRAIN_S)
+            await node.agent.start()
+            stack.push_async_callback(node.agent.stop)
             http = HttpServer(node, config.host, config.http_port)
             await http.start()
             stack.push_async_callback(http.stop, DRAIN_S)
