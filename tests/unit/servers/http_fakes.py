@@ -27,6 +27,7 @@ from noctule.servers.http_errors import ErrorBody, ErrorFacts
 from noctule.servers.http_route import Answer
 from tests.unit.core.meta.formed import ask as ask_meta
 from tests.unit.core.meta.formed import formed
+from tests.unit.node.fake_registry import FakeRegistry
 
 
 class FakeStore(Dialogue):
@@ -162,6 +163,7 @@ class FakeNode:
         self.cluster = FakeAdministration()
         self.store = FakeStore()
         self.meta = FakeStore()
+        self.registry = FakeRegistry()
         self.shown = PICTURE
         self.unready = ""
         self.stale_ms: dict[bytes, int] = {}
