@@ -9,15 +9,15 @@ from noctule.core.registry.definitions import ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 from noctule.servers.consul.bodies import CheckBody, CheckUpdateBody, ServiceBody
 from noctule.servers.consul.call import JITTER, Call
-from noctule.servers.consul.errors import ConsulError, bad_request, refused, text_answer
+from noctule.servers.consul.errors import TEXT, ConsulError, bad_request, refused, text_answer
 from noctule.servers.consul.loading import load_check_definition, load_service_definition
 from noctule.servers.consul.renderings import Json, render_agent_service, render_check
-from noctule.servers.consul.requests import load_body, load_read_options
+from noctule.servers.consul.requests import load_body
 from noctule.servers.consul.selections import CHECK_NAMES, SERVICE_NAMES
 from noctule.servers.http_errors import error_kind
 from noctule.servers.http_route import Answer
 
-DONE = Answer(200, b"", "text/plain; charset=utf-8")
+DONE = Answer(200, b"", TEXT)
 _HEALTH_STATUS = {"passing": 200, "warning": 429, "critical": 503, "maintenance": 503}
 _MAINTENANCE = "maintenance"
 
@@ -31,9 +31,9 @@ async def list_services(call: Call) -> Answer:
 
 async def get_service(call: Call) -> Answer:
     """One of them. With `hash` it waits until the service is another than the one that had this hash."""
-    options, known = load_read_options(call.query), call.query.get("hash")
+    known = call.query.get("hash")
     if known and _content_hash(call, call.value) == known:
-        wait_s = options.wait_s * (1 + call.chance.uniform(0, JITTER))
+        wait_s = call.options.wait_s * (1 + call.chance.uniform(0, JITTER))
         await call.waiting.until_other(lambda: _content_hash(call, call.value), known, wait_s, call.is_gone)
     service = call.agent.service(call.value)
     if service is None:
@@ -212,4 +212,5 @@ async def _report(call: Call, status: CheckStatus, output: str) -> Answer:
 
 def _content_hash(call: Call, service_id: str) -> str:
     service = call.agent.service(service_id)
-    return blake2b(msgspec.json.encode(service), digest_size=8).hexdigest()
+    shown = b"" if service is None else msgspec.json.encode(render_agent_service(service))
+    return blake2b(shown, digest_size=8).hexdigest()

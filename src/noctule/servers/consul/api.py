@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from noctule.node.api import Node
 from noctule.servers.consul.call import Call
-from noctule.servers.consul.errors import bad_request, error_answer, text_answer
-from noctule.servers.consul.requests import Query
+from noctule.servers.consul.errors import TEXT, bad_request, error_answer, text_answer
+from noctule.servers.consul.requests import Query, load_read_options
 from noctule.servers.consul.routes import ENDPOINTS, Endpoint
 from noctule.servers.consul.waiting import Waiting
 from noctule.servers.http_request import Request
@@ -55,14 +55,15 @@ class ConsulApi:
             return Answer(301, b"", "text/html; charset=utf-8", {"Location": location})
         endpoints, value = _find(path)
         if not endpoints:
-            return Answer(404, b"", "text/plain; charset=utf-8")
+            return Answer(404, b"", TEXT)
         allow = {"Allow": ",".join(["OPTIONS", *endpoints])}
         if request.method == "OPTIONS":
-            return Answer(200, b"", "text/plain; charset=utf-8", allow)
+            return Answer(200, b"", TEXT, allow)
         endpoint = endpoints.get(request.method)
         if endpoint is None:
             return text_answer(405, f"method {request.method} not allowed", allow)
         query = Query(raw_query)
+        options = load_read_options(query)
         body = b""
         if endpoint.body is not None:
             if request.content_encoding.lower() not in ("", "identity"):
@@ -76,6 +77,7 @@ class ConsulApi:
             chance=self._chance,
             datacenter=self._datacenter,
             query=query,
+            options=options,
             value=value,
             body=body,
             is_gone=request.is_gone,

@@ -11,13 +11,19 @@ from noctule.core.registry.changes import Change
 from noctule.core.registry.registry import Answered, Registry
 from noctule.node.api import Agent, Node, RegistryDoor
 from noctule.servers.consul.errors import ConsulError, refused
-from noctule.servers.consul.filters import Test, load_filter
-from noctule.servers.consul.requests import Query, ReadOptions, load_read_options
+from noctule.servers.consul.filters import Names, Test, load_filter
+from noctule.servers.consul.requests import Query, ReadOptions
 from noctule.servers.consul.waiting import Waiting
 from noctule.servers.http_route import JSON, Answer
 
 JITTER = 1 / 16
 """The share of its wait by which a blocking query may wait longer: many that began together must not end together."""
+
+NEVER_MS = 2**63 // 1_000_000
+"""What is told of a leader that was never heard: Go's longest duration."""
+
+_OF_KEYS = ("key", "prefix", "session", "sessions")
+"""Topics of which Consul does not say how consistent an answer is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,7 @@ class Call:
     chance: random.Random
     datacenter: str
     query: Query
+    options: ReadOptions
     value: str
     """What stood behind the path of the route, decoded; may be empty."""
     body: bytes
@@ -49,7 +56,7 @@ class Call:
             body = msgspec.json.format(body, indent=4) + b"\n"
         return Answer(status, body, JSON, headers or {})
 
-    def filter(self, names: tuple[str, ...]) -> Test:
+    def filter(self, names: Names) -> Test:
         """The test of `?filter`, which passes everything when there is none."""
         return load_filter(self.query.get("filter"), names) or (lambda _: True)
 
@@ -72,15 +79,19 @@ class Call:
         Returns the headers that tell of it. What is read from `state` until control goes back to the loop belongs to
         them. Raises `ConsulError`, `UnavailableError`, and `ConnectionError` once the client is gone.
         """
-        options = load_read_options(self.query)
-        await self.refresh(options)
+        options = self.options
+        await self.refresh()
         if options.index:
             wait_s = options.wait_s * (1 + self.chance.uniform(0, JITTER))
             await self.waiting.until(topic, options.index, wait_s, self.is_gone)
-        return self.headers(topic, options)
+        headers = {"X-Consul-Index": str(self.state.index_of(topic)), **self.leader_headers()}
+        if topic.partition(":")[0] not in _OF_KEYS:
+            headers["X-Consul-Effective-Consistency"] = options.consistency
+        return headers
 
-    async def refresh(self, options: ReadOptions) -> None:
-        """Make `state` as fresh as these options ask for."""
+    async def refresh(self) -> None:
+        """Make `state` as fresh as this query asks for."""
+        options = self.options
         if options.is_stale:
             last_contact_ms = self.registry.last_contact_ms()
             is_recent = last_contact_ms is not None and last_contact_ms <= (options.max_stale_ms or 0)
@@ -88,17 +99,13 @@ class Call:
                 return
         await self.registry.catch_up()
 
-    def headers(self, topic: str, options: ReadOptions) -> dict[str, str]:
-        """What is told beside an answer that was read from `state` just now."""
-        return {"X-Consul-Index": str(self.state.index_of(topic)), **self.leader_headers(options)}
-
-    def leader_headers(self, options: ReadOptions) -> dict[str, str]:
-        """The part of it that is not about a topic."""
-        last_contact_ms = self.registry.last_contact_ms() if options.is_stale else 0
+    def leader_headers(self) -> dict[str, str]:
+        """How sure an answer is that was read from `state` just now."""
+        is_stale = self.options.is_stale
+        last_contact_ms = self.registry.last_contact_ms() if is_stale else 0
         return {
-            "X-Consul-KnownLeader": "true" if not options.is_stale or self.registry.leader_known() else "false",
+            "X-Consul-KnownLeader": "true" if not is_stale or self.registry.leader_known() else "false",
             "X-Consul-LastContact": str(NEVER_MS if last_contact_ms is None else last_contact_ms),
-            "X-Consul-Effective-Consistency": options.consistency,
         }
 
     def require(self, sentence: str) -> str:
@@ -111,7 +118,3 @@ class Call:
         """Raise what Consul answers for a datacenter that it knows no way to."""
         if name and name.lower() != self.datacenter:
             raise refused("No path to datacenter")
-
-
-NEVER_MS = 2**63 // 1_000_000
-"""What is told of a leader that was never heard: Go's longest duration."""

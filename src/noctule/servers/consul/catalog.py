@@ -12,6 +12,7 @@ from noctule.servers.consul.loading import load_check, load_instance, load_node
 from noctule.servers.consul.renderings import Json, render_catalog_service, render_instance, render_node
 from noctule.servers.consul.requests import load_body
 from noctule.servers.consul.selections import (
+    CATALOG_NAMES,
     NODE_NAMES,
     SERVICE_NAMES,
     find_instances,
@@ -22,22 +23,6 @@ from noctule.servers.consul.selections import (
 from noctule.servers.http_route import Answer
 
 _NO_NODE = "Missing node name"
-_CATALOG_SERVICE_NAMES = (
-    "ID",
-    "Node",
-    "Address",
-    "Datacenter",
-    "TaggedAddresses",
-    "NodeMeta",
-    "ServiceID",
-    "ServiceName",
-    "ServiceTags",
-    "ServiceAddress",
-    "ServiceTaggedAddresses",
-    "ServiceMeta",
-    "ServicePort",
-    "ServiceEnableTagOverride",
-)
 
 
 async def list_datacenters(call: Call) -> Answer:
@@ -67,7 +52,7 @@ async def list_services(call: Call) -> Answer:
 
 async def get_service(call: Call) -> Answer:
     """The instances of a service with their nodes."""
-    name, test = call.require("Missing service name"), call.filter(_CATALOG_SERVICE_NAMES)
+    name, test = call.require("Missing service name"), call.filter(CATALOG_NAMES)
     headers = await call.read(f"service:{name}")
     found = find_instances(call, name)
     rendered = (render_catalog_service(node, instance, call.datacenter) for node, instance in found)

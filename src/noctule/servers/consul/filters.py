@@ -5,13 +5,13 @@
                | selector "is" ["not"] "empty"
     selector   = name {"." name | "[" "name" "]"}
 
-A selector that goes through a list means any element of it. A name that the objects do not have is refused, except
-below what has names of its own (metadata, tagged addresses). `matches` is refused: Go's patterns take time in
-proportion to the text, Python's may take years, and this is the thread that serves everybody.
+A selector that goes through a list means any element of it. A name that the objects do not have is refused, and so is
+`matches`: Go's patterns take time in proportion to the text, Python's may take years, and this is the thread that
+serves everybody.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 from noctule.servers.consul.errors import ConsulError, refused
@@ -20,15 +20,17 @@ FILTER_CHARACTERS_MAX = 4_096
 DEPTH_MAX = 64
 
 Test: TypeAlias = Callable[[object], bool]
+Names: TypeAlias = Mapping[str, "Names | None"]
+"""What objects have, by name: None is a value or a list of them, and an empty mapping has whatever names it likes."""
 
-_FREE_NAMES = ("Meta", "NodeMeta", "ServiceMeta", "TaggedAddresses", "ServiceTaggedAddresses", "Definition")
+ANY: Names = {}
 _TOKEN = re.compile(
     r'\s*(?:(?P<op>==|!=|[().\[\]])|"(?P<quoted>(?:[^"\\]|\\.)*)"|`(?P<raw>[^`]*)`|(?P<word>[^\s()=!"`.\[\]]+))'
 )
 
 
-def load_filter(expression: str, names: tuple[str, ...]) -> Test | None:
-    """The test that an expression means, None for an empty one; `names` are those that the objects have, to any depth.
+def load_filter(expression: str, names: Names) -> Test | None:
+    """The test that an expression means, None for an empty one; `names` are those that the objects have.
 
     Raises `ConsulError`, with 500 as Consul does.
     """
@@ -44,7 +46,7 @@ def _wrong(why: str) -> ConsulError:
 
 
 class _Parser:
-    def __init__(self, text: str, names: tuple[str, ...]) -> None:
+    def __init__(self, text: str, names: Names) -> None:
         self._tokens = list(_tokens(text))
         self._names = names
         self._next = 0
@@ -166,11 +168,11 @@ class _Parser:
         return value
 
     def _check_path(self, path: tuple[str, ...]) -> None:
+        names: Names | None = self._names
         for step in path:
-            if step not in self._names:
+            if names is None or (names and step not in names):
                 raise _wrong(f'Selector "{".".join(path)}" is not valid')
-            if step in _FREE_NAMES:
-                return
+            names = names.get(step, ANY if not names else None)
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:

@@ -8,8 +8,7 @@ from noctule.servers.consul.filters import Test
 from noctule.servers.consul.renderings import render_check, render_instance, render_node
 from noctule.servers.consul.selections import (
     CHECK_NAMES,
-    NODE_NAMES,
-    SERVICE_NAMES,
+    HEALTH_NAMES,
     find_instances,
     has_meta,
     is_passing,
@@ -19,13 +18,12 @@ from noctule.servers.consul.selections import (
 from noctule.servers.http_route import Answer
 
 ANY_STATE = "any"
-_ENTRY_NAMES = ("Service", "Checks", *NODE_NAMES, *SERVICE_NAMES, *CHECK_NAMES)
 
 
 async def get_service_health(call: Call) -> Answer:
     """The instances of a service with their nodes and checks; with `passing` only those of which all checks pass."""
     name = call.require("Missing service name")
-    passing, test = only_passing(call), call.filter(_ENTRY_NAMES)
+    passing, test = only_passing(call), call.filter(HEALTH_NAMES)
     headers = await call.read(f"service:{name}")
     entries = []
     for node, instance in find_instances(call, name):

@@ -7,7 +7,7 @@ from noctule.core.registry.changes import AcquireKey, Change, DeleteKey, DeleteT
 from noctule.core.registry.objects import KvEntry
 from noctule.core.registry.registry import Registry
 from noctule.servers.consul.call import Call
-from noctule.servers.consul.errors import ConsulError, bad_request, refused
+from noctule.servers.consul.errors import TEXT, ConsulError, bad_request, refused
 from noctule.servers.consul.renderings import render_key
 from noctule.servers.consul.sessions import UUID_CHARACTERS, invalid_session
 from noctule.servers.http_route import Answer
@@ -31,7 +31,7 @@ async def get_key(call: Call) -> Answer:
             return Answer(200, entry.value, "text/plain", headers)
         found = [] if entry is None else [entry]
     if not found:
-        return Answer(404, b"", "text/plain", headers)
+        return Answer(404, b"", TEXT, headers)
     return call.json([render_key(entry) for entry in found], headers=headers)
 
 
@@ -43,7 +43,7 @@ async def _list_names(call: Call) -> Answer:
         end = entry.key.find(separator, len(prefix)) if separator else -1
         names[entry.key if end < 0 else entry.key[: end + len(separator)]] = None
     if not names:
-        return Answer(404, b"", "text/plain", headers)
+        return Answer(404, b"", TEXT, headers)
     return call.json(list(names), headers=headers)
 
 

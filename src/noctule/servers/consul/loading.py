@@ -3,9 +3,11 @@
 Bounds of size are the registry's and the agent's own, checked where these are kept.
 """
 
+import re
 import uuid
 
-from noctule.core.registry.definitions import NO_SCRIPTS, CheckDefinition, ServiceDefinition, cut_output
+from noctule.core.registry.bounds import cut_output
+from noctule.core.registry.definitions import NO_SCRIPTS, CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus, RegistryNode, ServiceInstance, Weights
 from noctule.servers.consul.bodies import (
     AddressBody,
@@ -24,6 +26,7 @@ INTERVAL_S = 10.0
 """Of an alias, which has none of its own."""
 TIMEOUT_S = 10.0
 """Of one attempt where none is given, as at Consul."""
+_META_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _ANY_ADDRESSES = ("0.0.0.0", "::", "[::]")
 _BAD_INTERVAL = "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks"
 
@@ -54,6 +57,12 @@ def load_service_definition(asked: ServiceBody) -> ServiceDefinition:
         raise bad_request("Invalid service address")
     if asked.kind or asked.proxy or asked.connect:
         raise bad_request(NO_MESH)
+    for key, value in asked.meta.items():
+        if not _META_KEY.fullmatch(key):
+            pair = f"('{key}', '{value}')"
+            raise bad_request(
+                f"Invalid Service Meta: Couldn't load metadata pair {pair}: Key contains invalid characters"
+            )
     service_id = asked.id or asked.name
     bodies = [*([] if asked.check is None else [asked.check]), *asked.checks]
     checks = []

@@ -6,38 +6,35 @@ from noctule.core.registry.objects import Check, CheckStatus, RegistryNode, Serv
 from noctule.core.registry.registry import Registry
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import bad_request
+from noctule.servers.consul.filters import ANY, Names
 
 NEAR_ME = "_agent"
 
-NODE_NAMES = ("ID", "Node", "Address", "Datacenter", "TaggedAddresses", "Meta")
+NODE_NAMES: Names = {
+    **dict.fromkeys(("ID", "Node", "Address", "Datacenter")),
+    "TaggedAddresses": ANY,
+    "Meta": ANY,
+}
 """What a filter may name of a node; the same for the others below."""
-SERVICE_NAMES = (
-    "ID",
-    "Service",
-    "Tags",
-    "Address",
-    "TaggedAddresses",
-    "Meta",
-    "Port",
-    "Weights",
-    "Passing",
-    "Warning",
-    "EnableTagOverride",
-    "DependsOn",
+SERVICE_NAMES: Names = {
+    **dict.fromkeys(("ID", "Service", "Tags", "Address", "Port", "EnableTagOverride", "DependsOn")),
+    "TaggedAddresses": ANY,
+    "Meta": ANY,
+    "Weights": {"Passing": None, "Warning": None},
+}
+CHECK_NAMES: Names = dict.fromkeys(
+    ("Node", "CheckID", "Name", "Status", "Notes", "Output", "ServiceID", "ServiceName", "ServiceTags", "Type")
 )
-CHECK_NAMES = (
-    "Node",
-    "CheckID",
-    "Name",
-    "Status",
-    "Notes",
-    "Output",
-    "ServiceID",
-    "ServiceName",
-    "ServiceTags",
-    "Type",
-    "Definition",
-)
+HEALTH_NAMES: Names = {"Node": NODE_NAMES, "Service": SERVICE_NAMES, "Checks": CHECK_NAMES}
+CATALOG_NAMES: Names = {
+    **dict.fromkeys(("ID", "Node", "Address", "Datacenter", "ServiceID", "ServiceName", "ServiceTags")),
+    **dict.fromkeys(("ServiceAddress", "ServicePort", "ServiceEnableTagOverride")),
+    "TaggedAddresses": ANY,
+    "NodeMeta": ANY,
+    "ServiceMeta": ANY,
+    "ServiceTaggedAddresses": ANY,
+    "ServiceWeights": {"Passing": None, "Warning": None},
+}
 
 
 def wanted_node_meta(call: Call) -> dict[str, str]:

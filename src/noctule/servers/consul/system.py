@@ -5,7 +5,7 @@ from noctule.core.registry.bounds import VALUE_BYTES_MAX
 from noctule.core.roster.members import Member, MemberState
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.durations import NS_PER_MS, render_duration
-from noctule.servers.consul.errors import ConsulError
+from noctule.servers.consul.errors import TEXT, ConsulError
 from noctule.servers.consul.renderings import Json
 from noctule.servers.consul.sessions import TTL_MS_MIN
 from noctule.servers.http_route import Answer
@@ -114,7 +114,7 @@ async def list_coordinates(call: Call) -> Answer:
 async def get_coordinate(call: Call) -> Answer:
     """None, of any node."""
     call.require("Missing node name")
-    return Answer(404, b"", "text/plain; charset=utf-8", await call.read("nodes"))
+    return Answer(404, b"", TEXT, await call.read("nodes"))
 
 
 async def list_coordinate_datacenters(call: Call) -> Answer:

@@ -17,8 +17,8 @@ from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import ConsulError, refused
 from noctule.servers.consul.kv import refuse_large_body
 from noctule.servers.consul.renderings import Json
-from noctule.servers.consul.requests import load_bodies, load_read_options
-from noctule.servers.consul.txn_steps import Step, load_step
+from noctule.servers.consul.requests import load_bodies
+from noctule.servers.consul.txn_steps import Step, is_write, load_step
 from noctule.servers.http_route import Answer
 
 TRIES_MAX = 5
@@ -40,13 +40,11 @@ async def apply_transaction(call: Call) -> Answer:
         counted = f"{len(operations)} > {TRANSACTION_OPERATIONS_MAX}"
         raise ConsulError(413, f"Transaction contains too many operations ({counted})")
     steps = [load_step(operation, call.datacenter) for operation in operations]
-    options = load_read_options(call.query)
-    if any(step.change is not None for step in steps):
+    if any(map(is_write, operations)):
         return _answer(call, await _write(call, steps), {})
-    await call.refresh(options)
+    await call.refresh()
     outcome = _read(call, steps)
-    headers = call.leader_headers(options)
-    headers.pop("X-Consul-Effective-Consistency")
+    headers = call.leader_headers()
     known = headers["X-Consul-KnownLeader"] == "true"
     contact = int(headers["X-Consul-LastContact"])
     about: Json = {"Index": 0, "LastContact": contact, "KnownLeader": known, "ConsistencyLevel": ""}

@@ -30,6 +30,8 @@ Why: TypeAlias = Callable[[Registry], str]
 Show: TypeAlias = Callable[[Registry], list[Json]]
 
 _WRITES_KEY = (SetKey, AcquireKey, ReleaseKey, DeleteKey)
+_WRITES_CATALOG = (PutNode, PutService, PutCheck, RemoveNode, RemoveService, RemoveCheck)
+_KV_WRITES = ("set", "cas", "lock", "unlock", "delete", "delete-cas", "delete-tree")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +50,13 @@ class Step:
     guard: Change | None = None
     """What a check comes to among writes."""
     is_unguarded: bool = False
-    """Whether it is read after the writes, as nothing can guard it."""
+    """Whether it reads the catalog, where nothing guards what is read."""
 
     def is_touched_by(self, changes: Sequence[Change]) -> bool:
         """Whether what it reads can only be told once these are done."""
-        return self.is_unguarded or any(self._touches(change) for change in changes)
+        if self.is_unguarded:
+            return any(isinstance(change, _WRITES_CATALOG) for change in changes)
+        return any(self._touches(change) for change in changes)
 
     def guards(self, view: Registry, earlier: Sequence[Change]) -> list[Change]:
         """Changes that refuse the list unless what was read is still so, but for what the list itself has written."""
@@ -76,6 +80,14 @@ class Step:
         if not isinstance(change, _WRITES_KEY):
             return False
         return change.key.startswith(self.reads) if self.is_tree else change.key == self.reads
+
+
+def is_write(operation: TxnOp) -> bool:
+    """Whether its verb is one that writes, or is taken for one by Consul."""
+    if operation.kv is not None:
+        return operation.kv.verb in _KV_WRITES
+    others = operation.node or operation.service or operation.check
+    return others is not None and others.verb != "get"
 
 
 def load_step(operation: TxnOp, datacenter: str) -> Step:
