@@ -103,7 +103,7 @@ class Face:
         self.node = FakeNode()
         self.registry = self.node.registry
         self.agent = FakeAgent(self.registry)
-        self.node.agent = self.agent
+        self.node.agent = self.agent  # type: ignore[attr-defined]
         self.registry.view.apply(
             [
                 PutNode(RegistryNode(NODE, "127.0.0.1", id=NODE_ID, meta={"zone": "a"})),
