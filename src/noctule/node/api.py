@@ -173,10 +173,13 @@ class NodePicture:
     nodes: list[PeerPicture]
     groups: list[GroupPicture]
     counters: dict[str, int]
-    """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising."""
+    """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising. Labels may follow a name, as
+    Prometheus writes them."""
     gauges: dict[str, float]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    dns: str = ""
+    """host:port of its DNS door; empty when it has none."""
     cluster_id: str = ""
     """Drawn when the cluster was formed; empty before."""
     epoch: int = 0

@@ -96,6 +96,8 @@ class LocalNode:
         self.started_at = clock.now()
         self.clock = clock
         self.peer_port = 0
+        self.dns = ""
+        """host:port of its DNS door; empty while it has none."""
         self.draining = False
         self.more_counters: list[Callable[[], dict[str, int]]] = []
         """Of the doors, for the picture."""

@@ -103,8 +103,30 @@ def test_an_instance_that_was_well_in_between_is_not_removed() -> None:
     (removal,) = registry.due(NOW_MS + 300)
     do(registry, TellCheck("a", "c", PASSING), now_ms=NOW_MS + 300)
     do(registry, TellCheck("a", "c", CRITICAL), now_ms=NOW_MS + 301)
-    do(registry, removal, now_ms=NOW_MS + 302)
-    assert "web" in registry.by_name
+    do(registry, removal, now_ms=NOW_MS + 602)
+    assert "web" in registry.by_name, "it was another time that was meant"
+
+
+def test_a_check_that_is_told_to_be_critical_again_has_been_so_since_the_first_time() -> None:
+    registry = with_web()
+    do(registry, TellCheck("a", "c", CRITICAL, "first"))
+    do(registry, TellCheck("a", "c", CRITICAL, "second"), now_ms=NOW_MS + 100)
+    assert registry.checks["a", "c"].critical_since_ms == NOW_MS
+
+
+def test_a_check_that_was_renewed_meanwhile_does_not_expire() -> None:
+    registry = with_web()
+    (expiry,) = registry.due(NOW_MS + 100)
+    do(registry, TellCheck("a", "c", PASSING), now_ms=NOW_MS + 100)
+    do(registry, expiry, now_ms=NOW_MS + 300)
+    assert registry.checks["a", "c"].status is PASSING
+
+
+def test_a_service_that_an_instance_leaves_for_another_has_changed() -> None:
+    registry = with_node()
+    do(registry, PutService(WEB))
+    do(registry, PutService(msgspec.structs.replace(WEB, name="site")))
+    assert registry.index_of("service:web") == registry.index
 
 
 def test_what_is_to_be_removed_as_it_was_is_not_when_it_has_changed() -> None:

@@ -129,4 +129,4 @@ class Both(RuleBasedStateMachine):
 
 
 TestBoth = Both.TestCase
-TestBoth.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBoth.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -49,6 +49,13 @@ def test_a_session_ends_with_what_it_rests_on(change: Change) -> None:
     registry.check()
 
 
+def test_a_session_without_checks_ends_with_its_node() -> None:
+    registry = with_node()
+    do(registry, CreateSession(Session("s", "a", node_checks=())))
+    do(registry, RemoveNode("a"))
+    assert not registry.sessions
+
+
 @pytest.mark.parametrize(
     ("session", "why"),
     [
@@ -86,6 +93,8 @@ def test_a_session_that_was_renewed_meanwhile_does_not_expire() -> None:
     do(registry, RenewSession("s"), now_ms=NOW_MS + 200)
     do(registry, expiry, now_ms=NOW_MS + 201)
     assert "s" in registry.sessions
+    do(registry, expiry, now_ms=NOW_MS + 400)
+    assert "s" in registry.sessions, "it was another end that was meant"
     do(registry, ExpireSession("s", NOW_MS + 400), now_ms=NOW_MS + 399)
     assert "s" in registry.sessions, "by the stamp of a leader whose clock is behind it is not over"
     do(registry, ExpireSession("s", NOW_MS + 400), now_ms=NOW_MS + 400)

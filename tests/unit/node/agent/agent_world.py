@@ -1,60 +1,16 @@
 """An agent over a real registry without Raft behind it, and probes that say what the test wants."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
 from noctule.adapters.files import FileSystem
 from noctule.adapters.system_clock import SystemClock
-from noctule.base.errors import NoctuleError
-from noctule.core.registry.changes import Change, PutNode
 from noctule.core.registry.definitions import CheckDefinition
-from noctule.core.registry.objects import CheckStatus, RegistryNode
-from noctule.core.registry.registry import Answered, Registry
+from noctule.core.registry.objects import CheckStatus
 from noctule.node.agent.agent import LocalAgent
-from noctule.node.watch import Watch
-
-NODE = "node-1"
-
-
-class FakeDoor:
-    """A `RegistryDoor` that applies at once, unless it is to fail."""
-
-    def __init__(self) -> None:
-        self.view = Registry()
-        self.watch = Watch()
-        self.failure: NoctuleError | None = None
-        self.lists: list[Sequence[Change]] = []
-        """Those that were applied."""
-        self.apply(PutNode(RegistryNode(NODE, "127.0.0.1")))
-
-    def apply(self, *changes: Change) -> None:
-        self.view.apply(changes, 1_700_000_000_000)
-        self.view.check()
-        self.watch.ring()
-
-    async def change(self, changes: Sequence[Change], *, all_done: bool = False) -> list[Answered]:
-        await asyncio.sleep(0)
-        if self.failure is not None:
-            raise self.failure
-        answers = self.view.apply(changes, 1_700_000_000_000, all_done=all_done)
-        self.lists.append(changes)
-        self.watch.ring()
-        return answers
-
-    async def catch_up(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    async def wait(self, topic: str, index: int, timeout_s: float) -> bool:
-        return await self.watch.until(lambda: self.view.index_of(topic) > index, timeout_s)
-
-    def leader_known(self) -> bool:
-        return self.failure is None
-
-    def last_contact_ms(self) -> int | None:
-        return 0
+from tests.unit.node.fake_registry import NODE, FakeRegistry
 
 
 class FakeProbes:
@@ -85,7 +41,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.door = FakeDoor()
+        self.door = FakeRegistry(NODE)
         self.probes = FakeProbes()
         self.agent: LocalAgent
 

@@ -17,8 +17,9 @@ from noctule.core.registry.objects import Check, CheckStatus, ServiceInstance
 from noctule.node.agent import agent as module
 from noctule.node.agent.check_runner import ATTEMPTS_MAX
 from noctule.node.agent.local_services import NODE_MAINTENANCE, SERVICE_MAINTENANCE
+from tests.unit.node.fake_registry import NODE
 
-from .agent_world import NODE, World
+from .agent_world import World
 
 PASSING, WARNING, CRITICAL = CheckStatus.PASSING, CheckStatus.WARNING, CheckStatus.CRITICAL
 TTL = CheckDefinition("web-ttl", ttl_s=60)
