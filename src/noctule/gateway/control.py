@@ -33,7 +33,7 @@ class DataPlanes(Protocol):
         ...
 
     async def wait_applied(self, version: int) -> None:
-        """Until all that run do as they were told; `UnavailableError` after a bounded time."""
+        """Until all that run do as they were told; `OutcomeUnknownError` after a bounded time."""
         ...
 
     async def pictures(self) -> Sequence[GatewayPicture]:

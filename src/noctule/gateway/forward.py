@@ -16,6 +16,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from noctule.gateway import answers
+from noctule.gateway.admin import PREFIX, Admin, is_admitted
 from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, render_answer
 from noctule.gateway.body import RequestBody
 from noctule.gateway.config import GatewayConfig
@@ -79,7 +80,8 @@ class Exchange:
 class Forwarder:
     """Handles every request of the gateway's server."""
 
-    def __init__(self, config: GatewayConfig, traffic: Traffic, upstream: Upstream) -> None:
+    def __init__(self, config: GatewayConfig, traffic: Traffic, upstream: Upstream, admin: Admin | None) -> None:
+        self._admin = admin
         self._config = config
         self._traffic = traffic
         self._upstream = upstream
@@ -90,6 +92,8 @@ class Forwarder:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """The response, already sent in part or whole if it is an instance's."""
+        if self._admin is not None and request.raw_path.startswith(PREFIX):
+            return await _answer_admin(request, self._admin)
         request_id = choose_request_id(request.headers, uuid.uuid4().hex)
         exchange = Exchange(request, request_id, RequestBody(request, self._config))
         try:
@@ -345,6 +349,13 @@ async def _next_piece(response: aiohttp.ClientResponse) -> bytes:
         return await response.content.readany()
     except (aiohttp.ClientError, OSError) as error:
         raise BrokenError("the connection closed within the response") from error
+
+
+async def _answer_admin(request: web.BaseRequest, admin: Admin) -> web.Response:
+    if not is_admitted(request.remote or "", request.headers.get):
+        return web.Response(status=404)
+    answer = await admin(request.method, request.raw_path, await request.read())
+    return web.Response(status=answer.status, headers=dict(answer.headers), body=answer.body)
 
 
 def _lost(exchange: Exchange) -> Answer:

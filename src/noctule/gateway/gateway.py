@@ -14,6 +14,7 @@ from aiohttp import web
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, UnavailableError
+from noctule.gateway.admin import Admin
 from noctule.gateway.config import GatewayConfig, config_of
 from noctule.gateway.forward import Forwarder
 from noctule.gateway.health import Prober
@@ -38,11 +39,20 @@ class Gateway:
     The orders must have been validated. Make one for each start: a stopped gateway is not started again.
     """
 
-    def __init__(self, orders: Orders, config: GatewayConfig | None = None) -> None:
+    def __init__(
+        self,
+        orders: Orders,
+        config: GatewayConfig | None = None,
+        *,
+        admin: Admin | None = None,
+        shares_port: bool = False,
+    ) -> None:
         self._config = config or config_of(orders.model)
         self._config.validate()
         # Spreads clients over shares; nothing secret hangs on it.
         self.traffic = Traffic(orders, SystemClock(), random.Random())
+        self._admin = admin
+        self._shares_port = shares_port
         self._running: _Running | None = None
 
     async def start(self) -> None:
@@ -51,7 +61,7 @@ class Gateway:
         `ConfigError` when the address cannot be listened on; nothing is left running then.
         """
         ensure(self._running is None, "a gateway is started once")
-        running = _Running(self._config, self.traffic)
+        running = _Running(self._config, self.traffic, self._admin, shares_port=self._shares_port)
         await running.start()
         self._running = running
         log.info("gateway_started", extra={"host": self._config.host, "port": running.port})
@@ -99,11 +109,12 @@ class Gateway:
 class _Running:
     """What exists between start and stop."""
 
-    def __init__(self, config: GatewayConfig, traffic: Traffic) -> None:
+    def __init__(self, config: GatewayConfig, traffic: Traffic, admin: Admin | None, *, shares_port: bool) -> None:
+        self._shares_port = shares_port
         self._config = config
         self._traffic = traffic
         self._upstream = Upstream(config)
-        self._forwarder = Forwarder(config, traffic, self._upstream)
+        self._forwarder = Forwarder(config, traffic, self._upstream, admin)
         self._runner = web.ServerRunner(
             GatewayServer(self._forwarder.handle, config), handle_signals=False, shutdown_timeout=CUT_TIMEOUT_S
         )
@@ -119,7 +130,9 @@ class _Running:
         self._probing = asyncio.create_task(self.prober.run(), name="gateway-probes")
         try:
             await self._runner.setup()
-            site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
+            site = web.TCPSite(
+                self._runner, self._config.host, self._config.port, backlog=BACKLOG, reuse_port=self._shares_port
+            )
             await site.start()
         except OSError as error:
             await self.stop(0.0)

@@ -1,0 +1,139 @@
+"""A gateway as a process of its own: told what to do by its config, to stop by SIGTERM, to look again by SIGHUP.
+
+Start: the config, the data planes, then whoever follows the registry. Stop: the doors, what is in flight, the rest.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from noctule.adapters.open_files import raise_open_files_max
+from noctule.base.errors import ConfigError, NoctuleError
+from noctule.gateway.admin import AdminApi
+from noctule.gateway.control import ConfigSource, Control, FileSource
+from noctule.gateway.model import GatewayModel
+from noctule.gateway.workers import OwnPlane, WorkerPlanes
+
+REGISTRY_PREFIX = "registry:"
+"""What a config begins with that is a key of the registry and no file."""
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+log = logging.getLogger("noctule.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRun:
+    """How a gateway is started."""
+
+    config: str
+    """The path of a file, or ``registry:<name>`` for the registry's key ``noctule/gateway/<name>``."""
+    nodes: tuple[str, ...] = ()
+    """HTTP URLs of the registry's nodes, unless the config names its own."""
+    data_dir: Path | None = None
+    """For the last good lists of instances and the last good config; None keeps none."""
+    drain_s: float = 30.0
+    """How long what is in flight may take to end after SIGTERM."""
+    die_with_parent: bool = False
+
+    def validate(self) -> None:
+        """Raise `ConfigError` naming every problem at once."""
+        problems = []
+        if not 0 <= self.drain_s <= 86_400:
+            problems.append(f"--drain-s {self.drain_s:g} must be 0 to 86,400")
+        if self.config in ("", REGISTRY_PREFIX):
+            problems.append("--config must name a file, or registry:<name>")
+        if self.config.startswith(REGISTRY_PREFIX) and not self.nodes:
+            problems.append("a config in the registry needs --node, the URL of a node of it")
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+
+def run_gateway(run: GatewayRun, version: str) -> int:
+    """Run a gateway until SIGTERM or SIGINT; the exit code, 0 after an orderly stop.
+
+    Once it serves, one line goes to stdout: ``{"event":"gateway_serving","host":…,"port":…,"pid":…,"workers":…}``.
+    Raises `ConfigError` or `UnavailableError` for what keeps it from serving; nothing is left running then.
+    """
+    run.validate()
+    if run.die_with_parent:
+        _die_with_parent()
+    raise_open_files_max()
+    return uvloop.run(_serve(run, version))
+
+
+async def load_config(run: GatewayRun) -> GatewayModel:
+    """The model as it would be used now: what ``--check`` looks at."""
+    return await source_of(run).load()
+
+
+def source_of(run: GatewayRun) -> ConfigSource:
+    """Where the config is."""
+    return FileSource(Path(run.config))
+
+
+async def _serve(run: GatewayRun, version: str) -> int:
+    wanted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, wanted.set)
+    source = source_of(run)
+    model = await source.load()
+    planes = WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
+    control = Control(model, source, planes, version)
+    try:
+        await planes.start(control.orders, AdminApi(control))
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(each, name=name) for name, each in _tasks_of(run, control).items()]
+            loop.add_signal_handler(signal.SIGHUP, _on_hangup(tasks, control))
+            _announce(model, planes.port)
+            await wanted.wait()
+            for each in running:
+                each.cancel()
+    finally:
+        log.info("gateway_stopping", extra={"drain_s": run.drain_s})
+        await planes.stop(run.drain_s)
+    return 0
+
+
+def _tasks_of(run: GatewayRun, control: Control) -> dict[str, Coroutine[Any, Any, None]]:
+    """What runs beside the data planes, by name."""
+    return {}
+
+
+def _on_hangup(tasks: asyncio.TaskGroup, control: Control) -> Callable[[], None]:
+    async def reload() -> None:
+        try:
+            await control.reload()
+        except NoctuleError:
+            # It has been logged and counted, and the status tells it; nobody waits for an answer here.
+            pass
+
+    def begin() -> None:
+        tasks.create_task(reload(), name="reload")
+
+    return begin
+
+
+def _announce(model: GatewayModel, port: int) -> None:
+    facts = {"host": model.host, "port": port, "pid": os.getpid(), "workers": model.workers}
+    print(msgspec.json.encode({"event": "gateway_serving", **facts}).decode(), flush=True)
+    log.info("gateway_serving", extra={"fields": facts})
+
+
+def _die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent ends (prctl(2), PR_SET_PDEATHSIG)."""
+    parent = os.getppid()
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise ConfigError(f"this system cannot end with its parent: {os.strerror(ctypes.get_errno())}")
+    if os.getppid() != parent:
+        raise ConfigError("the process that started this gateway has already ended")
