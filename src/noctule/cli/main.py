@@ -50,6 +50,7 @@ VERBS = (
         "Spread replicas and leaders evenly: show the plan, begin it now, pause or resume it.",
     ),
     Verb("kv", "noctule.cli.kv", "kv", "Read and write keys."),
+    Verb("limits", "noctule.cli.limits", "limits", "Show why somebody is refused by a rate limit, and forget it."),
     Verb(
         "verify",
         "noctule.cli.verify",
