@@ -4,23 +4,30 @@ Start: the config, the data planes, then whoever follows the registry. Stop: the
 """
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
+import random
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import uvloop
 
 from noctule.adapters.open_files import raise_open_files_max
+from noctule.adapters.system_clock import SystemClock
 from noctule.base.errors import ConfigError, NoctuleError
+from noctule.client.registry.keys import KeyReader
+from noctule.client.registry.list_files import ListFiles
+from noctule.client.registry.registry_client import RegistryClient
 from noctule.gateway.admin import AdminApi
-from noctule.gateway.control import ConfigSource, Control, FileSource
+from noctule.gateway.control import Control, FileSource
 from noctule.gateway.model import GatewayModel
+from noctule.gateway.model_check import NAME
+from noctule.gateway.registry_source import RegistryConfig, RegistryInstances
 from noctule.gateway.workers import OwnPlane, WorkerPlanes
 
 REGISTRY_PREFIX = "registry:"
@@ -50,10 +57,11 @@ class GatewayRun:
         problems = []
         if not 0 <= self.drain_s <= 86_400:
             problems.append(f"--drain-s {self.drain_s:g} must be 0 to 86,400")
-        if self.config in ("", REGISTRY_PREFIX):
-            problems.append("--config must name a file, or registry:<name>")
-        if self.config.startswith(REGISTRY_PREFIX) and not self.nodes:
-            problems.append("a config in the registry needs --node, the URL of a node of it")
+        if self.config.startswith(REGISTRY_PREFIX):
+            if not self.nodes:
+                problems.append("a config in the registry needs --node, the URL of a node of it")
+            if not NAME.fullmatch(self.config.removeprefix(REGISTRY_PREFIX)):
+                problems.append(f"--config {self.config!r} must be registry: and letters, digits, dots, dashes")
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -76,8 +84,10 @@ async def load_config(run: GatewayRun) -> GatewayModel:
     return await source_of(run).load()
 
 
-def source_of(run: GatewayRun) -> ConfigSource:
+def source_of(run: GatewayRun) -> FileSource | RegistryConfig:
     """Where the config is."""
+    if run.config.startswith(REGISTRY_PREFIX):
+        return RegistryConfig(run.config.removeprefix(REGISTRY_PREFIX), KeyReader(run.nodes), run.data_dir)
     return FileSource(Path(run.config))
 
 
@@ -90,24 +100,30 @@ async def _serve(run: GatewayRun, version: str) -> int:
     model = await source.load()
     planes = WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
     control = Control(model, source, planes, version)
-    try:
-        await planes.start(control.orders, AdminApi(control))
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(each, name=name) for name, each in _tasks_of(run, control).items()]
+    async with contextlib.AsyncExitStack() as exits:
+        tasks = await exits.enter_async_context(asyncio.TaskGroup())
+        running = []
+        if nodes := model.registry_nodes or run.nodes:
+            client = await exits.enter_async_context(RegistryClient(nodes))
+            files = ListFiles(run.data_dir) if run.data_dir is not None else None
+            instances = RegistryInstances(control, client, files, SystemClock(), random.Random())
+            running.append(tasks.create_task(instances.run(), name="registry-instances"))
+            # The first lists come before the first client.
+            await asyncio.sleep(0)
+            await instances.wait_first_lists()
+        try:
+            await planes.start(control.orders, AdminApi(control))
             loop.add_signal_handler(signal.SIGHUP, _on_hangup(tasks, control))
+            if isinstance(source, RegistryConfig):
+                running.append(tasks.create_task(source.follow(control), name="registry-config"))
             _announce(model, planes.port)
             await wanted.wait()
+        finally:
             for each in running:
                 each.cancel()
-    finally:
-        log.info("gateway_stopping", extra={"drain_s": run.drain_s})
-        await planes.stop(run.drain_s)
+            log.info("gateway_stopping", extra={"drain_s": run.drain_s})
+            await planes.stop(run.drain_s)
     return 0
-
-
-def _tasks_of(run: GatewayRun, control: Control) -> dict[str, Coroutine[Any, Any, None]]:
-    """What runs beside the data planes, by name."""
-    return {}
 
 
 def _on_hangup(tasks: asyncio.TaskGroup, control: Control) -> Callable[[], None]:

@@ -363,7 +363,7 @@ def test_an_instance_is_what_most_workers_say_and_one_that_not_all_know_is_there
 
 async def test_metrics_are_prometheus_text_of_all_families() -> None:
     world = World(workers=2)
-    world.control.registry = [RegistryPicture("shop", "last-good", 5.0, 3)]
+    world.control.registry = lambda: [RegistryPicture("shop", "last-good", 5.0, 3)]
     world.control.set_listed({"green": [Instance('odd"\\\nid', "h", 1)]})
     answer = await world.api("GET", "/__noctule/metrics", b"")
     text = answer.body.decode()
