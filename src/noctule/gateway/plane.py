@@ -1,0 +1,186 @@
+"""What all connections of one data plane share: the model, who decides, the connections to instances, the counters."""
+
+import asyncio
+import itertools
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from http.cookies import CookieError, SimpleCookie
+from typing import Protocol
+
+from noctule.gateway import answers
+from noctule.gateway.access_log import AccessLog
+from noctule.gateway.compress import Compressor, choose_compressor
+from noctule.gateway.config import Network, parse_networks
+from noctule.gateway.exchange import Exchange
+from noctule.gateway.heads import ResponseHead, client_address, is_trusted
+from noctule.gateway.model import GatewayModel, Limits, Service
+from noctule.gateway.seam import Plan, Refusal, Traffic
+from noctule.gateway.upstream import Upstream
+
+STATUS_PREFIX = b"/__noctule/"
+"""Paths that the gateway answers itself, to clients of this machine only."""
+
+log = logging.getLogger("noctule.gateway")
+
+RateLimit = Callable[[str, str, str, str], float | Awaitable[float]]
+"""Client's address, method, host, path: how many seconds it is to wait, 0 for go on. May be awaited."""
+
+Admin = Callable[[str, str, bytes], tuple[int, list[tuple[str, str]], bytes]]
+"""Method, path, body: status, headers and body of the answer."""
+
+
+class Client(Protocol):
+    """One client's connection."""
+
+    def stop(self) -> None:
+        """Take no further request; close as soon as nothing is in flight."""
+
+    def cut(self) -> None:
+        """Close now."""
+
+
+class DataPlane:
+    """One per gateway process. `apply` changes the model while it runs; requests that have begun keep theirs."""
+
+    def __init__(
+        self,
+        model: GatewayModel,
+        traffic: Traffic,
+        *,
+        access_log: AccessLog | None = None,
+        rate_limit: RateLimit | None = None,
+        admin: Admin | None = None,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.upstream = Upstream()
+        self.access_log = access_log
+        self.traffic = traffic
+        self.is_stopping = False
+        self.default_service = Service(name="none")
+        self.clients: set[Client] = set()
+        self.exchanges: set[Exchange] = set()
+        self.requests = 0
+        self.refused_connections = 0
+        self._rate_limit = rate_limit
+        self._admin = admin
+        self._waits: set[asyncio.Future[float]] = set()
+        # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
+        self._chance = random.Random(os.urandom(32))
+        self._spans = itertools.count(1)
+        self.apply(model)
+
+    def apply(self, model: GatewayModel) -> None:
+        """From the next request on, do as this model says (the addresses listened on stay)."""
+        self.model = model
+        self.limits: Limits = model.limits
+        self._networks: tuple[Network, ...] = parse_networks(model.trusted_proxies)
+        self._redirects = model.redirect_to_tls and bool(model.tls_port)
+        self.has_hooks = self._redirects or self._rate_limit is not None or self._admin is not None
+        self.upstream.kept_max = max((service.keepalive for service in model.services), default=32)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have begun and are not over, those that wait for their client included."""
+        return len(self.exchanges)
+
+    def is_trusted(self, peer: str) -> bool:
+        """Whether forwarding headers from this address are believed."""
+        return bool(self._networks) and is_trusted(peer, self._networks)
+
+    def begin(self, exchange: Exchange) -> None:
+        """It is in flight from now on."""
+        self.requests += 1
+        self.exchanges.add(exchange)
+
+    def end(self, exchange: Exchange) -> None:
+        """It is over."""
+        self.exchanges.discard(exchange)
+
+    def fresh_ids(self) -> tuple[bytes, bytes]:
+        """A request id and a traceparent that carries it as its trace id, so that one finds the other."""
+        request_id = b"%032x" % (self._chance.getrandbits(128) | 1)
+        return request_id, b"00-%b-%016x-01" % (request_id, next(self._spans))
+
+    def plan(self, exchange: Exchange) -> Plan | Refusal:
+        """Who may answer it."""
+        head = exchange.head
+        if head.hops and self._networks:
+            exchange.client_ip = client_address(head, exchange.client_ip, self._networks)
+        host = head.host.decode("ascii") if head.host is not None else ""
+        path = head.target.partition(b"?")[0].decode()
+        return self.traffic.plan(host, path, head.header, exchange.client_ip, head.cookie)
+
+    def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
+        """What its body goes through, with its headers changed to say so; None to leave it as it is."""
+        return choose_compressor(self.model.compression, accept_encoding, head)
+
+    def take_over(self, exchange: Exchange) -> bool:
+        """Whether the gateway answers this request itself, or has it wait for the rate limit's word."""
+        head = exchange.head
+        path = head.target.partition(b"?")[0]
+        if self._admin is not None and path.startswith(STATUS_PREFIX):
+            self._answer_admin(exchange, self._admin)
+            return True
+        if self._redirects and exchange.scheme == b"http":
+            exchange.answer(answers.go_to_tls(self._tls_location(exchange)))
+            return True
+        if self._rate_limit is None:
+            return False
+        host = head.host.decode("ascii") if head.host is not None else ""
+        verdict = self._rate_limit(exchange.client_ip, head.method, host, path.decode())
+        if isinstance(verdict, int | float):
+            if verdict > 0:
+                exchange.answer(answers.too_many_requests(verdict))
+            return verdict > 0
+        waiting = asyncio.ensure_future(verdict)
+        self._waits.add(waiting)
+        waiting.add_done_callback(lambda done: self._heard(exchange, done))
+        return True
+
+    def _heard(self, exchange: Exchange, done: "asyncio.Future[float]") -> None:
+        self._waits.discard(done)
+        if done.cancelled() or exchange.is_over:
+            return
+        if (error := done.exception()) is not None:
+            # A limit that cannot be asked must not take the app down with it.
+            log.error("rate_limit_error", exc_info=error)
+        elif done.result() > 0:
+            exchange.answer(answers.too_many_requests(done.result()))
+            return
+        exchange.admit()
+
+    def _answer_admin(self, exchange: Exchange, admin: Admin) -> None:
+        # A proxy on this machine speaks for strangers; whoever is spoken for is not of this machine.
+        is_local = is_trusted(exchange.client_ip, _LOOPBACK) and not exchange.head.has_forwarding
+        if not is_local:
+            exchange.answer(answers.Answer(404, "not_found", "there is nothing at this path"))
+            return
+        exchange.collect(admin)
+
+    def _tls_location(self, exchange: Exchange) -> bytes:
+        host = (exchange.head.host or b"").decode("ascii")
+        name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        port = "" if self.model.tls_port == 443 else f":{self.model.tls_port}"
+        return f"https://{name}{port}".encode("ascii") + exchange.head.target
+
+    async def close(self) -> None:
+        """Let go of everything that is left."""
+        for waiting in list(self._waits):
+            waiting.cancel()
+        await self.upstream.close()
+        if self.access_log is not None:
+            await self.access_log.close()
+
+
+_LOOPBACK = parse_networks(("127.0.0.0/8", "::1"))
+
+
+def read_cookie(line: str, name: str) -> str | None:
+    """The value of one cookie of a Cookie header."""
+    try:
+        found = SimpleCookie(line).get(name)
+    except CookieError:
+        return None
+    return None if found is None else found.value
