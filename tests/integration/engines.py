@@ -4,6 +4,7 @@ A test module asks for them with ``pytest_plugins = ("engines",)``.
 PYTEST_DONT_REWRITE, as tests also import names from here, which pytest would warn about.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -11,12 +12,16 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from noctule.deploy.local.checks import free_ports
+
+ENGINES = Path(__file__).parents[2] / ".engines"
+"""What scripts/install-engines unpacks, as it is not of this Debian."""
 
 START_S_MAX = 10.0
 """How long an engine may take until it answers."""
@@ -39,9 +44,9 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = STA
 
 def engine_or_skip(program: str) -> str:
     """The path of an engine's program; without it the test fails in CI and is skipped elsewhere."""
-    path = shutil.which(program)
+    path = shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
     if path is None:
-        reason = f"{program} is not installed (Debian: apt install {program})"
+        reason = f"{program} is not installed (scripts/install-engines installs what the tests meet)"
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -126,3 +131,54 @@ def redis_socket() -> Iterator[Path]:
         finally:
             process.kill()
             process.wait()
+
+
+class ConsulServer:
+    """A real Consul 1.8.7, one server with its state in memory, to compare with. Its node is called ``consul``."""
+
+    def __init__(self, directory: Path) -> None:
+        program = ENGINES / "consul" / "consul"
+        if not program.exists():  # In CI too: an older Debian may not be there for ever.
+            pytest.skip("Consul is not unpacked (scripts/install-engines takes it from an older Debian)")
+        self.http_port, self.dns_port, *others = free_ports("127.0.0.1", 5, avoid=set())
+        self.url = f"http://127.0.0.1:{self.http_port}"
+        ports = {"http": self.http_port, "dns": self.dns_port, "grpc": -1}
+        ports |= dict(zip(("server", "serf_lan", "serf_wan"), others, strict=True))
+        directory.mkdir(exist_ok=True)
+        (directory / "consul.json").write_text(json.dumps({"ports": ports, "disable_update_check": True}))
+        self._command = [str(program), "agent", "-dev", "-node=consul", "-bind=127.0.0.1", "-client=127.0.0.1"]
+        self._command.append(f"-config-file={directory / 'consul.json'}")
+        self._log = directory / "consul.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it has elected itself and knows its own node."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_until(self.answers, f"consul leading on port {self.http_port}")
+
+    def answers(self) -> bool:
+        """Whether it leads and has its own node in the catalog."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/v1/health/node/consul", timeout=1) as answer:
+                return b"serfHealth" in answer.read()
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        """End it at once, and with it all that it knew; nothing happens when it does not run."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def consul_server(tmp_path: Path) -> Iterator[ConsulServer]:
+    """A running Consul that knows only itself; the test is skipped, in CI too, where it is not unpacked."""
+    server = ConsulServer(tmp_path / "consul")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()

@@ -61,7 +61,7 @@ class Flight:
 
     def succeeded(self) -> None:
         """The instance answered."""
-        self._fleet.judge(self._ticket, "answered", lambda balancer, now: balancer.succeeded(self._ticket))
+        self._fleet.judge(self._ticket, "answered", lambda balancer, now: balancer.succeeded(self._ticket, now))
 
     def failed(self, reason: str, *, is_gone: bool = False) -> None:
         """The instance did not answer properly; `is_gone` when nothing listens there."""

@@ -1,26 +1,15 @@
 """What a gateway is to do, whatever engine does it: listeners, routes, services, and how their traffic is treated.
 
 The same model drives the embedded gateway and is rendered for HAProxy and nginx. A file (TOML) or the registry holds
-it; `load_model` reads, `GatewayModel.validate` tells everything that is wrong at once. Which instances a service has is
-not here: see instances.py of each source (static, registry).
+it: model_file.py reads, model_check.py tells everything that is wrong at once, example.toml shows every setting. Which
+instances a service has in the registry is not here: see registry_source.py.
 """
-
-from enum import StrEnum
 
 from msgspec import Struct
 
-
-class Algorithm(StrEnum):
-    """How an instance is chosen for a request."""
-
-    LEAST_CONNECTIONS = "least-connections"
-    """The fewest requests in flight for its weight; of equals in turns."""
-    ROUND_ROBIN = "round-robin"
-    """In turns, as often as its weight says."""
-    CONSISTENT_HASH = "consistent-hash"
-    """By `hash_on`; when an instance comes or goes, about 1/N of the keys move."""
-    IP_HASH = "ip-hash"
-    """By the client's address, as consistently."""
+from noctule.core.balance.rules import Algorithm as Algorithm
+from noctule.core.balance.rules import BalancerRules
+from noctule.gateway.instances import Instance, parse_instance
 
 
 class Sticky(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +65,19 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     retry_budget: float = 0.2
     """Retries at most this share of requests over 10 s, with 3 a second in any case."""
     drain_s: float = 30.0
+    """So long an instance or a service that is taken out may finish what it has."""
+
+    @property
+    def rules(self) -> BalancerRules:
+        """What of this the balancer goes by."""
+        return BalancerRules(
+            self.algorithm, self.fails_max, self.fail_timeout_s, self.slow_start_s, self.connections_max
+        )
+
+    @property
+    def fixed_instances(self) -> tuple[Instance, ...]:
+        """`instances`, parsed; `ValueError` for what `GatewayModel.validate` complains of."""
+        return tuple(parse_instance(text) for text in self.instances)
 
 
 class Share(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,17 +96,26 @@ class HeaderRules(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Route(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which requests go to which services. The first that matches counts, more specific ones stand first."""
+    """Which requests go to which services.
+
+    Of those that match the most specific counts, wherever it stands: an exact host before a wildcard before any; then
+    the longest path; then the most headers.
+    """
 
     name: str
     host: str = ""
     """Exact, or ``*.example.com``; empty for any. Compared without case and port."""
     path: str = "/"
-    """A prefix, by whole segments: /api matches /api and /api/x, not /apix."""
+    """A prefix, by whole segments: /api matches /api and /api/x, not /apix. Compared as it was sent: a route says where
+    a request goes and protects nothing."""
     headers: dict[str, str] = {}
     """All of these have these values."""
     shares: tuple[Share, ...]
     """Percentages that sum to 100: one for all, two for a canary or while blue goes over to green."""
+    split_on: str = "request"
+    """What decides which share a request belongs to: request (each by chance), client (its address), header:<name> or
+    cookie:<name> (by the value; by the client's address where there is none). By all but the first a client stays with
+    its share, also while its share grows. A client with a service's sticky cookie stays in any case."""
     request_headers: HeaderRules = HeaderRules()
     response_headers: HeaderRules = HeaderRules()
     log: bool = True

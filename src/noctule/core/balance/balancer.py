@@ -1,57 +1,50 @@
-"""Least connections over a set of instances, with passive and active health.
+"""Which instance gets a request, by one of four algorithms, with passive and active health.
 
 The balancer is asked for one decision inside a request and told what came of it; it has no work of its own. So it
 has neither `handle` nor effects, and no deadline: an unhealthy period that has passed is noticed when the next
-request is decided. It does not know addresses, sockets or HTTP; gateway/fleet.py joins it to them.
+request is decided. It does not know addresses, sockets or HTTP; gateway/pool.py joins it to them. An instance's states
+are told in instances.py.
 
-    STARTING ──good probe──► HEALTHY ──3 failures in a row, or gone──► UNHEALTHY
-                                ▲                                          │
-                                └──────── good probe, or good trial ───────┘
-    any ──drain──► DRAINING (the end: remove it)
+Turns are virtual times (start-time fair queueing): each request moves its instance's turn by 1/weight, and the least
+turn is next. An instance that was away does not catch up on what it missed.
 """
 
+import math
+from collections.abc import Set
 from dataclasses import dataclass
-from enum import StrEnum
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
 from noctule.base.ids import Instant
+from noctule.core.balance.hash_ring import HashRing
+from noctule.core.balance.instances import BalancedInstance, InstanceLoad, InstanceState
+from noctule.core.balance.rules import FAILURES_IN_A_ROW_MAX, UNHEALTHY_S, Algorithm, BalancerRules
+
+__all__ = [
+    "FAILURES_IN_A_ROW_MAX",
+    "INSTANCES_MAX",
+    "UNHEALTHY_S",
+    "WEIGHT_MAX",
+    "Algorithm",
+    "Balancer",
+    "BalancerPicture",
+    "BalancerRules",
+    "InstanceLoad",
+    "InstanceState",
+    "Ticket",
+]
 
 INSTANCES_MAX = 1_024
-"""Each decision looks at every instance, so their number is bounded."""
+"""All but the hash look at every instance for each decision (some 40 ns each), so their number is bounded."""
 
-FAILURES_IN_A_ROW_MAX = 3
-"""So many failed requests, or failed probes, one after the other make an instance unhealthy."""
+WEIGHT_MAX = 256
+"""HAProxy's own bound."""
 
-UNHEALTHY_S = 30.0
-"""How long an unhealthy instance gets nothing; after that, one trial request at a time."""
+HASH_OVERLOAD = 1.25
+"""A hashed instance takes so many times its even share of what is in flight; the rest goes to the next on the ring
+(consistent hashing with bounded loads, Mirrokni and others 2016)."""
 
-
-class InstanceState(StrEnum):
-    """What an instance may be given."""
-
-    STARTING = "starting"
-    """Nothing, until its first good probe; failed probes leave it here, for it has never been well."""
-    HEALTHY = "healthy"
-    """Requests."""
-    UNHEALTHY = "unhealthy"
-    """Nothing for `UNHEALTHY_S`, then one trial request at a time (half-open)."""
-    DRAINING = "draining"
-    """Nothing new; what it has, it finishes."""
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceLoad:
-    """One instance in a picture."""
-
-    id: str
-    weight: int
-    state: InstanceState
-    in_flight: int
-    requests: int
-    """Begun since it was added."""
-    failures: int
-    """Of those, the failed ones; probes are not counted."""
+_NOBODY: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +62,7 @@ class Ticket:
 
     __slots__ = ("_instance", "_is_open", "_is_trial")
 
-    def __init__(self, instance: "_Instance", *, is_trial: bool) -> None:
+    def __init__(self, instance: BalancedInstance, *, is_trial: bool) -> None:
         self._instance = instance
         self._is_trial = is_trial
         self._is_open = True
@@ -88,112 +81,166 @@ class Ticket:
 class Balancer:
     """Decides which instance gets a request. Deterministic: the same calls give the same choices."""
 
-    def __init__(self) -> None:
-        self._instances: dict[str, _Instance] = {}
-        self._begun = 0
+    def __init__(self, rules: BalancerRules | None = None) -> None:
+        self._rules = rules or BalancerRules()
+        self._instances: dict[str, BalancedInstance] = {}
+        self._ring = HashRing()
+        self._turn = 0.0
+        self._in_flight = 0
+        self._open_weight = 0
+        self._is_warming = False
 
-    def add(self, instance_id: str, weight: int = 1) -> None:
+    def configure(self, rules: BalancerRules) -> None:
+        """Other rules from the next decision on; health and counters stay as they are."""
+        self._rules = rules
+        self._is_warming = True
+        self._changed()
+
+    def add(self, instance_id: str, weight: int = 1, *, healthy_since: Instant | None = None) -> None:
         """Take in an instance as STARTING; a weight of 2 gets twice the requests in flight of a weight of 1.
 
-        `RequestError` when the id is taken, the weight is below 1, or there are `INSTANCES_MAX` already.
+        `healthy_since`: it needs no probe, for nobody probes. `RequestError` when the id is taken, the weight is not 1
+        to `WEIGHT_MAX`, or there are `INSTANCES_MAX` already.
         """
         if instance_id in self._instances:
             raise RequestError(f"instance {instance_id!r} is there already; remove it first or choose another id")
-        if weight < 1:
-            raise RequestError(f"instance {instance_id!r} has weight {weight}; it must be 1 or more")
+        _check_weight(instance_id, weight)
         if len(self._instances) >= INSTANCES_MAX:
             raise RequestError(f"instance {instance_id!r} is one too many; the bound is {INSTANCES_MAX} instances")
-        self._instances[instance_id] = _Instance(instance_id, weight)
+        instance = self._instances[instance_id] = BalancedInstance(instance_id, weight)
+        if healthy_since is not None:
+            self._become_healthy(instance, healthy_since)
+        self._changed()
+
+    def set_weight(self, instance_id: str, weight: int) -> None:
+        """Another weight from the next decision on. `RequestError` as for `add`."""
+        instance = self._find(instance_id)
+        _check_weight(instance_id, weight)
+        instance.weight = weight
+        instance.share = float(weight)
+        self._is_warming = True
+        self._changed()
 
     def remove(self, instance_id: str) -> None:
         """Forget an instance at once; its open tickets may still be ended. `RequestError` when it is not there."""
         self._find(instance_id)
-        del self._instances[instance_id]
+        self._in_flight -= self._instances.pop(instance_id).in_flight
+        self._changed()
 
     def drain(self, instance_id: str) -> None:
-        """Give it no new request; there is no way back but `remove` and `add`. `RequestError` when it is not there."""
-        self._find(instance_id).state = InstanceState.DRAINING
+        """Give it no new request until `undrain`. `RequestError` when it is not there."""
+        self._find(instance_id).drain(is_draining=True)
+        self._changed()
 
-    def choose(self, now: Instant, excluding: frozenset[str] | set[str] = frozenset()) -> str | None:
-        """The instance with the fewest requests in flight for its weight; of equals the one chosen longest ago.
+    def undrain(self, instance_id: str) -> None:
+        """Give it what its health allows, which was watched meanwhile. `RequestError` when it is not there."""
+        instance = self._find(instance_id)
+        instance.drain(is_draining=False)
+        instance.turn = max(instance.turn, self._turn)
+        self._changed()
 
-        So an idle set is used in turns, and a busy one by how fast each instance answers. None when no instance may
-        take a request: there is no "panic" routing to unhealthy ones, because a clear 503 that can be tried again
-        is worth more than a request lost in a process that is known not to answer. Asking changes nothing.
+    def choose(self, now: Instant, excluding: Set[str] = _NOBODY, key: str = "") -> str | None:
+        """The instance for the next request, by the algorithm; `key` is what the hashes go by.
+
+        Least connections: the fewest in flight for its weight, of equals in turns. So an idle set is used in turns, and
+        a busy one by how fast each instance answers. None when no instance may take a request: there is no "panic"
+        routing to unhealthy ones, because a clear 503 that can be tried again is worth more than a request lost in a
+        process that is known not to answer. Asking changes nothing that a later answer depends on.
         """
-        best: _Instance | None = None
+        if self._is_warming:
+            self._warm_up(now)
+        if self._rules.algorithm.is_hash:
+            return self._choose_by_hash(now, excluding, key)
+        by_turn = self._rules.algorithm is Algorithm.ROUND_ROBIN
+        connections_max = self._rules.connections_max or math.inf
+        best: BalancedInstance | None = None
+        best_load = math.inf
         for instance in self._instances.values():
-            if instance.id in excluding or not instance.may_take(now):
+            if not instance.is_open and not instance.may_try(now):
                 continue
-            if best is None or instance.rank() < best.rank():
-                best = instance
+            if instance.in_flight >= connections_max or (excluding and instance.id in excluding):
+                continue
+            load = 0.0 if by_turn else instance.in_flight / instance.share
+            if best is None or load < best_load or (load == best_load and instance.turn < best.turn):
+                best, best_load = instance, load
         return None if best is None else best.id
+
+    def may_take(self, instance_id: str, now: Instant) -> bool:
+        """Whether a certain instance may have the next request, as for a client that is stuck to it."""
+        instance = self._instances.get(instance_id)
+        return instance is not None and self._may_take(instance, now)
 
     def begin(self, instance_id: str) -> Ticket:
         """Count one request in flight at an instance that `choose` has just named; `end` must follow."""
-        instance = self._find(instance_id)
-        is_trial = instance.state is InstanceState.UNHEALTHY
-        ensure(not (is_trial and instance.has_trial), "one trial request at a time", instance=instance_id)
-        instance.has_trial = instance.has_trial or is_trial
-        self._begun += 1
-        instance.last_chosen = self._begun
+        instance = self._instances.get(instance_id) or self._find(instance_id)
+        is_trial = False
+        if instance.health is InstanceState.UNHEALTHY:
+            ensure(not instance.has_trial, "one trial request at a time", instance=instance_id)
+            is_trial = instance.has_trial = True
+        start = max(instance.turn, self._turn)
+        self._turn = start
+        instance.turn = start + 1.0 / instance.share
         instance.in_flight += 1
         instance.requests += 1
+        self._in_flight += 1
         return Ticket(instance, is_trial=is_trial)
 
-    def succeeded(self, ticket: Ticket) -> None:
+    def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
         instance = ticket._instance
         was_trial = _close_trial(ticket)
-        if instance.state is InstanceState.HEALTHY:
+        if instance.health is InstanceState.HEALTHY:
             instance.failed_requests = 0
-        elif instance.state is InstanceState.UNHEALTHY and was_trial:
-            instance.become_healthy()
+        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+            self._become_healthy(instance, now)
+            self._changed()
 
     def failed(self, ticket: Ticket, now: Instant, *, is_gone: bool = False) -> None:
         """The instance did not answer properly. `is_gone`: nothing listens at its address, so one failure will do.
 
         A refused connection is not a bad moment of a process but its absence, and the next request would meet the
-        same; every other failure may be the fault of that one request, so it takes `FAILURES_IN_A_ROW_MAX`.
+        same; every other failure may be the fault of that one request, so it takes `BalancerRules.failures_max`.
         """
         instance = ticket._instance
         was_trial = _close_trial(ticket)
         instance.failures += 1
         instance.failed_requests += 1
-        if instance.state is InstanceState.HEALTHY:
-            if is_gone or instance.failed_requests >= FAILURES_IN_A_ROW_MAX:
-                instance.become_unhealthy(now)
-        elif instance.state is InstanceState.UNHEALTHY and was_trial:
-            instance.become_unhealthy(now)
+        if instance.health is InstanceState.HEALTHY:
+            if self._is_enough(instance.failed_requests, is_gone=is_gone):
+                self._become_unhealthy(instance, now)
+        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+            self._become_unhealthy(instance, now)
 
     def end(self, ticket: Ticket) -> None:
         """The request is over, or given up without a verdict on the instance. Exactly once for each ticket."""
-        ensure(ticket._is_open, "a ticket is ended once", instance=ticket.instance_id)
+        ensure(ticket._is_open, "a ticket is ended once", instance=ticket._instance.id)
         ticket._is_open = False
-        ticket._instance.in_flight -= 1
+        instance = ticket._instance
+        instance.in_flight -= 1
+        if self._instances.get(instance.id) is instance:
+            self._in_flight -= 1
         _close_trial(ticket)
 
     def probed(self, instance_id: str, now: Instant, *, is_good: bool, is_gone: bool = False) -> None:
         """The result of an active health probe. `RequestError` when the instance is not there.
 
-        One good probe makes a starting or unhealthy instance healthy, before its 30 s are over. Failed ones count to
-        `FAILURES_IN_A_ROW_MAX` (one will do if `is_gone`), and while it is unhealthy each begins the 30 s anew: a
-        client's request is tried only on an instance whose probes do not come back with a refusal.
+        One good probe makes a starting or unhealthy instance healthy, before its period is over. Failed ones count to
+        `failures_max` (one will do if `is_gone`), and while it is unhealthy each begins the period anew: a client's
+        request is tried only on an instance whose probes do not come back with a refusal.
         """
         instance = self._find(instance_id)
-        if instance.state is InstanceState.DRAINING:
-            return
         if is_good:
             instance.failed_probes = 0
-            if instance.state is not InstanceState.HEALTHY:
-                instance.become_healthy()
+            if instance.health is not InstanceState.HEALTHY:
+                self._become_healthy(instance, now)
+                self._changed()
             return
         instance.failed_probes += 1
-        if instance.state is InstanceState.HEALTHY:
-            if is_gone or instance.failed_probes >= FAILURES_IN_A_ROW_MAX:
-                instance.become_unhealthy(now)
-        elif instance.state is InstanceState.UNHEALTHY:
-            instance.become_unhealthy(now)
+        if instance.health is InstanceState.HEALTHY:
+            if is_gone or instance.failed_probes >= (self._rules.failures_max or FAILURES_IN_A_ROW_MAX):
+                self._become_unhealthy(instance, now)
+        elif instance.health is InstanceState.UNHEALTHY:
+            self._become_unhealthy(instance, now)
 
     def state(self, instance_id: str) -> InstanceState:
         """The state of one instance; `RequestError` when it is not there."""
@@ -203,28 +250,85 @@ class Balancer:
         """Requests begun and not ended at one instance; `RequestError` when it is not there."""
         return self._find(instance_id).in_flight
 
+    def healthy_count(self) -> int:
+        """How many instances get requests now, trials left out."""
+        return sum(instance.is_open for instance in self._instances.values())
+
     def describe(self) -> BalancerPicture:
         """A frozen picture, for status and tests."""
         return BalancerPicture(tuple(instance.describe() for instance in self._instances.values()))
 
     def check(self) -> None:
         """Raise `InternalError` unless the counters and states agree with each other."""
-        ensure(len(self._instances) <= INSTANCES_MAX, "too many instances", count=len(self._instances))
-        for instance in self._instances.values():
+        instances = self._instances.values()
+        ensure(len(instances) <= INSTANCES_MAX, "too many instances", count=len(instances))
+        ensure(self._in_flight == sum(each.in_flight for each in instances), "all that is in flight is counted")
+        open_weight = sum(each.weight for each in instances if each.is_open)
+        ensure(self._open_weight == open_weight, "the open instances' weights are summed", is_=self._open_weight)
+        for instance in instances:
             facts = {"instance": instance.id, "state": instance.state}
             ensure(0 <= instance.in_flight <= instance.requests, "requests in flight were begun", **facts)
             ensure(instance.failures <= instance.requests, "failed requests were begun", **facts)
-            ensure(instance.last_chosen <= self._begun, "the order of choices is this balancer's", **facts)
             ensure(not instance.has_trial or instance.in_flight > 0, "a trial is in flight", **facts)
-            if instance.state is InstanceState.HEALTHY:
-                ensure(instance.failed_requests < FAILURES_IN_A_ROW_MAX, "a healthy one has few failures", **facts)
-                ensure(instance.failed_probes < FAILURES_IN_A_ROW_MAX, "a healthy one has few bad probes", **facts)
+            is_healthy = instance.health is InstanceState.HEALTHY
+            ensure(instance.is_open == (is_healthy and not instance.is_draining), "open is what is healthy", **facts)
 
-    def _find(self, instance_id: str) -> "_Instance":
+    def _choose_by_hash(self, now: Instant, excluding: Set[str], key: str) -> str | None:
+        """The first on the ring that may take it and has not more than its part; failing that, the first at all."""
+        # What is in flight with this request, spread evenly over the weights that are open.
+        even = (self._in_flight + 1) / max(1, self._open_weight)
+        first: str | None = None
+        for name in self._ring.walk(key):
+            instance = self._instances[name]
+            if name in excluding or not self._may_take(instance, now):
+                continue
+            if instance.in_flight + 1 <= math.ceil(HASH_OVERLOAD * even * instance.share):
+                return name
+            first = first or name
+        return first
+
+    def _may_take(self, instance: BalancedInstance, now: Instant) -> bool:
+        connections_max = self._rules.connections_max
+        if connections_max and instance.in_flight >= connections_max:
+            return False
+        return instance.is_open or instance.may_try(now)
+
+    def _become_healthy(self, instance: BalancedInstance, now: Instant) -> None:
+        instance.become_healthy(now)
+        instance.turn = max(instance.turn, self._turn)
+        self._is_warming = True
+
+    def _become_unhealthy(self, instance: BalancedInstance, now: Instant) -> None:
+        instance.become_unhealthy(now, self._rules)
+        self._changed()
+
+    def _is_enough(self, failed_requests: int, *, is_gone: bool) -> bool:
+        failures_max = self._rules.failures_max
+        return failures_max > 0 and (is_gone or failed_requests >= failures_max)
+
+    def _warm_up(self, now: Instant) -> None:
+        """Bring the shares up to date; switched off once nobody is in slow start."""
+        slow_start_s = self._rules.slow_start_s
+        still = [instance.warm_up(now, slow_start_s) for instance in self._instances.values()]
+        self._is_warming = any(still)
+
+    def _changed(self) -> None:
+        """After each change of who is there or who is open."""
+        self._open_weight = sum(instance.weight for instance in self._instances.values() if instance.is_open)
+        if self._rules.algorithm.is_hash:
+            # All that are there, not the open ones: one that comes back finds its keys again.
+            self._ring.set_members({instance.id: instance.weight for instance in self._instances.values()})
+
+    def _find(self, instance_id: str) -> BalancedInstance:
         instance = self._instances.get(instance_id)
         if instance is None:
             raise RequestError(f"there is no instance {instance_id!r}; known are {sorted(self._instances)}")
         return instance
+
+
+def _check_weight(instance_id: str, weight: int) -> None:
+    if not 1 <= weight <= WEIGHT_MAX:
+        raise RequestError(f"instance {instance_id!r} has weight {weight}; it must be 1 to {WEIGHT_MAX}")
 
 
 def _close_trial(ticket: Ticket) -> bool:
@@ -234,53 +338,3 @@ def _close_trial(ticket: Ticket) -> bool:
         ticket._is_trial = False
         ticket._instance.has_trial = False
     return was_trial
-
-
-class _Instance:
-    __slots__ = (
-        "failed_probes",
-        "failed_requests",
-        "failures",
-        "has_trial",
-        "id",
-        "in_flight",
-        "last_chosen",
-        "requests",
-        "state",
-        "trial_from",
-        "weight",
-    )
-
-    def __init__(self, instance_id: str, weight: int) -> None:
-        self.id = instance_id
-        self.weight = weight
-        self.state = InstanceState.STARTING
-        self.in_flight = 0
-        self.requests = 0
-        self.failures = 0
-        # The two in a row, each ended by a success of its own kind or by a return to health.
-        self.failed_requests = 0
-        self.failed_probes = 0
-        self.last_chosen = 0
-        self.trial_from = Instant(0.0)
-        self.has_trial = False
-
-    def may_take(self, now: Instant) -> bool:
-        if self.state is InstanceState.UNHEALTHY:
-            return now >= self.trial_from and not self.has_trial
-        return self.state is InstanceState.HEALTHY
-
-    def rank(self) -> tuple[float, int]:
-        return (self.in_flight / self.weight, self.last_chosen)
-
-    def become_healthy(self) -> None:
-        self.state = InstanceState.HEALTHY
-        self.failed_requests = 0
-        self.failed_probes = 0
-
-    def become_unhealthy(self, now: Instant) -> None:
-        self.state = InstanceState.UNHEALTHY
-        self.trial_from = Instant(now + UNHEALTHY_S)
-
-    def describe(self) -> InstanceLoad:
-        return InstanceLoad(self.id, self.weight, self.state, self.in_flight, self.requests, self.failures)

@@ -45,7 +45,7 @@ def fail(balancer: Balancer, now: Instant = START, *, is_gone: bool = False) -> 
 
 def succeed(balancer: Balancer, now: Instant = START) -> None:
     ticket = begin(balancer, now)
-    balancer.succeeded(ticket)
+    balancer.succeeded(ticket, START)
     balancer.end(ticket)
     balancer.check()
 
@@ -123,7 +123,7 @@ def test_after_the_period_one_trial_at_a_time_and_its_success_heals() -> None:
     trial = begin(balancer, after)
     assert balancer.choose(after) is None
     balancer.check()
-    balancer.succeeded(trial)
+    balancer.succeeded(trial, after)
     assert balancer.state("a") is InstanceState.HEALTHY
     assert balancer.choose(after) == "a"
     balancer.end(trial)
@@ -152,7 +152,7 @@ def test_an_answer_from_before_the_failure_does_not_heal() -> None:
     balancer = healthy("a")
     slow = begin(balancer)
     fail(balancer, is_gone=True)
-    balancer.succeeded(slow)
+    balancer.succeeded(slow, START)
     assert balancer.state("a") is InstanceState.UNHEALTHY
 
 
@@ -187,7 +187,7 @@ def test_draining_ends_new_requests_and_nothing_brings_it_back() -> None:
     balancer.drain("a")
     assert {begin(balancer).instance_id for _ in range(5)} == {"b"}
     balancer.probed("a", START, is_good=True)
-    balancer.succeeded(ticket)
+    balancer.succeeded(ticket, START)
     assert balancer.state("a") is InstanceState.DRAINING
     assert balancer.in_flight("a") == 1
     balancer.end(ticket)
@@ -258,7 +258,7 @@ def _run(seed: int) -> object:
             assert balancer.state(chosen) in (InstanceState.HEALTHY, InstanceState.UNHEALTHY)
             open_tickets.append(balancer.begin(chosen))
         elif event == 3 and open_tickets:
-            balancer.succeeded(chance.choice(open_tickets))
+            balancer.succeeded(chance.choice(open_tickets), now)
         elif event == 4 and open_tickets:
             # Each request fails once at most, as in the gateway.
             ticket = open_tickets.pop(chance.randrange(len(open_tickets)))
