@@ -22,15 +22,19 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from noctule.base.errors import ConfigError, RequestError, UnavailableError
-from noctule.gateway.config import GatewayConfig, Instance
+from noctule.base.errors import ConfigError, UnavailableError
+from noctule.gateway.config import GatewayConfig
 from noctule.gateway.gateway import Gateway
+from noctule.gateway.instances import Instance
+from noctule.gateway.model import ActiveCheck, GatewayModel, Limits, Route, Service, Share
+from noctule.gateway.orders import Orders
 
 pytestmark = pytest.mark.integration
 
 DEADLINE_S = 10.0
 MIB = 1024 * 1024
 CONFIG = GatewayConfig(port=0, health_interval_s=0.05)
+SERVICE = "app"
 
 # An instance in a process of its own, which says its port and then serves until it is killed.
 PROCESS = """
@@ -88,6 +92,7 @@ class World:
 
     def __init__(self, gateway: Gateway, client: aiohttp.ClientSession, exits: contextlib.AsyncExitStack) -> None:
         self.gateway = gateway
+        self.listed: dict[str, Instance] = {}
         self.client = client
         self._exits = exits
 
@@ -153,8 +158,23 @@ class World:
         return process
 
     async def add(self, instance: Instance) -> None:
-        self.gateway.add(instance)
+        self.list(instance)
         await wait_until(lambda: self.state(instance.id) == "healthy")
+
+    def list(self, *instances: Instance, drained: tuple[str, ...] = ()) -> None:
+        """Tell the gateway of instances beside those it knows, or that one is drained."""
+        self.listed |= {instance.id: instance for instance in instances}
+        model = self.gateway.traffic.orders.model
+        taken_out = tuple((SERVICE, instance_id) for instance_id in drained)
+        self.gateway.traffic.apply(Orders(model, {SERVICE: tuple(self.listed.values())}, taken_out))
+
+    def remove(self, instance_id: str) -> None:
+        del self.listed[instance_id]
+        self.list()
+
+    async def drain(self, instance_id: str, timeout_s: float = 30.0) -> bool:
+        self.list(drained=(instance_id,))
+        return await self.gateway.wait_idle(SERVICE, instance_id, timeout_s)
 
     def state(self, instance_id: str) -> str:
         return {instance.id: instance.state for instance in self.gateway.picture().instances}[instance_id]
@@ -181,6 +201,17 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
+def model_of(config: GatewayConfig) -> GatewayModel:
+    """One service, one route."""
+    check = ActiveCheck(interval_s=config.health_interval_s, timeout_s=config.health_timeout_s)
+    return GatewayModel(
+        port=config.port,
+        services=(Service(name=SERVICE, check=check),),
+        routes=(Route(name=SERVICE, shares=(Share(SERVICE),)),),
+        limits=Limits(in_flight_max=config.in_flight_max),
+    )
+
+
 MakeWorld = Callable[[GatewayConfig], Awaitable[World]]
 
 
@@ -190,7 +221,7 @@ async def make_world() -> AsyncIterator[MakeWorld]:
     async with contextlib.AsyncExitStack() as exits:
 
         async def make(config: GatewayConfig) -> World:
-            gateway = Gateway(config)
+            gateway = Gateway(Orders(model_of(config)), config)
             await gateway.start()
             exits.push_async_callback(gateway.stop, 0.0)
             client = aiohttp.ClientSession(
@@ -297,13 +328,12 @@ async def test_waiting_for_health_says_who_is_missing(world: World) -> None:
     await world.toy("a", named("a"))
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        world.gateway.add(Instance("b", *closed.getsockname()))
+        world.list(Instance("b", *closed.getsockname()))
         await world.gateway.wait_healthy(1, 5.0)
         with pytest.raises(UnavailableError, match=r"1 of 2 instances are healthy after 0.1 s: .*b is starting"):
             await world.gateway.wait_healthy(2, 0.1)
-        world.gateway.remove("b")
-    with pytest.raises(RequestError, match="no instance 'b'"):
-        world.gateway.remove("b")
+        world.remove("b")
+    assert [instance.id for instance in world.gateway.picture().instances] == ["a"]
 
 
 # --- Trying again, and not trying again ---
@@ -516,8 +546,8 @@ async def test_draining_finishes_what_is_there_and_refuses_nobody(world: World) 
     slow = asyncio.create_task(world.get("/slow"))
     await wait_until(lambda: len(slow_toy.seen) == 1)
     other = await world.toy("b", named("b"))
-    assert await world.gateway.drain("a", timeout_s=0.05) is False
-    draining = asyncio.create_task(world.gateway.drain("a"))
+    assert await world.drain("a", timeout_s=0.05) is False
+    draining = asyncio.create_task(world.drain("a"))
     await wait_until(lambda: world.state("a") == "draining")
     assert {(await world.get())[:2] for _ in range(20)} == {(200, "b")}
     assert (len(slow_toy.seen), len(other.seen)) == (1, 20)
@@ -525,7 +555,7 @@ async def test_draining_finishes_what_is_there_and_refuses_nobody(world: World) 
     release.set()
     assert (await slow)[:2] == (200, "a")
     assert await draining is True
-    world.gateway.remove("a")
+    world.remove("a")
     assert [instance.id for instance in world.gateway.picture().instances] == ["b"]
 
 
@@ -541,7 +571,7 @@ async def test_a_503_of_a_draining_instance_is_tried_elsewhere(world: World) -> 
     post = asyncio.create_task(world.client.post(world.url, data=b"x"))
     await wait_until(lambda: len(toy.seen) == 2)
     other = await world.toy("b", named("b"))
-    draining = asyncio.create_task(world.gateway.drain("a"))
+    draining = asyncio.create_task(world.drain("a"))
     await wait_until(lambda: world.state("a") == "draining")
     release.set()
     status, text, headers = await get
@@ -589,7 +619,7 @@ async def test_a_port_in_use_is_told_in_one_line() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        gateway = Gateway(GatewayConfig(port=port))
+        gateway = Gateway(Orders(model_of(GatewayConfig(port=port))))
         with pytest.raises(ConfigError, match=rf"^gateway: 127\.0\.0\.1:{port} is in use .* choose another port .*$"):
             await gateway.start()
     await gateway.start()
@@ -1070,8 +1100,8 @@ async def test_draining_waits_for_websockets(world: World) -> None:
     await world.toy("a", echo)
     async with world.client.ws_connect(world.url) as websocket:
         await world.toy("b", echo)
-        assert await world.gateway.drain("a", timeout_s=0.05) is False
+        assert await world.drain("a", timeout_s=0.05) is False
         await websocket.send_str("still here")
         assert await websocket.receive_str() == "still here"
-        draining = asyncio.create_task(world.gateway.drain("a"))
+        draining = asyncio.create_task(world.drain("a"))
     assert await asyncio.wait_for(draining, DEADLINE_S) is True

@@ -1,10 +1,11 @@
-"""The gateway's settings and the instances it is given."""
+"""The settings of one data plane."""
 
 import ipaddress
 from dataclasses import dataclass
 from functools import cached_property
 
 from noctule.base.errors import ConfigError
+from noctule.gateway.model import GatewayModel
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -82,16 +83,21 @@ class GatewayConfig:
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.trusted_proxies)
 
 
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """One instance of the app, as it is given to `Gateway.add`."""
-
-    id: str
-    host: str
-    port: int
-    weight: int = 1
-
-    @property
-    def address(self) -> str:
-        """host:port, an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+def config_of(model: GatewayModel) -> GatewayConfig:
+    """What of a model this data plane takes in when it starts; timeouts are those of its first service."""
+    service = model.services[0]
+    return GatewayConfig(
+        host=model.host,
+        port=model.port,
+        trusted_proxies=model.trusted_proxies,
+        body_bytes_max=model.limits.body_bytes_max,
+        header_bytes_max=model.limits.header_bytes_max,
+        in_flight_max=model.limits.in_flight_max,
+        connect_timeout_s=service.connect_timeout_s,
+        response_timeout_s=service.response_timeout_s,
+        idle_timeout_s=service.idle_timeout_s,
+        client_idle_s=model.limits.client_idle_s,
+        health_path=service.check.path,
+        health_interval_s=service.check.interval_s,
+        health_timeout_s=service.check.timeout_s,
+    )

@@ -18,8 +18,7 @@ from multidict import CIMultiDict
 from noctule.gateway import answers
 from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, render_answer
 from noctule.gateway.body import RequestBody
-from noctule.gateway.config import GatewayConfig, Instance
-from noctule.gateway.fleet import Fleet, Flight
+from noctule.gateway.config import GatewayConfig
 from noctule.gateway.heads import (
     IDEMPOTENT_METHODS,
     SAFE_METHODS,
@@ -31,7 +30,10 @@ from noctule.gateway.heads import (
     split_target,
     websocket_protocols,
 )
+from noctule.gateway.instances import Instance
+from noctule.gateway.pool import Flight
 from noctule.gateway.server import PassedResponse
+from noctule.gateway.traffic import Plan, Refusal, Traffic
 from noctule.gateway.upstream import BrokenError, NotSentError, OpenWebSocket, Upstream
 from noctule.gateway.websocket import CLOSE_TIMEOUT_S, relay
 
@@ -77,9 +79,9 @@ class Exchange:
 class Forwarder:
     """Handles every request of the gateway's server."""
 
-    def __init__(self, config: GatewayConfig, fleet: Fleet, upstream: Upstream) -> None:
+    def __init__(self, config: GatewayConfig, traffic: Traffic, upstream: Upstream) -> None:
         self._config = config
-        self._fleet = fleet
+        self._traffic = traffic
         self._upstream = upstream
         self.is_stopping = False
         """Set when the gateway stops: each client's connection is closed after the response it waits for."""
@@ -93,9 +95,9 @@ class Forwarder:
         try:
             self._read_head(exchange)
             exchange.body.check_declared()
-            self._check_capacity()
+            plan = self._plan(exchange)
             await exchange.body.read_ahead(is_idempotent=exchange.is_idempotent)
-            return await self._try_instances(exchange)
+            return await self._try_instances(exchange, plan)
         except RefusedError as error:
             return self._refuse(exchange, error.answer)
 
@@ -120,36 +122,50 @@ class Forwarder:
             request_id=exchange.request_id,
         )
 
-    def _check_capacity(self) -> None:
+    def _plan(self, exchange: Exchange) -> Plan:
         """Refuse before the body is read, and before a client that asked is told to send it."""
-        if self._fleet.in_flight >= self._config.in_flight_max:
-            raise RefusedError(answers.unavailable(f"the gateway has {self._config.in_flight_max} requests in flight"))
-        if self._fleet.choose() is None:
+        request = exchange.request
+        plan = self._traffic.plan(
+            request.headers.get("Host", ""), exchange.target, request.headers.get, request.remote or ""
+        )
+        if isinstance(plan, Refusal):
+            raise RefusedError(Answer(plan.status, plan.code, plan.message, plan.retryable))
+        if not plan.has_other():
             raise RefusedError(answers.unavailable("no instance of the app is healthy"))
+        return plan
 
-    async def _try_instances(self, exchange: Exchange) -> web.StreamResponse:
-        while exchange.attempts < ATTEMPTS_MAX and (instance := self._next_instance(exchange)) is not None:
+    async def _try_instances(self, exchange: Exchange, plan: Plan) -> web.StreamResponse:
+        while exchange.attempts < ATTEMPTS_MAX:
+            if exchange.attempts and not plan.may_retry():
+                break
+            flight = self._next_flight(exchange, plan)
+            if flight is None:
+                break
             exchange.attempts += 1
-            exchange.tried.add(instance.id)
-            with self._fleet.flight(instance) as flight:
-                answered = await self._attempt(exchange, flight)
+            exchange.tried.add(flight.instance.id)
+            try:
+                answered = await self._attempt(exchange, plan, flight)
                 if isinstance(answered, OpenWebSocket):
                     return await self._pass_websocket(exchange, answered)
                 if answered is not None:
                     return await self._pass_response(exchange, flight, answered)
+            finally:
+                flight.end()
         if exchange.was_lost:
             raise RefusedError(_lost(exchange))
         raise RefusedError(answers.unavailable("no instance of the app could be reached"))
 
-    def _next_instance(self, exchange: Exchange) -> Instance | None:
-        instance = self._fleet.choose(exchange.tried)
-        if instance is None and exchange.stale is not None:
+    def _next_flight(self, exchange: Exchange, plan: Plan) -> Flight | None:
+        flight = plan.next(exchange.tried)
+        if flight is None and exchange.stale is not None:
             # Once: the fresh connection's failure is the instance's own.
-            instance = self._fleet.choose(exchange.tried - {exchange.stale.id})
+            flight = plan.next(exchange.tried - {exchange.stale.id})
             exchange.stale = None
-        return instance
+        return flight
 
-    async def _attempt(self, exchange: Exchange, flight: Flight) -> aiohttp.ClientResponse | OpenWebSocket | None:
+    async def _attempt(
+        self, exchange: Exchange, plan: Plan, flight: Flight
+    ) -> aiohttp.ClientResponse | OpenWebSocket | None:
         """What the instance answered; None when the request may be, and is to be, tried elsewhere."""
         patience_s = self._config.response_timeout_s
         try:
@@ -176,7 +192,7 @@ class Forwarder:
             late = answers.no_answer(patience_s, is_idempotent=exchange.is_idempotent, is_safe=exchange.is_safe)
             raise RefusedError(late) from None
         flight.succeeded()
-        if isinstance(answered, aiohttp.ClientResponse) and self._should_leave(exchange, flight, answered):
+        if isinstance(answered, aiohttp.ClientResponse) and self._should_leave(exchange, plan, flight, answered):
             answered.close()
             self._note_retry(exchange, flight, "503 while draining")
             return None
@@ -200,13 +216,13 @@ class Forwarder:
         finally:
             exchange.body.let_go()
 
-    def _should_leave(self, exchange: Exchange, flight: Flight, response: aiohttp.ClientResponse) -> bool:
+    def _should_leave(self, exchange: Exchange, plan: Plan, flight: Flight, response: aiohttp.ClientResponse) -> bool:
         return (
             response.status == 503
             and flight.is_draining
             and exchange.may_repeat
             and exchange.attempts < ATTEMPTS_MAX
-            and self._fleet.choose(exchange.tried) is not None
+            and plan.has_other(exchange.tried)
         )
 
     async def _pass_response(

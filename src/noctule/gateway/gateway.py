@@ -1,4 +1,4 @@
-"""The gateway as one object: start it, give it instances, drain them, stop it.
+"""The gateway as one object: start it, give it orders, stop it.
 
 Start order: connections to instances, probes, the door. Stop order: the door, what is in flight, the clients'
 connections, probes, connections to instances.
@@ -7,17 +7,20 @@ connections, probes, connections to instances.
 import asyncio
 import errno
 import logging
+import random
 
 from aiohttp import web
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, UnavailableError
-from noctule.gateway.config import GatewayConfig, Instance
-from noctule.gateway.fleet import Fleet, GatewayPicture
+from noctule.gateway.config import GatewayConfig, config_of
 from noctule.gateway.forward import Forwarder
 from noctule.gateway.health import Prober
+from noctule.gateway.orders import Orders
+from noctule.gateway.pictures import GatewayPicture
 from noctule.gateway.server import GatewayServer
+from noctule.gateway.traffic import Traffic
 from noctule.gateway.upstream import Upstream
 
 BACKLOG = 1_024
@@ -32,27 +35,25 @@ log = logging.getLogger("noctule.gateway")
 class Gateway:
     """An HTTP/1.1 and WebSocket gateway in the caller's event loop; all methods are called there.
 
-    `ConfigError` when a setting is wrong. Make one for each start: a stopped gateway is not started again.
+    The orders must have been validated. Make one for each start: a stopped gateway is not started again.
     """
 
-    def __init__(self, config: GatewayConfig) -> None:
-        config.validate()
-        self._config = config
-        self._fleet = Fleet(SystemClock())
-        self._instances: dict[str, Instance] = {}
+    def __init__(self, orders: Orders, config: GatewayConfig | None = None) -> None:
+        self._config = config or config_of(orders.model)
+        self._config.validate()
+        # Spreads clients over shares; nothing secret hangs on it.
+        self.traffic = Traffic(orders, SystemClock(), random.Random())
         self._running: _Running | None = None
 
     async def start(self) -> None:
-        """Listen, and probe the instances added so far.
+        """Listen, and probe the instances that are listed.
 
         `ConfigError` when the address cannot be listened on; nothing is left running then.
         """
         ensure(self._running is None, "a gateway is started once")
-        running = _Running(self._config, self._fleet)
+        running = _Running(self._config, self.traffic)
         await running.start()
         self._running = running
-        for instance in self._instances.values():
-            running.prober.watch(instance)
         log.info("gateway_started", extra={"host": self._config.host, "port": running.port})
 
     async def stop(self, drain_s: float = 10.0) -> None:
@@ -70,75 +71,53 @@ class Gateway:
         """The port it listens on, also when the system chose it; the configured one before `start`."""
         return self._config.port if self._running is None else self._running.port
 
-    def add(self, instance: Instance) -> None:
-        """Take in an instance; it gets requests from its first good probe on.
-
-        `RequestError` when the id is taken: remove the old one first.
-        """
-        self._fleet.add(instance)
-        self._instances[instance.id] = instance
-        if self._running is not None:
-            self._running.prober.watch(instance)
-
-    async def drain(self, instance_id: str, timeout_s: float = 30.0) -> bool:
-        """Send it nothing new from this moment, and wait until its requests and WebSockets are done.
-
-        Whether they are, after `timeout_s` seconds at most; either way it stays without new requests until it is
-        removed. `RequestError` when it is not there.
-        """
-        self._fleet.drain(instance_id)
-        if self._running is not None:
-            self._running.prober.forget(instance_id)
-        is_done = await self._fleet.wait_until(lambda: self._fleet.is_idle(instance_id), timeout_s)
+    async def wait_idle(self, service: str, instance_id: str, timeout_s: float = 30.0) -> bool:
+        """Whether an instance that gets nothing new is done with what it had, after `timeout_s` seconds at most."""
+        is_done = await self.traffic.wait_until(lambda: self.traffic.is_idle(service, instance_id), timeout_s)
         log.info("instance_drained", extra={"instance": instance_id, "is_done": is_done})
         return is_done
 
-    def remove(self, instance_id: str) -> None:
-        """Forget an instance; requests in flight there go on. `RequestError` when it is not there."""
-        self._fleet.remove(instance_id)
-        del self._instances[instance_id]
-        if self._running is not None:
-            self._running.prober.forget(instance_id)
-
     def picture(self) -> GatewayPicture:
-        """What the gateway knows of its instances now; costs microseconds for each."""
-        return self._fleet.picture()
+        """What the gateway knows and has counted; costs microseconds for each instance."""
+        return self.traffic.picture()
 
     async def wait_healthy(self, count: int, timeout_s: float) -> None:
         """Return once `count` instances are healthy; `UnavailableError` naming the others after `timeout_s` s."""
-        if await self._fleet.wait_until(lambda: self._fleet.healthy_count() >= count, timeout_s):
+
+        def healthy() -> int:
+            return sum(instance.state == "healthy" for instance in self.picture().instances)
+
+        if await self.traffic.wait_until(lambda: healthy() >= count, timeout_s):
             return
         states = ", ".join(f"{instance.id} is {instance.state}" for instance in self.picture().instances)
         raise UnavailableError(
-            f"{self._fleet.healthy_count()} of {count} instances are healthy after {timeout_s:g} s: "
-            f"{states or 'none was added'}; see their logs"
+            f"{healthy()} of {count} instances are healthy after {timeout_s:g} s: "
+            f"{states or 'none is listed'}; see their logs"
         )
 
 
 class _Running:
     """What exists between start and stop."""
 
-    def __init__(self, config: GatewayConfig, fleet: Fleet) -> None:
+    def __init__(self, config: GatewayConfig, traffic: Traffic) -> None:
         self._config = config
-        self._fleet = fleet
+        self._traffic = traffic
         self._upstream = Upstream(config)
-        self._forwarder = Forwarder(config, fleet, self._upstream)
+        self._forwarder = Forwarder(config, traffic, self._upstream)
         self._runner = web.ServerRunner(
             GatewayServer(self._forwarder.handle, config), handle_signals=False, shutdown_timeout=CUT_TIMEOUT_S
         )
         self._site: web.TCPSite | None = None
         self._probing: asyncio.Task[None] | None = None
-        self.prober = Prober(config, fleet, self._upstream)
+        self.prober = Prober(traffic, self._upstream)
         self.port = config.port
         self.cut_count = 0
         """How many requests were still in flight when the drain time was over."""
 
     async def start(self) -> None:
         """All or nothing."""
-        started = asyncio.Event()
-        self._probing = asyncio.create_task(self.prober.run(started), name="gateway-probes")
+        self._probing = asyncio.create_task(self.prober.run(), name="gateway-probes")
         try:
-            await started.wait()
             await self._runner.setup()
             site = web.TCPSite(self._runner, self._config.host, self._config.port, backlog=BACKLOG)
             await site.start()
@@ -156,8 +135,8 @@ class _Running:
         self._forwarder.is_stopping = True
         if self._site is not None:
             await self._site.stop()
-        await self._fleet.wait_until(lambda: self._fleet.in_flight == 0, drain_s)
-        self.cut_count = self._fleet.in_flight
+        await self._traffic.wait_until(lambda: self._traffic.in_flight == 0, drain_s)
+        self.cut_count = self._traffic.in_flight
         self._forwarder.cut.set()
         await self._runner.cleanup()
         self.prober.stop()

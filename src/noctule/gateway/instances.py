@@ -38,7 +38,7 @@ class Instance(Struct, frozen=True):
 
 
 def parse_instance(text: str) -> Instance:
-    """``host:port`` or ``host:port*weight``, an IPv6 address in brackets; the id is host:port. `ValueError` says why."""
+    """``host:port`` or ``host:port*weight``, an IPv6 address in brackets; the id is host:port. `ValueError` if not."""
     found = _STATIC.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} must be host:port or host:port*weight, an IPv6 address in brackets")

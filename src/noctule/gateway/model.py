@@ -176,12 +176,15 @@ class GatewayModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     redirect_to_tls: bool = False
     http2: bool = True
     trusted_proxies: tuple[str, ...] = ()
+    registry_nodes: tuple[str, ...] = ()
+    """HTTP URLs of nodes of the registry, Noctule's or Consul's; they are asked in turns. Empty: those of the command
+    line."""
     services: tuple[Service, ...] = ()
     routes: tuple[Route, ...] = ()
     compression: Compression = Compression()
     limits: Limits = Limits()
     access_log: bool = True
     status: bool = True
-    """Serve `/__noctule/status` and the API beside it, to loopback clients only."""
+    """Serve `/__noctule/status` and the API beside it, to clients on this machine only."""
     workers: int = 1
     """Processes that share the port."""

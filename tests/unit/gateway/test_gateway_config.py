@@ -3,7 +3,8 @@
 import pytest
 
 from noctule.base.errors import ConfigError
-from noctule.gateway.config import GatewayConfig, Instance
+from noctule.gateway.config import GatewayConfig
+from noctule.gateway.instances import Instance
 
 
 def test_the_defaults_are_valid() -> None:

@@ -23,8 +23,10 @@ from noctule.deploy.local.child import START_TIMEOUT_S, Child
 from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan, join
 from noctule.deploy.local.processes import Notice
 from noctule.deploy.local.registrar import Registrar
-from noctule.gateway.config import GatewayConfig, Instance
 from noctule.gateway.gateway import Gateway
+from noctule.gateway.instances import Instance, Standing
+from noctule.gateway.model import GatewayModel, Route, Service, Share
+from noctule.gateway.orders import Orders
 
 READY_POLL_S = 0.05
 """Between two questions to a node that is not ready yet."""
@@ -63,6 +65,8 @@ class LocalCluster:
         self.nodes = {node.id: Child(node.process, plan.log_dir, notice) for node in plan.nodes}
         self.instances = {each.id: Child(each.process, plan.log_dir, notice) for each in plan.instances}
         self._gateway: Gateway | None = None
+        self._serving: dict[str, Instance] = {}
+        """What the gateway is told of each instance."""
         self._registrar = Registrar([node.url for node in plan.nodes], self._entries)
 
     @property
@@ -89,9 +93,8 @@ class LocalCluster:
             return
         self._notice(f"starting {_count(len(self.instances), 'instance')} of {self._plan.service}")
         await self._start_all(self.instances.values())
-        gateway = Gateway(GatewayConfig(host=self._plan.gateway_host, port=self._plan.gateway_port))
-        for plan in self._plan.instances:
-            gateway.add(Instance(plan.id, plan.host, plan.port))
+        self._serving = {plan.id: Instance(plan.id, plan.host, plan.port) for plan in self._plan.instances}
+        gateway = Gateway(self._orders())
         await gateway.start()
         self._gateway = gateway
         self._notice("waiting until the instances are healthy")
@@ -189,16 +192,32 @@ class LocalCluster:
         gateway = self._gateway
         assert gateway is not None
 
-        await self.instances[plan.id].keep_running(
-            on_end=lambda: gateway.remove(plan.id),
-            on_serving=lambda: gateway.add(Instance(plan.id, plan.host, plan.port)),
-        )
+        def on_end() -> None:
+            # The process has ended: nobody is to wait for it, as they would for one that was only taken off the list.
+            self._serving[plan.id] = Instance(plan.id, plan.host, plan.port, standing=Standing.CRITICAL)
+            gateway.traffic.apply(self._orders())
+
+        def on_serving() -> None:
+            self._serving[plan.id] = Instance(plan.id, plan.host, plan.port)
+            gateway.traffic.apply(self._orders())
+
+        await self.instances[plan.id].keep_running(on_end=on_end, on_serving=on_serving)
 
     async def _rotate_logs(self) -> None:
         while True:
             for child in (*self.nodes.values(), *self.instances.values()):
                 child.rotate_log()
             await asyncio.sleep(ROTATE_S)
+
+    def _orders(self) -> Orders:
+        """One route, one service, the instances that serve now."""
+        model = GatewayModel(
+            host=self._plan.gateway_host,
+            port=self._plan.gateway_port,
+            services=(Service(name=self._plan.service, drain_s=DRAIN_S),),
+            routes=(Route(name=self._plan.service, shares=(Share(self._plan.service),)),),
+        )
+        return Orders(model, {self._plan.service: tuple(self._serving.values())})
 
     def _entries(self) -> list[RegisteredInstance]:
         """What is registered of each instance now."""
