@@ -39,11 +39,6 @@ def bad_request(message: str) -> Answer:
     return Answer(400, "bad_request", message)
 
 
-def not_implemented(message: str) -> Answer:
-    """501: HTTP that this gateway does not speak."""
-    return Answer(501, "not_implemented", message)
-
-
 def head_too_slow(head_timeout_s: float) -> Answer:
     """408: the client took too long to send a request's head."""
     return Answer(408, "bad_request", f"the request's head was not whole after {head_timeout_s:g} s", retryable=True)
@@ -90,14 +85,13 @@ def go_to_tls(location: bytes) -> Answer:
 
 def unavailable(message: str) -> Answer:
     """503: no instance was given anything of the request, so it may be tried again."""
-    return Answer(
-        503, "unavailable", message, retryable=True, headers=((b"Retry-After", b"%d" % RETRY_AFTER_S),)
-    )
+    return Answer(503, "unavailable", message, retryable=True, headers=((b"Retry-After", b"%d" % RETRY_AFTER_S),))
 
 
-def of_refusal(status: int, message: str) -> Answer:
-    """What the plan of a request says when there is nobody to send it to: 404 without a route, 503 otherwise."""
-    return unavailable(message) if status == 503 else Answer(status, "not_found", message)
+def of_refusal(status: int, code: str, message: str, *, is_retryable: bool) -> Answer:
+    """Why nobody answers: 404 without a route, 503 without an instance."""
+    headers = ((b"Retry-After", b"%d" % RETRY_AFTER_S),) if status == 503 else ()
+    return Answer(status, code, message, is_retryable, headers=headers)
 
 
 def connection_lost(*, is_idempotent: bool, is_safe: bool) -> Answer:

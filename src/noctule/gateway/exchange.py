@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 from noctule.gateway import answers
 from noctule.gateway.alarm import Alarm
 from noctule.gateway.answers import Answer, render_answer
-from noctule.gateway.body import RequestBody, is_read_ahead
+from noctule.gateway.body import BUFFER_BYTES_MAX, RequestBody, is_read_ahead
 from noctule.gateway.compress import Compressor
-from noctule.gateway.h1 import has_body, render_request
+from noctule.gateway.h1 import date, has_body, render_request
 from noctule.gateway.heads import (
     IDEMPOTENT_METHODS,
     SAFE_METHODS,
@@ -32,12 +32,13 @@ from noctule.gateway.heads import (
     request_headers,
     response_headers,
 )
-from noctule.gateway.seam import Flight, Plan, Refusal
+from noctule.gateway.pool import Flight
+from noctule.gateway.traffic import Plan, Refusal
 from noctule.gateway.tunnel import Tunnel
 from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentError
 
 if TYPE_CHECKING:
-    from noctule.gateway.plane import DataPlane
+    from noctule.gateway.plane import Admin, DataPlane
 
 log = logging.getLogger("noctule.gateway")
 
@@ -112,6 +113,7 @@ class Exchange:
         "_connection",
         "_first_byte_at",
         "_flight",
+        "_handler",
         "_plan",
         "_plane",
         "_sent_at",
@@ -143,6 +145,7 @@ class Exchange:
         self.client_ip = client.peer
         self._state = State.QUEUED
         self._plan: Plan | None = None
+        self._handler: Admin | None = None
         self._flight: Flight | None = None
         self._connection: InstanceConnection | None = None
         self._connecting: Connecting | None = None
@@ -167,6 +170,11 @@ class Exchange:
     def may_repeat(self) -> bool:
         """Whether it may be sent again although an instance may have acted on it."""
         return self.head.method in IDEMPOTENT_METHODS and self.body.is_complete and not self.body.is_given
+
+    @property
+    def scheme(self) -> bytes:
+        """What the client came by."""
+        return self._client.scheme
 
     @property
     def is_over(self) -> bool:
@@ -201,11 +209,15 @@ class Exchange:
         """Find who may answer, and read the body ahead as far as that helps."""
         plan = self._plane.plan(self)
         if isinstance(plan, Refusal):
-            self._refuse(answers.of_refusal(plan.status, plan.message))
+            self._refuse(answers.of_refusal(plan.status, plan.code, plan.message, is_retryable=plan.retryable))
             return
         self._plan = plan
         if self.body.is_complete:
             self._try_next()
+            return
+        if not plan.has_other():
+            # Before its body is read, and before a client that asked is told to send it.
+            self._refuse(self._nobody())
             return
         if self.head.expects_continue and not self.body.taken_bytes:
             self._client.go_on()
@@ -227,7 +239,9 @@ class Exchange:
         elif self._connection is not None:
             self._push()
         elif self.body.is_over_buffer:
-            if self._state is State.READING:
+            if self._handler is not None:
+                self.fail(answers.too_large(BUFFER_BYTES_MAX))
+            elif self._state is State.READING:
                 self._try_next()
             else:
                 self._client.pause_body()
@@ -239,7 +253,9 @@ class Exchange:
             return
         if self._alarm is not None:
             self._alarm.clear()
-        if self._state is State.READING:
+        if self._handler is not None:
+            self._handle()
+        elif self._state is State.READING:
             self._try_next()
         elif self._connection is not None:
             self._push()
@@ -374,11 +390,12 @@ class Exchange:
         body, is_chunked = self.body, self.head.is_chunked
         for piece in body.give():
             connection.send_body(piece, is_chunked=is_chunked)
-        if body.is_complete:
-            if is_chunked:
-                connection.end_chunks()
+        if body.is_complete and is_chunked:
+            connection.end_chunks()
         if connection.is_full:
             self._client.pause_body()
+        else:
+            self._client.resume_body()
         self._watch()
 
     def _watch(self) -> None:
@@ -430,7 +447,7 @@ class Exchange:
         assert plan is not None
         now = time.perf_counter()
         self._first_byte_at = now
-        flight.succeeded(now - self._sent_at)
+        flight.succeeded(now - self._sent_at, head.status)
         if head.status == 503 and flight.is_draining and self._go_elsewhere():
             return
         self._state = State.PASSING
@@ -439,7 +456,9 @@ class Exchange:
             self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
         headers = apply_rules(headers, plan.response_headers)
-        if flight.set_cookie:
+        if not head.has_date:
+            headers.append((b"Date", date()))
+        if flight.set_cookie is not None:
             headers.append((b"Set-Cookie", flight.set_cookie.encode()))
         self._status = head.status
         is_last = not self.body.is_complete or self._plane.is_stopping
@@ -572,6 +591,24 @@ class Exchange:
         """End it with an answer of the gateway's own."""
         self._refuse(answer)
 
+    def collect(self, handler: "Admin") -> None:
+        """Answer it by a handler in the gateway, once its body is whole."""
+        self._handler = handler
+        if self.body.is_complete:
+            self._handle()
+            return
+        self._state = State.READING
+        if self.head.expects_continue:
+            self._client.go_on()
+        self._wait_for_client()
+
+    def _handle(self) -> None:
+        handler = self._handler
+        assert handler is not None
+        body = b"".join(self.body.give())
+        status, headers, answer = handler(self.head.method, self.head.target.decode(), body)
+        self.answer_raw(status, [(name.encode(), value.encode()) for name, value in headers], answer)
+
     def answer_raw(self, status: int, headers: list[Header], body: bytes) -> None:
         """End it with a response that something inside the gateway made."""
         self._respond(status, headers, body)
@@ -589,6 +626,7 @@ class Exchange:
             }
             log.log(level, "request_refused", extra=fields)
         headers, body = render_answer(answer, request_id=self.request_id, attempts=self.attempts)
+        headers.append((b"Date", date()))
         self._respond(answer.status, headers, body)
 
     def _respond(self, status: int, headers: list[Header], body: bytes) -> None:
@@ -631,10 +669,13 @@ class Exchange:
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None
-        flight = self._flight
+        flight, plan = self._flight, self._plan
         self._plane.end(self)
-        if self._plane.access_log is not None and (self._plan is None or self._plan.route.log):
-            self._plane.access_log.add(self._line(self._plane.access_log.now()))
+        if plan is not None:
+            plan.done(self._status, time.perf_counter() - self._began)
+        access_log = self._plane.access_log
+        if access_log is not None and (plan is None or plan.route.log):
+            access_log.add(self._line(access_log.now()))
         if flight is not None:
             self._flight = None
             flight.end()

@@ -6,13 +6,12 @@ work of a small request is here. Sources: RFC 9110 7.6.1 (hop-by-hop), RFC 9112 
 """
 
 import functools
-import ipaddress
 import re
 from collections.abc import Iterable
 
-from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, bad_request, not_implemented
-from noctule.gateway.config import Network
+from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, bad_request
 from noctule.gateway.model import HeaderRules
+from noctule.gateway.networks import Network, is_in
 
 Header = tuple[bytes, bytes]
 """A name as it was written, and its value without white space around it."""
@@ -118,6 +117,16 @@ class RequestHead:
         """The client's traceparent, where it is a valid one."""
         self.accept_encoding = b""
 
+    def header(self, name: str) -> str | None:
+        """The first value of a header by its lower-case name, None when there is none."""
+        key = name.encode("ascii", "replace")
+        if key == b"host":
+            return None if self.host is None else self.host.decode()
+        for found, value in self.headers:
+            if found.lower() == key:
+                return value.decode()
+        return None
+
     @property
     def has_body(self) -> bool:
         """Whether a body follows, be it empty."""
@@ -125,7 +134,7 @@ class RequestHead:
 
 
 def read_request(method: str, target: bytes, headers: Iterable[Header], *, version: str = "1.1") -> RequestHead:
-    """The head of one request, checked; `RefusedError` (400, 405, 501) for what two could read differently.
+    """The head of one request, checked; `RefusedError` (400, 405) for what two could read differently.
 
     The parser has refused before what is no HTTP at all: bare line feeds, folded lines, two lengths, NUL.
     """
@@ -199,23 +208,13 @@ def split_target(target: bytes, method: str = "GET") -> tuple[bytes, bytes | Non
     return target, host
 
 
-def is_trusted(address: str | None, networks: Iterable[Network]) -> bool:
-    """Whether forwarding headers from this address are believed."""
-    try:
-        peer = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
-        return False
-    mapped = peer.ipv4_mapped if isinstance(peer, ipaddress.IPv6Address) else None
-    return any((mapped or peer) in network for network in networks)
-
-
 def client_address(head: RequestHead, peer: str, networks: Iterable[Network]) -> str:
     """Who asks: the peer, or behind trusted proxies the last hop that is none of them."""
-    if not head.hops or not is_trusted(peer, networks):
+    if not head.hops or not is_in(peer, networks):
         return peer
     hops = [hop.strip().decode("ascii", "replace") for line in head.hops for hop in line.split(b",")]
     for hop in reversed(hops):
-        if not is_trusted(hop, networks):
+        if not is_in(hop, networks):
             return hop or peer
     return hops[0] or peer
 
@@ -350,7 +349,7 @@ def _read_coding(head: RequestHead, value: bytes, version: str) -> None:
     if version != "1.1":
         raise RefusedError(bad_request("Transfer-Encoding needs HTTP/1.1"))
     if value.lower() != b"chunked":
-        raise RefusedError(not_implemented("the only transfer coding spoken here is chunked"))
+        raise RefusedError(bad_request("the only transfer coding spoken here is chunked"))
     head.is_chunked = True
 
 

@@ -6,17 +6,16 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
-from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
 
 from noctule.gateway import answers
 from noctule.gateway.access_log import AccessLog
 from noctule.gateway.compress import Compressor, choose_compressor
-from noctule.gateway.config import Network, parse_networks
 from noctule.gateway.exchange import Exchange
-from noctule.gateway.heads import ResponseHead, client_address, is_trusted
-from noctule.gateway.model import GatewayModel, Limits, Service
-from noctule.gateway.seam import Plan, Refusal, Traffic
+from noctule.gateway.heads import ResponseHead, client_address
+from noctule.gateway.model import Limits, Service
+from noctule.gateway.networks import LOOPBACK, Network, is_in, parse_networks
+from noctule.gateway.traffic import Plan, Refusal, Traffic
 from noctule.gateway.upstream import Upstream
 
 STATUS_PREFIX = b"/__noctule/"
@@ -42,11 +41,10 @@ class Client(Protocol):
 
 
 class DataPlane:
-    """One per gateway process. `apply` changes the model while it runs; requests that have begun keep theirs."""
+    """One per gateway process. It follows the model of its traffic; requests that have begun keep the old one."""
 
     def __init__(
         self,
-        model: GatewayModel,
         traffic: Traffic,
         *,
         access_log: AccessLog | None = None,
@@ -58,6 +56,7 @@ class DataPlane:
         self.access_log = access_log
         self.traffic = traffic
         self.is_stopping = False
+        self._quiet = asyncio.Event()
         self.default_service = Service(name="none")
         self.clients: set[Client] = set()
         self.exchanges: set[Exchange] = set()
@@ -69,16 +68,33 @@ class DataPlane:
         # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
         self._chance = random.Random(os.urandom(32))
         self._spans = itertools.count(1)
-        self.apply(model)
+        self._follow()
 
-    def apply(self, model: GatewayModel) -> None:
-        """From the next request on, do as this model says (the addresses listened on stay)."""
-        self.model = model
+    def _follow(self) -> None:
+        """Do as the traffic's model says now; the addresses listened on stay."""
+        self._orders = self.traffic.orders
+        self.model = model = self._orders.model
         self.limits: Limits = model.limits
         self._networks: tuple[Network, ...] = parse_networks(model.trusted_proxies)
         self._redirects = model.redirect_to_tls and bool(model.tls_port)
         self.has_hooks = self._redirects or self._rate_limit is not None or self._admin is not None
         self.upstream.kept_max = max((service.keepalive for service in model.services), default=32)
+
+    def admit_client(self, client: Client) -> bool:
+        """Whether one more connection is within the bound."""
+        if self.traffic.orders is not self._orders:
+            self._follow()
+        if len(self.clients) >= self.limits.connections_max:
+            self.refused_connections += 1
+            return False
+        self.clients.add(client)
+        return True
+
+    def forget_client(self, client: Client) -> None:
+        """A connection is closed, or a tunnel's."""
+        self.clients.discard(client)
+        if self.is_stopping:
+            self._notice()
 
     @property
     def in_flight(self) -> int:
@@ -87,16 +103,20 @@ class DataPlane:
 
     def is_trusted(self, peer: str) -> bool:
         """Whether forwarding headers from this address are believed."""
-        return bool(self._networks) and is_trusted(peer, self._networks)
+        return bool(self._networks) and is_in(peer, self._networks)
 
     def begin(self, exchange: Exchange) -> None:
         """It is in flight from now on."""
+        if self.traffic.orders is not self._orders:
+            self._follow()
         self.requests += 1
         self.exchanges.add(exchange)
 
     def end(self, exchange: Exchange) -> None:
         """It is over."""
         self.exchanges.discard(exchange)
+        if self.is_stopping:
+            self._notice()
 
     def fresh_ids(self) -> tuple[bytes, bytes]:
         """A request id and a traceparent that carries it as its trace id, so that one finds the other."""
@@ -109,8 +129,7 @@ class DataPlane:
         if head.hops and self._networks:
             exchange.client_ip = client_address(head, exchange.client_ip, self._networks)
         host = head.host.decode("ascii") if head.host is not None else ""
-        path = head.target.partition(b"?")[0].decode()
-        return self.traffic.plan(host, path, head.header, exchange.client_ip, head.cookie)
+        return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
 
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""
@@ -153,7 +172,7 @@ class DataPlane:
 
     def _answer_admin(self, exchange: Exchange, admin: Admin) -> None:
         # A proxy on this machine speaks for strangers; whoever is spoken for is not of this machine.
-        is_local = is_trusted(exchange.client_ip, _LOOPBACK) and not exchange.head.has_forwarding
+        is_local = is_in(exchange.client_ip, LOOPBACK) and not exchange.head.has_forwarding
         if not is_local:
             exchange.answer(answers.Answer(404, "not_found", "there is nothing at this path"))
             return
@@ -165,6 +184,21 @@ class DataPlane:
         port = "" if self.model.tls_port == 443 else f":{self.model.tls_port}"
         return f"https://{name}{port}".encode("ascii") + exchange.head.target
 
+    async def wait_quiet(self, timeout_s: float) -> None:
+        """Until no request is in flight and every client has gone, or the time is over."""
+        self._quiet.clear()
+        if not self.exchanges and not self.clients:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._quiet.wait()
+        except TimeoutError:
+            pass
+
+    def _notice(self) -> None:
+        if self.is_stopping and not self.exchanges and not self.clients:
+            self._quiet.set()
+
     async def close(self) -> None:
         """Let go of everything that is left."""
         for waiting in list(self._waits):
@@ -172,15 +206,3 @@ class DataPlane:
         await self.upstream.close()
         if self.access_log is not None:
             await self.access_log.close()
-
-
-_LOOPBACK = parse_networks(("127.0.0.0/8", "::1"))
-
-
-def read_cookie(line: str, name: str) -> str | None:
-    """The value of one cookie of a Cookie header."""
-    try:
-        found = SimpleCookie(line).get(name)
-    except CookieError:
-        return None
-    return None if found is None else found.value

@@ -18,9 +18,9 @@ from typing import Protocol
 import httptools
 
 from noctule.gateway.alarm import Alarm
-from noctule.gateway.config import Instance
 from noctule.gateway.h1 import LAST_CHUNK, render_chunk
 from noctule.gateway.heads import Header, ResponseHead, read_response
+from noctule.gateway.instances import Instance
 
 KEPT_IDLE_S_MAX = 4.0
 """How long a connection is kept without a request."""
