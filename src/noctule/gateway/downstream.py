@@ -33,6 +33,9 @@ LINGER_S = 2.0
 PIPELINED_MAX = 64
 """Requests that wait behind another. What comes after them is not answered: the connection closes when they are."""
 
+JOINED_BYTES_MAX = 16 * 1024
+"""Pieces up to this length are copied together rather than written one by one."""
+
 WRITE_BYTES_MAX = 64 * 1024
 """What waits for the client before the instance is asked to pause."""
 
@@ -54,6 +57,11 @@ class _Reading(Enum):
     """After an upgrade's handshake, until it is decided: then they are a tunnel's, or the next request's."""
     DROPPED = auto()
     """Nothing that comes is answered any more."""
+
+
+# Looked up once, for each request asks for them.
+_HTTP, _HELD, _DROPPED = _Reading
+_NONE, _LENGTH, _CHUNKED, _CLOSE = Framing
 
 
 class _Turn:
@@ -79,7 +87,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpRequestParser | None = None
         self._alarm = Alarm(plane.loop, self._late)
-        self._reading = _Reading.HTTP
+        self._reading = _HTTP
         # The request that is being parsed.
         self._target = b""
         self._headers: list[Header] = []
@@ -93,7 +101,8 @@ class ClientConnection(asyncio.Protocol):
         # The request that is being answered, and those behind it.
         self._current: _Turn | None = None
         self._queue: deque[_Turn] = deque()
-        self._framing = Framing.NONE
+        self._framing = _NONE
+        self._out = b""
         self._is_advancing = False
         self._is_full = False
         self._is_body_paused = False
@@ -121,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         parser = self._parser
-        if self._reading is not _Reading.HTTP or parser is None:
+        if self._reading is not _HTTP or parser is None:
             self._hold(data)
             return
         self._wire_bytes += len(data)
@@ -135,9 +144,10 @@ class ClientConnection(asyncio.Protocol):
             self._fail_parsing(str(error))
         if self._is_in_head:
             self._watch_head()
-        elif self._wire_bytes > _OVERHEAD_BYTES_MAX and self._arriving is not None:
+        elif self._arriving is not None and self._wire_bytes > _OVERHEAD_BYTES_MAX:
             self._watch_chunks()
-        self._advance()
+        if self._queue:
+            self._advance()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or we have closed."""
@@ -170,8 +180,8 @@ class ClientConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """A request begins."""
-        if len(self._queue) >= PIPELINED_MAX or self._reading is _Reading.DROPPED:
-            self._reading = _Reading.DROPPED
+        if len(self._queue) >= PIPELINED_MAX or self._reading is _DROPPED:
+            self._reading = _DROPPED
             return
         self._is_in_head = True
         self._is_head_timed = False
@@ -236,9 +246,9 @@ class ClientConnection(asyncio.Protocol):
 
     def _fail_parsing(self, sentence: str) -> None:
         """Not HTTP: what was whole before is answered, then this, then no more."""
-        if self._reading is _Reading.DROPPED or self._is_behind_the_last():
+        if self._reading is _DROPPED or self._is_behind_the_last():
             # Bytes behind a request that was the last: they are nobody's.
-            self._reading = _Reading.DROPPED
+            self._reading = _DROPPED
             return
         log.info("client_protocol_error", extra={"client": self.peer, "error": sentence})
         if self._arriving is not None:
@@ -261,7 +271,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _fail(self, answer: Answer) -> None:
         """Answer this in its turn, and nothing after it."""
-        self._reading = _Reading.DROPPED
+        self._reading = _DROPPED
         self._is_in_head = False
         exchange, self._arriving = self._arriving, None
         if exchange is None:
@@ -289,7 +299,7 @@ class ClientConnection(asyncio.Protocol):
             self._fail(answers.bad_request("the request body is mostly framing"))
 
     def _late(self) -> None:
-        if self._reading is _Reading.DROPPED or not self._is_in_head:
+        if self._reading is _DROPPED or not self._is_in_head:
             self.cut()
             return
         self._fail(answers.head_too_slow(self._plane.limits.head_timeout_s))
@@ -302,7 +312,7 @@ class ClientConnection(asyncio.Protocol):
         assert self._newest is not None
         exchange = self._newest.exchange
         if exchange.head.is_websocket:
-            self._reading = _Reading.HELD
+            self._reading = _HELD
             self._early = rest
         elif exchange.head.has_body and not exchange.body.is_complete:
             self._read_body_anew(exchange)
@@ -325,7 +335,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n" + framing + b"\r\n\r\n")
 
     def _hold(self, data: bytes) -> None:
-        if self._reading is _Reading.HELD:
+        if self._reading is _HELD:
             self._early += data
             self._update_reading()
 
@@ -346,9 +356,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _update_reading(self) -> None:
         is_paused = (
-            self._is_body_paused
-            or (bool(self._queue) and self._reading is _Reading.HTTP)
-            or len(self._early) > EARLY_BYTES_MAX
+            self._is_body_paused or (bool(self._queue) and self._reading is _HTTP) or len(self._early) > EARLY_BYTES_MAX
         )
         transport = self._transport
         if is_paused is self._is_paused or transport is None or transport.is_closing():
@@ -379,29 +387,37 @@ class ClientConnection(asyncio.Protocol):
         assert turn is not None
         method, is_new = turn.exchange.head.method, turn.version == "1.1"
         self._framing = framing = response_framing(method, status, length, knows_chunks=is_new)
-        is_deaf = self._reading is _Reading.DROPPED and not self._queue
-        if is_last or framing is Framing.CLOSE or self._is_stopping or is_deaf:
+        is_deaf = self._reading is _DROPPED and not self._queue
+        if is_last or framing is _CLOSE or self._is_stopping or is_deaf:
             turn.is_last = True
-        if length is not None and (framing is Framing.LENGTH or method == "HEAD"):
+        if length is not None and (framing is _LENGTH or method == "HEAD"):
             headers.append((b"Content-Length", b"%d" % length))
-        elif framing is Framing.CHUNKED:
+        elif framing is _CHUNKED:
             headers.append((b"Transfer-Encoding", b"chunked"))
         if turn.is_last:
             headers.append((b"Connection", b"close"))
         elif not is_new:
             headers.append((b"Connection", b"keep-alive"))
-        if self._transport is not None:
-            self._transport.write(render_response(status, reason, headers))
+        self._out = render_response(status, reason, headers)
 
     def write(self, piece: bytes) -> None:
-        """A piece of its body."""
-        transport = self._transport
-        if transport is None:
+        """A piece of its body: it leaves with what else has come of it, in as few system calls as will do."""
+        if self._framing is _NONE:
             return
-        if self._framing is Framing.CHUNKED:
-            transport.writelines(render_chunk(piece))
-        elif self._framing is not Framing.NONE:
-            transport.write(piece)
+        parts = render_chunk(piece) if self._framing is _CHUNKED else (piece,)
+        if len(piece) <= JOINED_BYTES_MAX:
+            self._out = b"".join((self._out, *parts))
+            if len(self._out) > WRITE_BYTES_MAX:
+                self.flush()
+        elif self._transport is not None:
+            out, self._out = self._out, b""
+            self._transport.writelines((out, *parts))
+
+    def flush(self) -> None:
+        """Send what has been held back."""
+        out, self._out = self._out, b""
+        if out and self._transport is not None:
+            self._transport.write(out)
 
     def end_response(self) -> None:
         """It is whole: on to the next, or to the end."""
@@ -409,24 +425,26 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or turn is None:
             return
-        if self._framing is Framing.CHUNKED:
-            transport.write(LAST_CHUNK)
+        if self._framing is _CHUNKED:
+            self._out += LAST_CHUNK
+        self.flush()
         self._is_body_paused = False
         if turn.is_last:
-            self._close(is_quiet=turn.exchange.body.is_complete and self._reading is _Reading.HTTP)
+            self._close(is_quiet=turn.exchange.body.is_complete and self._reading is _HTTP)
             return
-        if self._reading is _Reading.HELD:
-            self._reading = _Reading.HTTP
+        if self._reading is _HELD:
+            self._reading = _HTTP
             early, self._early = self._early, b""
             if early:
                 self._plane.loop.call_soon(self.data_received, early)
         limits = self._plane.limits
         self._alarm.set(limits.head_timeout_s if self._is_in_head else limits.client_idle_s)
-        self._advance()
+        if self._queue or self._is_paused:
+            self._advance()
 
     def cut(self) -> None:
         """Close without another byte."""
-        self._reading = _Reading.DROPPED
+        self._reading = _DROPPED
         if self._transport is not None:
             self._transport.abort()
 
@@ -450,7 +468,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = None
         self._parser = None
         self._current = None
-        self._reading = _Reading.DROPPED
+        self._reading = _DROPPED
         self._alarm.close()
         self._plane.forget_client(self)
         return transport, self._early
@@ -468,7 +486,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
-        self._reading = _Reading.DROPPED
+        self._reading = _DROPPED
         self._queue.clear()
         if is_quiet:
             transport.close()
@@ -482,7 +500,7 @@ class ClientConnection(asyncio.Protocol):
         headers, body = answers.render_answer(answer)
         headers += [(b"Content-Length", b"%d" % len(body)), (b"Connection", b"close"), (b"Date", date())]
         assert self._transport is not None
-        self._reading = _Reading.DROPPED
+        self._reading = _DROPPED
         self._transport.write(render_response(answer.status, b"", headers) + body)
         self._close(is_quiet=False)
 

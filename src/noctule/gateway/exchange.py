@@ -65,6 +65,9 @@ class ClientSide(Protocol):
     def write(self, piece: bytes) -> None:
         """A piece of its body, not empty. Calls `Exchange.client_full` when enough waits, perhaps at once."""
 
+    def flush(self) -> None:
+        """Send what was given so far: nothing more comes for now."""
+
     def end_response(self) -> None:
         """It is whole; the exchange may be forgotten."""
 
@@ -99,67 +102,43 @@ class State(Enum):
     OVER = auto()
 
 
+# Looked up once: an enumeration's members cost a search each time, and a request asks for its state often.
+_QUEUED, _WAITING, _READING, _CONNECTING, _SENT, _PASSING, _TUNNEL, _OVER = State
+
+
 class Exchange:
     """One client's request and how far it has come."""
 
-    __slots__ = (
-        "_alarm",
-        "_began",
-        "_bytes_sent",
-        "_client",
-        "_compressor",
-        "_connected_at",
-        "_connecting",
-        "_connection",
-        "_first_byte_at",
-        "_flight",
-        "_handler",
-        "_plan",
-        "_plane",
-        "_sent_at",
-        "_stale",
-        "_state",
-        "_status",
-        "_trace",
-        "_tunnel",
-        "_was_lost",
-        "attempts",
-        "body",
-        "client_ip",
-        "head",
-        "refusal",
-        "request_id",
-        "tried",
-    )
+    attempts = 0
+    request_id = b""
+    refusal: Answer | None = None
+    """What is wrong with the request already, to be said when its turn comes."""
+    # Defaults of the class, so that a request sets only what becomes of it.
+    _state = _QUEUED
+    _plan: Plan | None = None
+    _handler: "Admin | None" = None
+    _flight: Flight | None = None
+    _connection: InstanceConnection | None = None
+    _connecting: Connecting | None = None
+    _compressor: Compressor | None = None
+    _tunnel: Tunnel | None = None
+    _alarm: Alarm | None = None
+    # An instance that closed a kept connection: not to blame, and good for a fresh one if there is no other.
+    _stale = ""
+    # An instance may have acted on it, and its answer is lost.
+    _was_lost = False
+    _trace = b""
+    _sent_at = _first_byte_at = 0.0
+    _status = _bytes_sent = 0
 
     def __init__(self, plane: "DataPlane", client: ClientSide, head: RequestHead | None) -> None:
         self._plane = plane
         self._client = client
         self.head = head if head is not None else RequestHead("", b"")
-        self.refusal: Answer | None = None
-        """What is wrong with the request already, to be said when its turn comes."""
         self.body = RequestBody()
-        self.attempts = 0
         self.tried: set[str] = set()
-        self.request_id = b""
         self.client_ip = client.peer
-        self._state = State.QUEUED
-        self._plan: Plan | None = None
-        self._handler: Admin | None = None
-        self._flight: Flight | None = None
-        self._connection: InstanceConnection | None = None
-        self._connecting: Connecting | None = None
-        self._compressor: Compressor | None = None
-        self._tunnel: Tunnel | None = None
-        self._alarm: Alarm | None = None
-        # An instance that closed a kept connection: not to blame, and good for a fresh one if there is no other.
-        self._stale = ""
-        # An instance may have acted on it, and its answer is lost.
-        self._was_lost = False
         self._began = time.perf_counter()
-        self._connected_at = self._sent_at = self._first_byte_at = 0.0
-        self._status = 0
-        self._bytes_sent = 0
 
     @property
     def is_idempotent(self) -> bool:
@@ -179,14 +158,14 @@ class Exchange:
     @property
     def is_over(self) -> bool:
         """Whether nothing more comes of it."""
-        return self._state is State.OVER
+        return self._state is _OVER
 
     # --- What the client's side tells ---
 
     def start(self) -> None:
         """Its turn has come; called once."""
         plane = self._plane
-        self._state = State.WAITING
+        self._state = _WAITING
         plane.begin(self)
         self.request_id, self._trace = plane.fresh_ids()
         self.request_id = self.head.request_id or self.request_id
@@ -224,14 +203,14 @@ class Exchange:
         if not is_read_ahead(length=self.head.content_length, is_idempotent=self.is_idempotent):
             self._try_next()
             return
-        self._state = State.READING
+        self._state = _READING
         self._wait_for_client()
         if self.body.is_over_buffer:
             self._try_next()
 
     def body_came(self, piece: bytes) -> None:
         """A piece of the request's body."""
-        if self._state is State.OVER:
+        if self._state is _OVER:
             return
         self.body.add(piece)
         if self.body.taken_bytes > self._plane.limits.body_bytes_max:
@@ -241,7 +220,7 @@ class Exchange:
         elif self.body.is_over_buffer:
             if self._handler is not None:
                 self.fail(answers.too_large(BUFFER_BYTES_MAX))
-            elif self._state is State.READING:
+            elif self._state is _READING:
                 self._try_next()
             else:
                 self._client.pause_body()
@@ -249,33 +228,33 @@ class Exchange:
     def body_ended(self) -> None:
         """The request is whole."""
         self.body.is_complete = True
-        if self._state is State.OVER:
+        if self._state is _OVER:
             return
         if self._alarm is not None:
             self._alarm.clear()
         if self._handler is not None:
             self._handle()
-        elif self._state is State.READING:
+        elif self._state is _READING:
             self._try_next()
         elif self._connection is not None:
             self._push()
 
     def fail(self, answer: Answer) -> None:
         """The client broke the protocol, or a bound, within its request; no instance is to blame."""
-        if self._state is State.QUEUED:
+        if self._state is _QUEUED:
             self.refusal = answer
-        elif self._state is State.PASSING or self._state is State.TUNNEL:
+        elif self._state is _PASSING or self._state is _TUNNEL:
             self._cut(answer.message, is_logged=False)
-        elif self._state is not State.OVER:
+        elif self._state is not _OVER:
             is_safe = self.head.method in SAFE_METHODS
             self._refuse(replace(answer, outcome="unknown") if self._sent_at and not is_safe else answer)
 
     def client_left(self) -> None:
         """There is nobody to answer any more."""
-        if self._state is State.OVER:
+        if self._state is _OVER:
             return
-        if self._state is State.QUEUED:
-            self._state = State.OVER
+        if self._state is _QUEUED:
+            self._state = _OVER
             return
         log.debug("client_left", extra={"request_id": self.request_id.decode()})
         self._status = self._status or 499
@@ -296,7 +275,7 @@ class Exchange:
         """The gateway stops and will not wait any longer."""
         if self._tunnel is not None:
             self._tunnel.shut()
-        elif self._state is not State.OVER:
+        elif self._state is not _OVER:
             self._cut("the gateway stops")
 
     # --- Trying instances ---
@@ -319,7 +298,7 @@ class Exchange:
         if connection is not None:
             self._send(connection)
             return
-        self._state = State.CONNECTING
+        self._state = _CONNECTING
         connect_s = self._plan_timeouts()[0]
         self._connecting = upstream.connect(flight.instance, connect_s, self._connected, self._not_connected)
 
@@ -341,14 +320,14 @@ class Exchange:
 
     def _connected(self, connection: InstanceConnection) -> None:
         self._connecting = None
-        if self._state is not State.CONNECTING:
+        if self._state is not _CONNECTING:
             connection.cut()
             return
         self._send(connection)
 
     def _not_connected(self, error: NotSentError) -> None:
         self._connecting = None
-        if self._state is not State.CONNECTING:
+        if self._state is not _CONNECTING:
             return
         assert self._flight is not None
         self._flight.failed(str(error), is_gone=error.is_gone)
@@ -359,7 +338,7 @@ class Exchange:
         head, plan = self.head, self._plan
         assert plan is not None
         self._connection = connection
-        self._state = State.SENT
+        self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client
         headers = request_headers(
@@ -404,7 +383,7 @@ class Exchange:
         if connection is None:
             return
         _, response_s, idle_s = self._plan_timeouts()
-        if self._state is State.PASSING:
+        if self._state is _PASSING:
             connection.wait(idle_s)
         elif self.body.is_complete or connection.is_full:
             connection.wait(response_s)
@@ -450,8 +429,7 @@ class Exchange:
         flight.succeeded(now - self._sent_at, head.status)
         if head.status == 503 and flight.is_draining and self._go_elsewhere():
             return
-        self._state = State.PASSING
-        connection.wait(plan.service.idle_timeout_s)
+        self._state = _PASSING
         if has_body(self.head.method, head.status):
             self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
@@ -482,20 +460,24 @@ class Exchange:
 
     def response_body(self, piece: bytes) -> None:
         """A piece of it."""
-        if self._state is not State.PASSING:
+        if self._state is not _PASSING:
             return
         if self._compressor is not None:
             piece = self._compressor.add(piece)
             if not piece:
                 return
         self._bytes_sent += len(piece)
-        assert self._connection is not None
-        self._connection.wait(self._plan_timeouts()[2])
         self._client.write(piece)
+
+    def response_paused(self) -> None:
+        """Nothing more of it has come for now: the client has what there is, and time runs."""
+        if self._state is _PASSING:
+            self._client.flush()
+            self._watch()
 
     def response_ended(self) -> None:
         """It is whole; what the client has not sent yet, nobody waits for."""
-        if self._state is State.PASSING:
+        if self._state is _PASSING:
             self._end_response()
 
     def _end_response(self) -> None:
@@ -514,10 +496,10 @@ class Exchange:
     def response_broke(self, reason: str) -> None:
         """The connection ended, or what came is no HTTP."""
         flight, connection = self._flight, self._connection
-        if flight is None or connection is None or self._state is State.OVER:
+        if flight is None or connection is None or self._state is _OVER:
             return
         self._connection = None
-        if self._state is State.PASSING:
+        if self._state is _PASSING:
             flight.failed(reason)
             self._cut(reason)
             return
@@ -536,7 +518,7 @@ class Exchange:
 
     def response_late(self) -> None:
         """The instance, or a client that does not read, has not moved in time."""
-        if self._state is State.PASSING:
+        if self._state is _PASSING:
             self._cut("neither side moved in time")
             return
         assert self._flight is not None
@@ -557,7 +539,7 @@ class Exchange:
         flight.succeeded(time.perf_counter() - self._sent_at)
         self._first_byte_at = time.perf_counter()
         self._status = 101
-        self._state = State.TUNNEL
+        self._state = _TUNNEL
         instance_side = connection.hand_over()
         self._connection = None
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
@@ -597,7 +579,7 @@ class Exchange:
         if self.body.is_complete:
             self._handle()
             return
-        self._state = State.READING
+        self._state = _READING
         if self.head.expects_continue:
             self._client.go_on()
         self._wait_for_client()
@@ -662,9 +644,9 @@ class Exchange:
             self._connection = None
 
     def _finish(self) -> None:
-        if self._state is State.OVER:
+        if self._state is _OVER:
             return
-        self._state = State.OVER
+        self._state = _OVER
         self._drop_instance()
         if self._alarm is not None:
             self._alarm.close()

@@ -7,7 +7,8 @@ work of a small request is here. Sources: RFC 9110 7.6.1 (hop-by-hop), RFC 9112 
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, bad_request
 from noctule.gateway.model import HeaderRules
@@ -77,45 +78,29 @@ _HOST_PATTERN = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 class RequestHead:
     """A request's head, read: what is passed on, and what the gateway acts on."""
 
-    __slots__ = (
-        "accept_encoding",
-        "content_length",
-        "expects_continue",
-        "forwarding",
-        "has_forwarding",
-        "headers",
-        "hops",
-        "host",
-        "is_chunked",
-        "is_websocket",
-        "method",
-        "request_id",
-        "target",
-        "trace",
-    )
+    host: bytes | None = None
+    content_length: int | None = None
+    is_chunked = False
+    expects_continue = False
+    is_websocket = False
+    """Asks for an upgrade to WebSocket, the only one that is passed on."""
+    has_forwarding = False
+    request_id = b""
+    """The client's, where it is a sane one."""
+    trace = b""
+    """The client's traceparent, where it is a valid one."""
+    accept_encoding = b""
+    forwarding: tuple[Header, ...] = ()
+    """What tells of the client, but for X-Forwarded-For; to be believed from a trusted proxy only."""
+    hops: tuple[bytes, ...] = ()
+    """Values of X-Forwarded-For."""
 
     def __init__(self, method: str, target: bytes) -> None:
         self.method = method
         self.target = target
         """Origin form: a path, and perhaps a query."""
-        self.host: bytes | None = None
         self.headers: list[Header] = []
         """End to end, without Host, length, and all that tells of the client."""
-        self.forwarding: list[Header] = []
-        """What tells of the client, but for X-Forwarded-For; to be believed from a trusted proxy only."""
-        self.hops: list[bytes] = []
-        """Values of X-Forwarded-For."""
-        self.content_length: int | None = None
-        self.is_chunked = False
-        self.expects_continue = False
-        self.is_websocket = False
-        """Asks for an upgrade to WebSocket, the only one that is passed on."""
-        self.has_forwarding = False
-        self.request_id = b""
-        """The client's, where it is a sane one."""
-        self.trace = b""
-        """The client's traceparent, where it is a valid one."""
-        self.accept_encoding = b""
 
     def header(self, name: str) -> str | None:
         """The first value of a header by its lower-case name, None when there is none."""
@@ -168,10 +153,10 @@ def read_request(method: str, target: bytes, headers: Iterable[Header], *, versi
         elif kind == _UPGRADE:
             upgrade = value.lower()
         elif kind == _HOPS:
-            head.hops.append(value)
+            head.hops = (*head.hops, value)
             head.has_forwarding = True
         elif kind == _FORWARDING:
-            head.forwarding.append((name, value))
+            head.forwarding = (*head.forwarding, (name, value))
             head.has_forwarding = True
         elif kind == _REQUEST_ID:
             head.request_id = value if _REQUEST_ID_PATTERN.fullmatch(value) else b""
@@ -253,19 +238,18 @@ def request_headers(
 class ResponseHead:
     """A response's head, read."""
 
-    __slots__ = ("content_length", "entity", "has_date", "has_request_id", "headers", "is_chunked", "reason", "status")
+    content_length: int | None = None
+    is_chunked = False
+    has_date = False
+    has_request_id = False
+    entity: Mapping[bytes, bytes] = MappingProxyType({})
+    """Those that tell what the body is, by their lower-case names; several of one name joined by commas."""
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
         self.headers: list[Header] = []
         """End to end, without the length."""
-        self.entity: dict[bytes, bytes] = {}
-        """Those that tell what the body is, by their lower-case names; several of one name joined by commas."""
-        self.content_length: int | None = None
-        self.is_chunked = False
-        self.has_date = False
-        self.has_request_id = False
 
     @property
     def is_to_the_end(self) -> bool:
@@ -301,7 +285,8 @@ def read_response(status: int, reason: bytes, headers: Iterable[Header]) -> Resp
             named += [token.strip().lower() for token in value.split(b",")]
         elif kind == _ENTITY:
             key = name.lower()
-            head.entity[key] = head.entity[key] + b", " + value if key in head.entity else value
+            before = head.entity.get(key)
+            head.entity = {**head.entity, key: value if before is None else before + b", " + value}
             passed.append((name, value))
         elif kind in (_DROPPED, _UPGRADE, _ATTEMPTS):
             pass

@@ -64,6 +64,9 @@ class Asker(Protocol):
     def response_body(self, piece: bytes) -> None:
         """A piece of its body, never empty."""
 
+    def response_paused(self) -> None:
+        """Nothing more of it has come for now."""
+
     def response_ended(self) -> None:
         """It is whole."""
 
@@ -209,7 +212,9 @@ class InstanceConnection(asyncio.Protocol):
         self._is_feeding = False
         if self._is_released:
             self._settle()
-        elif self._wire_bytes > HEAD_BYTES_MAX + (1 + _OVERHEAD_FACTOR) * self._body_bytes:
+        elif self._head is not None and self._asker is not None:
+            self._asker.response_paused()
+        if self._wire_bytes > HEAD_BYTES_MAX + (1 + _OVERHEAD_FACTOR) * self._body_bytes:
             self._break("the response is mostly framing")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -490,6 +495,9 @@ class _ProbeAnswer:
             self.status.set_result(head.status)
 
     def response_body(self, piece: bytes) -> None:
+        pass
+
+    def response_paused(self) -> None:
         pass
 
     def response_ended(self) -> None:
