@@ -490,6 +490,8 @@ class ClientConnection(asyncio.Protocol):
         self._queue.clear()
         if is_quiet:
             transport.close()
+            # A client that does not read what is left would hold it for ever.
+            self._alarm.set(self._plane.limits.client_idle_s)
             return
         if transport.can_write_eof():
             transport.write_eof()

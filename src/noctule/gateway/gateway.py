@@ -8,7 +8,8 @@ import asyncio
 import errno
 import logging
 import random
-import socket
+import ssl
+from collections.abc import Callable
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.ensure import ensure
@@ -19,6 +20,7 @@ from noctule.gateway.health import Prober
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture
 from noctule.gateway.plane import Admin, DataPlane, RateLimit
+from noctule.gateway.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Certificates, TlsDoor
 from noctule.gateway.traffic import Traffic
 
 BACKLOG = 4_096
@@ -81,6 +83,11 @@ class Gateway:
         return self.traffic.orders.model.port if self._running is None else self._running.port
 
     @property
+    def tls_port(self) -> int:
+        """The same of the port for TLS; 0 when there is none."""
+        return self.traffic.orders.model.tls_port if self._running is None else self._running.tls_port
+
+    @property
     def plane(self) -> DataPlane | None:
         """What carries the traffic, between `start` and `stop`."""
         return None if self._running is None else self._running.plane
@@ -119,6 +126,8 @@ class _Running:
         self._shares_port = shares_port
         self._servers: list[asyncio.Server] = []
         self._probing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.tls_port = plane.model.tls_port
         self._prober = Prober(plane.traffic, plane.upstream)
         self.port = plane.model.port
         self.cut_count = 0
@@ -128,11 +137,18 @@ class _Running:
         """All or nothing."""
         self._probing = asyncio.create_task(self._prober.run(), name="gateway-probes")
         model = self.plane.model
+        port = model.port
         try:
-            self.port = await self._listen(model.host, model.port)
+            self.port = await self._listen(lambda: ClientConnection(self.plane), port)
+            if model.tls_port:
+                port = model.tls_port
+                certificates = Certificates(model.certificates, has_http2=model.http2)
+                self.plane.on_model = lambda new: certificates.follow(new.certificates)
+                self._watching = asyncio.create_task(certificates.watch(), name="gateway-certificates")
+                self.tls_port = await self._listen(lambda: TlsDoor(self.plane), port, certificates.context)
         except OSError as error:
             await self.stop(0.0)
-            raise _listen_error(model.host, model.port, error) from error
+            raise _listen_error(model.host, port, error) from error
         except BaseException:
             await self.stop(0.0)
             raise
@@ -145,36 +161,37 @@ class _Running:
             server.close()
         for client in list(plane.clients):
             client.stop()
-        await self._wait_quiet(drain_s)
+        await self.plane.wait_quiet(drain_s)
         self.cut_count = plane.in_flight
         for exchange in list(plane.exchanges):
             exchange.shut()
         for client in list(plane.clients):
             client.cut()
-        await self._wait_quiet(CUT_TIMEOUT_S)
+        await self.plane.wait_quiet(CUT_TIMEOUT_S)
         self._prober.stop()
         if self._probing is not None:
             await self._probing
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
         await plane.close()
 
-    async def _listen(self, host: str, port: int) -> int:
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: ClientConnection(self.plane),
-            host,
+    async def _listen(
+        self, factory: Callable[[], asyncio.Protocol], port: int, context: ssl.SSLContext | None = None
+    ) -> int:
+        server = await asyncio.get_running_loop().create_server(
+            factory,
+            self.plane.model.host,
             port,
             backlog=BACKLOG,
             reuse_port=self._shares_port or None,
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context else None,
+            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S if context else None,
         )
         self._servers.append(server)
-        for listening in server.sockets:
-            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         found: int = server.sockets[0].getsockname()[1]
         return found
-
-    async def _wait_quiet(self, timeout_s: float) -> None:
-        """Until no request is in flight and no response on its way to its client, or the time is over."""
-        await self.plane.wait_quiet(timeout_s)
 
 
 def _listen_error(host: str, port: int, error: OSError) -> ConfigError:

@@ -13,7 +13,7 @@ from noctule.gateway.access_log import AccessLog
 from noctule.gateway.compress import Compressor, choose_compressor
 from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
-from noctule.gateway.model import Limits, Service
+from noctule.gateway.model import GatewayModel, Limits, Service
 from noctule.gateway.networks import LOOPBACK, Network, is_in, parse_networks
 from noctule.gateway.traffic import Plan, Refusal, Traffic
 from noctule.gateway.upstream import Upstream
@@ -68,6 +68,8 @@ class DataPlane:
         # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
         self._chance = random.Random(os.urandom(32))
         self._spans = itertools.count(1)
+        self.on_model: Callable[[GatewayModel], None] = _nothing
+        """Called with each new model."""
         self._follow()
 
     def _follow(self) -> None:
@@ -78,6 +80,7 @@ class DataPlane:
         self._networks: tuple[Network, ...] = parse_networks(model.trusted_proxies)
         self._redirects = model.redirect_to_tls and bool(model.tls_port)
         self.has_hooks = self._redirects or self._rate_limit is not None or self._admin is not None
+        self.on_model(model)
         self.upstream.kept_max = max((service.keepalive for service in model.services), default=32)
 
     def admit_client(self, client: Client) -> bool:
@@ -206,3 +209,7 @@ class DataPlane:
         await self.upstream.close()
         if self.access_log is not None:
             await self.access_log.close()
+
+
+def _nothing(_: GatewayModel) -> None:
+    pass
