@@ -1,4 +1,4 @@
-"""A gateway that goes by the registry: instances that come, go and fail, a config under a key, and no registry at all."""
+"""A gateway that goes by the registry: instances that come, go and fail, a config under a key, and no registry."""
 
 import asyncio
 from collections import Counter

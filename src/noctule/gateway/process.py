@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,52 +91,54 @@ def source_of(run: GatewayRun) -> FileSource | RegistryConfig:
 
 
 async def _serve(run: GatewayRun, version: str) -> int:
-    wanted = asyncio.Event()
+    stop, hangup = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, wanted.set)
+        loop.add_signal_handler(number, stop.set)
     source = source_of(run)
     model = await source.load()
     planes = WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
     control = Control(model, source, planes, version)
+    tasks: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait(), name="stop")]
     async with contextlib.AsyncExitStack() as exits:
-        tasks = await exits.enter_async_context(asyncio.TaskGroup())
-        running = []
-        if nodes := model.registry_nodes or run.nodes:
-            client = await exits.enter_async_context(RegistryClient(nodes))
-            files = ListFiles(run.data_dir) if run.data_dir is not None else None
-            instances = RegistryInstances(control, client, files, SystemClock(), random.Random())
-            running.append(tasks.create_task(instances.run(), name="registry-instances"))
-            # The first lists come before the first client.
-            await asyncio.sleep(0)
-            await instances.wait_first_lists()
         try:
+            if nodes := model.registry_nodes or run.nodes:
+                client = await exits.enter_async_context(RegistryClient(nodes))
+                files = ListFiles(run.data_dir) if run.data_dir is not None else None
+                instances = RegistryInstances(control, client, files, SystemClock(), random.Random())
+                tasks.append(asyncio.create_task(instances.run(), name="registry-instances"))
+                # The first lists come before the first client.
+                await asyncio.sleep(0)
+                await instances.wait_first_lists()
             await planes.start(control.orders, AdminApi(control))
-            loop.add_signal_handler(signal.SIGHUP, _on_hangup(tasks, control))
+            loop.add_signal_handler(signal.SIGHUP, hangup.set)
+            tasks.append(asyncio.create_task(_reload_at(hangup, control), name="reload"))
             if isinstance(source, RegistryConfig):
-                running.append(tasks.create_task(source.follow(control), name="registry-config"))
+                tasks.append(asyncio.create_task(source.follow(control), name="registry-config"))
             _announce(model, planes.port)
-            await wanted.wait()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                # None of them ends by itself but by a bug, which must not go unseen.
+                each.result()
         finally:
-            for each in running:
-                each.cancel()
             log.info("gateway_stopping", extra={"drain_s": run.drain_s})
+            for each in tasks:
+                each.cancel()
             await planes.stop(run.drain_s)
+            await asyncio.wait(tasks)
     return 0
 
 
-def _on_hangup(tasks: asyncio.TaskGroup, control: Control) -> Callable[[], None]:
-    async def reload() -> None:
+async def _reload_at(hangup: asyncio.Event, control: Control) -> None:
+    """Read the config anew whenever the event is set, until cancelled."""
+    while True:
+        await hangup.wait()
+        hangup.clear()
         try:
             await control.reload()
         except NoctuleError:
             # It has been logged and counted, and the status tells it; nobody waits for an answer here.
             pass
-
-    def begin() -> None:
-        tasks.create_task(reload(), name="reload")
-
-    return begin
 
 
 def _announce(model: GatewayModel, port: int) -> None:

@@ -19,7 +19,6 @@ from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableErr
 from noctule.gateway.admin import Admin
 from noctule.gateway.channel import Answered, Applied, Apply, Asked, Channel, Describe, Described, Failed, Serving, Stop
 from noctule.gateway.gateway import Gateway
-from noctule.gateway.model import GatewayModel
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture
 
@@ -84,7 +83,7 @@ class WorkerPlanes:
         self._admin: Admin | None = None
         self._changed = asyncio.Event()
         self._keeping: list[asyncio.Task[None]] = []
-        self._reserved: socket.socket | None = None
+        self._reserved: list[socket.socket] = []
         self._stopping = asyncio.Event()
         self._drain_s = 0.0
         self._host = ""
@@ -92,8 +91,11 @@ class WorkerPlanes:
 
     async def start(self, orders: Orders, admin: Admin) -> None:
         """All workers serve on return; `ConfigError` with what the first one that failed said."""
-        self._reserved = _reserve(orders.model)
-        self._host, self.port = orders.model.host, self._reserved.getsockname()[1]
+        model = orders.model
+        self._reserved = [_reserve(model.host, model.port)]
+        if model.tls_port:
+            self._reserved.append(_reserve(model.host, model.tls_port))
+        self._host, self.port = model.host, self._reserved[0].getsockname()[1]
         self._admin = admin
         self.apply(orders)
         self._keeping = [
@@ -119,8 +121,8 @@ class WorkerPlanes:
             worker.channel.send_nowait(Stop(drain_s))
         if self._keeping:
             await asyncio.wait(self._keeping)
-        if self._reserved is not None:
-            self._reserved.close()
+        for reserved in self._reserved:
+            reserved.close()
 
     def apply(self, orders: Orders) -> None:
         """Tell all; those that start later begin with these. The address of the start stays."""
@@ -281,15 +283,14 @@ class _Worker:
             waiting.set_result(picture)
 
 
-def _reserve(model: GatewayModel) -> socket.socket:
+def _reserve(host: str, port: int) -> socket.socket:
     """A socket that holds the port for the workers, without listening.
 
     Sockets of one user that share a port say nothing to each other, so it is first made sure that nobody has it: a
     second gateway on the same port would silently take half of the connections.
     """
-    where = f"{model.host}:{model.port}"
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(model.host, model.port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)
@@ -300,5 +301,5 @@ def _reserve(model: GatewayModel) -> socket.socket:
         held.bind(address)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(f"gateway: cannot listen on {where}: {reason}; check host and port") from error
+        raise ConfigError(f"gateway: cannot listen on {host}:{port}: {reason}; check host and port") from error
     return held
