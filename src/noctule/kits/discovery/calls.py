@@ -14,10 +14,10 @@ from random import Random
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant
+from noctule.client.registry.endpoints import Endpoint
 from noctule.core.balance.outliers import OutlierPicture, OutlierPolicy, Outliers
 from noctule.core.balance.p2c import Candidate, ChoicePicture, TwoChoices
 from noctule.core.balance.retry_budget import PER_SECOND_MIN, RATIO, RetryBudget, RetryBudgetPicture
-from noctule.kits.discovery.endpoints import Endpoint
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""
