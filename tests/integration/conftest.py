@@ -10,7 +10,7 @@ import uvloop
 from scenarios import SCENARIO_S, Run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clients_leave_connections() -> Iterator[None]:
     """For modules with clients of others, which drop connections to dead nodes without closing them: what they left is
     collected here, and does not fail whatever test happens to run when it is."""

@@ -92,6 +92,8 @@ class Cluster(msgspec.Struct, frozen=True):
     instances: list[Instance]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    dns: str = ""
+    """host:port where the node answers DNS; empty when it does not."""
     cluster_id: str = ""
     """Drawn when the cluster was formed; empty before, and from a node of an older release."""
     epoch: int = 0

@@ -59,6 +59,7 @@ CONDUCT = "abuse"
 """Where the name of a policy stands in other keys."""
 
 _SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # What EVALSHA calls a script.
+_TIME = "return redis.call('TIME')"
 _ROLL_CALL = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -191,8 +192,10 @@ class Limiter:
                 conduct = read_conduct(value)
             elif value is not None:
                 counts[policy] = read_count(value)
-        seconds, micros = await retrying_idempotent(lambda: cast("Any", self._store.time()), writes=False)
-        return picture_of(subject, seconds * 1_000_000 + micros, conduct, counts, self._abuse)
+        seconds, micros = await retrying_idempotent(
+            lambda: cast("Any", self._store.eval(_TIME, 1, self._key(CONDUCT, subject))), writes=False
+        )
+        return picture_of(subject, int(seconds) * 1_000_000 + int(micros), conduct, counts, self._abuse)
 
     async def reset(self, subject: str) -> int:
         """Forget all of a subject, its blocks too; tells how many keys that were. Looks through all keys. Raises

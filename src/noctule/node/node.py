@@ -35,6 +35,7 @@ from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
 from noctule.node.administration import Administration
+from noctule.node.agent.agent import LocalAgent
 from noctule.node.api import NodePicture, Store
 from noctule.node.cluster_face import ClusterRoutes, Face, StrictRoutes
 from noctule.node.cluster_view import ClusterView
@@ -79,6 +80,7 @@ class LocalNode:
         wal: Wal,
         lock: DirectoryLock,
         clock: Clock,
+        chance: random.Random,
         version: str,
     ) -> None:
         self.config = config
@@ -94,6 +96,8 @@ class LocalNode:
         self.started_at = clock.now()
         self.clock = clock
         self.peer_port = 0
+        self.dns = ""
+        """host:port of its DNS door; empty while it has none."""
         self.draining = False
         self.more_counters: list[Callable[[], dict[str, int]]] = []
         """Of the doors, for the picture."""
@@ -101,6 +105,17 @@ class LocalNode:
         """Rung whenever the steward knows something new."""
         self.registry = RegistryDoor(self)
         steward.changed = self._meta_changed
+        self.agent = LocalAgent(
+            config.node_id,
+            config.data_dir,
+            self.registry,
+            self.watch,
+            clock,
+            chance,
+            member_count=lambda: len(premises.members),
+            output_after_s=config.check_update_interval_s,
+        )
+        """To be started once the node has joined."""
         self.cluster = Administration(self)
         self.cluster_view = ClusterView(self)
         """The same in the words of Redis Cluster."""
@@ -182,7 +197,7 @@ class LocalNode:
             transport.meet = steward.meet
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
-            node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
+            node = cls(config, host, transport, steward, premises, wal, lock, clock, chance, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()
         host.attach(

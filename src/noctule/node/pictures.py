@@ -55,6 +55,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
             "noctule_commands_waiting": host.router.waiting,
             "noctule_clients_blocked": host.router.waiting_room.waiting,
         },
+        dns=node.dns,
         cluster_id=meta.cluster_id,
         epoch=meta.map.epoch,
         formed=bool(meta.cluster_id),

@@ -26,8 +26,8 @@ class TopicWaiters:
         self._count = 0
         self._prefix_lengths: Counter[int] = Counter()
         """Of the prefixes somebody waits for: which of them a key has is found by these, whatever the key's length."""
-        self._seen: tuple[Registry, int] | None = None
-        """Which registry was looked at, and at which index."""
+        self._seen = 0
+        """The index at which the registry was last looked at."""
 
     async def wait(self, topic: str, index: int, timeout_s: float) -> bool:
         """Whether the topic's index is above `index`, at once or before the time is up.
@@ -52,8 +52,8 @@ class TopicWaiters:
     def look(self) -> None:
         """Wake those who wait for what has changed since the last look; costs what has changed."""
         view = self._view()
-        seen, self._seen = self._seen, (view, view.index)
-        changed = view.changed_since(seen[1]) if seen is not None and seen[0] is view else None
+        changed = view.changed_since(self._seen)
+        self._seen = view.index
         if not self._waiting:
             return
         if changed is None:  # A snapshot was loaded: everything may be different.

@@ -39,6 +39,8 @@ OUTPUT_BYTES_MAX = 4 * 1024
 """What a check says beyond is cut off. The same for its notes, which are refused instead."""
 
 TTL_MS_MAX = 86_400_000
+REMOVAL_MS_MAX = 30 * 86_400_000
+"""How long an instance may be critical before it is removed."""
 LOCK_DELAY_MS_MAX = 60_000
 SESSION_CHECKS_MAX = 64
 
@@ -129,8 +131,9 @@ def require_check(check: Check) -> None:
     require_text(check.type, f"the type of {who}")
     require_text(check.service_id, f"the instance of {who}")
     require_fits(len(check.notes.encode()), OUTPUT_BYTES_MAX, f"bytes of notes of {who}")
-    for span_ms, what in ((check.ttl_ms, "TTL"), (check.deregister_after_ms, "time until deregistration")):
-        require(0 <= span_ms <= TTL_MS_MAX, f"the {what} of {who} is 0 to {TTL_MS_MAX:,} ms")
+    require(0 <= check.ttl_ms <= TTL_MS_MAX, f"the TTL of {who} is 0 to {TTL_MS_MAX:,} ms")
+    removal = f"the time until deregistration of {who} is 0 to {REMOVAL_MS_MAX:,} ms"
+    require(0 <= check.deregister_after_ms <= REMOVAL_MS_MAX, removal)
 
 
 def require_session(session: Session) -> None:

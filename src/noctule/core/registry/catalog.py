@@ -145,7 +145,10 @@ class Catalog:
         for check in self.checks_of(key):
             named = structs.replace(check, service_name=instance.name, service_tags=instance.tags)
             if named != check:
-                self._write_check(check, named, at)
+                # Not told anew: its TTL goes on as it was.
+                self.checks.put((check.node, check.id), stamped(named, check, at))
+                self._touch_check(check)
+                self._touch_check(named)
 
     def remove_service(self, change: RemoveService, at: Moment) -> bool:
         """See `RemoveService`."""
