@@ -1,4 +1,4 @@
-"""Discovery and shared breakers on real nodes, which are killed."""
+"""Discovery and shared breakers on real nodes and other stores of several processes, which are killed."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from cluster_processes import Door, NodeCluster, StartNodes, until_ready
-from small_instance import SmallInstance, small_instances
+from redis_modes import RedisMode
+from registries import put_service
+from small_instance import small_instances
 
 from noctule.client.registry.held_list import ListPicture, Source
 from noctule.core.balance.breaker import BreakerPolicy, BreakerState
@@ -15,7 +17,7 @@ from noctule.kits.breaker import Authority, BreakerOpenError, CircuitBreaker
 from noctule.kits.discovery import Discovery
 from noctule.kits.discovery.aiohttp_session import DiscoverySession
 
-pytest_plugins = ("cluster_processes",)
+pytest_plugins = ("cluster_processes", "redis_modes")
 pytestmark = pytest.mark.integration
 
 GOES_ON_S_MAX = 30.0
@@ -35,15 +37,6 @@ async def until(condition: Callable[[], object], what: str) -> None:
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pytest.fail(f"{what} did not happen within {GOES_ON_S_MAX:g} s")
-
-
-async def register(door: Door, instance: SmallInstance) -> None:
-    body = {"ID": instance.name, "Name": "orders", "Address": "127.0.0.1", "Port": instance.port}
-    async with (
-        aiohttp.ClientSession() as session,
-        session.put(f"{door.url}/v1/agent/service/register", json=body) as response,
-    ):
-        assert response.status == 200, await response.text()
 
 
 def orders(discovery: Discovery) -> ListPicture:
@@ -80,7 +73,7 @@ async def test_requests_go_on_while_instances_and_then_nodes_are_killed(start_no
     cluster, doors = await started(start_nodes)
     with small_instances("a", "b", "c") as instances:
         for door, instance in zip(doors, instances, strict=True):
-            await register(door, instance)
+            await put_service(door.url, "orders", instance.name, instance.port)
         async with (
             Discovery([door.url for door in doors]) as discovery,
             DiscoverySession(discovery) as session,
@@ -152,3 +145,22 @@ async def until_shared(breakers: list[CircuitBreaker]) -> None:
             for breaker in breakers:
                 await call(breaker, is_ok=False)
             await asyncio.sleep(0.1)
+
+
+@pytest.mark.engine("redis-server")
+async def test_a_breaker_is_shared_by_any_kind_of_store_and_opens_again_after_a_failover(redis_mode: RedisMode) -> None:
+    """A failover may lose what was written last; it must not leave instances that disagree, or an epoch that falls."""
+    policy = BreakerPolicy(calls_min=20, open_s=1, jitter=0, probes_good=1)
+    breakers = [CircuitBreaker("pay", redis_mode.url, policy) for _ in range(3)]
+    try:
+        await until_all(breakers, is_ok=False, made=False)
+        epoch = breakers[0].describe().breaker.epoch
+        redis_mode.kill_master_of("breaker:{pay}")
+        await until_all(breakers, is_ok=True, made=True)
+        await until_all(breakers, is_ok=False, made=False)
+        await until_shared(breakers)
+        assert {each.describe().breaker.state for each in breakers} <= {BreakerState.OPEN, BreakerState.HALF_OPEN}
+        assert min(each.describe().breaker.epoch for each in breakers) > epoch
+    finally:
+        for breaker in breakers:
+            await breaker.aclose()

@@ -1,6 +1,7 @@
 """One breaker for many instances: on a real Redis, by the rules of the machine, when holders die and the store goes."""
 
 import asyncio
+import hashlib
 import random
 import signal
 import subprocess
@@ -273,10 +274,11 @@ def test_the_script_follows_the_machine(redis_socket: Path, steps: list[Step]) -
 
 async def compare(socket: Path, steps: list[Step]) -> None:
     async with Redis.from_url(f"unix://{socket}") as client:
-        await compare_on(client, steps)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            await compare_on(client, steps, monkeypatch)
 
 
-async def compare_on(client: Redis, steps: list[Step]) -> None:
+async def compare_on(client: Redis, steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> None:
     policy = BreakerPolicy(
         window_s=2.0,
         calls_min=4,
@@ -292,9 +294,9 @@ async def compare_on(client: Redis, steps: list[Step]) -> None:
     shared = SharedBreaker(client, "pay", policy, random.Random(1))
     clock = "redis.call('TIME')"
     assert shared_breaker._SCRIPT.count(clock) == 1
-    shared._script = client.register_script(
-        shared_breaker._SCRIPT.replace(clock, "{redis.call('GET', '{pay}s'), redis.call('GET', '{pay}us')}")
-    )
+    script = shared_breaker._SCRIPT.replace(clock, "{redis.call('GET', '{pay}s'), redis.call('GET', '{pay}us')}")
+    monkeypatch.setattr(shared_breaker, "_SCRIPT", script)
+    monkeypatch.setattr(shared_breaker, "_SHA", hashlib.sha1(script.encode()).hexdigest())
     await client.flushall()
     now_ms, epoch = 1_000_007, 0  # Never on the edge of a slot, where a float may fall to either side.
     probes: list[tuple[str, Permit, int]] = []
