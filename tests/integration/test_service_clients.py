@@ -1,6 +1,7 @@
 """Requests to services by name, through httpx and aiohttp, while instances and the registry die under them."""
 
 import asyncio
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,6 +12,7 @@ from typing import TypeAlias
 import aiohttp
 import httpx
 import pytest
+from engines import engine_or_skip
 from examples.calling_services import app, lifespan
 from examples.watch_service import ask, show_list
 from registries import Registry, SmallRegistry
@@ -23,6 +25,7 @@ from noctule.kits.discovery import CallPolicy, Discovery
 from noctule.kits.discovery.aiohttp_session import Caller, DiscoverySession
 from noctule.kits.discovery.caller import CallerPicture
 from noctule.kits.discovery.httpx_transport import DiscoveryTransport, SyncDiscoveryTransport
+from noctule.kits.discovery.metrics import render_metrics
 
 pytest_plugins = ("engines", "registries")
 pytestmark = pytest.mark.integration
@@ -378,3 +381,15 @@ async def test_the_example_watches_a_service(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.engine("prometheus")
+async def test_prometheus_can_read_the_metrics(small_registry: SmallRegistry, instances: list[SmallInstance]) -> None:
+    promtool = engine_or_skip("promtool")
+    await register(small_registry, instances)
+    caller = Caller(breakers={"orders": CircuitBreaker("orders")})
+    async with client_of("aiohttp", small_registry, 3, caller) as (client, discovery):
+        await client.send("GET", "/")
+        text = render_metrics(discovery.describe(), client.describe())
+    check = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    assert (check.returncode, check.stderr) == (0, "")
