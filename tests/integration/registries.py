@@ -42,6 +42,7 @@ class SmallRegistry:
         self.index = 0
         self.instances: dict[str, dict[str, Any]] = {}
         self.questions: list[dict[str, str]] = []
+        self.tokens: set[str | None] = set()
         self.misbehaves: web.Response | asyncio.Event | None = None
         """Sent in place of the next answers, or waited for before them."""
         self.has_leader = True
@@ -85,6 +86,7 @@ class SmallRegistry:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.questions.append(dict(request.query))
+        self.tokens.add(request.headers.get("X-Consul-Token"))
         if isinstance(self.misbehaves, web.Response):
             odd = self.misbehaves
             return web.Response(status=odd.status, body=odd.body, headers=odd.headers)

@@ -183,9 +183,10 @@ async def test_a_registry_that_answers_at_once_is_not_asked_all_the_time(small_r
 
 async def test_questions_are_consuls(small_registry: SmallRegistry) -> None:
     await small_registry.register("orders", "a", 4001)
-    async with Discovery(small_registry.url, datacenter="dc2") as discovery:
+    async with Discovery(small_registry.url, datacenter="dc2", token="secret") as discovery:
         await discovery.endpoints("orders", tag="blue")
         await until(lambda: len(small_registry.questions) == 2, "the second question")
+    assert small_registry.tokens == {"secret"}
     first, second = small_registry.questions
     assert first == {"dc": "dc2", "stale": "", "tag": "blue"}
     assert second == {**first, "index": "2", "wait": "30000ms"}
