@@ -174,8 +174,8 @@ class Pusher:
             await self._registry.change(batch)
         except RequestError as error:
             if len(batch) > 1:  # One that the registry refuses must not keep the others out of it.
-                for change in batch:
-                    await self._tell([change])
+                await self._tell(batch[: len(batch) // 2])
+                await self._tell(batch[len(batch) // 2 :])
                 return
             fields = {"change": type(batch[0]).__name__, "reason": str(error)}
             log.warning("registration_refused", extra={"fields": fields})
