@@ -25,11 +25,13 @@ from noctule.core.raft.membership import Membership
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.replica import SnapshotPolicy
+from noctule.core.roster.features import REGISTRY
 from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import Envelope
 from noctule.node.address_book import AddressBook
 from noctule.node.governor import META_VOTERS_MAX, Founding
 from noctule.node.recovery import ReplicaSettings
+from noctule.node.registry_keeper import member_changes
 from noctule.verify.checkers.history import Recorder
 from noctule.verify.checkers.judge import judge
 from noctule.verify.checkers.violation import text_of
@@ -226,10 +228,10 @@ class World:
         return newest if newest is not None and newest.cluster_id else None
 
     def is_whole(self) -> bool:
-        """Whether every machine is well, everything is where the map says, and nothing is on its way: one more loss
-        can be borne wherever there are three replicas."""
+        """Whether every machine is well, everything is where the map says, nothing is on its way, and the registry
+        says so of the members: one more loss can be borne wherever there are three replicas."""
         meta = self.meta
-        if meta is None or meta.busy:
+        if meta is None or meta.busy or (REGISTRY in meta.features and any(member_changes(meta, lambda _: True))):
             return False
         present = {node for node in meta.roster if meta.is_present(node)}
         if not present <= self.machines.keys() or any(node not in present for node in meta.held_by):
@@ -384,6 +386,7 @@ class World:
             return "the cluster is not formed"
         parts = [f"busy {list(meta.busy.values())}, roster {[(m.id, str(m.state)) for m in meta.roster.values()]}"]
         parts += [f"{each.id} on {each.replicas} {each.state}" for each in meta.map]
+        parts.append(f"the registry lacks {list(member_changes(meta, lambda _: True))}")
         for node, machine in self.machines.items():
             if machine.alive:
                 groups = {
