@@ -66,7 +66,9 @@ def everything() -> tuple[GatewayModel, Instances]:
                 request_headers=HeaderRules(
                     remove=("X-Debug",), set={"X-Edge": 'a "$b" \\ %c'}, add={"Via": "1.1 noctule"}
                 ),
-                response_headers=HeaderRules(remove=("X-Powered-By",), set={"X-Frame-Options": "DENY"}, add={"Vary": "X-Beta"}),
+                response_headers=HeaderRules(
+                    remove=("X-Powered-By",), set={"X-Frame-Options": "DENY"}, add={"Vary": "X-Beta"}
+                ),
             ),
             Route(name="files", host="*.example.com", path="/files/a.b", shares=(Share("files"),), split_on="client"),
             Route(name="near", host="near.example.com", shares=(Share("near"),)),
@@ -91,15 +93,15 @@ VALUES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")) | st.sampled_from("\\\"'$%{}[];#~ \t`"),
     max_size=30,
 ).map(str.strip)
-HOSTS = st.just("") | st.from_regex(r"(\*\.)?[a-z0-9]{1,5}(\.[a-z0-9-]{0,3}[a-z0-9]){1,2}", fullmatch=True)
+HOSTS = st.just("") | st.from_regex(r"(\*\.)?[a-z0-9]{1,5}(\.[a-z0-9](-?[a-z0-9]{1,3})?){1,2}", fullmatch=True)
 PATHS = st.just("/") | st.from_regex(r"(/[!\"$-.0-9:;<=>@A-Z\[\\\]^_`a-z{|}~]{1,6}){1,3}/?", fullmatch=True).filter(
     lambda path: not set(path) & set("?#")
 )
 RULES = st.builds(
     HeaderRules,
     remove=st.lists(HEADER_NAMES, max_size=2).map(tuple),
-    set=st.dictionaries(HEADER_NAMES, VALUES, max_size=2),
-    add=st.dictionaries(HEADER_NAMES, VALUES, max_size=2),
+    set=st.dictionaries(HEADER_NAMES, VALUES.filter(bool), max_size=2),
+    add=st.dictionaries(HEADER_NAMES, VALUES.filter(bool), max_size=2),
 )
 PARTS = st.builds("{}:{}".format, st.just("header"), HEADER_NAMES) | st.builds("{}:{}".format, st.just("cookie"), WORDS)
 
@@ -155,9 +157,7 @@ def models(draw: st.DrawFn) -> tuple[GatewayModel, Instances]:
     )
     ids = st.text(min_size=1, max_size=10)
     addresses = st.ip_addresses().map(lambda address: str(address).partition("%")[0])
-    found = st.builds(
-        Instance, ids, addresses, st.integers(1, 65_535), st.integers(1, 256), st.sampled_from(Standing)
-    )
+    found = st.builds(Instance, ids, addresses, st.integers(1, 65_535), st.integers(1, 256), st.sampled_from(Standing))
     instances = {name: tuple(draw(st.lists(found, max_size=3, unique_by=lambda each: each.id))) for name in names}
     return model, instances
 
