@@ -17,6 +17,8 @@ from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 
 DATACENTER = "dc1"
+"""What Consul's API and names in DNS call the one datacenter that a cluster is."""
+
 PREFIX = "/v1/"
 
 _BY_PATH: dict[str, dict[str, Endpoint]] = {}

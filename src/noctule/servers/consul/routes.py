@@ -49,6 +49,11 @@ class Endpoint:
     """In what it is not as Consul's; empty where it is."""
 
     @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return " ".join((self.handler.__doc__ or "").partition("\n\n")[0].split())
+
+    @property
     def prefix(self) -> str:
         """The path before its parameter."""
         return self.path.partition("{")[0]
@@ -212,7 +217,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 )
 
 ABSENT: tuple[tuple[str, str], ...] = (
-    ("/v1/agent/join, leave, force-leave", "Members join and leave by `noctule join` and `noctule nodes`."),
+    ("/v1/agent/join, leave, force-leave", "Members join with a token and leave by `noctule nodes`."),
     ("/v1/agent/reload, token, monitor, metrics, host", "See `/metrics`, the log and `noctule settings`."),
     ("/v1/agent/connect, /v1/connect, /v1/config, /v1/discovery-chain", "There is no service mesh."),
     ("/v1/query", "Prepared queries; ask health with `passing`, `tag` and `near` instead."),
