@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -460,6 +461,95 @@ def test_both_answer_the_same(real: Place, ours: Place) -> None:
     theirs, mine = (info_of_new_session(each, session) for each in (real, ours))
     assert theirs == mine
     assert not differing, "\n".join(differing)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_answer_the_same_to_calls_at_random(real: Place, ours: Place, seed: int) -> None:
+    """Few keys and sessions, so that calls meet; after each the same keys are there, and moved or not alike."""
+    chance, root = random.Random(seed), f"random-{seed}"
+    sessions: list[dict[str, str]] = []
+    before = {place.name: keys_of(place, root) for place in (real, ours)}
+    for step in range(80):
+        call = random_call(chance, root, len(sessions), step)
+        answers = []
+        for place in (real, ours):
+            method, target, body = call(place.name, sessions, before[place.name])
+            answers.append(place.ask(method, target, body))
+        theirs, mine = answers
+        told = f"seed {seed}, step {step}: {method} {target} {body!r}"
+        if target == "/v1/session/create":
+            sessions.append(
+                {place.name: answer.json["ID"] for place, answer in zip((real, ours), answers, strict=True)}
+            )
+        else:
+            assert said(theirs, "consul", sessions) == said(mine, "noctule", sessions), told
+        after = {place.name: keys_of(place, root) for place in (real, ours)}
+        shown = [
+            {key: (entry["Value"], entry["Flags"], holder(entry, name, sessions)) for key, entry in after[name].items()}
+            for name in ("consul", "noctule")
+        ]
+        assert shown[0] == shown[1], told
+        # Consul sets LockIndex to 0 where a key is written plainly, and so moves one that is written as it was.
+        reset = {key for key, entry in after["consul"].items() if entry["LockIndex"] < lock_index(before, key)}
+        moved = [
+            {key for key, entry in after[name].items() if entry != before[name].get(key)} - reset
+            for name in ("consul", "noctule")
+        ]
+        assert moved[0] == moved[1], told
+        before = after
+
+
+def lock_index(keys: dict[str, dict[str, Any]], key: str) -> int:
+    """Of a key at Consul; 0 of one that is not there."""
+    return int(keys["consul"][key]["LockIndex"]) if key in keys["consul"] else 0
+
+
+RandomCall = Callable[[str, list[dict[str, str]], dict[str, Any]], tuple[str, str, object]]
+
+
+def random_call(chance: random.Random, root: str, sessions: int, step: int) -> RandomCall:
+    """A call that is the same of both, but for the ids and indexes that each has given."""
+    key = f"{root}/{chance.choice('abc')}"
+    value = chance.choice((b"same", b"%d" % step))
+    kind = chance.choice(
+        ("set", "set", "cas", "acquire", "acquire", "release", "delete", "delete-cas", "tree", "session", "end")
+    )
+    which, is_now = chance.randrange(max(1, sessions)), chance.random() < 0.6
+    asked = {"LockDelay": "0s", "Behavior": chance.choice(("release", "delete"))}
+
+    def call(place: str, ids: list[dict[str, str]], keys: dict[str, Any]) -> tuple[str, str, object]:
+        index = keys[key]["ModifyIndex"] if key in keys and is_now else 0
+        session = ids[which][place] if ids else ""
+        if kind == "session" or (kind in ("acquire", "release", "end") and not session):
+            return "PUT", "/v1/session/create", asked
+        if kind == "end":
+            return "PUT", f"/v1/session/destroy/{session}", None
+        if kind in ("delete", "delete-cas", "tree"):
+            query = {"delete": "", "delete-cas": f"?cas={index or 1}", "tree": "?recurse"}[kind]
+            return "DELETE", f"/v1/kv/{root if kind == 'tree' else key}{query}", None
+        query = {"set": f"?flags={which}", "cas": f"?cas={index}"}.get(kind, f"?{kind}={session}")
+        return "PUT", f"/v1/kv/{key}{query}", value
+
+    return call
+
+
+def said(answer: Answered, place: str, sessions: list[dict[str, str]]) -> tuple[int, str]:
+    """An answer with numbers for the ids of sessions."""
+    text = answer.body.decode().strip()
+    for number, ids in enumerate(sessions):
+        text = text.replace(ids[place], f"session {number}")
+    return answer.status, text
+
+
+def keys_of(place: Place, root: str) -> dict[str, Any]:
+    """Each key with all that is told of it."""
+    answer = place.ask("GET", f"/v1/kv/{root}?recurse")
+    return {entry["Key"]: entry for entry in answer.json} if answer.status == 200 else {}
+
+
+def holder(entry: dict[str, Any], place: str, sessions: list[dict[str, str]]) -> int | None:
+    """Which session holds a key, by its number."""
+    return next((number for number, ids in enumerate(sessions) if ids[place] == entry.get("Session")), None)
 
 
 def info_of_new_session(place: Place, asked: dict[str, object]) -> Any:

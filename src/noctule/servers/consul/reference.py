@@ -1,5 +1,7 @@
 """The text of docs/reference/consul-api.md, made from the table of endpoints."""
 
+from itertools import groupby
+
 from noctule.core.registry.bounds import TTL_MS_MAX, VALUE_BYTES_MAX
 from noctule.core.registry.objects import SESSION_TTL_FACTOR
 from noctule.servers.consul.call import JITTER
@@ -63,14 +65,10 @@ These are answered 404.
 
 def render_consul_reference() -> str:
     """The whole page as Markdown, a newline at the end."""
-    seen: dict[str, list[str]] = {}
-    for endpoint in ENDPOINTS:
-        seen.setdefault(endpoint.path, []).append(endpoint.method)
     rows = []
-    for endpoint in ENDPOINTS:
-        if endpoint.method != seen[endpoint.path][0] and endpoint.handler.__name__ == "refuse_acl":
-            continue
-        methods = " ".join(seen[endpoint.path]) if endpoint.handler.__name__ == "refuse_acl" else endpoint.method
-        rows.append(f"| `{methods} {endpoint.path}` | {endpoint.summary} | {endpoint.differs} |")
+    for (path, _), same in groupby(ENDPOINTS, lambda each: (each.path, each.handler)):
+        first, *others = same
+        methods = " ".join([first.method, *(other.method for other in others)])
+        rows.append(f"| `{methods} {path}` | {first.summary} | {first.differs} |")
     absent = [f"| `{path}` | {why} |" for path, why in ABSENT]
     return _HEAD + "\n".join(rows) + "\n" + _ABSENT_HEAD + "\n".join(absent) + "\n"

@@ -168,7 +168,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "raw",
         differs="A key is text: bytes that are not UTF-8 are refused.",
     ),
-    _put("/v1/kv/{key}", kv.put_key, *_KEY_WRITES, body=bytes),
+    _put(
+        "/v1/kv/{key}",
+        kv.put_key,
+        *_KEY_WRITES,
+        body=bytes,
+        differs="A plain write keeps `LockIndex`, which Consul sets to 0; it only ever rises here.",
+    ),
     Endpoint(method="DELETE", path="/v1/kv/{key}", handler=kv.delete_key, query=("recurse", "cas")),
     _put(
         "/v1/session/create",

@@ -98,7 +98,7 @@ async def test_a_crowd_counts_as_waiting_from_the_beginning() -> None:
 async def test_no_more_wait_than_may() -> None:
     face = Face(waiting_max=2)
     tasks = [await begin(face, "/v1/kv/a?index=99") for _ in range(2)]
-    status, sentence = await face.sentence("GET", "/v1/kv/a?index=99")
+    status, sentence = await face.sentence("GET", "/v1/kv/a?index=99&wait=50ms")
     assert (status, sentence.split()[0]) == (429, "2")
     assert (await face.ask("GET", "/v1/kv/a")).status == 404, "what does not wait is answered"
     for task in tasks:
