@@ -111,7 +111,7 @@ def _parse_token_hash(raw: bytes) -> str:
     return text
 
 
-def _parse_name(raw: bytes) -> str:
+def _parse_printable(raw: bytes) -> str:
     text = raw.decode()
     if not text or len(text) > NAME_CHARS_MAX or not text.isprintable():
         raise ValueError
@@ -131,7 +131,7 @@ def _named(name: str, place: Literal["path", "query"], summary: str, default: st
         summary=summary,
         schema={"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX},
         allowed=f"1 to {NAME_CHARS_MAX} printable characters",
-        parse=_parse_name,
+        parse=_parse_printable,
         default=default,
     )
 
@@ -268,9 +268,9 @@ RUNNING: Parameter[bool] = Parameter(
 )
 
 SERVICE_ID = _named("id", "path", "The id of the instance.")
-SERVICE = _named("name", "path", "The name of the service.")
+WATCHED_SERVICE = _named("name", "path", "The name of the service.")
 SERVICE_NAME = _named("name", "query", "Only instances of this service; all when left out.", "")
-TAG = _named("tag", "query", "Only instances with this tag.", "")
+INSTANCE_TAG = _named("tag", "query", "Only instances with this tag.", "")
 INSTANCE_NODE = _named(
     "node", "query", "The instance of that node; else the one that renews itself, or the first by its node.", ""
 )
