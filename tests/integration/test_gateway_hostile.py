@@ -523,7 +523,8 @@ async def test_a_refused_upgrade_goes_on_as_http(world: World) -> None:
         return web.Response(status=426 if request.path == "/ws" else 200, text=request.path)
 
     toy = await world.toy("a", answer)
-    handshake = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 777\r\n\r\n"
+    handshake = b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    handshake += b"Sec-WebSocket-Version: 777\r\n\r\n"
     async with wired(world) as wire:
         wire.send(handshake + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n")
         assert [(await wire.response())[0] for _ in range(2)] == [426, 200]
