@@ -9,7 +9,7 @@ def test_it_is_used_up_and_time_gives_it_back() -> None:
     assert not patience.is_used_up(10.0)
     patience.use(1)
     assert patience.is_used_up(10.0)
-    assert not patience.is_used_up(10.0 + 1 / REFILL_PER_S)
+    assert not patience.is_used_up(10.0 + 2 / REFILL_PER_S)
 
 
 def test_time_gives_no_more_than_there_was() -> None:
