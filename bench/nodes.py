@@ -23,7 +23,7 @@ from noctule.client.pictures import Cluster
 from noctule.deploy.local.checks import free_ports
 
 START_S_MAX = 180.0
-DOORS = ("resp", "http", "peer", "control", "resp-cluster")
+DOORS = ("resp", "http", "peer", "control", "resp-cluster", "dns")
 
 
 class NodeProcess:
@@ -31,7 +31,7 @@ class NodeProcess:
 
     def __init__(self, node_id: int, ports: Sequence[int], folder: Path, flags: Sequence[str]) -> None:
         self.id = node_id
-        self.resp_port, self.http_port, self.peer_port, self.control_port, self.resp_cluster_port = ports
+        self.resp_port, self.http_port, self.peer_port, self.control_port, self.resp_cluster_port, _ = ports
         self._command = [sys.executable, "-m", "noctule", "node", "--data-dir", str(folder / f"node-{node_id}")]
         for door, port in zip(DOORS, ports, strict=True):
             self._command += [f"--{door}-port", str(port)]

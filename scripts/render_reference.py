@@ -5,6 +5,7 @@ from pathlib import Path
 from noctule.cli.reference import render_cli, render_exit_codes, render_settings
 from noctule.core.keyspace.reference import render_commands
 from noctule.core.migration.stages import render_diagram
+from noctule.gateway.model_reference import render_gateway_reference
 from noctule.servers.http_metrics import render_metrics_reference
 from noctule.servers.http_reference import render_http_reference
 
@@ -13,6 +14,7 @@ PAGES = {
     "cli.md": render_cli,
     "commands.md": render_commands,
     "exit-codes.md": render_exit_codes,
+    "gateway.md": render_gateway_reference,
     "http.md": render_http_reference,
     "metrics.md": render_metrics_reference,
     "settings.md": render_settings,

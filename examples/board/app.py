@@ -22,11 +22,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.board.guestbook import Entry, Guestbook, is_entry_id, new_entry_id, now_ms
 from noctule.base.errors import NoctuleError
+from noctule.kits.ratelimit import Policy, RateLimits, Rule
 from noctule.kits.sessions import Session, Sessions
 from noctule.kits.store import connect
 
 INSTANCE = os.environ.get("INSTANCE_ID", "local")
 BODY_BYTES_MAX = 16 * 1024
+POSTS = Policy(name="posts", limit=1_000, window_s=60.0)
+"""Of one address, over all instances."""
 
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40), Form()]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), Form()]
@@ -69,6 +72,9 @@ class BoundedBody:
 app = FastAPI(title="Board", lifespan=lifespan)
 app.add_middleware(Sessions, store=store)
 app.add_middleware(BoundedBody)
+app.add_middleware(
+    RateLimits, rules=[Rule(POSTS, methods=("POST",), by=("ip",))], store=store, trusted_proxies=["127.0.0.1", "::1"]
+)
 
 
 @app.get("/", response_class=HTMLResponse)

@@ -13,7 +13,7 @@ from scenarios import SCENARIO_S, Run
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clients_leave_connections() -> Iterator[None]:
     """For modules with clients of others, which drop connections to dead nodes without closing them: what they left is
     collected here, and does not fail whatever test happens to run when it is."""

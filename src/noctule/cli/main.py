@@ -38,6 +38,7 @@ VERBS = (
         "Run the node processes of this machine until SIGTERM or SIGINT; what ends is started again.",
     ),
     Verb("instance", "noctule.cli.instance", "instance", "Run one instance of an app until SIGTERM or SIGINT."),
+    Verb("gateway", "noctule.cli.gateway", "gateway", "Run a gateway, or work on one that runs."),
     Verb("status", "noctule.cli.status", "status", "Show nodes, partitions and instances of a running cluster."),
     Verb("cluster", "noctule.cli.cluster", "cluster", "Look after a cluster: nodes, tokens, settings, certificates."),
     Verb("partition", "noctule.cli.partition", "partition", "Show, check, split, merge and lead partitions."),
@@ -48,7 +49,14 @@ VERBS = (
         "rebalance",
         "Spread replicas and leaders evenly: show the plan, begin it now, pause or resume it.",
     ),
+    Verb(
+        "services",
+        "noctule.cli.services",
+        "services",
+        "Register services, find them, see how they are and who calls whom.",
+    ),
     Verb("kv", "noctule.cli.kv", "kv", "Read and write keys."),
+    Verb("limits", "noctule.cli.limits", "limits", "Show why somebody is refused by a rate limit, and forget it."),
     Verb(
         "verify",
         "noctule.cli.verify",

@@ -121,6 +121,8 @@ def show(asked: "Cluster", members: "list[MemberView]", partitions: "list[Partit
         print(sentence)
     if returning:
         print(returning)
+    if asked.dns:
+        print(f"node {asked.node_id} answers DNS at {asked.dns}")
     if asked.storage_failure:
         print(f"node {asked.node_id} no longer acknowledges: {asked.storage_failure}")
     if asked.draining:

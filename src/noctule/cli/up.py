@@ -38,6 +38,10 @@ def up(
         int | None,
         typer.Option(help="Where clients of Redis Cluster connect; when left out, 400 above that of RESP."),
     ] = None,
+    dns_port_base: Annotated[
+        int | None,
+        typer.Option(help="Where DNS answers for the registry; when left out, 52 above that of HTTP."),
+    ] = None,
     json: JsonOption = False,
 ) -> int:
     """Run a cluster on this machine: nodes, instances of an app, and a gateway."""
@@ -57,6 +61,7 @@ def up(
         peer_port_base=peer_port_base,
         control_port_base=control_port_base,
         resp_cluster_port_base=-1 if resp_cluster_port_base is None else resp_cluster_port_base,
+        dns_port_base=-1 if dns_port_base is None else dns_port_base,
     )
     notices = output.Notices()
 
@@ -71,8 +76,8 @@ def up(
 def _show(running: "Running") -> None:
     rows: list[tuple[object, ...]] = []
     if running.gateway:
-        rows.append(("gateway", running.pid, running.gateway, "", "", ""))
-    rows += [(each.id, each.pid, f"http://{each.host}:{each.port}", "", "", "") for each in running.instances]
+        rows.append(("gateway", running.pid, running.gateway, "", "", "", ""))
+    rows += [(each.id, each.pid, f"http://{each.host}:{each.port}", "", "", "", "") for each in running.instances]
     rows += [
         (
             f"node-{node.id}",
@@ -80,10 +85,13 @@ def _show(running: "Running") -> None:
             f"http://{node.host}:{node.http_port}",
             f"redis://{node.host}:{node.resp_port}",
             node.resp_cluster_port,
+            node.dns_port,
             node.peer_port,
         )
         for node in running.nodes
     ]
-    output.print_table(f"cluster {running.cluster}", ("what", "pid", "HTTP", "RESP", "Redis Cluster", "peers"), rows)
+    output.print_table(
+        f"cluster {running.cluster}", ("what", "pid", "HTTP", "RESP", "Redis Cluster", "DNS", "peers"), rows
+    )
     print(f"data and logs: {running.data_dir}")
     output.say("Ctrl-C stops it.")

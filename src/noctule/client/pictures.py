@@ -92,6 +92,8 @@ class Cluster(msgspec.Struct, frozen=True):
     instances: list[Instance]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    dns: str = ""
+    """host:port where the node answers DNS; empty when it does not."""
     cluster_id: str = ""
     """Drawn when the cluster was formed; empty before, and from a node of an older release."""
     epoch: int = 0
@@ -99,6 +101,31 @@ class Cluster(msgspec.Struct, frozen=True):
     formed: bool = False
     differing: dict[int, tuple[int, ...]] = {}
     """Of each partition whose replicas were found to differ: the nodes that do not hold what most of them hold."""
+
+
+class HealthCheck(msgspec.Struct, frozen=True):
+    """One thing that a node stands on; an `ok` one may still have something to say."""
+
+    status: Literal["ok", "failed"]
+    reason: str
+
+
+class BackendChecks(msgspec.Struct, frozen=True):
+    """The disk, the Raft groups, and the other nodes."""
+
+    storage: HealthCheck
+    groups: HealthCheck
+    peers: HealthCheck
+
+
+class BackendHealth(msgspec.Struct, frozen=True, rename={"instance_id": "instanceId"}):
+    """What a node stands on; `unavailable` when one check failed."""
+
+    status: Literal["ok", "unavailable"]
+    instance_id: str
+    checks: BackendChecks
+    latency_ms: float
+    """That all checks took."""
 
 
 class NewToken(msgspec.Struct, frozen=True):

@@ -38,7 +38,8 @@ from noctule.gateway.tunnel import Tunnel
 from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentError
 
 if TYPE_CHECKING:
-    from noctule.gateway.plane import Admin, DataPlane
+    from noctule.gateway.admin import Admin
+    from noctule.gateway.plane import DataPlane
 
 log = logging.getLogger("noctule.gateway")
 
@@ -593,8 +594,7 @@ class Exchange:
         handler = self._handler
         assert handler is not None
         body = b"".join(self.body.give())
-        status, headers, answer = handler(self.head.method, self.head.target.decode(), body)
-        self.answer_raw(status, [(name.encode(), value.encode()) for name, value in headers], answer)
+        self._plane.ask_admin(self, handler(self.head.method, self.head.target.decode(), body))
 
     def answer_raw(self, status: int, headers: list[Header], body: bytes) -> None:
         """End it with a response that something inside the gateway made."""

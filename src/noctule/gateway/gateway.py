@@ -15,11 +15,12 @@ from noctule.adapters.system_clock import SystemClock
 from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.gateway.access_log import AccessLog
+from noctule.gateway.admin import Admin
 from noctule.gateway.downstream import ClientConnection
 from noctule.gateway.health import Prober
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture
-from noctule.gateway.plane import Admin, DataPlane, RateLimit
+from noctule.gateway.plane import DataPlane, RateLimit
 from noctule.gateway.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, Certificates, TlsDoor
 from noctule.gateway.traffic import Traffic
 

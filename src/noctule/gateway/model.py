@@ -188,3 +188,10 @@ class GatewayModel(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Serve `/__noctule/status` and the API beside it, to clients on this machine only."""
     workers: int = 1
     """Processes that share the port."""
+
+    def validate(self) -> None:
+        """Raise one `ConfigError` that names every problem; see model_check.py."""
+        # The checks are about as long as the model, and stand on it.
+        from noctule.gateway.model_check import check_model
+
+        check_model(self)

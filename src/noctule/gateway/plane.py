@@ -10,24 +10,21 @@ from typing import Protocol
 
 from noctule.gateway import answers
 from noctule.gateway.access_log import AccessLog
+from noctule.gateway.admin import PREFIX, Admin, AdminAnswer, is_admitted
 from noctule.gateway.compress import Compressor, choose_compressor
 from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
 from noctule.gateway.model import GatewayModel, Limits, Service
-from noctule.gateway.networks import LOOPBACK, Network, is_in, parse_networks
+from noctule.gateway.networks import Network, is_in, parse_networks
 from noctule.gateway.traffic import Plan, Refusal, Traffic
 from noctule.gateway.upstream import Upstream
-
-STATUS_PREFIX = b"/__noctule/"
-"""Paths that the gateway answers itself, to clients of this machine only."""
 
 log = logging.getLogger("noctule.gateway")
 
 RateLimit = Callable[[str, str, str, str], float | Awaitable[float]]
 """Client's address, method, host, path: how many seconds it is to wait, 0 for go on. May be awaited."""
 
-Admin = Callable[[str, str, bytes], tuple[int, list[tuple[str, str]], bytes]]
-"""Method, path, body: status, headers and body of the answer."""
+_ADMIN_PREFIX = PREFIX.encode()
 
 
 class Client(Protocol):
@@ -65,6 +62,7 @@ class DataPlane:
         self._rate_limit = rate_limit
         self._admin = admin
         self._waits: set[asyncio.Future[float]] = set()
+        self._answering: set[asyncio.Future[AdminAnswer]] = set()
         # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
         self._chance = random.Random(os.urandom(32))
         self._spans = itertools.count(1)
@@ -151,8 +149,7 @@ class DataPlane:
     def take_over(self, exchange: Exchange) -> bool:
         """Whether the gateway answers this request itself, or has it wait for the rate limit's word."""
         head = exchange.head
-        path = head.target.partition(b"?")[0]
-        if self._admin is not None and path.startswith(STATUS_PREFIX):
+        if self._admin is not None and self.model.status and head.target.startswith(_ADMIN_PREFIX):
             self._answer_admin(exchange, self._admin)
             return True
         if self._redirects and exchange.scheme == b"http":
@@ -161,7 +158,8 @@ class DataPlane:
         if self._rate_limit is None:
             return False
         host = head.host.decode("ascii") if head.host is not None else ""
-        verdict = self._rate_limit(exchange.client_ip, head.method, host, path.decode())
+        path = head.target.partition(b"?")[0].decode()
+        verdict = self._rate_limit(exchange.client_ip, head.method, host, path)
         if isinstance(verdict, int | float):
             if verdict > 0:
                 exchange.answer(answers.too_many_requests(verdict))
@@ -184,12 +182,29 @@ class DataPlane:
         exchange.admit()
 
     def _answer_admin(self, exchange: Exchange, admin: Admin) -> None:
-        # A proxy on this machine speaks for strangers; whoever is spoken for is not of this machine.
-        is_local = is_in(exchange.client_ip, LOOPBACK) and not exchange.head.has_forwarding
-        if not is_local:
+        head = exchange.head
+        if head.has_forwarding or not is_admitted(exchange.client_ip, head.header):
             exchange.answer(answers.Answer(404, "not_found", "there is nothing at this path"))
             return
         exchange.collect(admin)
+
+    def ask_admin(self, exchange: Exchange, asking: Awaitable[AdminAnswer]) -> None:
+        """Answer an exchange by what the gateway says of itself, once it is there."""
+
+        def told(done: "asyncio.Future[AdminAnswer]") -> None:
+            self._answering.discard(done)
+            if done.cancelled() or exchange.is_over:
+                return
+            if (error := done.exception()) is not None:
+                log.error("gateway_error", exc_info=error)
+                exchange.answer(answers.Answer(500, "internal", "the gateway failed; its log tells why"))
+                return
+            status, headers, body = done.result()
+            exchange.answer_raw(status, [(name.encode(), value.encode()) for name, value in headers], body)
+
+        answering = asyncio.ensure_future(asking)
+        self._answering.add(answering)
+        answering.add_done_callback(told)
 
     def _tls_location(self, exchange: Exchange) -> bytes:
         host = (exchange.head.host or b"").decode("ascii")
@@ -216,6 +231,8 @@ class DataPlane:
         """Let go of everything that is left."""
         for waiting in list(self._waits):
             waiting.cancel()
+        for answering in list(self._answering):
+            answering.cancel()
         await self.upstream.close()
         if self.access_log is not None:
             await self.access_log.close()

@@ -102,9 +102,10 @@ class Pool:
     def follow(self, service: Service, listed: Iterable[Instance], drained: Collection[str]) -> None:
         """Make this the service, these the instances, and those of them that get nothing new.
 
-        An instance that is listed no more gets requests as long as nobody who is listed can take them, up to the
-        service's `drain_s`: the new list of a service may have none in common with the old one. A critical one leaves
-        at once.
+        An instance of a file or a supervisor that is listed no more gets requests as long as nobody who is listed can
+        take them, up to the service's `drain_s`: the new list may have none in common with the old one, and nobody of
+        it has been asked yet. One that the registry does not list any more, or a critical one, leaves at once: that
+        says something of the instance.
         """
         now = self._clock.now()
         if service != self.service:
@@ -116,7 +117,9 @@ class Pool:
         for instance in wanted.values():
             self._take(instance, now, is_drained=instance.id in drained)
         gone = self._instances.keys() - wanted.keys()
-        if gone - self._leaving:
+        if service.registry:
+            self._leaving_until = now
+        elif gone - self._leaving:
             self._leaving_until = Instant(now + service.drain_s)
         self._leaving = set(gone)
         self._settle(now)

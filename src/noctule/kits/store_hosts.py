@@ -1,8 +1,9 @@
 """Connections that know several hosts of one store: any will do, and the one that works is kept.
 
 The hosts are the nodes of one cluster, each of which serves every key. A connection tries them in order, beginning
-with the one that worked last, and all connections of a client follow that choice. Whoever asks for a client wants
-`store.py`; this file knows how redis-py connects and nothing of URLs.
+with the one that worked last, and all connections of a client follow that choice. Where Sentinels watch over a master,
+`store_sentinel.py` asks them instead. Whoever asks for a client wants `store.py`; this file knows how redis-py connects
+and nothing of URLs.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 The servers know these names and nothing of Raft. Read router.py for what stands behind `Store`.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -15,6 +16,10 @@ from noctule.core.meta.views import Reach
 from noctule.core.placement.partition_map import Partition
 from noctule.core.placement.picture import Plan
 from noctule.core.placement.risk import Risk
+from noctule.core.registry.changes import Change
+from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
+from noctule.core.registry.objects import Check, CheckStatus
+from noctule.core.registry.registry import Answered, Registry
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.watch import Watch
 
@@ -168,10 +173,13 @@ class NodePicture:
     nodes: list[PeerPicture]
     groups: list[GroupPicture]
     counters: dict[str, int]
-    """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising."""
+    """Name (Prometheus style, ``noctule_…_total``) to value, each only ever rising. Labels may follow a name, as
+    Prometheus writes them."""
     gauges: dict[str, float]
     durability: str = "quorum"
     """When a write is acknowledged: `quorum` or `leader`."""
+    dns: str = ""
+    """host:port of its DNS door; empty when it has none."""
     cluster_id: str = ""
     """Drawn when the cluster was formed; empty before."""
     epoch: int = 0
@@ -229,6 +237,94 @@ class Administration(Protocol):
         ...
 
 
+class Agent(Protocol):
+    """The door of a node for the services beside it: it keeps their definitions, makes their checks, and has the
+    cluster's registry say what it knows.
+
+    What is registered here is durable on this node when a method returns, and is gone again only by these methods.
+    The registry has it then too, unless there was no leader for `PUSH_S_MAX`: it follows as soon as there is one.
+    Each raises `RequestError` for what cannot be done as it is, and `StorageError` when the disk refused; nothing has
+    changed then.
+    """
+
+    @property
+    def name(self) -> str:
+        """Of this node in the registry."""
+        ...
+
+    def services(self) -> Mapping[str, ServiceDefinition]:
+        """What is registered here, by id, with all checks of each. Neither is changed afterwards; a copy."""
+        ...
+
+    def service(self, service_id: str) -> ServiceDefinition | None:
+        """One of them."""
+        ...
+
+    def checks(self) -> Mapping[str, Check]:
+        """Every check that is made here, as it stands now, by id; those of maintenance among them."""
+        ...
+
+    async def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
+        """Add or replace a service. Checks that it had and that are not named stay, unless they are to be replaced;
+        one that is defined as before goes on."""
+        ...
+
+    async def deregister_service(self, service_id: str) -> None:
+        """Remove it with its checks. `RequestError` when it is not here."""
+        ...
+
+    async def register_check(self, definition: CheckDefinition) -> None:
+        """Add or replace a check of the node, or of a service that is registered here."""
+        ...
+
+    async def deregister_check(self, check_id: str) -> None:
+        """Remove it. `RequestError` when it is not here."""
+        ...
+
+    async def update_check(self, check_id: str, status: CheckStatus, output: str = "") -> None:
+        """Report to a check with a ttl, which begins anew. `RequestError` for every other check."""
+        ...
+
+    async def set_service_maintenance(self, service_id: str, enable: bool, reason: str = "") -> None:
+        """Make a service critical for as long as somebody works on it, or end that."""
+        ...
+
+    async def set_node_maintenance(self, enable: bool, reason: str = "") -> None:
+        """The same for the whole node: everything on it."""
+        ...
+
+
+class RegistryDoor(Protocol):
+    """The door to the registry of services, sessions and Consul's keys; what each gives is told in registry_door.py."""
+
+    @property
+    def view(self) -> Registry:
+        """This node's replica, for reading only, until control goes back to the loop."""
+        ...
+
+    async def change(self, changes: Sequence[Change], *, all_done: bool = False) -> list[Answered]:
+        """Apply all of them or none; returns once `view` shows it. Raises `RequestError`, `UnavailableError`, or
+        `OutcomeUnknownError`."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Afterwards `view` holds everything acknowledged before the call. Raises `UnavailableError`, within 5 s."""
+        ...
+
+    async def wait(self, topic: str, index: int, timeout_s: float) -> bool:
+        """True once `view.index_of(topic)` is above `index`, False when it was not in time. Raises `UnavailableError`
+        when too many wait."""
+        ...
+
+    def leader_known(self) -> bool:
+        """Whether this node knows who leads *meta*."""
+        ...
+
+    def last_contact_ms(self) -> int | None:
+        """How old `view` may be; 0 where *meta* is led, None when that is not known."""
+        ...
+
+
 class Node(Protocol):
     """One running node, for the HTTP server."""
 
@@ -239,6 +335,16 @@ class Node(Protocol):
     @property
     def cluster(self) -> Administration:
         """The door for whoever looks after the cluster."""
+        ...
+
+    @property
+    def agent(self) -> Agent:
+        """The door for the services beside this node."""
+        ...
+
+    @property
+    def registry(self) -> RegistryDoor:
+        """The door to the registry."""
         ...
 
     def picture(self) -> NodePicture:

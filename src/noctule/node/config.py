@@ -22,6 +22,11 @@ NODE_ID_MAX = 65_535
 PORT_MAX = 65_535
 CLUSTER_PORT_ABOVE = 400
 """What resp_cluster_port is above resp_port unless it is named."""
+DNS_PORT_ABOVE = 52
+"""What dns_port is above http_port unless it is named: 7553 on the first node of `noctule up`."""
+DOMAIN_CHARS_MAX = 100
+"""Of dns_domain: a name has at most 255, and services need some of them."""
+_DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*\.?")
 WILDCARD_HOSTS = ("0.0.0.0", "::", "[::]")
 """Addresses to listen on that nobody can connect to."""
 
@@ -294,6 +299,61 @@ class NodeConfig:
             high=65_535,
         ),
     )
+    dns_enabled: bool = field(
+        default=True,
+        metadata=about(
+            "Answer DNS for the services and nodes of the registry.",
+            reason="It is how HAProxy, and whatever cannot be taught HTTP, finds them.",
+            danger="Whoever reaches the port learns which services there are and where.",
+        ),
+    )
+    dns_port: int = field(
+        default=-1,
+        metadata=about(
+            "Where DNS answers, by UDP and TCP; 0: the system chooses. When left out, http_port and 52 more; 0 if that "
+            "is 0.",
+            reason="7553 on the first node of `noctule up`.",
+            unit="port",
+            low=-1,
+            high=65_535,
+        ),
+    )
+    dns_domain: str = field(
+        default="consul",
+        metadata=about(
+            "The domain whose names DNS answers, as `web.service.consul`.",
+            reason="Consul's, so that what was set up for it goes on.",
+            danger="A name that others use too: their names are no longer found where this node is asked first.",
+        ),
+    )
+    dns_ttl_s: int = field(
+        default=0,
+        metadata=about(
+            "How long resolvers may keep an answer of DNS, also that there is none.",
+            reason="An answer is made from memory, and an older one may name an instance that is gone.",
+            danger="For so long clients are sent to instances that are not healthy any more.",
+            unit="s",
+            low=0,
+            high=86_400,
+        ),
+    )
+    dns_only_passing: bool = field(
+        default=False,
+        metadata=about(
+            "Leave instances with a check in warning out of the answers of DNS.",
+            reason="They still serve; SRV gives them the weight that they have for this case.",
+            danger="A warning on all instances at once takes the whole service away.",
+        ),
+    )
+    dns_prefer_local: bool = field(
+        default=False,
+        metadata=about(
+            "Name instances on this node first, then those of nodes with the same `zone`; otherwise the order is drawn "
+            "for each answer.",
+            reason="Where one node is asked for many machines, all of them would be sent to its own instances.",
+            danger="Clients that take the first answer never use the others while the near ones are healthy.",
+        ),
+    )
     labels: Labels = field(
         default_factory=dict,
         metadata=about(
@@ -465,6 +525,17 @@ class NodeConfig:
             high=600,
         ),
     )
+    check_update_interval_s: float = field(
+        default=300.0,
+        metadata=about(
+            "How long a health check may say something else, with the same status, before the registry is told; "
+            "up to half of it sooner, by chance. 0: at once. A status is told at once always.",
+            reason="As Consul's: what a check prints often differs each time, and wakes all who watch.",
+            unit="s",
+            low=0,
+            high=86_400,
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=about(
@@ -487,6 +558,9 @@ class NodeConfig:
         if self.resp_cluster_port == -1:
             port = self.resp_port + CLUSTER_PORT_ABOVE if self.resp_port else 0
             object.__setattr__(self, "resp_cluster_port", port if port <= PORT_MAX else 0)
+        if self.dns_port == -1:
+            port = self.http_port + DNS_PORT_ABOVE if self.http_port else 0
+            object.__setattr__(self, "dns_port", port if port <= PORT_MAX else 0)
         if self.wal_dir == Path():
             object.__setattr__(self, "wal_dir", self.data_dir / "wal")
         if not self.advertise_host:
@@ -505,6 +579,7 @@ class NodeConfig:
             http_port=0,
             peer_port=0,
             control_port=0,
+            dns_port=0,
             snapshot_entries=20,
             segment_bytes_max=64 << 10,
             request_deadline_s=2.0,
@@ -525,16 +600,29 @@ class NodeConfig:
         if voters and self.node_id not in voters:
             known = ", ".join(map(str, sorted(voters)))
             found.append(Problem("node_id", f"node_id {self.node_id} is none of the peers, which are {known}"))
-        ports = (self.resp_port, self.resp_cluster_port, self.http_port, self.peer_port, self.control_port)
+        ports = (
+            self.resp_port,
+            self.resp_cluster_port,
+            self.http_port,
+            self.peer_port,
+            self.control_port,
+            self.dns_port if self.dns_enabled else 0,
+        )
         chosen = [port for port in ports if port]
         if len(set(chosen)) < len(chosen):
-            names = "resp_port {}, resp_cluster_port {}, http_port {}, peer_port {} and control_port {} must differ"
+            names = (
+                "resp_port {}, resp_cluster_port {}, http_port {}, peer_port {}, control_port {} and dns_port {} must "
+                "differ"
+            )
             sentence = names.format(*ports)
             found.append(Problem("http_port", sentence))
         for name in ("advertise_host", "resp_announce_host"):
             told = getattr(self, name)
             if told in WILDCARD_HOSTS and (name == "advertise_host" or told != self.advertise_host):
                 found.append(Problem(name, f"{name} {told} is no address to connect to: name one"))
+        if len(self.dns_domain) > DOMAIN_CHARS_MAX or not _DOMAIN.fullmatch(self.dns_domain):
+            sentence = f"dns_domain {self.dns_domain!r} must be labels of letters, digits and dashes with dots between"
+            found.append(Problem("dns_domain", f"{sentence}, at most {DOMAIN_CHARS_MAX} characters"))
         if not re.fullmatch(r"[!-~]{1,64}", self.sentinel_service):
             sentence = f"sentinel_service {self.sentinel_service!r} must be 1 to 64 characters without spaces"
             found.append(Problem("sentinel_service", sentence))

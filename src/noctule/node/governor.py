@@ -33,6 +33,7 @@ from noctule.core.roster.loads import LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
 from noctule.core.wire.frames import Hello
 from noctule.node.proposals import Proposals
+from noctule.node.registry_keeper import end_what_is_due, keep_members
 
 if TYPE_CHECKING:
     from noctule.node.steward import Premises, Steward
@@ -51,6 +52,8 @@ MOVES_SHOWN_MAX = 300
 """Of a plan that is only to be shown: to find thousands of moves would hold up the loop for seconds."""
 FORM_WAIT_S = 1.0
 """How long the first leader waits for the others' labels before it places replicas without them."""
+DUE_AFTER_S = 2.0
+"""A new leader ends nothing in the registry for so long: who could not renew without a leader is let in first."""
 CAUGHT_UP_ENTRIES = 100
 """A learner that misses no more may be made a voter."""
 
@@ -103,6 +106,9 @@ class Governor:
             self._form(now)
             return
         self._keep_membership(meta, consensus)
+        keep_members(meta, self._premises.is_alive, self._proposals)
+        if now - self._leads_since >= DUE_AFTER_S:
+            end_what_is_due(meta, self._premises.wall_ms(), self._proposals)
         if now >= self._plan_at:
             self._plan_at = Instant(now + PLAN_S)
             self._open_features(meta)

@@ -35,6 +35,7 @@ from noctule.core.roster.members import Member
 from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
 from noctule.node.address_book import addresses_of, load_address_book
 from noctule.node.administration import Administration
+from noctule.node.agent.agent import LocalAgent
 from noctule.node.api import NodePicture, Store
 from noctule.node.cluster_face import ClusterRoutes, Face, StrictRoutes
 from noctule.node.cluster_view import ClusterView
@@ -48,6 +49,7 @@ from noctule.node.pictures import node_picture, staleness_ms
 from noctule.node.premises import NodePremises
 from noctule.node.proposals import Proposals, ask_meta
 from noctule.node.recovery import ReplicaSettings, make_child, recover_or_return
+from noctule.node.registry_door import RegistryDoor
 from noctule.node.replication import ReplicationManager
 from noctule.node.router import Router
 from noctule.node.scripts import Scripts
@@ -78,6 +80,7 @@ class LocalNode:
         wal: Wal,
         lock: DirectoryLock,
         clock: Clock,
+        chance: random.Random,
         version: str,
     ) -> None:
         self.config = config
@@ -93,12 +96,28 @@ class LocalNode:
         self.started_at = clock.now()
         self.clock = clock
         self.peer_port = 0
+        self.dns = ""
+        """host:port of its DNS door; empty while it has none."""
         self.draining = False
         self.more_counters: list[Callable[[], dict[str, int]]] = []
         """Of the doors, for the picture."""
         self.watch = Watch()
-        """Rung whenever the steward knows something new."""
+        """Rung whenever *meta* has changed here, and again when the steward has seen to what follows from that."""
+        self.registry = RegistryDoor(self)
+        self._meta_seen: tuple[int, int] = (0, -1)
         steward.changed = self.watch.ring
+        host.turned = self._look_at_meta
+        self.agent = LocalAgent(
+            config.node_id,
+            config.data_dir,
+            self.registry,
+            self.watch,
+            clock,
+            chance,
+            member_count=lambda: len(premises.members),
+            output_after_s=config.check_update_interval_s,
+        )
+        """To be started once the node has joined."""
         self.cluster = Administration(self)
         self.cluster_view = ClusterView(self)
         """The same in the words of Redis Cluster."""
@@ -180,7 +199,7 @@ class LocalNode:
             transport.meet = steward.meet
             if cluster.voters:
                 steward.governor.founding = _founding(config, chance)
-            node = cls(config, host, transport, steward, premises, wal, lock, clock, version)
+            node = cls(config, host, transport, steward, premises, wal, lock, clock, chance, version)
             node.peer_port = await transport.listen(config.host, config.peer_port)
             on_error.pop_all()
         host.attach(
@@ -257,6 +276,15 @@ class LocalNode:
     def picture(self) -> NodePicture:
         """A fresh picture of this node and of the cluster as it sees it."""
         return node_picture(self)
+
+    def _look_at_meta(self) -> None:
+        """Wake who waits for *meta* at once, and not when the steward next looks: that is up to 10 ms later."""
+        meta = self.steward.meta
+        seen = (id(meta), meta.version)
+        if seen != self._meta_seen:
+            self._meta_seen = seen
+            self.registry.meta_changed()
+            self.watch.ring()
 
     async def operate(self, operation: Operation) -> Answer:
         """Have *meta* do an operation; returns what it answered, once this node sees it done too.

@@ -55,6 +55,7 @@ def node_picture(node: "LocalNode") -> NodePicture:
             "noctule_commands_waiting": host.router.waiting,
             "noctule_clients_blocked": host.router.waiting_room.waiting,
         },
+        dns=node.dns,
         cluster_id=meta.cluster_id,
         epoch=meta.map.epoch,
         formed=bool(meta.cluster_id),
@@ -81,10 +82,11 @@ def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -
 def staleness_ms(node: "LocalNode", key: bytes) -> int | None:
     """As `node.api.Node.staleness_ms`; None also where there is no replica to read."""
     replica = node.host.carrier.replicas.get(node.steward.meta.map.slot_table[key_slot(key)])
-    return None if node.host.failure or replica is None else _staleness_ms(node, replica)
+    return None if node.host.failure or replica is None else replica_staleness_ms(node, replica)
 
 
-def _staleness_ms(node: "LocalNode", replica: Replica) -> int | None:
+def replica_staleness_ms(node: "LocalNode", replica: Replica) -> int | None:
+    """How old this node's own replica of a group may be; None when that is not known."""
     now, consensus, asleep_heard_at = node.clock.now(), replica.raft, None
     if consensus.is_quiet():
         heard = {each: picture.heard_at for each, picture in node.host.liveness.describe().items()}
@@ -114,7 +116,7 @@ def group_picture(node: "LocalNode", group: GroupId, replica: Replica, partition
         lag={peer: each.entries for peer, each in lag.items()},
         lag_bytes={peer: each.bytes for peer, each in lag.items()},
         lag_s={peer: each.seconds for peer, each in lag.items()},
-        staleness_ms=_staleness_ms(node, replica),
+        staleness_ms=replica_staleness_ms(node, replica),
         admitted=replica.raft.is_admitted(),
         database_keys=_database_keys(replica),
     )

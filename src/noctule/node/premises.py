@@ -133,6 +133,10 @@ class NodePremises:
         """Resident, by the system."""
         return resident_bytes()
 
+    def wall_ms(self) -> int:
+        """By the system."""
+        return self._clock.wall_ms()
+
     def retire(self, reason: str) -> None:
         """Once."""
         told, self.retired = self.retired, lambda _: None

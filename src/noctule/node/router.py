@@ -292,6 +292,12 @@ class Router:
         if self._accept(command):
             self._place(group, command)
 
+    def query(self, group: GroupId, args: list[bytes], sink: ReplySink) -> None:
+        """Have a group read something about itself, whatever the arguments: linearizable, and nothing is logged."""
+        command = Command(args, sink, None, False)
+        if self._accept(command):
+            self._place(group, command)
+
     def stop(self, reason: str) -> None:
         """Answer whatever waits and whatever comes at once, with the reason: this node can do nothing more for it."""
         self._stopped = Failure(

@@ -101,6 +101,10 @@ class Premises(Protocol):
         """That this process takes."""
         ...
 
+    def wall_ms(self) -> int:
+        """The time by this node's clock, in unix ms."""
+        ...
+
     def retire(self, reason: str) -> None:
         """This node no longer belongs to the cluster: stop serving."""
 

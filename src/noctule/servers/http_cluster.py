@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass, field, fields
 
-from noctule.base.consistency import ConsistencyLevel
-from noctule.base.errors import StorageError, TooLargeError, UnavailableError
+from noctule.base.errors import TooLargeError
 from noctule.node.api import NodePicture
-from noctule.servers.http_instances import Instance, read_instances
+from noctule.servers.http_instances import Instance, instances_in
 from noctule.servers.http_route import Answer, Call, json_answer
-
-INSTANCES_S_MAX = 1.0
-"""How long the picture waits for each step of listing the instances, before it is shown without them."""
 
 
 # Inherits across a floor on purpose: the API promises the same field names as the picture, and so they cannot drift.
@@ -18,15 +14,15 @@ class ClusterPicture(NodePicture):
     """This node, the cluster as it sees it, and the app instances."""
 
     instances: list[Instance] = field(default_factory=list)
-    """As this node's replica of *meta* has them; empty while it cannot read them."""
+    """As this node's replica of *meta* has them; empty when they are too many."""
 
 
 async def get_cluster(call: Call) -> Answer:
     """The picture of this node. Answers without a quorum too, since that is when somebody looks."""
     picture = call.node.picture()
     try:
-        instances = await read_instances(call.node.meta, ConsistencyLevel.EVENTUAL, INSTANCES_S_MAX)
-    except (UnavailableError, StorageError, TooLargeError):
+        instances = instances_in(call.node.registry.view)
+    except TooLargeError:
         instances = []
     facts = {each.name: getattr(picture, each.name) for each in fields(picture)}
     return json_answer(ClusterPicture(**facts, instances=instances))

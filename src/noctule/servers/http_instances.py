@@ -1,29 +1,27 @@
-"""The registry of app instances: each is a key of the *meta* group that vanishes unless it is renewed."""
+"""The app instances, as a view of those services in the registry that say so of themselves.
 
-import logging
+What they say beside is their metadata; whether they renew themselves, and how they are, are two checks.
+"""
+
 from enum import StrEnum
-from functools import partial
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
 
-from noctule.base.consistency import ConsistencyLevel
-from noctule.base.ensure import ensure
-from noctule.base.errors import InternalError, RequestError, TooLargeError
-from noctule.core.keyspace.reply import OK
-from noctule.node.api import Store
-from noctule.servers.http_kv import scan_page, ttl_ms
+from noctule.base.errors import RequestError, TooLargeError
+from noctule.core.registry.changes import RemoveService
+from noctule.core.registry.definitions import ServiceDefinition
+from noctule.core.registry.objects import CheckStatus, ServiceInstance
+from noctule.core.registry.registry import Registry
+from noctule.core.registry.views import CATALOG_NODE, TTL_CHECK, renewal
 from noctule.servers.http_parameters import INSTANCE_ID
 from noctule.servers.http_route import Answer, Call, json_answer, shown
-from noctule.servers.http_store import REPLY_S_MAX, read, write
 
 INSTANCES_MAX = 10_000
 """More cannot be listed in one answer; a registry this large has lost its way."""
 
-_PREFIX = b"instance:"
-_SCAN_COUNT = b"1000"
-_logger = logging.getLogger(__name__)
+_PID, _STATE, _REQUESTS = "noctule-pid", "noctule-state", "noctule-requests"
 
 
 class InstanceState(StrEnum):
@@ -84,53 +82,43 @@ class InstanceDeleted(Struct, frozen=True):
 
 async def list_instances(call: Call) -> Answer:
     """Every instance, as the cluster agrees on them."""
-    return json_answer(InstanceList(await read_instances(call.node.meta)))
+    await call.node.registry.catch_up()
+    return json_answer(InstanceList(instances_in(call.node.registry.view)))
 
 
 async def put_instance(call: Call) -> Answer:
     """Register an instance, or renew it with what it now says of itself."""
-    instance_id = call.get(INSTANCE_ID)
-    instance = load_instance(instance_id, call.body)
-    stored = msgspec.json.encode(instance)
-    expiry = b"%d" % ttl_ms(instance.ttl_s)
-    reply = await write(call.node.meta, b"SET", _PREFIX + instance_id.encode(), stored, b"PX", expiry)
-    ensure(reply == OK, "SET answers OK", reply=type(reply).__name__)
+    instance = load_instance(call.get(INSTANCE_ID), call.body)
+    registry = call.node.registry
+    await registry.change(
+        renewal(
+            registry.view,
+            _definition_of(instance),
+            ttl_ms=round(instance.ttl_s * 1000),
+            remove_after_ms=1,
+            status=CheckStatus.PASSING if instance.state is InstanceState.HEALTHY else CheckStatus.CRITICAL,
+            output=instance.state,
+        )
+    )
     return json_answer(instance)
 
 
 async def delete_instance(call: Call) -> Answer:
     """Remove an instance at once; not an error when there is none."""
-    instance_id = call.get(INSTANCE_ID)
-    reply = await write(call.node.meta, b"DEL", _PREFIX + instance_id.encode())
-    return json_answer(InstanceDeleted(instance_id, deleted=reply == 1))
+    instance_id, registry = call.get(INSTANCE_ID), call.node.registry
+    await registry.catch_up()
+    was_there = (CATALOG_NODE, instance_id) in registry.view.instances
+    if was_there:
+        await registry.change([RemoveService(CATALOG_NODE, instance_id)])
+    return json_answer(InstanceDeleted(instance_id, deleted=was_there))
 
 
-async def read_instances(
-    meta: Store, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE, timeout_s: float = REPLY_S_MAX
-) -> list[Instance]:
-    """Every instance sorted by id, each step within `timeout_s`.
-
-    Raises `TooLargeError` over `INSTANCES_MAX`, else what reading raises.
-    """
-    ask = partial(read, meta, consistency=consistency, timeout_s=timeout_s)
-    keys: set[bytes] = set()
-    cursor = b"0"
-    while True:
-        reply = await ask(b"SCAN", cursor, b"MATCH", _PREFIX + b"*", b"COUNT", _SCAN_COUNT)
-        cursor, page = scan_page(reply)
-        keys.update(page)
-        if len(keys) > INSTANCES_MAX:
-            raise TooLargeError(f"the registry holds more than {INSTANCES_MAX} instances, which is the limit")
-        if cursor == b"0":
-            break
-    if not keys:
-        return []
-    values = await ask(b"MGET", *sorted(keys))
-    if not isinstance(values, list):
-        raise InternalError("MGET answers a list")
-    # One that vanished between the two reads has no value any more, and is not there.
-    found = [_stored_instance(value) for value in values if isinstance(value, bytes)]
-    return sorted((instance for instance in found if instance is not None), key=lambda instance: instance.id)
+def instances_in(registry: Registry) -> list[Instance]:
+    """Every instance that was renewed in time, sorted by id. Raises `TooLargeError` over `INSTANCES_MAX`."""
+    found = [instance for each in registry.instances_on(CATALOG_NODE) if (instance := _instance_of(registry, each))]
+    if len(found) > INSTANCES_MAX:
+        raise TooLargeError(f"the registry holds more than {INSTANCES_MAX} instances, which is the limit")
+    return found
 
 
 def load_instance(instance_id: str, body: bytes) -> Instance:
@@ -157,13 +145,30 @@ def load_instance(instance_id: str, body: bytes) -> Instance:
     )
 
 
-def _stored_instance(value: bytes) -> Instance | None:
-    try:
-        return msgspec.json.decode(value, type=Instance)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        # Written by a version that describes instances in another way; it lives no longer than its ttl.
-        _logger.warning("instance_unreadable", extra={"fields": {"bytes": len(value)}})
+def _definition_of(instance: Instance) -> ServiceDefinition:
+    host, _, port = instance.address.rpartition(":")
+    meta = {_PID: str(instance.pid), _STATE: str(instance.state), _REQUESTS: str(instance.requests)}
+    return ServiceDefinition(instance.id, instance.service, address=host.strip("[]"), port=int(port), meta=meta)
+
+
+def _instance_of(registry: Registry, service: ServiceInstance) -> Instance | None:
+    """None for what was registered in another way, or was not renewed and is about to be removed."""
+    ttl = registry.checks.get((service.node, TTL_CHECK + service.id))
+    if ttl is None or ttl.status is not CheckStatus.PASSING or not {_PID, _STATE, _REQUESTS} <= service.meta.keys():
         return None
+    host = f"[{service.address}]" if ":" in service.address else service.address
+    try:
+        return Instance(
+            service.id,
+            service.name,
+            f"{host}:{service.port}",
+            int(service.meta[_PID]),
+            InstanceState(service.meta[_STATE]),
+            int(service.meta[_REQUESTS]),
+            ttl.ttl_ms / 1000,
+        )
+    except ValueError:
+        return None  # Somebody else's service with metadata of these names.
 
 
 def _one_line(error: Exception) -> str:

@@ -197,11 +197,15 @@ def render_metrics(picture: NodePicture, process: ProcessStats | None, cluster: 
         | {row[0] for row in PROCESS_METRICS}
     )
     for kind, values in (("counter", picture.counters), ("gauge", picture.gauges)):
+        kept: dict[str, dict[str, float]] = {}
         for name, value in sorted(values.items()):
-            safe = _metric_name(name)
-            if safe not in taken:
-                taken.add(safe)
-                lines += [f"# TYPE {safe} {kind}", f"{safe} {_number(value)}"]
+            bare, brace, labels = name.partition("{")
+            kept.setdefault(_metric_name(bare), {}).setdefault(brace + labels, value)
+        for name, by_labels in kept.items():
+            if name not in taken:
+                taken.add(name)
+                lines.append(f"# TYPE {name} {kind}")
+                lines += [f"{name}{labels} {_number(value)}" for labels, value in by_labels.items()]
     if process is not None:
         for name, kind, sentence, figure in PROCESS_METRICS:
             lines += [f"# HELP {name} {_help(sentence)}", f"# TYPE {name} {kind}", f"{name} {_number(figure(process))}"]

@@ -2,13 +2,18 @@
 
 import math
 import re
+from typing import Literal
 
 from noctule.base.bounds import KEY_BYTES_MAX, SCAN_COUNT_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import RequestError, TooLargeError
 from noctule.core.keyspace.glob import PATTERN_BYTES_MAX
 from noctule.core.meta.tokens import is_token_hash
+from noctule.core.registry.bounds import NAME_CHARS_MAX
 from noctule.servers.http_route import Parameter
+
+WAIT_S_MAX = 600.0
+"""The longest that a list may be waited for."""
 
 TTL_S_MAX = 100 * 365 * 86_400.0
 """A hundred years; a key meant to live longer has no need of a ttl."""
@@ -104,6 +109,31 @@ def _parse_token_hash(raw: bytes) -> str:
     if not is_token_hash(text):
         raise ValueError
     return text
+
+
+def _parse_printable(raw: bytes) -> str:
+    text = raw.decode()
+    if not text or len(text) > NAME_CHARS_MAX or not text.isprintable():
+        raise ValueError
+    return text
+
+
+def _parse_wait_s(raw: bytes) -> float:
+    if not _NUMBER.fullmatch(raw) or not 0 < float(raw) <= WAIT_S_MAX:
+        raise ValueError
+    return float(raw)
+
+
+def _named(name: str, place: Literal["path", "query"], summary: str, default: str | None = None) -> Parameter[str]:
+    return Parameter(
+        name=name,
+        place=place,
+        summary=summary,
+        schema={"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX},
+        allowed=f"1 to {NAME_CHARS_MAX} printable characters",
+        parse=_parse_printable,
+        default=default,
+    )
 
 
 def _id(what: str) -> Parameter[int]:
@@ -235,4 +265,47 @@ RUNNING: Parameter[bool] = Parameter(
     allowed="true or false",
     parse=_parse_flag,
     default=False,
+)
+
+SERVICE_ID = _named("id", "path", "The id of the instance.")
+WATCHED_SERVICE = _named("name", "path", "The name of the service.")
+SERVICE_NAME = _named("name", "query", "Only instances of this service; all when left out.", "")
+INSTANCE_TAG = _named("tag", "query", "Only instances with this tag.", "")
+INSTANCE_NODE = _named(
+    "node", "query", "The instance of that node; else the one that renews itself, or the first by its node.", ""
+)
+
+SCRAPED_SERVICE = _named("service", "query", "Only this service; `noctule` are the nodes themselves.", "")
+SCRAPED_TAG = _named(
+    "tag", "query", "Only instances with this tag; when left out, any of the named service, `metrics` of others.", ""
+)
+
+ONLY_PASSING: Parameter[bool] = Parameter(
+    name="passing",
+    place="query",
+    summary="Only instances all of whose checks pass.",
+    schema={"type": "boolean"},
+    allowed="true or false",
+    parse=_parse_flag,
+    default=False,
+)
+
+INDEX: Parameter[int] = Parameter(
+    name="index",
+    place="query",
+    summary="Answer once there is something newer than the answer with this index, or `wait` has passed; 0: at once.",
+    schema={"type": "integer", "minimum": 0},
+    allowed="a whole number from 0",
+    parse=_parse_position,
+    default=0,
+)
+
+WAIT: Parameter[float] = Parameter(
+    name="wait",
+    place="query",
+    summary="For how many seconds to wait for something newer.",
+    schema={"type": "number", "exclusiveMinimum": 0, "maximum": WAIT_S_MAX},
+    allowed=f"a number of seconds above 0 and at most {WAIT_S_MAX:.0f}",
+    parse=_parse_wait_s,
+    default=300.0,
 )

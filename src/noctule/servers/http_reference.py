@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from noctule.base.bounds import HTTP_BODY_BYTES_MAX, KEY_BYTES_MAX
 from noctule.servers.http_errors import ERROR_STATUS
@@ -88,6 +88,8 @@ def _success(route: Route) -> str:
 
 
 def _type_link(kind: type) -> str:
+    if get_origin(kind) is list:
+        return f"list of {_type_link(get_args(kind)[0])}"
     return f"[{kind.__name__}](#{kind.__name__.lower()})"
 
 

@@ -1,7 +1,7 @@
 """Every route of a node's HTTP API: the one table behind the router, the OpenAPI document and the reference page.
 
-Rule of entry: a route is added here, or, when it is for whoever looks after the cluster, in http_cluster_routes.py;
-what it does stands in the file of its subject.
+Rule of entry: a route is added here, or, when it is for whoever looks after the cluster, in http_cluster_routes.py,
+and when it is about services in http_service_routes.py; what it does stands in the file of its subject.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,22 @@ from noctule.base.errors import (
     TooLargeError,
     UnavailableError,
 )
-from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics
+from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics, http_prometheus
 from noctule.servers.http_cluster_routes import CLUSTER_ROUTES
 from noctule.servers.http_errors import MethodNotAllowedError, NotFoundError
-from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, INSTANCE_ID, KEY, PREFIX, TTL
+from noctule.servers.http_parameters import (
+    CONSISTENCY,
+    COUNT,
+    CURSOR,
+    INSTANCE_ID,
+    KEY,
+    PREFIX,
+    SCRAPED_SERVICE,
+    SCRAPED_TAG,
+    TTL,
+)
 from noctule.servers.http_route import Answer, Call, Route, json_answer, shown
+from noctule.servers.http_service_routes import SERVICE_ROUTES
 from noctule.servers.openapi import openapi_document
 
 _READ: tuple[type[NoctuleError], ...] = (UnavailableError, StorageError, InternalError)
@@ -99,6 +110,7 @@ ROUTES: tuple[Route, ...] = (
         errors=(RequestError, InternalError),
     ),
     *CLUSTER_ROUTES,
+    *SERVICE_ROUTES,
     Route(
         method="GET",
         path="/api/instances",
@@ -129,6 +141,20 @@ ROUTES: tuple[Route, ...] = (
         parameters=(INSTANCE_ID,),
         response=http_instances.InstanceDeleted,
         errors=(RequestError, TooLargeError, *_WRITE),
+    ),
+    Route(
+        method="GET",
+        path="/api/prometheus/targets",
+        operation="listPrometheusTargets",
+        summary="What Prometheus is to scrape",
+        description=(
+            "For `http_sd_configs`. The nodes that belong to the cluster, and the instances that have the tag and no "
+            "critical check. `metrics_path` and `metrics_scheme` in the meta of an instance say where its metrics are."
+        ),
+        handler=http_prometheus.list_targets,
+        parameters=(SCRAPED_SERVICE, SCRAPED_TAG),
+        response=list[http_prometheus.TargetGroup],
+        errors=(RequestError, TooLargeError, UnavailableError, InternalError),
     ),
     Route(
         method="GET",

@@ -81,6 +81,7 @@ async def _serve(config: NodeConfig, version: str) -> int:
         "http": doors.addresses["http"],
         "control": doors.addresses["control"],
         "peer": doors.addresses["peer"],
+        "dns": doors.node.dns,
     }
     print(msgspec.json.encode({"event": "node_serving", **facts}).decode(), flush=True)
     log.info("node_serving", extra={"fields": facts})

@@ -54,7 +54,7 @@ def test_nodes_have_their_ports_folders_and_each_other() -> None:
         *("--peers", "1@127.0.0.1:7601,2@127.0.0.1:7602,3@127.0.0.1:7603", "--partitions", "16"),
         *("--host", "127.0.0.1", "--advertise-host", "127.0.0.1"),
         *("--resp-port", "7402", "--http-port", "7502", "--peer-port", "7602", "--control-port", "7702"),
-        *("--resp-cluster-port", "7802"),
+        *("--resp-cluster-port", "7802", "--dns-port", "7554"),
         *("--data-dir", "/data/node-2", "--wal-dir", "/data/node-2/wal", "--die-with-parent"),
     )
 
@@ -90,16 +90,13 @@ def test_without_an_app_only_nodes_run() -> None:
 
 def test_base_0_takes_free_ports_and_no_port_twice() -> None:
     bases = dict.fromkeys(("resp_port_base", "http_port_base", "peer_port_base", "control_port_base"), 0)
-    config = replace(CONFIG, **bases, resp_cluster_port_base=0, port=0)
+    config = replace(CONFIG, **bases, resp_cluster_port_base=0, dns_port_base=0, port=0)
     assert wanted_ports(config) == []
     plan = plan_of(config)
-    ports = [
-        port
-        for node in plan.nodes
-        for port in (node.resp_port, node.http_port, node.peer_port, node.control_port, node.resp_cluster_port)
-    ]
+    doors = ("resp_port", "http_port", "peer_port", "control_port", "resp_cluster_port", "dns_port")
+    ports = [getattr(node, door) for node in plan.nodes for door in doors]
     ports += [each.port for each in plan.instances]
-    assert len(ports) == len(set(ports)) == 18
+    assert len(ports) == len(set(ports)) == 21
     for node in plan.nodes:
         assert f"{node.id}@127.0.0.1:{node.peer_port}" in flags_of(plan.nodes[0].process.command)["--peers"]
 
@@ -113,7 +110,21 @@ def test_every_wanted_port_is_named_with_its_flag() -> None:
         (7601, "--peer-port-base"),
         (7701, "--control-port-base"),
         (7801, "--resp-cluster-port-base"),
+        (7553, "--dns-port-base"),
     }
+
+
+def test_dns_is_above_http_while_nodes_keep_clear_of_each_other_s_ports() -> None:
+    for config, base in (
+        (UpConfig(nodes=48), 7552),
+        (UpConfig(nodes=49), 0),
+        (UpConfig(http_port_base=0), 0),
+        (UpConfig(http_port_base=65_500), 0),
+        (UpConfig(http_port_base=9_000), 9_052),
+        (UpConfig(dns_port_base=53_000), 53_000),
+    ):
+        config.validate()
+        assert config.dns_port_base == base
 
 
 def test_all_addresses_of_the_machine_are_opened_for_the_gateway_alone() -> None:

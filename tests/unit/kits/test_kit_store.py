@@ -65,8 +65,8 @@ def test_without_a_url_the_environment_decides_then_the_default(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("http://h", "must begin with redis://"),
-        ("h:6379", "must begin with redis://"),
+        ("http://h", "must begin with one of redis://"),
+        ("h:6379", "must begin with one of redis://"),
         ("redis://", "a host is missing"),
         ("redis://h1,,h2", "a host is missing"),
         ("redis://h:0", "the port of h must be a number"),

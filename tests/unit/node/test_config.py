@@ -73,6 +73,12 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "http_port": "2",
         "peer_port": "3",
         "control_port": "5",
+        "dns_enabled": "false",
+        "dns_port": "7",
+        "dns_domain": "bats",
+        "dns_ttl_s": "8",
+        "dns_only_passing": "true",
+        "dns_prefer_local": "true",
         "labels": "zone=a,rack=r1",
         "weight": "2.5",
         "join": "bat:7701",
@@ -91,6 +97,7 @@ def test_every_setting_can_be_given_in_every_way() -> None:
         "snapshot_entries": "77",
         "segment_bytes_max": "100000",
         "request_deadline_s": "1.5",
+        "check_update_interval_s": "60",
         "durability": "leader",
         "log_level": "debug",
         "die_with_parent": "true",
@@ -268,6 +275,20 @@ def test_the_port_of_the_cluster_face_is_beside_that_of_resp_unless_it_is_given(
     assert load(resp_port="65500").resp_cluster_port == 0, "there is no port 400 above"
     assert load(resp_port="7401", resp_cluster_port="9").resp_cluster_port == 9
     assert "resp_cluster_port 7401, http_port 7501" in complaint(resp_cluster_port="7401")
+
+
+def test_dns_is_beside_http_unless_its_port_is_given() -> None:
+    assert load().dns_port == 7553
+    assert load(http_port="0").dns_port == load(http_port="65500").dns_port == 0
+    assert load(dns_port="53").dns_port == 53
+    assert "and dns_port 7501 must differ" in complaint(dns_port="7501")
+    assert not load(dns_port="7501", dns_enabled="false").dns_enabled, "the port is not wanted"
+
+
+@pytest.mark.parametrize("domain", ["-x", "a..b", "under_score", "x" * 64, ".".join(["xx"] * 40)])
+def test_a_domain_that_cannot_be_one_is_refused(domain: str) -> None:
+    assert "dns_domain" in complaint(dns_domain=domain)
+    assert load(dns_domain="svc.Example.com.").dns_domain == "svc.Example.com."
 
 
 def test_clients_are_told_another_host_than_peers_where_that_is_wanted() -> None:

@@ -143,6 +143,9 @@ class Node:
     def memory_bytes(self) -> int:
         return 77
 
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000
+
     def retire(self, reason: str) -> None:
         self.retired.append(reason)
 

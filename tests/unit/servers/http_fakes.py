@@ -18,14 +18,18 @@ from noctule.core.placement.picture import ClusterPicture, Plan
 from noctule.core.placement.picture import NodePicture as PlannedNode
 from noctule.core.placement.picture import PartitionPicture as PlannedPartition
 from noctule.core.placement.risk import Risk, estimate_risk
+from noctule.core.registry.changes import PutService, RemoveService
+from noctule.core.registry.definitions import ServiceDefinition
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.api import Dialogue, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.node.watch import Watch
-from noctule.servers.http_api import HttpApi, Request
+from noctule.servers.http_api import HttpApi
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
+from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 from tests.unit.core.meta.formed import ask as ask_meta
 from tests.unit.core.meta.formed import formed
+from tests.unit.node.fake_registry import NODE, FakeRegistry
 
 
 class FakeStore(Dialogue):
@@ -154,6 +158,28 @@ class FakeAdministration:
         return answer
 
 
+class FakeAgent:
+    """What is registered here is in the registry, and nothing is checked."""
+
+    name = NODE
+
+    def __init__(self, registry: FakeRegistry) -> None:
+        self.known: dict[str, ServiceDefinition] = {}
+        self._registry = registry
+
+    def service(self, service_id: str) -> ServiceDefinition | None:
+        return self.known.get(service_id)
+
+    async def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
+        definition.validate()
+        self.known[definition.id] = definition
+        self._registry.apply(PutService(definition.instance(NODE)))
+
+    async def deregister_service(self, service_id: str) -> None:
+        del self.known[service_id]
+        self._registry.apply(RemoveService(NODE, service_id))
+
+
 class FakeNode:
     """A `Node` over two keyspaces."""
 
@@ -161,6 +187,8 @@ class FakeNode:
         self.cluster = FakeAdministration()
         self.store = FakeStore()
         self.meta = FakeStore()
+        self.registry = FakeRegistry(NODE)
+        self.agent = FakeAgent(self.registry)
         self.shown = PICTURE
         self.unready = ""
         self.stale_ms: dict[bytes, int] = {}

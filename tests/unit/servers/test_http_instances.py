@@ -5,12 +5,16 @@ from dataclasses import fields, replace
 import msgspec
 import pytest
 
-from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.reply import Failure
+from noctule.base.errors import UnavailableError
+from noctule.core.registry.changes import PutService
+from noctule.core.registry.dependencies import worst_status
+from noctule.core.registry.objects import ServiceInstance
+from noctule.core.registry.views import CATALOG_NODE
 from noctule.node.api import NodePicture
-from noctule.servers import http_cluster, http_instances
+from noctule.servers import http_instances
 from noctule.servers.http_cluster import ClusterPicture
 from noctule.servers.http_instances import Instance, InstanceList
+from tests.unit.node.fake_registry import NODE
 
 from .http_fakes import PICTURE, FakeNode, ask, error_of
 
@@ -47,22 +51,41 @@ async def test_an_instance_is_registered_as_it_describes_itself(node: FakeNode) 
     assert msgspec.json.decode((await ask(node, "GET", "/api/instances")).body) == {"instances": [WEB_1]}
 
 
-async def test_it_lives_in_meta_and_out_of_reach_of_the_store(node: FakeNode) -> None:
+async def test_it_is_a_service_whose_health_is_what_it_says(node: FakeNode) -> None:
     await put(node, "web-1")
-    assert node.store.submitted == []
-    stored = node.meta.run(b"GET", b"instance:web-1")
-    assert isinstance(stored, bytes)
-    assert msgspec.json.decode(stored) == WEB_1
-    assert node.meta.run(b"PTTL", b"instance:web-1") == 2500
+    instance = node.registry.view.instances[CATALOG_NODE, "web-1"]
+    assert (instance.name, instance.address, instance.port) == ("board", "127.0.0.1", 8101)
+    for state, status in (("healthy", "passing"), ("unhealthy", "critical"), ("draining", "critical")):
+        await put(node, "web-1", state=state)
+        assert worst_status(node.registry.view, CATALOG_NODE, "web-1") == status
+
+
+async def test_the_same_again_wakes_nobody(node: FakeNode) -> None:
+    """Each renewal of each instance woke all who watch."""
+    await put(node, "web-1")
+    index = node.registry.view.index
+    await put(node, "web-1")
+    assert node.registry.view.index == index
 
 
 async def test_it_vanishes_unless_it_is_renewed(node: FakeNode) -> None:
     await put(node, "web-1")
     await put(node, "web-2")
-    node.meta.now_ms += 2000
+    node.registry.pass_time(2000)
     await put(node, "web-2", state="draining")
-    node.meta.now_ms += 500
+    node.registry.pass_time(500)
     assert [(instance.id, instance.state) for instance in await listed(node)] == [("web-2", "draining")]
+    node.registry.pass_time(1)
+    assert (CATALOG_NODE, "web-1") not in node.registry.view.instances
+
+
+async def test_one_that_says_it_is_ill_vanishes_too(node: FakeNode) -> None:
+    """A check that is critical has no ttl that could pass, so whether it renews itself is another one."""
+    await put(node, "web-1", state="unhealthy")
+    node.registry.pass_time(2501)
+    assert await listed(node) == []
+    node.registry.pass_time(1)
+    assert not node.registry.view.instances
 
 
 async def test_what_may_be_left_out_has_its_default(node: FakeNode) -> None:
@@ -72,22 +95,13 @@ async def test_what_may_be_left_out_has_its_default(node: FakeNode) -> None:
     assert (instance.id, instance.requests, instance.ttl_s) == ("a", 0, 15.0)
 
 
-async def test_instances_are_sorted_and_other_keys_of_meta_left_out(node: FakeNode) -> None:
-    for number in range(1500):
+async def test_instances_are_sorted_and_other_services_left_out(node: FakeNode) -> None:
+    for number in range(300):
         await put(node, f"web-{number}")
-    node.meta.run(b"SET", b"partition-map", b"{}")
+    node.registry.apply(PutService(ServiceInstance(CATALOG_NODE, "a", "other")))
+    node.registry.apply(PutService(ServiceInstance(NODE, "b", "other")))
     ids = [instance.id for instance in await listed(node)]
-    assert ids == sorted(f"web-{number}" for number in range(1500))
-
-
-async def test_one_that_vanishes_while_listed_or_cannot_be_read_is_left_out(
-    node: FakeNode, caplog: pytest.LogCaptureFixture
-) -> None:
-    await put(node, "web-1")
-    node.meta.run(b"SET", b"instance:broken", b'{"id": 5}')
-    node.meta.replies = {b"SCAN": [[b"0", [b"instance:web-1", b"instance:gone", b"instance:broken"]]]}
-    assert [instance.id for instance in await listed(node)] == ["web-1"]
-    assert [record.message for record in caplog.records] == ["instance_unreadable"]
+    assert ids == sorted(f"web-{number}" for number in range(300))
 
 
 async def test_a_registry_that_grew_out_of_bounds_is_not_listed(
@@ -98,6 +112,7 @@ async def test_a_registry_that_grew_out_of_bounds_is_not_listed(
         await put(node, f"web-{number}")
     answer = await ask(node, "GET", "/api/instances")
     assert (answer.status, error_of(answer).code) == (413, "too_large")
+    assert msgspec.json.decode((await ask(node, "GET", "/api/cluster")).body)["instances"] == []
 
 
 async def test_deleting_tells_whether_it_was_there(node: FakeNode) -> None:
@@ -139,7 +154,7 @@ async def test_a_field_that_is_wrong_is_named(node: FakeNode, changes: dict[str,
     assert (answer.status, facts.code) == (400, "bad_request")
     assert facts.message.startswith("body: ")
     assert words in facts.message
-    assert node.meta.submitted == []
+    assert node.registry.lists == []
 
 
 @pytest.mark.parametrize(
@@ -173,7 +188,7 @@ async def test_an_id_that_could_not_be_shown_is_refused(node: FakeNode, method: 
 
 @pytest.mark.parametrize(("method", "code"), [("GET", 503), ("PUT", 503), ("DELETE", 503)])
 async def test_without_a_leader_of_meta_the_registry_is_unavailable(node: FakeNode, method: str, code: int) -> None:
-    node.meta.failure = Failure(b"CLUSTERDOWN no leader")
+    node.registry.failure = UnavailableError("no leader")
     target = "/api/instances" if method == "GET" else "/api/instances/web-1"
     answer = await ask(node, method, target, msgspec.json.encode(WEB_1))
     assert (answer.status, error_of(answer).retryable) == (code, True)
@@ -189,19 +204,12 @@ async def test_the_cluster_is_the_picture_and_the_instances(node: FakeNode) -> N
     assert shown["groups"][0]["lag"] == {"2": 0, "3": 17}
     decoded = msgspec.json.decode(answer.body, type=ClusterPicture)
     assert replace(PICTURE) == NodePicture(**{field.name: getattr(decoded, field.name) for field in fields(PICTURE)})
-    assert node.meta.submitted[-1][1] is ConsistencyLevel.EVENTUAL
 
 
-@pytest.mark.parametrize("text", [b"CLUSTERDOWN no leader", b"MISCONF the disk failed"])
-async def test_the_picture_comes_without_a_quorum_too(node: FakeNode, text: bytes) -> None:
+async def test_the_picture_comes_without_a_quorum_too(node: FakeNode) -> None:
     """When the cluster is broken is when somebody asks for the picture."""
-    node.meta.failure = Failure(text)
+    await put(node, "web-1")
+    node.registry.failure = UnavailableError("no leader")
     answer = await ask(node, "GET", "/api/cluster")
     assert answer.status == 200
-    assert msgspec.json.decode(answer.body)["instances"] == []
-
-
-async def test_the_picture_does_not_wait_for_a_silent_registry(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_cluster, "INSTANCES_S_MAX", 0.01)
-    node.meta.is_silent = True
-    assert (await ask(node, "GET", "/api/cluster")).status == 200
+    assert msgspec.json.decode(answer.body)["instances"] == [WEB_1]

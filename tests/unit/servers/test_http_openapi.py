@@ -9,12 +9,15 @@ import pytest
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.reply import Failure
 from noctule.core.meta.operations import Admit, BeginMigration, CreateToken, Operation, SetMemberState
+from noctule.core.registry.changes import PutCheck, PutService
+from noctule.core.registry.objects import Check, CheckStatus, ServiceInstance
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
 from noctule.servers.http_errors import ERROR_STATUS, MethodNotAllowedError
 from noctule.servers.http_route import JSON, Answer, Route
 from noctule.servers.http_routes import ROUTES, match_route
 from tests.unit.core.meta.formed import ask as ask_meta
+from tests.unit.node.fake_registry import NODE
 
 from .http_fakes import FakeNode, ask, error_of
 from .test_http_instances import WEB_1
@@ -29,6 +32,7 @@ TYPES = {"string", "number", "integer", "boolean", "object", "array", "null"}
 
 BODIES: dict[str, object] = {
     "putInstance": WEB_1,
+    "putService": {"name": "web", "address": "127.0.0.1", "port": 80, "ttl_s": 10},
     "patchNode": {"weight": 2.0},
     "createToken": {},
     "patchSettings": {"rebalance_enabled": False},
@@ -55,6 +59,8 @@ async def asked(route: Route, node: FakeNode) -> Answer:
     ask_meta(node.cluster.meta, CreateToken("a" * 64, reusable=True))
     for operation in BEFORE.get(route.operation, ()):
         ask_meta(node.cluster.meta, operation)
+    node.registry.apply(PutService(ServiceInstance(NODE, "1", "web", tags=("blue",), depends_on=("db",))))
+    node.registry.apply(PutCheck(Check(NODE, "serfHealth", "alive", CheckStatus.PASSING)))
     number = "web-1" if "instances" in route.path else "6" if route.operation == "leaveNode" else "1"
     target = route.path.replace("{key}", "k").replace("{id}", number).replace("{hash}", "a" * 64)
     body = BODIES.get(route.operation)

@@ -1,5 +1,6 @@
 """Which instance gets the next request, and whether any should.
 
-Read routing.py (which service), then balancer.py (which instance: rules.py, instances.py, hash_ring.py), outliers.py
-(who stands out by failing), retry_budget.py, and window.py below them.
+For a gateway routing.py (which service), then balancer.py (which instance: rules.py, instances.py, hash_ring.py); for a
+client p2c.py (the better of two). For both: outliers.py (who stands out by failing), retry_budget.py, breaker.py, and
+window.py, which these count with.
 """

@@ -5,7 +5,7 @@ compares them. What may be asked, and when it is refused, is told in roster_oper
 """
 
 from bisect import insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -14,12 +14,15 @@ from msgspec import Struct
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.meta.records import Kind, read_record, read_records, record_key, write_record
+from noctule.core.meta.registry_records import read_registry, write_registry
 from noctule.core.meta.settings import ClusterSettings
 from noctule.core.meta.tokens import Token
 from noctule.core.migration.merges import MERGE_ENDED, Merge
 from noctule.core.migration.splits import Split
 from noctule.core.migration.stages import ENDED, Migration, Stage
 from noctule.core.placement.partition_map import Partition, PartitionMap, PartitionState
+from noctule.core.registry.changes import Change
+from noctule.core.registry.registry import Answered, Registry
 from noctule.core.roster.members import PRESENT, Member
 
 HISTORY_MAX = 200
@@ -63,6 +66,8 @@ class Changes(Struct, frozen=True):
     merges: frozenset[int] = frozenset()
     settings: bool = False
     features: bool = False
+    registry: bool = False
+    """What of it is told by `Registry.changed_since`."""
 
     def __bool__(self) -> bool:
         return self != _NO_CHANGES
@@ -94,10 +99,11 @@ class Objects(Keyspace):
         self.held_by: dict[int, set[int]] = {}
         """By node, the partitions in whose replicas it is."""
         self.migrations_running = 0
+        self.registry = Registry()
         self._ended: dict[Kind, list[tuple[int, int]]] = {Kind.MIGRATION: [], Kind.MERGE: []}
         """(when, id) in ascending order of what has ended and is remembered."""
         self._changed: dict[Kind, set[int]] = {kind: set() for kind in _COUNTED}
-        self._changed_settings = self._changed_features = self._changed_all = False
+        self._changed_settings = self._changed_features = self._changed_registry = self._changed_all = False
 
     # What others read -------------------------------------------------------------------------------------------------
 
@@ -142,8 +148,9 @@ class Objects(Keyspace):
             merges=frozenset(changed[Kind.MERGE]),
             settings=self._changed_settings,
             features=self._changed_features,
+            registry=self._changed_registry,
         )
-        self._changed_settings = self._changed_features = self._changed_all = False
+        self._changed_settings = self._changed_features = self._changed_registry = self._changed_all = False
         return changes
 
     # What operations change -------------------------------------------------------------------------------------------
@@ -245,6 +252,14 @@ class Objects(Keyspace):
             for gone in self._remember(Kind.MERGE, merge.ended_ms, merge.id):
                 del self.merges[gone]
 
+    def change_registry(self, changes: Sequence[Change], now_ms: int, *, all_done: bool) -> list[Answered]:
+        """As `Registry.apply`; what has changed by it is written."""
+        index = self.registry.index
+        answers = self.registry.apply(changes, now_ms, all_done=all_done)
+        write_registry(self, self.registry, index)
+        self._changed_registry |= self.registry.index != index
+        return answers
+
     # Loading and checking ---------------------------------------------------------------------------------------------
 
     def loaded(self) -> None:
@@ -258,6 +273,7 @@ class Objects(Keyspace):
         self.migrations = {each.id: each for each in read_records(self, Kind.MIGRATION, Migration)}
         self.splits = {each.child: each for each in read_records(self, Kind.SPLIT, Split)}
         self.merges = {each.id: each for each in read_records(self, Kind.MERGE, Merge)}
+        self.registry = read_registry(self)
         self._index()
         self._changed = {
             Kind.PARTITION: set(self.map.partitions),
@@ -266,7 +282,7 @@ class Objects(Keyspace):
             Kind.SPLIT: set(self.splits),
             Kind.MERGE: set(self.merges),
         }
-        self._changed_all = self._changed_settings = self._changed_features = True
+        self._changed_all = self._changed_settings = self._changed_features = self._changed_registry = True
 
     def check(self) -> None:
         """Raise `InternalError` unless the views are what the keys say and fit each other. Costs everything."""
@@ -277,6 +293,8 @@ class Objects(Keyspace):
         told.loaded()
         for name in ("counters", "settings", "roster", "tokens", "migrations", "splits", "merges", "busy", "held_by"):
             ensure(getattr(self, name) == getattr(told, name), "a view of meta is what its keys say", view=name)
+        self.registry.check()
+        ensure(self.registry.contents() == told.registry.contents(), "the registry is what its keys say")
         ensure(self.map.partitions == told.map.partitions, "the map is what its keys say")
         ensure(self.map.epoch == self.counters.epoch, "the map's epoch is kept", epoch=self.map.epoch)
         ensure((self._ended, self.migrations_running) == (told._ended, told.migrations_running), "the ended are kept")

@@ -16,12 +16,15 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.migration.merges import MergeStage
 from noctule.core.migration.stages import Stage
 from noctule.core.placement.partition_map import Promise
+from noctule.core.registry.changes import Change
+from noctule.core.registry.registry import Answered
 from noctule.core.roster.members import Member, MemberState
 
 COMMAND = b"NOCTULE.META"
 
-Answer: TypeAlias = int | str | None
-"""What an operation answers: the id that was given, the cluster's, or None where there is nothing to tell."""
+Answer: TypeAlias = int | str | list[Answered] | None
+"""What an operation answers: the id that was given, the cluster's, None where there is nothing to tell, or of the
+registry what each change answers."""
 
 
 class _Operation(Struct, frozen=True, tag_field="op", omit_defaults=True):
@@ -182,6 +185,14 @@ class OpenFeature(_Operation, tag="open_feature", frozen=True):
     name: str
 
 
+class ChangeRegistry(_Operation, tag="change_registry", frozen=True):
+    """Change the registry: all of the list, in its order, or nothing. Answers what each change answers."""
+
+    changes: list[Change]
+    all_done: bool = False
+    """Whether a change that would answer False refuses the list."""
+
+
 Operation: TypeAlias = (
     Form
     | Admit
@@ -200,6 +211,7 @@ Operation: TypeAlias = (
     | PreferLeader
     | ReleaseReplica
     | OpenFeature
+    | ChangeRegistry
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -36,6 +36,13 @@ class Kind(StrEnum):
     MIGRATION = "migration"
     SPLIT = "split"
     MERGE = "merge"
+    REGISTRY = "registry"
+    REGISTRY_NODE = "registry_node"
+    INSTANCE = "instance"
+    CHECK = "check"
+    SESSION = "session"
+    KEY = "key"
+    LOCK_DELAY = "lock_delay"
 
 
 def record_key(kind: Kind, name: int | str = "") -> bytes:

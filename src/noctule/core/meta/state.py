@@ -14,7 +14,7 @@ from noctule.base.errors import RequestError, StorageError
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.meta import map_operations, operations, roster_operations
+from noctule.core.meta import map_operations, operations, registry_operations, roster_operations
 from noctule.core.meta.objects import Objects
 from noctule.core.meta.operations import COMMAND, REFUSED, Answer, decode_operation, encode_answer
 from noctule.core.meta.records import is_reserved, record_count
@@ -38,9 +38,9 @@ class MetaState(Objects):
         return self._fenced(args) or self._unreserved(args, super().execute(args, now_ms))
 
     def read(self, args: Sequence[bytes], now_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """As of any keyspace; the objects are not among the keys."""
+        """As of any keyspace; the objects are not among the keys. `COMMAND` alone answers the version."""
         if args[0] == COMMAND:
-            return MUST_LOG
+            return self.version if len(args) == 1 else MUST_LOG
         fenced = self._fenced(args)
         if fenced is not None:
             return fenced
@@ -104,4 +104,5 @@ _OPERATIONS: dict[type, Callable[[Objects, Any, int], Answer]] = {
     operations.AdvanceMerge: map_operations.advance_merge,
     operations.PreferLeader: map_operations.prefer_leader,
     operations.ReleaseReplica: map_operations.release_replica,
+    operations.ChangeRegistry: registry_operations.change_registry,
 }

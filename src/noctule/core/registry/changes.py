@@ -4,6 +4,7 @@ Each is checked as things stand when it is applied, so one that comes late or tw
 index (`cas`) is refused when that has moved on. Answers are in registry.py.
 """
 
+import re
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -16,21 +17,26 @@ class _Change(Struct, frozen=True, tag_field="c", omit_defaults=True):
 
 
 class PutNode(_Change, tag="node", frozen=True):
-    """Add or replace a node; its indexes are given by the registry. The same again changes nothing, as everywhere."""
+    """Add or replace a node; its indexes are given by the registry. The same again changes nothing, as everywhere.
+    `cas`: None always, 0 only if it is not there, else only at this modify index; answers whether, if it is given."""
 
     node: RegistryNode
+    cas: int | None = None
 
 
 class PutService(_Change, tag="service", frozen=True):
-    """Add or replace an instance. Refused while its node is not there."""
+    """Add or replace an instance. Refused while its node is not there. `cas` and answer as for a node."""
 
     service: ServiceInstance
+    cas: int | None = None
 
 
 class PutCheck(_Change, tag="check", frozen=True):
-    """Add or replace a check. Refused while its node, or the instance it names, is not there."""
+    """Add or replace a check. Refused while its node, or the instance it names, is not there. `cas` and answer as for a
+    node."""
 
     check: Check
+    cas: int | None = None
 
 
 class TellCheck(_Change, tag="tell", frozen=True):
@@ -50,15 +56,26 @@ class ExpireCheck(_Change, tag="expire_check", frozen=True):
     expires_ms: int
 
 
+class RemoveCritical(_Change, tag="reap", frozen=True):
+    """The instance of a check that has been critical for too long. Nothing happens when it has not been critical since
+    then without a break (`critical_since_ms` differs)."""
+
+    node: str
+    id: str
+    """Of the check."""
+    critical_since_ms: int
+
+
 class RemoveNode(_Change, tag="no_node", frozen=True):
-    """With all its instances, checks and sessions. `cas`: only at this modify index (0: at any)."""
+    """With all its instances, checks and sessions. `cas`: only at this modify index (0: at any, and also if it is not
+    there); answers whether it was so."""
 
     name: str
     cas: int = 0
 
 
 class RemoveService(_Change, tag="no_service", frozen=True):
-    """With its checks."""
+    """With its checks. `cas` and answer as for a node."""
 
     node: str
     id: str
@@ -66,7 +83,7 @@ class RemoveService(_Change, tag="no_service", frozen=True):
 
 
 class RemoveCheck(_Change, tag="no_check", frozen=True):
-    """Sessions that rest on it end."""
+    """Sessions that rest on it end. `cas` and answer as for a node."""
 
     node: str
     id: str
@@ -101,7 +118,7 @@ class ReleaseKey(_Change, tag="release", frozen=True):
 
 
 class DeleteKey(_Change, tag="delete", frozen=True):
-    """Delete a key; `cas` as in `SetKey`, but 0 asks for nothing."""
+    """Delete a key. `cas`: None always, else only at this modify index; answers whether it is absent now."""
 
     key: str
     cas: int | None = None
@@ -134,13 +151,13 @@ class CreateSession(_Change, tag="session", frozen=True):
 
 
 class RenewSession(_Change, tag="renew", frozen=True):
-    """Its TTL begins anew; answers False when it is not there any more."""
+    """Its TTL begins anew, which moves no index; answers False when it is not there any more."""
 
     id: str
 
 
 class EndSession(_Change, tag="end", frozen=True):
-    """By hand; its keys are released or deleted."""
+    """By hand; its keys are released or deleted, with its lock-delay. Nothing happens when it is not there."""
 
     id: str
 
@@ -158,6 +175,7 @@ Change: TypeAlias = (
     | PutCheck
     | TellCheck
     | ExpireCheck
+    | RemoveCritical
     | RemoveNode
     | RemoveService
     | RemoveCheck
@@ -173,3 +191,9 @@ Change: TypeAlias = (
     | EndSession
     | ExpireSession
 )
+
+
+def change_refused(sentence: str) -> tuple[int, str]:
+    """Of the sentence that refuses a list: which change (from 0), and why; (0, the sentence) of any other."""
+    found = re.fullmatch(r"change (\d+): (.*)", sentence, re.DOTALL)
+    return (int(found[1]), found[2]) if found else (0, sentence)

@@ -5,9 +5,13 @@ spelling.
 """
 
 from enum import StrEnum
+from typing import TypeAlias
 
 from msgspec import Struct
 
+SESSION_TTL_FACTOR = 2
+"""Consul's, which calls a TTL the least time that a session lives; its clients (Patroni) ask for half of what they
+mean."""
 NODE_CHECK = "serfHealth"
 """The check that each member of the cluster has: passing while the failure detector trusts the node."""
 
@@ -89,6 +93,7 @@ class Check(Struct, frozen=True):
     ttl_ms: int = 0
     """0: nobody but its agent changes it. Else the leader of *meta* makes it critical once `expires_ms` has passed."""
     expires_ms: int = 0
+    """Given by the registry; 0 while it is critical, or has no TTL."""
     deregister_after_ms: int = 0
     """0: never. Its instance is removed when it was critical for so long."""
     critical_since_ms: int = 0
@@ -120,12 +125,24 @@ class Session(Struct, frozen=True):
     node: str
     name: str = ""
     ttl_ms: int = 0
-    """0: it does not end by time."""
+    """0: it does not end by time. Else it ends when it was not renewed for `SESSION_TTL_FACTOR` times as long."""
     lock_delay_ms: int = 15_000
     """So long nobody may acquire a key that this session lost by being invalidated."""
     behavior: SessionBehavior = SessionBehavior.RELEASE
     node_checks: tuple[str, ...] = (NODE_CHECK,)
+    """Ids of checks of its node; the same for `service_checks`, whose checks are of instances on it."""
     service_checks: tuple[str, ...] = ()
     expires_ms: int = 0
+    """Given by the registry."""
     create_index: int = 0
     modify_index: int = 0
+
+
+class LockDelay(Struct, frozen=True):
+    """Nobody may acquire the key before then: who held it may not know yet that its session was invalidated."""
+
+    key: str
+    until_ms: int
+
+
+Object: TypeAlias = RegistryNode | ServiceInstance | Check | KvEntry | Session | LockDelay

@@ -12,6 +12,8 @@ PUBLISH = "publish"
 """Nodes tell each other what is published. It waits for nobody: each peer is told once it says that it has this."""
 DATA_MODEL_2 = "data-model-2"
 """Lists, sets, sorted sets, streams, bits, transactions, scripts, databases: all commands that came with them."""
+REGISTRY = "registry"
+"""Services, their health, sessions and Consul's keys, in *meta*."""
 
-FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH, DATA_MODEL_2)
+FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH, DATA_MODEL_2, REGISTRY)
 """Of this release."""

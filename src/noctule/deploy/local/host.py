@@ -94,6 +94,7 @@ class RunningProcess(msgspec.Struct, frozen=True):
     http: str
     peer: str
     control: str
+    dns: str = ""
 
 
 class RunningHost(msgspec.Struct, frozen=True):

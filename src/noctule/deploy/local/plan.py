@@ -24,6 +24,10 @@ INSTANCES_MAX = 99
 CLUSTER_PORT_ABOVE = 400
 """What the bases of RESP's two ports differ by unless both are named."""
 
+DNS_PORT_ABOVE = 52
+"""What the bases of DNS and HTTP differ by unless both are named, for as many nodes as that leaves room for."""
+DNS_NODES_MAX = 48
+
 CLUSTER_FILE = "cluster.json"
 TOKEN_VARIABLE = "NOCTULE_TOKEN"
 
@@ -54,12 +58,18 @@ class UpConfig:
     control_port_base: int = 7700
     resp_cluster_port_base: int = -1
     """When left out, 400 above that of RESP; 0 where that is 0."""
+    dns_port_base: int = -1
+    """When left out, 52 above that of HTTP; 0 where that is 0, or more than 48 nodes would meet each other's ports."""
 
     def __post_init__(self) -> None:
         if self.resp_cluster_port_base == -1:
             # A frozen dataclass is filled in this way; nobody has seen it yet.
             base = self.resp_port_base + CLUSTER_PORT_ABOVE if self.resp_port_base else 0
             object.__setattr__(self, "resp_cluster_port_base", base if base <= 65_535 - self.nodes else 0)
+
+        if self.dns_port_base == -1:
+            base = self.http_port_base + DNS_PORT_ABOVE if self.http_port_base and self.nodes <= DNS_NODES_MAX else 0
+            object.__setattr__(self, "dns_port_base", base if base <= 65_535 - self.nodes else 0)
 
     @property
     def inner_host(self) -> str:
@@ -79,6 +89,7 @@ class UpConfig:
             ("--peer-port-base", self.peer_port_base, 0, 65_535 - self.nodes),
             ("--control-port-base", self.control_port_base, 0, 65_535 - self.nodes),
             ("--resp-cluster-port-base", self.resp_cluster_port_base, 0, 65_535 - self.nodes),
+            ("--dns-port-base", self.dns_port_base, 0, 65_535 - self.nodes),
         ):
             if not low <= value <= high:
                 problems.append(f"{flag} {value} must be from {low} to {high}")
@@ -158,6 +169,7 @@ class NodePlan:
     peer_port: int
     control_port: int
     resp_cluster_port: int
+    dns_port: int
     data_dir: Path
     process: ProcessPlan
     joins: bool = False
@@ -246,6 +258,7 @@ def wanted_ports(config: UpConfig, numbers: Sequence[int] = ()) -> list[WantedPo
         ("--peer-port-base", config.peer_port_base, "peers"),
         ("--control-port-base", config.control_port_base, "control"),
         ("--resp-cluster-port-base", config.resp_cluster_port_base, "RESP, cluster"),
+        ("--dns-port-base", config.dns_port_base, "DNS"),
     ):
         if base:
             wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
@@ -308,6 +321,7 @@ def _bases(config: UpConfig) -> tuple[int, ...]:
         config.peer_port_base,
         config.control_port_base,
         config.resp_cluster_port_base,
+        config.dns_port_base,
     )
 
 
@@ -330,7 +344,7 @@ def _service_name(app: str) -> str:
 def _node_plan(
     config: UpConfig, python: str, *, number: int, ports: list[int], cluster: dict[str, str], is_lost: bool
 ) -> NodePlan:
-    resp_port, http_port, peer_port, control_port, resp_cluster_port = ports
+    resp_port, http_port, peer_port, control_port, resp_cluster_port, dns_port = ports
     data_dir = node_data_dir(config, number)
     joins = "--join" in cluster
     # Whatever must differ between nodes is a flag, so that noctule.toml and the environment can set only the rest.
@@ -345,6 +359,7 @@ def _node_plan(
         "--peer-port": peer_port,
         "--control-port": control_port,
         "--resp-cluster-port": resp_cluster_port,
+        "--dns-port": dns_port,
         "--data-dir": data_dir,
         "--wal-dir": data_dir / "wal",
     }
@@ -360,6 +375,7 @@ def _node_plan(
         peer_port,
         control_port,
         resp_cluster_port,
+        dns_port,
         data_dir,
         process,
         joins=joins,

@@ -31,6 +31,7 @@ class RunningNode(msgspec.Struct, frozen=True):
     peer_port: int
     control_port: int
     resp_cluster_port: int
+    dns_port: int
     host: str
     data_dir: str
 
@@ -101,6 +102,7 @@ def describe(plan: Plan, cluster: LocalCluster) -> Running:
                 peer_port=node.peer_port,
                 control_port=node.control_port,
                 resp_cluster_port=node.resp_cluster_port,
+                dns_port=node.dns_port,
                 host=node.host,
                 data_dir=str(node.data_dir),
             )

@@ -98,6 +98,10 @@ class SimulatedPremises:
         """What the replicas' keys take; nobody measures a simulated process."""
         return sum(replica.keyspace.bytes_used for replica in self.replicas.values())
 
+    def wall_ms(self) -> int:
+        """The machine's."""
+        return self._machine.wall_ms()
+
     def retire(self, reason: str) -> None:
         """This node no longer belongs to the cluster: it ends for good."""
         self._machine.world.retire(self._machine.node_id, reason)

@@ -63,7 +63,7 @@ def test_no_window_has_more_retries_than_its_requests_pay_for(
             deposits.append(now)
         elif budget.spend(now):
             spent.append(now)
+            retries = sum(now - at < WINDOW_S * 0.9 - 1e-6 for at in spent)
+            requests = sum(now - at <= WINDOW_S + 1e-6 for at in deposits)
+            assert retries <= ratio * requests + per_second_min * WINDOW_S + 1e-6
         budget.check()
-        retries = sum(now - at < WINDOW_S * 0.9 - 1e-6 for at in spent)
-        requests = sum(now - at <= WINDOW_S + 1e-6 for at in deposits)
-        assert retries <= ratio * requests + per_second_min * WINDOW_S + 1e-6

@@ -13,9 +13,11 @@ from noctule.core.meta.tokens import hash_token
 from noctule.core.migration.merges import MERGE_ENDED, MERGE_NEXT, MergeStage
 from noctule.core.migration.stages import ENDED, NEXT, Stage
 from noctule.core.placement.slots import SLOT_COUNT
+from noctule.core.registry.changes import Change
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member, MemberState
 from tests.unit.core.meta.formed import FORM, NEWER, ask, reloaded
+from tests.unit.core.registry.strategies import ANY, BASICS
 
 NODES = st.integers(0, 9)
 GROUPS = st.integers(0, 12)
@@ -45,6 +47,7 @@ ANYTHING = st.one_of(
     st.builds(ops.BeginMerge, GROUPS, GROUPS),
     st.builds(ops.AdvanceMerge, IDS, st.sampled_from(MergeStage), st.sampled_from(MergeStage)),
     st.builds(ops.PreferLeader, GROUPS, NODES),
+    st.builds(ops.ChangeRegistry, st.lists(ANY, min_size=1, max_size=3), st.booleans()),
 )
 
 
@@ -112,6 +115,10 @@ class Meta(RuleBasedStateMachine):
     def anything(self, operation: ops.Operation, passes_ms: int) -> None:
         self.now_ms += passes_ms
         self.apply(operation)
+
+    @rule(changes=st.lists(ANY, max_size=2))
+    def something_is_registered(self, changes: list[Change]) -> None:
+        self.apply(ops.ChangeRegistry([*BASICS, *changes]))
 
     @rule(seed=st.integers(0, 1 << 16))
     def something_that_fits(self, seed: int) -> None:

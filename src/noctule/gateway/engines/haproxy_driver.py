@@ -1,0 +1,306 @@
+"""HAProxy as an engine: kept in step through its runtime socket, reloaded only when its structure changes.
+
+What a reload costs (a new process, checks begun anew, counters at 0) is not paid for what happens often: instances that
+come, go, drain or change their weight, and shares that move. The socket is asked what there is and told the difference,
+so whatever was done before, by whom, and how far it got, the end is the same.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import socket as sockets
+from pathlib import Path
+
+import msgspec
+
+from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
+from noctule.gateway.engines import certificates
+from noctule.gateway.engines.engine import (
+    EngineInstancePicture,
+    EnginePaths,
+    EnginePicture,
+    Files,
+    Instances,
+    engine_name,
+    listed,
+    with_drained,
+    with_shares,
+)
+from noctule.gateway.engines.folder import EngineFolder, find_program
+from noctule.gateway.engines.haproxy import (
+    CONFIG,
+    SHARES,
+    render_haproxy,
+    render_structure,
+    server_arguments,
+    shares_value,
+)
+from noctule.gateway.engines.haproxy_socket import SOCKET_PATH_BYTES_MAX, RuntimeSocket, ServerState
+from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
+from noctule.gateway.instances import Instance, Standing
+from noctule.gateway.model import GatewayModel, Service, Share
+
+START_S_MAX = 10.0
+POLL_S = 0.05
+TICK_S = 1.0
+"""How often what could not be finished at once is tried again, logs are cut, and certificates are looked at."""
+
+log = logging.getLogger("noctule.gateway")
+
+
+class HAProxyDriver:
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+
+    def __init__(self, folder: Path, *, program: str = "haproxy") -> None:
+        self._program = program
+        self._folder = EngineFolder(folder)
+        self._socket = RuntimeSocket(self._folder.paths.socket)
+        self._keeper = Keeper("haproxy", self._start_again)
+        self._lock = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._leaving: list[EngineProcess] = []
+        """Those that a reload has replaced and that finish what they have."""
+        self._model = GatewayModel()
+        self._instances: Instances = {}
+        self._drained: set[tuple[str, str]] = set()
+        self._structure: tuple[Files, object] | None = None
+        self._has_leftovers = False
+        self._reloads = 0
+        self._last_error = ""
+
+    async def start(self, model: GatewayModel, instances: Instances) -> None:
+        """See `EngineDriver.start`."""
+        self._program = find_program(self._program)
+        if len(self._folder.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
+            raise ConfigError(f"the path of HAProxy's socket is too long, choose a shorter folder: {self._folder.path}")
+        self._folder.open()
+        try:
+            async with self._lock:
+                await self._reload(model, instances, await self._running_process())
+        except BaseException:
+            self._folder.close()
+            raise
+        self._tasks = [
+            asyncio.create_task(self._keeper.run(), name="haproxy-keeper"),
+            asyncio.create_task(self._tick_forever(), name="haproxy-tick"),
+        ]
+        log.info("engine_started", extra={"engine": "haproxy", "pid": self._keeper.pid})
+
+    async def apply(self, model: GatewayModel, instances: Instances) -> None:
+        """See `EngineDriver.apply`."""
+        async with self._lock:
+            try:
+                await self._apply(model, instances)
+            except NoctuleError as error:
+                self._last_error = str(error)
+                raise
+            self._last_error = ""
+
+    async def drain(self, service: str, instance_id: str, timeout_s: float = 30.0) -> bool:
+        """See `EngineDriver.drain`."""
+        if all(each.id != instance_id for each in self._instances.get(service, ())):
+            raise RequestError(f"service {service!r} has no instance {instance_id!r}")
+        self._drained.add((service, instance_id))
+        await self.apply(self._model, self._instances)
+        name = service, engine_name(instance_id)
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while (load := (await self._socket.loads()).get(name)) is not None and load.in_flight + load.queued > 0:
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+    async def set_shares(self, route: str, shares: tuple[Share, ...]) -> None:
+        """See `EngineDriver.set_shares`."""
+        await self.apply(with_shares(self._model, route, shares), self._instances)
+
+    async def status(self) -> EnginePicture:
+        """See `EngineDriver.status`; no instances while HAProxy does not answer."""
+        pictures: tuple[EngineInstancePicture, ...] = ()
+        with contextlib.suppress(UnavailableError):
+            pictures = tuple(await self._instance_pictures())
+        return EnginePicture(
+            engine="haproxy",
+            pid=self._keeper.pid,
+            reloads=self._reloads,
+            restarts=self._keeper.restarts,
+            last_error=self._last_error,
+            instances=pictures,
+        )
+
+    async def stop(self, drain_s: float) -> None:
+        """See `EngineDriver.stop`."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        process = self._keeper.process
+        ending = [*self._leaving, *([process] if process is not None else [])]
+        # SIGUSR1 is the soft stop: no new connections, and it ends with the last request.
+        await asyncio.gather(*(each.stop(signal.SIGUSR1, drain_s) for each in ending))
+        self._folder.close()
+        log.info("engine_stopped", extra={"engine": "haproxy"})
+
+    async def _running_process(self) -> EngineProcess | None:
+        """The HAProxy of an earlier driver, when one still answers in this folder."""
+        try:
+            return EngineProcess.adopt(await self._socket.pid())
+        except UnavailableError:
+            return None
+
+    async def _apply(self, model: GatewayModel, instances: Instances) -> None:
+        drained = with_drained(instances, self._drained)
+        files = render_haproxy(model, drained, self._folder.paths)
+        if self._structure == (render_structure(model, self._folder.paths), certificates.fingerprint(model)):
+            try:
+                await self._step(model, drained)
+            except UnavailableError as error:
+                # Whatever it was, a config that is loaded whole says the same.
+                log.warning("engine_step_failed", extra={"engine": "haproxy", "reason": str(error)})
+            else:
+                self._folder.write(lambda _: files, {})
+                self._note(model, instances)
+                return
+        await self._reload(model, instances, self._keeper.process)
+
+    def _note(self, model: GatewayModel, instances: Instances) -> None:
+        self._model, self._instances = model, instances
+        there = {(name, each.id) for name, found in instances.items() for each in found}
+        self._drained &= there
+
+    async def _reload(self, model: GatewayModel, instances: Instances, old: EngineProcess | None) -> None:
+        """Check the config, and start a HAProxy with it that takes the listeners of the old one over."""
+        drained = with_drained(instances, self._drained)
+        fingerprint = certificates.fingerprint(model)
+        secrets = certificates.combined(model) if model.tls_port else {}
+
+        def render(paths: EnginePaths) -> Files:
+            return render_haproxy(model, drained, paths)
+
+        await self._folder.check(
+            render, secrets, lambda folder: [self._program, "-c", "-q", "-f", str(folder / CONFIG)]
+        )
+        self._folder.write(render, secrets)
+        take_over = ["-x", self._folder.paths.socket, "-sf", str(old.pid)] if old is not None and old.is_alive else []
+        # From here on the old one may end before the new one is known to serve.
+        self._keeper.let_go()
+        try:
+            new = await self._start(take_over)
+        except BaseException:
+            if old is not None:
+                self._keeper.keep(old)
+            raise
+        self._keeper.keep(new)
+        if old is not None:
+            self._reloads += 1
+            self._leaving = [each for each in (*self._leaving, old) if each.is_alive]
+        self._structure = render_structure(model, self._folder.paths), fingerprint
+        self._note(model, instances)
+
+    async def _start_again(self) -> EngineProcess:
+        async with self._lock:
+            return await self._start([])
+
+    async def _start(self, take_over: list[str]) -> EngineProcess:
+        """A HAProxy with the files as they are, once it answers; `ConfigError` with its words when it ends."""
+        command = [self._program, "-db", "-f", str(self._folder.path / CONFIG), *take_over]
+        folder = self._folder
+        offset = folder.log.stat().st_size if folder.log.exists() else 0
+        process = EngineProcess.start(command, folder.path, stdout=folder.access_log, stderr=folder.log)
+        deadline = asyncio.get_running_loop().time() + START_S_MAX
+        while process.is_alive and asyncio.get_running_loop().time() < deadline:
+            with contextlib.suppress(UnavailableError):
+                if await self._socket.pid() == process.pid:
+                    return process
+            await process.wait_end(POLL_S)
+        await process.stop(signal.SIGTERM, 0.0)
+        raise ConfigError(f"haproxy did not start: {last_words(folder.log, offset)}")
+
+    async def _step(self, model: GatewayModel, instances: Instances) -> None:
+        """Make servers and shares what they should be, by as few commands as that takes."""
+        there = await self._socket.servers()
+        wanted: set[tuple[str, str]] = set()
+        for service in model.services:
+            for instance in listed(instances, service):
+                key = service.name, engine_name(instance.id)
+                wanted.add(key)
+                for command in await self._to_serve(service, instance, there.get(key)):
+                    await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
+        await self._remove([key for key in there if key not in wanted], there)
+        entries = await self._socket.map_entries(self._shares_file)
+        for route in model.routes:
+            if entries.get(route.name) != shares_value(route):
+                await self._socket.do(f"set map {self._shares_file} {route.name} {shares_value(route)}")
+
+    @property
+    def _shares_file(self) -> str:
+        return f"{self._folder.paths.folder}/{SHARES}"
+
+    async def _to_serve(self, service: Service, instance: Instance, now: ServerState | None) -> list[str]:
+        """The commands that make a server what the instance is."""
+        name = f"{service.name}/{engine_name(instance.id)}"
+        is_serving = instance.standing is Standing.SERVING
+        address = await _resolve(instance.host)
+        commands = []
+        if now is None:
+            words = server_arguments(service, msgspec.structs.replace(instance, host=address))
+            commands += [f"add server {name} {' '.join(words)}", f"enable health {name}"]
+        else:
+            if (now.address, now.port) != (address, instance.port):
+                commands.append(f"set server {name} addr {address} port {instance.port}")
+            if now.weight != instance.weight:
+                commands.append(f"set server {name} weight {instance.weight}")
+        # Not `drain`: clients with a cookie would still be let in.
+        if (now is None or now.is_out) and is_serving:
+            commands.append(f"set server {name} state ready")
+        if now is not None and not now.is_out and not is_serving:
+            commands.append(f"set server {name} state maint")
+        return commands
+
+    async def _remove(self, keys: list[tuple[str, str]], there: dict[tuple[str, str], ServerState]) -> None:
+        """Take servers out; one that still has connections is deleted by a later tick."""
+        self._has_leftovers = False
+        for key in keys:
+            name = "/".join(key)
+            if not there[key].is_out:
+                await self._socket.do(f"set server {name} state maint")
+            answer = await self._socket.ask(f"del server {name}")
+            self._has_leftovers |= not answer.startswith("Server deleted")
+
+    async def _tick_forever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            cut_log(self._folder.access_log)
+            cut_log(self._folder.log)
+            is_due = self._structure is not None and self._structure[1] != certificates.fingerprint(self._model)
+            if is_due or self._has_leftovers:
+                with contextlib.suppress(NoctuleError):
+                    await self.apply(self._model, self._instances)
+
+    async def _instance_pictures(self) -> list[EngineInstancePicture]:
+        loads = await self._socket.loads()
+        drained = with_drained(self._instances, self._drained)
+        return [
+            EngineInstancePicture(service.name, each.id, each.address, _state(each, load.status), load.in_flight)
+            for service in self._model.services
+            for each in listed(drained, service)
+            if (load := loads.get((service.name, engine_name(each.id)))) is not None
+        ]
+
+
+def _state(instance: Instance, status: str) -> str:
+    if instance.standing is not Standing.SERVING or status.startswith("MAINT"):
+        return "draining"
+    return "healthy" if status.startswith(("UP", "no check")) else "unhealthy"
+
+
+async def _resolve(host: str) -> str:
+    """The address of an instance: HAProxy resolves no names of servers that come while it runs."""
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(host))
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=sockets.SOCK_STREAM)
+    except OSError as error:
+        raise UnavailableError(f"{host} cannot be resolved: {error.strerror or error}") from error
+    return str(found[0][4][0])
