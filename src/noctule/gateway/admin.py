@@ -21,6 +21,8 @@ from noctule.gateway.model_file import MODEL_BYTES_MAX, model_of, parse_model
 PREFIX = "/__noctule/"
 """Paths under which the gateway answers for itself; no route gets them."""
 
+HEALTH = f"{PREFIX}health"
+
 BODY_BYTES_MAX = MODEL_BYTES_MAX
 
 _OWN_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -45,12 +47,16 @@ Admin = Callable[[str, str, bytes], Awaitable[AdminAnswer]]
 """Method, path with its query, and body of a request that was admitted."""
 
 
-def is_admitted(peer: str, header: Callable[[str], str | None]) -> bool:
-    """Whether a request may reach these paths. `peer` is the address of the connection itself.
+def is_admitted(peer: str, path: str, header: Callable[[str], str | None]) -> bool:
+    """Whether a request may reach one of these paths. `peer` is the address of the connection itself.
+
+    Whether the gateway is there, anybody may ask, as a balancer before it does.
 
     A proxy on this machine connects from here too, for strangers, and says so in a header. A page that a browser on
     this machine shows may send requests here as well: those have an Origin, or come by a name that is not ours.
     """
+    if path == HEALTH:
+        return True
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
