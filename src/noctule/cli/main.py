@@ -49,6 +49,12 @@ VERBS = (
         "rebalance",
         "Spread replicas and leaders evenly: show the plan, begin it now, pause or resume it.",
     ),
+    Verb(
+        "services",
+        "noctule.cli.services",
+        "services",
+        "Register services, find them, see how they are and who calls whom.",
+    ),
     Verb("kv", "noctule.cli.kv", "kv", "Read and write keys."),
     Verb("limits", "noctule.cli.limits", "limits", "Show why somebody is refused by a rate limit, and forget it."),
     Verb(

@@ -183,7 +183,7 @@ class Follower:
             self._unsaved.set()
         self._schedule_advance()
         self._settled.set()
-        is_news = index == 0 or answer.index != index
+        is_news = answer.index not in (0, index)
         return GAP_S if is_news or now - begun > POLL_S else self._chance.uniform(POLL_S / 2, POLL_S)
 
     def _note_failure(self, error: UnavailableError) -> None:

@@ -93,7 +93,9 @@ def _header_rules(where: str, rules: HeaderRules) -> Iterator[str]:
     names = [*rules.remove, *rules.set, *rules.add]
     yield from _wrong(where, names, _matches(_TOKEN))
     yield from (f"{where}: {name} belongs to the connection" for name in names if name.lower() in _FRAMING)
-    yield from _wrong(where, [*rules.set.values(), *rules.add.values()], is_header_value)
+    # HAProxy has no empty headers, and nginx takes one for a header to remove.
+    values = [*rules.set.values(), *rules.add.values()]
+    yield from _wrong(where, values, lambda value: is_header_value(value) and bool(value))
 
 
 def _instances(model: GatewayModel, instances: Instances) -> Iterator[str]:

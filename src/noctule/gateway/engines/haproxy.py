@@ -286,7 +286,8 @@ def _choose_service(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
             is_given = f"{_is_route(route)} {{ {sample} -m found }}"
             yield f"  http-request set-var(txn.place) {sample},xxh32,mod({PLACES}) if {is_given}"
     yield "  http-request set-var(txn.service) var(txn.shares),word(2,:)"
-    for number in range(2, max((len(route.shares) for route in model.routes), default=1) + 1):
+    # Two at least, so that a canary of a route that had one service needs no reload.
+    for number in range(2, max([2, *(len(route.shares) for route in model.routes)]) + 1):
         has_begun = f"{{ var(txn.shares),word({2 * number - 1},:),sub(txn.place) le 0 }}"
         yield f"  http-request set-var(txn.service) var(txn.shares),word({2 * number},:) if {has_begun}"
 

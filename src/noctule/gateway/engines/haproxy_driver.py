@@ -183,7 +183,15 @@ class HAProxyDriver:
         )
         self._folder.write(render, secrets)
         take_over = ["-x", self._folder.paths.socket, "-sf", str(old.pid)] if old is not None and old.is_alive else []
-        self._keeper.keep(await self._start(take_over))
+        # From here on the old one may end before the new one is known to serve.
+        self._keeper.let_go()
+        try:
+            new = await self._start(take_over)
+        except BaseException:
+            if old is not None:
+                self._keeper.keep(old)
+            raise
+        self._keeper.keep(new)
         if old is not None:
             self._reloads += 1
             self._leaving = [each for each in (*self._leaving, old) if each.is_alive]

@@ -200,7 +200,8 @@ class NginxDriver:
         before, offset = self._workers(), _size(self._folder.log)
         self._reloaded_at = loop.time()
         process.send(signal.SIGHUP)
-        while not self._workers() - before:
+        # The old workers take connections until the new ones have run for a tenth of a second.
+        while not self._workers() - before or any(map(_is_accepting, before)):
             if not process.is_alive or loop.time() > self._reloaded_at + RELOAD_S_MAX:
                 raise ConfigError(f"nginx did not take the config: {last_words(self._folder.log, offset)}")
             await asyncio.sleep(POLL_S)
@@ -252,6 +253,15 @@ def _children(pid: int) -> set[int]:
         return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     except OSError:
         return set()
+
+
+def _is_accepting(worker: int) -> bool:
+    """Whether a worker of nginx still takes connections; its title tells."""
+    try:
+        title = Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return bool(title) and b"shutting down" not in title
 
 
 def _size(path: Path) -> int:

@@ -121,6 +121,11 @@ class Keeper:
         self.process = process
         process.ended.add_done_callback(lambda _: self._changed.set())
 
+    def let_go(self) -> EngineProcess | None:
+        """Expect the end of the one that runs, for another will be kept in its place."""
+        process, self.process = self.process, None
+        return process
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:

@@ -93,15 +93,15 @@ VALUES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")) | st.sampled_from("\\\"'$%{}[];#~ \t`"),
     max_size=30,
 ).map(str.strip)
-HOSTS = st.just("") | st.from_regex(r"(\*\.)?[a-z0-9]{1,5}(\.[a-z0-9-]{0,3}[a-z0-9]){1,2}", fullmatch=True)
+HOSTS = st.just("") | st.from_regex(r"(\*\.)?[a-z0-9]{1,5}(\.[a-z0-9](-?[a-z0-9]{1,3})?){1,2}", fullmatch=True)
 PATHS = st.just("/") | st.from_regex(r"(/[!\"$-.0-9:;<=>@A-Z\[\\\]^_`a-z{|}~]{1,6}){1,3}/?", fullmatch=True).filter(
     lambda path: not set(path) & set("?#")
 )
 RULES = st.builds(
     HeaderRules,
     remove=st.lists(HEADER_NAMES, max_size=2).map(tuple),
-    set=st.dictionaries(HEADER_NAMES, VALUES, max_size=2),
-    add=st.dictionaries(HEADER_NAMES, VALUES, max_size=2),
+    set=st.dictionaries(HEADER_NAMES, VALUES.filter(bool), max_size=2),
+    add=st.dictionaries(HEADER_NAMES, VALUES.filter(bool), max_size=2),
 )
 PARTS = st.builds("{}:{}".format, st.just("header"), HEADER_NAMES) | st.builds("{}:{}".format, st.just("cookie"), WORDS)
 
