@@ -157,6 +157,11 @@ class Exchange:
         return self._client.scheme
 
     @property
+    def is_tunnel(self) -> bool:
+        """Whether it has become one."""
+        return self._state is _TUNNEL
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more comes of it."""
         return self._state is _OVER

@@ -102,6 +102,16 @@ class DataPlane:
         """Requests that have begun and are not over, those that wait for their client included."""
         return len(self.exchanges)
 
+    @property
+    def clients_count(self) -> int:
+        """Connections of clients that stand, but for tunnels."""
+        return len(self.clients)
+
+    @property
+    def tunnels_count(self) -> int:
+        """WebSockets and the like that are open."""
+        return sum(exchange.is_tunnel for exchange in self.exchanges)
+
     def is_trusted(self, peer: str) -> bool:
         """Whether forwarding headers from this address are believed."""
         return bool(self._networks) and is_in(peer, self._networks)
