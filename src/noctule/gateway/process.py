@@ -87,8 +87,8 @@ class GatewayRun:
 def run_gateway(run: GatewayRun, version: str) -> int:
     """Run a gateway until SIGTERM or SIGINT; the exit code, 0 after an orderly stop.
 
-    Once it serves, one line goes to stdout: ``{"event":"gateway_serving","host":…,"port":…,"tls_port":…,"pid":…,…}``;
-    then the access log, unless it has a file.
+    Once it serves, one line goes to stdout, ``{"event":"gateway_serving","host":…,"port":…,…}``; then the access log,
+    unless it has a file.
     Raises `ConfigError` or `UnavailableError` for what keeps it from serving; nothing is left running then.
     """
     run.validate()
@@ -175,18 +175,17 @@ def _planes_of(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes 
 
 
 def _announce(run: GatewayRun, model: GatewayModel, planes: OwnPlane | WorkerPlanes | EnginePlane) -> None:
-    facts: dict[str, object] = {
+    facts = {
         "host": model.host,
         "port": planes.port,
         "tls_port": model.tls_port,
         "pid": os.getpid(),
         "workers": model.workers,
-        "engine": run.engine,
+        "engine": str(run.engine),
+        "admin_port": planes.admin_port if isinstance(planes, EnginePlane) else planes.port,
     }
-    if isinstance(planes, EnginePlane):
-        facts["admin_port"] = planes.admin_port
     print(msgspec.json.encode({"event": "gateway_serving", **facts}).decode(), flush=True)
-    log.info("gateway_serving", extra={"fields": facts})
+    log.info("gateway_serving", extra=facts)
 
 
 def _die_with_parent() -> None:
