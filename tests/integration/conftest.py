@@ -38,8 +38,11 @@ def run(request: pytest.FixtureRequest) -> Run:
     return run_scenario
 
 
-def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory] | None:
-    """The gateway runs on both loops: they differ in when transports pause, close and write."""
-    if not item.path.name.startswith("test_gateway"):
-        return None
+DATA_PLANE = {"test_gateway.py", "test_gateway_features.py", "test_gateway_hostile.py", "test_gateway_tls.py"}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """The gateway's data plane runs on both loops: they differ in when transports pause, close and write."""
+    if item.path.name not in DATA_PLANE:
+        return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

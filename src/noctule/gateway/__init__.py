@@ -6,6 +6,6 @@ What is to be done: model.py (the config; model_file.py reads it, model_check.py
 Who says so: control.py, admin.py, metrics.py, registry_source.py; process.py runs all of it, workers.py and worker.py
 spread it over processes, engine_plane.py hands it to another program (engines/).
 Which instance: traffic.py, pool.py, health.py, and core/balance below them; pictures.py is what is counted.
-One request's way: gateway.py, plane.py, downstream.py, heads.py, exchange.py, body.py, upstream.py, tunnel.py;
-answers.py holds what the gateway says itself.
+One request's way: gateway.py, downstream.py (or tls.py, h2.py), plane.py, exchange.py, heads.py, body.py, upstream.py,
+tunnel.py; answers.py holds what the gateway says itself.
 """

@@ -101,10 +101,10 @@ class AccessLog:
             while view:
                 view = view[self._file.write(view) or 0 :]
         except OSError as error:
-            self.dropped += bytes(view).count(b"\n")
             if not self._is_failing:
                 log.warning("access_log_failed", extra={"error": str(error)})
             self._is_failing = True
+            self.dropped += bytes(view).count(b"\n")
         else:
             self._is_failing = False
 

@@ -24,6 +24,7 @@ HOST = (b"Host", b"shop.example")
 def passed(*headers: Header, is_peer_trusted: bool = False, target: bytes = b"/") -> list[Header]:
     return request_headers(
         read_request("GET", target, headers),
+        instance=b"10.9.8.7:80",
         scheme=b"http",
         peer=b"192.0.2.7",
         is_peer_trusted=is_peer_trusted,
@@ -96,6 +97,21 @@ def test_hop_by_hop_headers_stay_behind_and_so_do_those_named_in_connection() ->
 def test_connection_cannot_take_away_host_or_length() -> None:
     head = read_request("POST", b"/", [HOST, (b"Content-Length", b"3"), (b"Connection", b"host, content-length")])
     assert (head.host, head.content_length) == (b"shop.example", 3)
+
+
+def test_a_client_that_names_no_host_is_given_the_instances() -> None:
+    """HTTP/1.0 may do without; what goes on is HTTP/1.1."""
+    told = request_headers(
+        read_request("GET", b"/", [], version="1.0"),
+        instance=b"10.9.8.7:80",
+        scheme=b"http",
+        peer=b"192.0.2.7",
+        is_peer_trusted=False,
+        request_id=b"id-1",
+        trace=b"trace-1",
+    )
+    assert told[0] == (b"Host", b"10.9.8.7:80")
+    assert not values(told, b"X-Forwarded-Host")
 
 
 def test_repeated_headers_keep_their_order_and_number() -> None:
