@@ -16,6 +16,9 @@ from noctule.gateway.model import Algorithm, GatewayModel, HeaderRules
 OWN_PATHS = "/__noctule"
 """Paths from here on are the gateway's own, in every engine."""
 
+SPOKEN_FOR = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
+"""A request with one of these comes from here for somebody else, by a proxy or a page in a browser: no own pages."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]{{2,45}}\]")

@@ -40,8 +40,19 @@ def digest_of(text: str) -> str:
 
 
 def listed(instances: Instances, service: Service) -> list[Instance]:
-    """The instances of a service that an engine is to know: a critical one leaves at once."""
-    return [each for each in instances.get(service.name, ()) if each.standing is not Standing.CRITICAL]
+    """The instances of a service that an engine is to know, each address once.
+
+    A critical one leaves at once. Of two with one address, as when an instance came back under another id, the one that
+    serves counts.
+    """
+    found: dict[str, Instance] = {}
+    for each in instances.get(service.name, ()):
+        before = found.get(each.address)
+        if each.standing is Standing.SERVING and (before is None or before.standing is not Standing.SERVING):
+            found[each.address] = each
+        elif each.standing is Standing.DRAINING:
+            found.setdefault(each.address, each)
+    return list(found.values())
 
 
 def with_drained(instances: Instances, drained: Collection[tuple[str, str]]) -> Instances:

@@ -8,7 +8,7 @@ certificate is for which names.
 import json
 from collections.abc import Iterable, Iterator
 
-from noctule.gateway.engines.checks import OWN_PATHS, check_renderable
+from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
 from noctule.gateway.instances import Instance, Standing
@@ -164,6 +164,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
         *_log_lines(model),
         *_compression(model),
         "  acl is_local src 127.0.0.0/8 ::1",
+        *(f"  acl is_spoken_for req.hdr_cnt({name}) gt 0" for name in SPOKEN_FOR),
         *([f"  acl is_proxy src {' '.join(model.trusted_proxies)}"] if model.trusted_proxies else []),
         f"  acl is_own path {OWN_PATHS}",
         f"  acl is_own path_beg {OWN_PATHS}/",
@@ -213,7 +214,7 @@ def _own_pages(model: GatewayModel) -> Iterator[str]:
     yield f"  http-request set-log-level silent if {{ path {OWN_PATHS}/health }}"
     answer = f"return status 200 content-type application/json string {ok}"
     yield f"  http-request {answer} if {{ path {OWN_PATHS}/health }}"
-    yield "  http-request deny deny_status 403 if is_own !is_local"
+    yield "  http-request deny deny_status 403 if is_own !is_local or is_own is_spoken_for"
     if model.status:
         yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/metrics }}"
         yield "  stats enable"
@@ -258,7 +259,7 @@ def _forwarding_headers(model: GatewayModel) -> Iterator[str]:
 def _route_match(route: Route) -> Iterator[str]:
     """Lines that set `txn.route` to this route when it matches and none before it did."""
     conditions = []
-    host, path, acl = route.host.lower(), plain_path(route), f"match.{route.name}"
+    host, path, acl = route.host.lower(), plain_path(route), f"match:{route.name}"
     if host:
         how = f"-m end {host[1:]}" if host.startswith("*") else f"-m str {host}"
         conditions.append(f"{{ var(txn.host) {how} }}")
@@ -266,9 +267,11 @@ def _route_match(route: Route) -> Iterator[str]:
         yield f"  acl {acl} path -m str {quote(path)}"
         yield f"  acl {acl} path -m beg {quote(path + '/')}"
         conditions.append(acl)
-    for name, value in route.headers.items():
+    for number, (name, value) in enumerate(route.headers.items()):
+        # Not in braces beside the others: a quoted `}` would end them all the same.
         how = f"-m str -- {quote(value)}" if value else "-m len 0"
-        conditions.append(f"{{ req.fhdr({name}) {how} }}")
+        yield f"  acl {acl}:{number} req.fhdr({name}) {how}"
+        conditions.append(f"{acl}:{number}")
     first = "!{ var(txn.route) -m found }"
     yield " ".join([f"  http-request set-var(txn.route) str({route.name}) if", first, *conditions])
 

@@ -8,7 +8,7 @@ request.
 from collections.abc import Iterator
 from itertools import pairwise
 
-from noctule.gateway.engines.checks import OWN_PATHS
+from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR
 from noctule.gateway.engines.engine import Instances, listed
 from noctule.gateway.engines.nginx_text import block, header_variable, literally, quote, quote_value, seconds
 from noctule.gateway.engines.nginx_upstreams import cookie_variable, has_upstream, request_part, target
@@ -76,8 +76,10 @@ class _Routes:
             servers += ["", *self._redirect()]
         headers = [f"proxy_set_header {name} {value};" for name, value in _forwarded().items()]
         title = "# Rendered by noctule gateway: which request goes where."
+        said = "".join(header_variable(name) for name in SPOKEN_FOR)
+        spoken_for = block(f'map "{said}" $noctule_is_spoken_for', ["default 1;", '"" 0;'])
         answer_id = "add_header X-Request-ID $noctule_answer_id always;"
-        return [title, "", *headers, answer_id, *self._maps, *servers]
+        return [title, "", *headers, answer_id, "", *spoken_for, *self._maps, *servers]
 
     def _server(self, host: str) -> list[str]:
         """One host; the empty one is for all others."""
@@ -122,6 +124,7 @@ class _Routes:
         lines = block(f"location = {OWN_PATHS}/health", answer)
         if self._model.status:
             status = ["stub_status;", "access_log off;", "allow 127.0.0.0/8;", "allow ::1;", "deny all;"]
+            status.append("if ($noctule_is_spoken_for) { return 403; }")
             lines += block(f"location = {OWN_PATHS}/status", status)
         lines += block(f"location = {OWN_PATHS}", ["return 404;"])
         return lines + block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
