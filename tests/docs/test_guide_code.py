@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
-WHOLE = ["raft-by-hand.md", "redis-libraries.md"]
+WHOLE = ["circuit-breakers.md", "raft-by-hand.md", "redis-libraries.md", "service-clients.md"]
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -30,10 +30,12 @@ class OwnNode:
         """Of the registry, all or nothing."""
         await self._registry.change(changes)
 
-    async def register(self, name: str, port: int, tags: Sequence[str] = (), address: str = "127.0.0.1") -> None:
+    async def register(
+        self, name: str, port: int, tags: Sequence[str] = (), address: str = "127.0.0.1", **meta: str
+    ) -> None:
         """A passing instance of a service, with a node and a check of its own: all are called by its port."""
         node = f"host-{port}"
-        instance = ServiceInstance(node, str(port), name, tuple(tags), "", port)
+        instance = ServiceInstance(node, str(port), name, tuple(tags), "", port, meta)
         check = Check(node, f"check-{port}", "witness", CheckStatus.PASSING, service_id=str(port))
         await self.change([PutNode(RegistryNode(node, address)), PutService(instance), PutCheck(check)])
 

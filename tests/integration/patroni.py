@@ -89,6 +89,11 @@ class PatroniNode:
             },
         }
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not killed since."""
+        return self._process is not None
+
     def start(self) -> None:
         """Begin, or begin again on the data that are there."""
         with (self._folder / "log").open("ab") as log:
@@ -191,6 +196,13 @@ class PatroniCluster:
         for node in self.nodes:
             node.start()
         wait_until(self.is_whole, "three PostgreSQL nodes streaming", BEGIN_S_MAX)
+
+    def begin_again(self) -> None:
+        """Start the nodes that were killed, and wait until all three stand as at first."""
+        for node in self.nodes:
+            if not node.is_running:
+                node.start()
+        wait_until(self.is_whole, "the lost node following", BEGIN_S_MAX)
 
     def members(self) -> list[Member]:
         """As any Patroni that answers sees them; empty while none does."""

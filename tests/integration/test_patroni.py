@@ -1,15 +1,21 @@
 """Patroni, pointed at a real Consul and at Noctule by one line of its settings, keeps three PostgreSQL nodes alive."""
 
-import time
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from engines import ConsulServer, wait_until
 from patroni import TTL_S, PatroniCluster, longest_gap_s
+from up_process import Up, get_json
 
 pytest_plugins = ("engines",)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 SWITCHED_S_MAX = 20.0
+WHOLE_S_MAX = 40.0
 FAILED_OVER_S_MAX = TTL_S + 25.0
 
 
@@ -29,24 +35,76 @@ def lose_the_leader(cluster: PatroniCluster) -> None:
     cluster.wait_written(20, SWITCHED_S_MAX)
 
 
+def live_through(cluster: PatroniCluster) -> None:
+    """Form it, move the leader on purpose, then lose it, while somebody writes."""
+    cluster.start()
+    cluster.begin_writing()
+    cluster.wait_written(20, SWITCHED_S_MAX)
+    switch_over(cluster)
+    wait_until(cluster.is_whole, "the old leader following", WHOLE_S_MAX)
+    lose_the_leader(cluster)
+
+
 def test_with_a_real_consul(consul_server: ConsulServer) -> None:
     """What the next one is compared with."""
-    cluster = PatroniCluster([f"127.0.0.1:{consul_server.http_port}"] * 3)
-    try:
-        began = time.monotonic()
-        cluster.start()
-        print("whole", time.monotonic() - began)
-        cluster.begin_writing()
-        cluster.wait_written(20, SWITCHED_S_MAX)
-        began = time.monotonic()
-        switch_over(cluster)
-        print("switched", time.monotonic() - began, longest_gap_s(cluster.acked()))
-        wait_until(cluster.is_whole, "the old leader following", 40)
-        print("whole again", time.monotonic() - began)
-        began = time.monotonic()
-        lose_the_leader(cluster)
-        print("failed over", time.monotonic() - began, longest_gap_s(cluster.acked()), len(cluster.acked()))
+    with patroni([f"127.0.0.1:{consul_server.http_port}"] * 3) as cluster:
+        live_through(cluster)
         assert cluster.end_writing() == []
+
+
+def test_with_noctule_and_no_consul_at_all(tmp_path: Path) -> None:
+    """Each Patroni asks a node of its own, for it can be told one address only; two of these nodes fail, too."""
+    up = Up(tmp_path)
+    try:
+        nodes = up.wait_up()["nodes"]
+        with patroni([f"127.0.0.1:{node['http_port']}" for node in nodes]) as cluster:
+            urls = {
+                postgres.name: f"http://127.0.0.1:{node['http_port']}"
+                for postgres, node in zip(cluster.nodes, nodes, strict=True)
+            }
+            live_through(cluster)
+            lose_the_leader_s_node_for_a_moment(cluster, urls)
+            cluster.begin_again()
+            lose_the_leader_s_node_for_long(cluster, urls)
+            assert cluster.end_writing() == []
+    finally:
+        up.close()
+
+
+def lose_the_leader_s_node_for_a_moment(cluster: PatroniCluster, urls: dict[str, str]) -> None:
+    """Killed, and started again by its supervisor: Patroni tries again, and most often leads on."""
+    leader, before = cluster.leader(), len(cluster.acked())
+    killed = pid_at(urls[leader])
+    os.kill(killed, signal.SIGKILL)
+    wait_until(lambda: pid_at(urls[leader]) not in (0, killed), "the node being started again", TTL_S)
+    cluster.wait_written(200, FAILED_OVER_S_MAX)
+    assert longest_gap_s(cluster.acked()[before - 1 :]) < FAILED_OVER_S_MAX
+
+
+def lose_the_leader_s_node_for_long(cluster: PatroniCluster, urls: dict[str, str]) -> None:
+    """Hung: the leader steps down, as it cannot renew its key, and once that has run out another one leads."""
+    leader, before = cluster.leader(), len(cluster.acked())
+    pid = pid_at(urls[leader])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: cluster.leader() not in ("", leader), "a leader whose node is there", FAILED_OVER_S_MAX)
+        cluster.wait_written(20, SWITCHED_S_MAX)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert longest_gap_s(cluster.acked()[before - 1 :]) < FAILED_OVER_S_MAX
+
+
+def pid_at(url: str) -> int:
+    """Of the node that answers there; 0 while none does."""
+    picture = get_json(f"{url}/api/cluster")
+    return int(picture["pid"]) if picture else 0
+
+
+@contextmanager
+def patroni(dcs: Sequence[str]) -> Iterator[PatroniCluster]:
+    cluster = PatroniCluster(dcs)
+    try:
+        yield cluster
     except BaseException:
         print(cluster.logs())
         raise

@@ -172,9 +172,13 @@ def load_json(path: Path, files: FileSystem | None = None) -> object:
 
 def write_json_atomically(path: Path, value: object, files: FileSystem | None = None) -> None:
     """Replace the file by `value`, durably: after a crash it holds all of the old value or all of the new one."""
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n", files)
+
+
+def write_atomically(path: Path, data: bytes, files: FileSystem | None = None) -> None:
+    """The same for bytes."""
     files = files or FileSystem()
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    data = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
     with disk_errors("writing", path):
         descriptor = files.open(temporary, create=True)
         try:

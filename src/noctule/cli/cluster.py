@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from noctule.base.errors import NoctuleError, UnavailableError
-from noctule.cli import cluster_nodes, cluster_settings, cluster_tokens, output
+from noctule.cli import cluster_health, cluster_nodes, cluster_settings, cluster_tokens, output
 from noctule.cli.asking import ask, size
 from noctule.cli.cluster_certs import certs
 from noctule.cli.output import NODE_URL, JsonOption, NodeOption
@@ -158,4 +158,5 @@ cluster.command("drain")(cluster_nodes.drain)
 cluster.command("activate")(cluster_nodes.activate)
 cluster.command("leave")(cluster_nodes.leave)
 cluster.command("remove")(cluster_nodes.remove)
+cluster.command("health")(cluster_health.health)
 cluster.command("certs")(certs)

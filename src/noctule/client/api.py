@@ -19,7 +19,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import ConfigError, NoctuleError, OutcomeUnknownError, ProtocolError, UnavailableError
 from noctule.client.exchange import Answer, base_url, exchange, new_session
 from noctule.client.failures import failure_of, is_not_found
-from noctule.client.pictures import Cluster, Entry, Instance, KeyPage
+from noctule.client.pictures import BackendHealth, Cluster, Entry, Instance, KeyPage
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class NodeClient:
         self, key: str | bytes, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE
     ) -> Entry | None:
         """The value of a key, None when there is none; a key that holds no string is a `RequestError`."""
-        answer = await self._send("GET", f"/api/kv/{_quoted(key)}?consistency={consistency}", repeatable=True)
+        answer = await self._send("GET", f"/api/kv/{quoted(key)}?consistency={consistency}", repeatable=True)
         if is_not_found(answer):
             return None
         found = decode(checked(answer), _Value)
@@ -99,13 +99,13 @@ class NodeClient:
     async def kv_set(self, key: str | bytes, value: bytes, *, ttl_s: float | None = None) -> None:
         """Set a key, for `ttl_s` seconds when given; acknowledged means that a quorum has it."""
         query = f"?ttl={ttl_s}" if ttl_s is not None else ""
-        answer = checked(await self._send("PUT", f"/api/kv/{_quoted(key)}{query}", repeatable=False, body=value))
+        answer = checked(await self._send("PUT", f"/api/kv/{quoted(key)}{query}", repeatable=False, body=value))
         if not decode(answer, _Stored).ok:
             raise ProtocolError(f"PUT {answer.url}: neither stored nor refused")
 
     async def kv_delete(self, key: str | bytes) -> bool:
         """Delete a key; whether there was one."""
-        answer = await self._send("DELETE", f"/api/kv/{_quoted(key)}", repeatable=False)
+        answer = await self._send("DELETE", f"/api/kv/{quoted(key)}", repeatable=False)
         return decode(checked(answer), _Deleted).deleted
 
     async def kv_scan(self, prefix: str = "", *, cursor: str = "0", count: int = 100) -> KeyPage:
@@ -113,25 +113,37 @@ class NodeClient:
         query = urlencode({"prefix": prefix, "cursor": cursor, "count": count})
         return decode(await self._ask("GET", f"/api/kv?{query}"), KeyPage)
 
+    async def health(self) -> BackendHealth:
+        """What the node that answers says of itself, well or not."""
+        answer = await self._send("GET", "/health/backend", repeatable=True)
+        return decode(answer if answer.status == 503 else checked(answer), BackendHealth)
+
     async def instances(self) -> list[Instance]:
         """All registered app instances, sorted by id."""
         return decode(await self._ask("GET", "/api/instances"), _Instances).instances
 
     async def put_instance(self, instance: Instance) -> Instance:
         """Register an instance or renew it; it vanishes after its `ttl_s` otherwise. May be sent more than once."""
-        path = f"/api/instances/{_quoted(instance.id)}"
+        path = f"/api/instances/{quoted(instance.id)}"
         headers = {"Content-Type": "application/json"}
         body = msgspec.json.encode(instance)
         return decode(await self._ask("PUT", path, body=body, headers=headers), Instance)
 
     async def delete_instance(self, id: str) -> bool:  # noqa: A002 - the API's own word
         """Take an instance out of the registry; whether it was there. False also when a repeated call finds it gone."""
-        return decode(await self._ask("DELETE", f"/api/instances/{_quoted(id)}"), _Deleted).deleted
+        return decode(await self._ask("DELETE", f"/api/instances/{quoted(id)}"), _Deleted).deleted
 
     async def _ask(
-        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
     ) -> Answer:
-        return checked(await self._send(method, path, repeatable=True, body=body, headers=headers))
+        sent = self._send(method, path, repeatable=True, body=body, headers=headers, deadline_s=deadline_s)
+        return checked(await sent)
 
     async def _send(
         self,
@@ -141,12 +153,13 @@ class NodeClient:
         repeatable: bool,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        deadline_s: float | None = None,
     ) -> Answer:
         """The first answer of a node that could serve; it may still tell of an error in the request."""
         if self._session is None:
             raise ConfigError("this NodeClient is not open; use it with async with")
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._deadline_s
+        deadline = loop.time() + (deadline_s or self._deadline_s)
         errors: list[NoctuleError] = []
         for turn, url in enumerate(list(self._urls)):
             remaining_s = deadline - loop.time()
@@ -202,6 +215,7 @@ def decode(answer: Answer, kind: type[T]) -> T:
         raise ProtocolError(f"{answer.method} {answer.url}: not what a node answers: {error}") from error
 
 
-def _quoted(key: str | bytes) -> str:
+def quoted(key: str | bytes) -> str:
+    """A key or an id as one part of a path."""
     # RFC 3986 6.2.2.3: a segment of dots alone would be taken for a step in the path.
     return quote(key, safe="").replace(".", "%2E")

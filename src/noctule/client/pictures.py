@@ -103,6 +103,31 @@ class Cluster(msgspec.Struct, frozen=True):
     """Of each partition whose replicas were found to differ: the nodes that do not hold what most of them hold."""
 
 
+class HealthCheck(msgspec.Struct, frozen=True):
+    """One thing that a node stands on; an `ok` one may still have something to say."""
+
+    status: Literal["ok", "failed"]
+    reason: str
+
+
+class BackendChecks(msgspec.Struct, frozen=True):
+    """The disk, the Raft groups, and the other nodes."""
+
+    storage: HealthCheck
+    groups: HealthCheck
+    peers: HealthCheck
+
+
+class BackendHealth(msgspec.Struct, frozen=True, rename={"instance_id": "instanceId"}):
+    """What a node stands on; `unavailable` when one check failed."""
+
+    status: Literal["ok", "unavailable"]
+    instance_id: str
+    checks: BackendChecks
+    latency_ms: float
+    """That all checks took."""
+
+
 class NewToken(msgspec.Struct, frozen=True):
     """A join token that was just made; its text cannot be had again."""
 

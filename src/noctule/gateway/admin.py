@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
+from noctule.base.errors import ConfigError, NoctuleError, Outcome, OutcomeUnknownError, RequestError, UnavailableError
 from noctule.core.balance.routing import plain_host
 from noctule.gateway.control import Control, ControlPicture, Progress
 from noctule.gateway.metrics import CONTENT_TYPE, render_metrics
@@ -25,7 +25,12 @@ BODY_BYTES_MAX = MODEL_BYTES_MAX
 
 _OWN_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
 _SPOKEN_FOR = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
-_STATUS_OF: dict[type[NoctuleError], int] = {ConfigError: 422, RequestError: 400, UnavailableError: 503}
+_STATUS_OF: dict[type[NoctuleError], int] = {
+    ConfigError: 422,
+    RequestError: 400,
+    UnavailableError: 503,
+    OutcomeUnknownError: 504,
+}
 
 
 class AdminAnswer(NamedTuple):
@@ -108,7 +113,7 @@ class AdminApi:
             return await handler(body)
         except NoctuleError as error:
             status = next((_STATUS_OF[kind] for kind in _STATUS_OF if isinstance(error, kind)), 500)
-            return _error(status, error.code, str(error))
+            return _error(status, error.code, str(error), error.outcome)
         except msgspec.DecodeError as error:
             return _error(400, "bad_request", f"the body is not what {path} takes: {error}")
 
@@ -207,8 +212,8 @@ def _json(value: object, status: int = 200) -> AdminAnswer:
     return AdminAnswer(status, headers, msgspec.json.encode(value))
 
 
-def _error(status: int, code: str, message: str) -> AdminAnswer:
-    body = {"code": code, "message": message, "retryable": status == 503, "outcome": "not_applied"}
+def _error(status: int, code: str, message: str, outcome: Outcome = "not_applied") -> AdminAnswer:
+    body = {"code": code, "message": message, "retryable": status == 503, "outcome": outcome}
     return _json({"error": body}, status)
 
 

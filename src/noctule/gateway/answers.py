@@ -1,13 +1,13 @@
 """What the gateway answers itself, in the one JSON shape of every error of Noctule."""
 
+import math
 from dataclasses import dataclass
 
 import msgspec
-from aiohttp import web
 
 from noctule.base.errors import Outcome
 
-ATTEMPTS_HEADER = "X-Noctule-Gateway"
+ATTEMPTS_HEADER = b"X-Noctule-Gateway"
 """In every response: how many instances the request was tried on; 0 when none was asked."""
 
 RETRY_AFTER_S = 1
@@ -23,10 +23,11 @@ class Answer:
     message: str
     retryable: bool = False
     outcome: Outcome = "not_applied"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class RefusedError(Exception):
-    """The request ends here, with this answer; raised anywhere on its way and caught in forward.py."""
+    """The request ends here, with this answer; raised where a head is read, and caught where it came from."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.message)
@@ -36,6 +37,11 @@ class RefusedError(Exception):
 def bad_request(message: str) -> Answer:
     """400: the client's request is not HTTP, or not HTTP that a gateway may pass on."""
     return Answer(400, "bad_request", message)
+
+
+def head_too_slow(head_timeout_s: float) -> Answer:
+    """408: the client took too long to send a request's head."""
+    return Answer(408, "bad_request", f"the request's head was not whole after {head_timeout_s:g} s", retryable=True)
 
 
 def too_slow(idle_timeout_s: float) -> Answer:
@@ -50,9 +56,42 @@ def too_large(body_bytes_max: int) -> Answer:
     return Answer(413, "too_large", f"the request body is over the bound of {body_bytes_max} bytes")
 
 
+def target_too_long(header_bytes_max: int) -> Answer:
+    """414: the request target is longer than a header line may be."""
+    return Answer(414, "too_large", f"the request target is over the bound of {header_bytes_max} bytes")
+
+
+def head_too_large(message: str) -> Answer:
+    """431: one header line, all of them, or their number is over its bound."""
+    return Answer(431, "too_large", message)
+
+
+def too_many_requests(retry_after_s: float) -> Answer:
+    """429: over a rate that the app or a kit has set; `retry_after_s` is rounded up to whole seconds."""
+    seconds = max(1, math.ceil(retry_after_s))
+    return Answer(
+        429,
+        "rate_limited",
+        f"too many requests; try again in {seconds} s",
+        retryable=True,
+        headers=((b"Retry-After", b"%d" % seconds),),
+    )
+
+
+def go_to_tls(location: bytes) -> Answer:
+    """308: the same request, over TLS."""
+    return Answer(308, "use_tls", "this site is served over https", headers=((b"Location", location),))
+
+
 def unavailable(message: str) -> Answer:
     """503: no instance was given anything of the request, so it may be tried again."""
-    return Answer(503, "unavailable", message, retryable=True)
+    return Answer(503, "unavailable", message, retryable=True, headers=((b"Retry-After", b"%d" % RETRY_AFTER_S),))
+
+
+def of_refusal(status: int, code: str, message: str, *, is_retryable: bool) -> Answer:
+    """Why nobody answers: 404 without a route, 503 without an instance."""
+    headers = ((b"Retry-After", b"%d" % RETRY_AFTER_S),) if status == 503 else ()
+    return Answer(status, code, message, is_retryable, headers=headers)
 
 
 def connection_lost(*, is_idempotent: bool, is_safe: bool) -> Answer:
@@ -73,24 +112,27 @@ def no_answer(response_timeout_s: float, *, is_idempotent: bool, is_safe: bool) 
     return Answer(504, "outcome_unknown", message, is_idempotent, "not_applied" if is_safe else "unknown")
 
 
-def render_answer(answer: Answer, *, request_id: str = "", attempts: int = 0, is_last: bool = False) -> web.Response:
-    """The complete response, which no cache may keep; `is_last` closes the client's connection after it."""
-    body = {
-        "error": {
-            "code": answer.code,
-            "message": answer.message,
-            "retryable": answer.retryable,
-            "outcome": answer.outcome,
+def render_answer(
+    answer: Answer, *, request_id: bytes = b"", attempts: int = 0
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers, but for the length, and body of the complete response, which no cache may keep."""
+    body = msgspec.json.encode(
+        {
+            "error": {
+                "code": answer.code,
+                "message": answer.message,
+                "retryable": answer.retryable,
+                "outcome": answer.outcome,
+            }
         }
-    }
-    headers = {"Cache-Control": "no-store", "Server": "noctule", ATTEMPTS_HEADER: str(attempts)}
-    if request_id:
-        headers["X-Request-ID"] = request_id
-    if answer.status == 503:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    response = web.Response(
-        status=answer.status, body=msgspec.json.encode(body), content_type="application/json", headers=headers
     )
-    if is_last:
-        response.force_close()
-    return response
+    headers = [
+        (b"Content-Type", b"application/json; charset=utf-8"),
+        (b"Cache-Control", b"no-store"),
+        (b"Server", b"noctule"),
+        (ATTEMPTS_HEADER, b"%d" % attempts),
+        *answer.headers,
+    ]
+    if request_id:
+        headers.append((b"X-Request-ID", request_id))
+    return headers, body

@@ -4,8 +4,9 @@ Every change goes through `Control`: of the file or the registry's key, of the r
 operator set by the API stays over a reload, unless the file says something else of it than before.
 """
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -33,7 +34,7 @@ class DataPlanes(Protocol):
         ...
 
     async def wait_applied(self, version: int) -> None:
-        """Until all that run do as they were told; `UnavailableError` after a bounded time."""
+        """Until all that run do as they were told; `OutcomeUnknownError` after a bounded time."""
         ...
 
     async def pictures(self) -> Sequence[GatewayPicture]:
@@ -110,13 +111,19 @@ class Control:
         self._config_error = ""
         self._configs_loaded = 1
         self._configs_refused = 0
-        self.registry: list[RegistryPicture] = []
-        """Kept by whoever follows the registry."""
+        self._changed = asyncio.Event()
+        self.registry: Callable[[], Sequence[RegistryPicture]] = tuple
+        """Set by whoever follows the registry."""
 
     @property
     def model(self) -> GatewayModel:
         """In force, the overrides included."""
         return self.orders.model
+
+    async def wait_changed(self, version: int) -> None:
+        """Until the orders are others than those of this version."""
+        while self.orders.version == version:
+            await self._changed.wait()
 
     async def reload(self) -> None:
         """Take in what the source says now. When that cannot be used, the old one goes on and the error is raised."""
@@ -220,12 +227,14 @@ class Control:
             overridden_routes=tuple(sorted(self._overrides)),
             workers=len(pictures),
             traffic=sum_pictures(pictures),
-            registry=tuple(self.registry),
+            registry=tuple(self.registry()),
         )
 
     def _do(self, orders: Orders) -> None:
         self.orders = msgspec.structs.replace(orders, version=self.orders.version + 1)
         self._planes.apply(self.orders)
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class FileSource:

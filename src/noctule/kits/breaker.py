@@ -52,6 +52,9 @@ T = TypeVar("T")
 STORE_TIMEOUT_S = 0.25
 """For one question: the most that a call is held up by a store that is silent, and then not again for a while."""
 
+THREAD_TIMEOUT_S = 5.0
+"""For what synchronous code waits for; a few questions, each of which ends by itself."""
+
 STORE_CONNECTIONS_MAX = 8
 
 NAME_CHARACTERS_MAX = 200
@@ -204,9 +207,6 @@ class CircuitBreaker:
             log.warning("breaker_changed", extra=facts)
         return permit
 
-    def _ask_from_thread(self, work: Any) -> Any:
-        return self._thread().call(work, STORE_TIMEOUT_S * 5)
-
     def _thread(self) -> BackgroundLoop:
         with self._lock:
             if self._has_loop or not self._owns_client:
@@ -259,7 +259,7 @@ class Call:
     def __enter__(self) -> Self:
         step = self._breaker._begin()
         if isinstance(step, Question):
-            step = self._breaker._ask_from_thread(self._breaker._permit_after(step))
+            step = self._breaker._thread().call(self._breaker._permit_after(step), THREAD_TIMEOUT_S)
         self._permit = step
         return self
 
@@ -268,7 +268,7 @@ class Call:
     ) -> None:
         question = self._finish(error)
         if question is not None:
-            self._breaker._ask_from_thread(self._breaker._ask(question))
+            self._breaker._thread().call(self._breaker._ask(question), THREAD_TIMEOUT_S)
 
     def _finish(self, error: BaseException | None) -> Question | None:
         permit, self._permit = self._permit, None

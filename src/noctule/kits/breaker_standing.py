@@ -176,7 +176,7 @@ class Standing:
         is_slow = policy.slow_call_s > 0 and now - permit.begun > policy.slow_call_s
         if permit.token:
             return Verdict(permit.token, permit.epoch, is_ok and not is_slow)
-        self._count(permit.epoch, is_ok, is_slow, now)
+        self._count(permit, is_ok, is_slow, now)
         is_bad = is_slow or not is_ok
         # What went well can wait for the next call; what did not may be the one that opens it for all.
         return self._take_exchange(now) if is_bad and self._away_until is None and self._is_due(now) else None
@@ -248,8 +248,10 @@ class Standing:
         is_old = now - self._pending_since > self._policy.window_s
         return Exchange(told.epoch, 0, 0, 0) if is_old else told
 
-    def _count(self, epoch: int, is_ok: bool, is_slow: bool, now: Instant) -> None:
-        before = self._pending
+    def _count(self, permit: SharedPermit, is_ok: bool, is_slow: bool, now: Instant) -> None:
+        epoch, before = self._view.epoch, self._pending
+        if permit.epoch not in (0, epoch):
+            return  # It was begun in a time that is over. 0: before the store had said anything.
         if before.epoch != epoch or now - self._pending_since > self._policy.window_s:
             before = Exchange(epoch, 0, 0, 0)
         if not before.calls:

@@ -111,6 +111,8 @@ class Host:
         self.liveness = Liveness((), clock.now())
         """Which of the other nodes seem alive."""
         self.pubsub = PubSub(self._broadcast)
+        self.turned: Callable[[], None] = lambda: None
+        """Called at the end of each turn: what came in has been applied, as far as it can be."""
         self.elections_total = 0
         self.snapshots_total = 0
         self.batches_total = 0
@@ -209,6 +211,7 @@ class Host:
             self.carrier.end_turn(self._clock.now(), self._clock.wall_ms())
             if self._records:
                 self.flush()  # Of replicas that came or went, which asked for nothing themselves.
+            self.turned()
         except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return

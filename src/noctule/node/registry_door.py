@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from noctule.base.errors import StorageError, UnavailableError
 from noctule.base.ids import META_GROUP
-from noctule.core.meta.operations import COMMAND, ChangeRegistry
+from noctule.core.meta.operations import COMMAND, ChangeRegistry, encode_operation
+from noctule.core.registry.bounds import LIST_BYTES_MAX, require_fits
 from noctule.core.registry.changes import Change
 from noctule.core.registry.registry import Answered, Registry
 from noctule.node.pictures import replica_staleness_ms
@@ -40,7 +41,9 @@ class RegistryDoor:
         `all_done` also when one would answer False; `UnavailableError` when nothing was done in time, and
         `OutcomeUnknownError` when that is not known. Also returned when this node hears nothing of *meta* for 5 s.
         """
-        answer = await self._node.operate(ChangeRegistry(list(changes), all_done))
+        operation = ChangeRegistry(list(changes), all_done)
+        require_fits(len(encode_operation(operation)[1]), LIST_BYTES_MAX, "bytes of the list of changes")
+        answer = await self._node.operate(operation)
         if not isinstance(answer, list):
             raise StorageError("meta answered a change of the registry with something else")
         return answer

@@ -17,6 +17,7 @@ from noctule.adapters.control_server import ControlServer
 from noctule.adapters.open_files import open_files_max
 from noctule.adapters.snapshot_stream import SnapshotService
 from noctule.adapters.system_clock import SystemClock
+from noctule.node.agent.agent import node_name
 from noctule.node.config import NodeConfig
 from noctule.node.control import NodeControl
 from noctule.node.joining import join_cluster
@@ -29,16 +30,11 @@ from noctule.servers.http_server import HttpServer
 from noctule.servers.master_watch import MasterWatch
 from noctule.servers.resp_server import ClusterFace, RespServer, affordable_connections
 
-DATACENTER = "dc1"
-
-
-def node_name(member: int) -> str:
-    """Of a member in the registry."""
-    return f"node-{member}"
-
-
 DRAIN_S = 5.0
 """How long commands on their way may take when the node stops."""
+
+DATACENTER = "dc1"
+"""What names in DNS call the one datacenter that a cluster is."""
 
 
 class NodeDoors:

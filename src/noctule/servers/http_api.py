@@ -4,12 +4,14 @@ Knows nothing of aiohttp or sockets; http_server.py is the shell around it.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import random
 
 from noctule.base.errors import InternalError, RequestError
 from noctule.node.api import Node
+from noctule.servers.consul.api import PREFIX as CONSUL
+from noctule.servers.consul.api import ConsulApi
 from noctule.servers.http_errors import MethodNotAllowedError, error_body, error_kind
+from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer, Call, json_answer, load_parameters, shown, wants_raw
 from noctule.servers.http_routes import match_route
 
@@ -17,24 +19,21 @@ _RETRY_AFTER_S = "1"
 _logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request as it came, its body not yet read."""
-
-    method: str
-    target: str
-    """Path and query (RFC 9112 3.2.1), or the whole URL (3.2.2), still percent-encoded."""
-    accept: str
-    content_encoding: str
-    read_body: Callable[[], Awaitable[bytes]]
-    """Called at most once, after everything else about the request was found good."""
-
-
 class HttpApi:
-    """The routes of one node."""
+    """The routes of one node; `close` when it stops serving."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, chance: random.Random | None = None) -> None:
         self._node = node
+        self._consul = ConsulApi(node, chance or random.SystemRandom())
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for news, with nothing else to do; each may go on to at any time."""
+        return self._consul.waiting.count
+
+    async def close(self) -> None:
+        """Let those that wait be answered at once."""
+        await self._consul.close()
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; never raises but to cancel, and to pass on that the connection was lost."""
@@ -47,6 +46,8 @@ class HttpApi:
 
     async def _answer(self, request: Request) -> Answer:
         path, query = split_target(request.target)
+        if path.startswith(CONSUL):
+            return await self._consul.answer(request, path, query)
         match = match_route(request.method, path)
         values = load_parameters(match.route, match.path_value, query)
         body = b""

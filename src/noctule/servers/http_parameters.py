@@ -80,19 +80,6 @@ def _parse_instance_id(raw: bytes) -> str:
     return raw.decode()
 
 
-def _parse_tag(raw: bytes) -> str:
-    text = raw.decode()
-    if len(text) > NAME_CHARS_MAX:
-        raise ValueError
-    return text
-
-
-def _parse_name(raw: bytes) -> str:
-    if not raw:
-        raise ValueError
-    return _parse_tag(raw)
-
-
 def _parse_id(raw: bytes) -> int:
     if not _INTEGER.fullmatch(raw) or not 1 <= int(raw) < 1 << 53:
         raise ValueError
@@ -124,7 +111,7 @@ def _parse_token_hash(raw: bytes) -> str:
     return text
 
 
-def _parse_name(raw: bytes) -> str:
+def _parse_printable(raw: bytes) -> str:
     text = raw.decode()
     if not text or len(text) > NAME_CHARS_MAX or not text.isprintable():
         raise ValueError
@@ -144,7 +131,7 @@ def _named(name: str, place: Literal["path", "query"], summary: str, default: st
         summary=summary,
         schema={"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX},
         allowed=f"1 to {NAME_CHARS_MAX} printable characters",
-        parse=_parse_name,
+        parse=_parse_printable,
         default=default,
     )
 
@@ -227,25 +214,6 @@ INSTANCE_ID: Parameter[str] = Parameter(
     parse=_parse_instance_id,
 )
 
-SERVICE: Parameter[str] = Parameter(
-    name="service",
-    place="query",
-    summary="Only the instances of this service; `noctule` are the nodes themselves. When left out, all.",
-    schema={"type": "string", "minLength": 1, "maxLength": NAME_CHARS_MAX},
-    allowed=f"1 to {NAME_CHARS_MAX} characters",
-    parse=_parse_name,
-)
-
-TAG: Parameter[str] = Parameter(
-    name="tag",
-    place="query",
-    summary="Only instances with this tag; any when empty. Nodes have none and are not left out for it.",
-    schema={"type": "string", "maxLength": NAME_CHARS_MAX},
-    allowed=f"at most {NAME_CHARS_MAX} characters",
-    parse=_parse_tag,
-    default="metrics",
-)
-
 NODE_ID = _id("node")
 PARTITION_ID = _id("partition")
 MIGRATION_ID = _id("migration")
@@ -300,11 +268,16 @@ RUNNING: Parameter[bool] = Parameter(
 )
 
 SERVICE_ID = _named("id", "path", "The id of the instance.")
-SERVICE = _named("name", "path", "The name of the service.")
+WATCHED_SERVICE = _named("name", "path", "The name of the service.")
 SERVICE_NAME = _named("name", "query", "Only instances of this service; all when left out.", "")
-TAG = _named("tag", "query", "Only instances with this tag.", "")
+INSTANCE_TAG = _named("tag", "query", "Only instances with this tag.", "")
 INSTANCE_NODE = _named(
     "node", "query", "The instance of that node; else the one that renews itself, or the first by its node.", ""
+)
+
+SCRAPED_SERVICE = _named("service", "query", "Only this service; `noctule` are the nodes themselves.", "")
+SCRAPED_TAG = _named(
+    "tag", "query", "Only instances with this tag; when left out, any of the named service, `metrics` of others.", ""
 )
 
 ONLY_PASSING: Parameter[bool] = Parameter(

@@ -13,7 +13,7 @@ from noctule.core.meta.state import MetaState
 from noctule.core.registry.objects import CheckStatus, RegistryNode, ServiceInstance
 from noctule.core.registry.registry import Registry
 from noctule.core.roster.members import PRESENT, Member
-from noctule.servers.http_parameters import SERVICE, TAG
+from noctule.servers.http_parameters import SCRAPED_SERVICE, SCRAPED_TAG
 from noctule.servers.http_route import Answer, Call, json_answer
 
 TARGETS_MAX = 10_000
@@ -21,6 +21,9 @@ TARGETS_MAX = 10_000
 
 NODES_SERVICE = "noctule"
 """Under which name the nodes themselves are asked for."""
+
+TAG_DEFAULT = "metrics"
+"""Of the instances to be scraped, where neither a service nor a tag is named."""
 
 _NOT_IN_LABELS = re.compile(r"[^a-zA-Z0-9_]")
 _LABELS_BY_META = {"metrics_path": "__metrics_path__", "metrics_scheme": "__scheme__"}
@@ -37,10 +40,10 @@ class TargetGroup(Struct, frozen=True):
 
 async def list_targets(call: Call) -> Answer:
     """The nodes that belong to the cluster, dead or not, and the instances with the tag that are not critical."""
-    service, tag, meta = call.get_optional(SERVICE), call.get(TAG), call.meta
-    groups: list[TargetGroup] = []
-    if service in (None, NODES_SERVICE):
-        groups += node_targets(meta)
+    service, tag, meta = call.get(SCRAPED_SERVICE), call.get(SCRAPED_TAG), call.meta
+    groups = list(node_targets(meta)) if service in ("", NODES_SERVICE) else []
+    if not service and not tag:
+        tag = TAG_DEFAULT
     for group in instance_targets(call.node.registry.view, service, tag):
         if len(groups) >= TARGETS_MAX:
             raise TooLargeError(f"there are more than {TARGETS_MAX} targets: ask for one service, or for another tag")
@@ -60,9 +63,9 @@ def _node_labels(member: Member) -> dict[str, str]:
     return own | _prefixed("__meta_noctule_node_meta_", member.labels)
 
 
-def instance_targets(registry: Registry, service: str | None, tag: str) -> Iterator[TargetGroup]:
-    """Each instance of the service, or of all, that has the tag, a port, and no critical check; in order."""
-    for name in sorted(registry.by_name) if service is None else [service]:
+def instance_targets(registry: Registry, service: str, tag: str) -> Iterator[TargetGroup]:
+    """Each instance that has a port and no critical check, in order; empty words ask for any service, any tag."""
+    for name in [service] if service else sorted(registry.by_name):
         for instance in registry.instances_of(name):
             if instance.port and (not tag or tag in instance.tags):
                 node = registry.nodes[instance.node]

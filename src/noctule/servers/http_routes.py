@@ -18,7 +18,17 @@ from noctule.base.errors import (
 from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics, http_prometheus
 from noctule.servers.http_cluster_routes import CLUSTER_ROUTES
 from noctule.servers.http_errors import MethodNotAllowedError, NotFoundError
-from noctule.servers.http_parameters import CONSISTENCY, COUNT, CURSOR, INSTANCE_ID, KEY, PREFIX, SERVICE, TAG, TTL
+from noctule.servers.http_parameters import (
+    CONSISTENCY,
+    COUNT,
+    CURSOR,
+    INSTANCE_ID,
+    KEY,
+    PREFIX,
+    SCRAPED_SERVICE,
+    SCRAPED_TAG,
+    TTL,
+)
 from noctule.servers.http_route import Answer, Call, Route, json_answer, shown
 from noctule.servers.http_service_routes import SERVICE_ROUTES
 from noctule.servers.openapi import openapi_document
@@ -142,7 +152,7 @@ ROUTES: tuple[Route, ...] = (
             "critical check. `metrics_path` and `metrics_scheme` in the meta of an instance say where its metrics are."
         ),
         handler=http_prometheus.list_targets,
-        parameters=(SERVICE, TAG),
+        parameters=(SCRAPED_SERVICE, SCRAPED_TAG),
         response=list[http_prometheus.TargetGroup],
         errors=(RequestError, TooLargeError, UnavailableError, InternalError),
     ),

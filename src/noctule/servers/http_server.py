@@ -17,8 +17,9 @@ from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, InternalError, RequestError, TooLargeError, UnavailableError
 from noctule.node.api import Node
-from noctule.servers.http_api import HttpApi, Request, error_answer
+from noctule.servers.http_api import HttpApi, error_answer
 from noctule.servers.http_body import BodyBudget, BodyReader
+from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 
 LINE_BYTES_MAX = 3 * KEY_BYTES_MAX + 1024
@@ -34,7 +35,10 @@ STREAMS_MAX = 64
 """Answers that go on for as long as their client stays; one more is answered 503."""
 
 REQUESTS_RUNNING_MAX = 1024
-"""Requests being answered at once; one more is answered 503. Health and metrics are always let in."""
+"""Requests being answered at once; one more is answered 503. Health and metrics are always let in.
+
+Those that only wait, as Consul's blocking queries, do not count: they have a bound of their own (consul/waiting.py).
+"""
 
 IDLE_S_MAX = 75.0
 """A connection that sends no whole request head for this long is closed."""
@@ -92,6 +96,7 @@ class HttpServer:
             return
         self._stopping = True
         await self._site.stop()
+        await self._api.close()
         for stream in self._streams:
             stream.cancel()
         try:
@@ -148,7 +153,7 @@ class HttpServer:
         return response
 
     async def _answer(self, http: web.BaseRequest, body: BodyReader) -> Answer:
-        if self._running > REQUESTS_RUNNING_MAX and not http.raw_path.startswith(_ALWAYS_LET_IN):
+        if self._running - self._api.waiting > REQUESTS_RUNNING_MAX and not http.raw_path.startswith(_ALWAYS_LET_IN):
             return error_answer(UnavailableError(f"this node is answering {REQUESTS_RUNNING_MAX} requests; try again"))
         try:
             body.check_length()
@@ -161,6 +166,7 @@ class HttpServer:
                 accept=",".join(http.headers.getall(hdrs.ACCEPT, [])),
                 content_encoding=http.headers.get(hdrs.CONTENT_ENCODING, ""),
                 read_body=body.read,
+                is_gone=lambda: http.transport is None or http.transport.is_closing(),
             )
         )
 

@@ -10,7 +10,7 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.core.registry.dependencies import DependencyGraph
-from noctule.core.registry.views import ServiceList, ServiceView
+from noctule.core.registry.views import ServiceList, ServiceRegistration, ServiceView
 from noctule.servers import http_services
 from noctule.servers.http_errors import NotFoundError
 from noctule.servers.http_events import CONTENT_TYPE
@@ -18,12 +18,12 @@ from noctule.servers.http_parameters import (
     CONSISTENCY,
     INDEX,
     INSTANCE_NODE,
+    INSTANCE_TAG,
     ONLY_PASSING,
-    SERVICE,
     SERVICE_ID,
     SERVICE_NAME,
-    TAG,
     WAIT,
+    WATCHED_SERVICE,
 )
 from noctule.servers.http_route import Route
 
@@ -41,7 +41,7 @@ SERVICE_ROUTES: tuple[Route, ...] = (
             "Without a quorum only `consistency=eventual` answers, and `staleness_ms` says how old that may be."
         ),
         handler=http_services.list_services,
-        parameters=(SERVICE_NAME, TAG, ONLY_PASSING, INDEX, WAIT, CONSISTENCY),
+        parameters=(SERVICE_NAME, INSTANCE_TAG, ONLY_PASSING, INDEX, WAIT, CONSISTENCY),
         response=ServiceList,
         errors=(*_READ, TooLargeError),
     ),
@@ -69,7 +69,7 @@ SERVICE_ROUTES: tuple[Route, ...] = (
         handler=http_services.put_service,
         parameters=(SERVICE_ID,),
         response=ServiceView,
-        body=http_services.ServiceRegistration,
+        body=ServiceRegistration,
         errors=_WRITE,
     ),
     Route(
@@ -93,7 +93,7 @@ SERVICE_ROUTES: tuple[Route, ...] = (
             "A comment comes every 5 s when nothing else does."
         ),
         handler=http_services.watch_service,
-        parameters=(SERVICE,),
+        parameters=(WATCHED_SERVICE,),
         response=None,
         content_type=CONTENT_TYPE,
         errors=_READ,

@@ -5,20 +5,20 @@ its checks. Consul's API shows the same registry, and so does DNS.
 """
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import RequestError, TooLargeError
 from noctule.core.registry.changes import RemoveService
 from noctule.core.registry.definitions import NO_SCRIPTS, CheckDefinition, ServiceDefinition
 from noctule.core.registry.dependencies import dependency_graph
-from noctule.core.registry.objects import CheckStatus, Weights
+from noctule.core.registry.objects import CheckStatus
 from noctule.core.registry.views import (
     CATALOG_NODE,
     ServiceList,
+    ServiceRegistration,
     ServiceView,
     find_instance,
     renewal,
@@ -34,12 +34,12 @@ from noctule.servers.http_parameters import (
     CONSISTENCY,
     INDEX,
     INSTANCE_NODE,
+    INSTANCE_TAG,
     ONLY_PASSING,
-    SERVICE,
     SERVICE_ID,
     SERVICE_NAME,
-    TAG,
     WAIT,
+    WATCHED_SERVICE,
 )
 from noctule.servers.http_route import Answer, Call, json_answer, shown
 
@@ -47,39 +47,6 @@ SERVICES_SHOWN_MAX = 10_000
 """Instances in one answer; over it a service must be named."""
 HEARTBEAT_S = 5.0
 """A stream of lists says something at least so often, and so notices that its client has gone."""
-REMOVE_AFTER_S = 60.0
-"""How long an instance that was not renewed stays, critical, before it is removed."""
-
-_Seconds = Annotated[float, Meta(ge=0, le=2_592_000)]
-_TtlSeconds = Annotated[float, Meta(ge=1, le=86_400)]
-
-
-class CheckRegistration(CheckDefinition, frozen=True, forbid_unknown_fields=True):
-    """A check of an instance, which the node that is asked makes."""
-
-
-class ServiceRegistration(Struct, frozen=True, forbid_unknown_fields=True):
-    """An instance of a service; `id` may be left to the path."""
-
-    name: str
-    """Of the service."""
-    id: str = ""
-    address: str = ""
-    """Where it serves; the node's that is asked when it is left out, and so to be named where the instance is not."""
-    port: int = 0
-    tags: tuple[str, ...] = ()
-    meta: dict[str, str] = {}
-    weights: Weights = Weights()
-    depends_on: tuple[str, ...] = ()
-    """Services that it calls."""
-    ttl_s: _TtlSeconds | None = None
-    """It renews itself by sending this again within so many seconds. Else the node that is asked keeps it."""
-    remove_after_s: _Seconds = REMOVE_AFTER_S
-    """How long it stays, critical, when it was not renewed; 0: for good."""
-    status: CheckStatus | None = None
-    """What it says of itself, if it renews itself. The same for `output`, for people."""
-    output: str = ""
-    checks: tuple[CheckRegistration, ...] = ()
 
 
 class ServiceDeleted(Struct, frozen=True):
@@ -98,7 +65,9 @@ async def list_services(call: Call) -> Answer:
     if index and registry.view.index_of(topic) == index:
         await registry.wait(topic, index, call.get(WAIT))
     stale_ms = registry.last_contact_ms() if is_eventual else 0
-    return json_answer(_listed(call.node, name, stale_ms, tag=call.get(TAG), is_passing=call.get(ONLY_PASSING)))
+    return json_answer(
+        _listed(call.node, name, stale_ms, tag=call.get(INSTANCE_TAG), is_passing=call.get(ONLY_PASSING))
+    )
 
 
 async def get_service(call: Call) -> Answer:
@@ -173,7 +142,7 @@ async def delete_service(call: Call) -> Answer:
 
 async def watch_service(call: Call) -> Answer:
     """The instances of one service now, and again whenever something of them has changed."""
-    return Answer(200, b"", CONTENT_TYPE, stream=stream_lists(call.node, call.get(SERVICE)))
+    return Answer(200, b"", CONTENT_TYPE, stream=stream_lists(call.node, call.get(WATCHED_SERVICE)))
 
 
 async def stream_lists(node: Node, name: str) -> AsyncIterator[bytes]:

@@ -23,8 +23,9 @@ from noctule.core.registry.definitions import ServiceDefinition
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.api import Dialogue, GroupPicture, Node, NodePicture, PeerPicture, ReplySink
 from noctule.node.watch import Watch
-from noctule.servers.http_api import HttpApi, Request
+from noctule.servers.http_api import HttpApi
 from noctule.servers.http_errors import ErrorBody, ErrorFacts
+from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 from tests.unit.core.meta.formed import ask as ask_meta
 from tests.unit.core.meta.formed import formed

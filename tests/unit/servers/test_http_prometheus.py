@@ -22,7 +22,7 @@ def registry() -> FilledRegistry:
     return registry
 
 
-def targets(registry: FilledRegistry, service: str | None = None, tag: str = "metrics") -> list[str]:
+def targets(registry: FilledRegistry, service: str = "", tag: str = "metrics") -> list[str]:
     return [each.targets[0] for each in instance_targets(registry, service, tag)]
 
 

@@ -39,7 +39,7 @@ class BreakerPolicy:
 
     window_s: float = 10.0
     calls_min: int = 20
-    """Fewer calls within the window say nothing."""
+    """Fewer calls within the window say nothing. Of a shared breaker: more than all instances make in half a second."""
     failure_rate: float = 0.5
     """It opens at this share of failed calls, above 0 to 1."""
     slow_call_s: float = 0.0
@@ -170,7 +170,7 @@ class Breaker:
                 self._window.add(_FAILURES, now)
             if is_slow:
                 self._window.add(_SLOW, now)
-            if (not is_ok or is_slow) and policy.must_open(*self._window.totals):
+            if policy.must_open(*self._window.totals):
                 self._become_open(now)
             return
         self._leases.pop(permit.number, None)

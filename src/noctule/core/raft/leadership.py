@@ -291,8 +291,16 @@ class Leadership:
     # Heartbeats ------------------------------------------------------------------------------------------------------
 
     def tell_commit(self) -> None:
-        """Let the followers know now, and not by the next heartbeat, what is committed."""
-        self._heartbeat()
+        """Let the followers know now, and not by the next heartbeat, what is committed.
+
+        One whose entries are on their way is told behind them, for it will have them by then.
+        """
+        node = self._node
+        for peer, progress in self.progress.items():
+            if progress.state is ProgressState.REPLICATE and progress.in_flight:
+                self._nudge(peer, progress)
+            else:
+                node.send(peer, Heartbeat(node.term, min(progress.match, node.commit), self._rounds.newest))
 
     def _heartbeat(self) -> None:
         node = self._node

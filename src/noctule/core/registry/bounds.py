@@ -25,7 +25,7 @@ CHANGES_MAX = 1_000
 TRANSACTION_OPERATIONS_MAX = 64
 """In one transaction of a client; the servers see to it, for what they ask themselves may be longer."""
 LIST_BYTES_MAX = 1024 * 1024
-"""Values of one list together: it is one entry of the log."""
+"""Of one list as it travels; who asks sees to it, for a list that is in the log is there already."""
 
 NAME_CHARS_MAX = 255
 """Of a node, a service, an instance, a check, a session, an address or a tag."""

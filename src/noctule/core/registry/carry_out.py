@@ -46,7 +46,7 @@ def carry_out(change: Change, catalog: Catalog, sessions: Sessions, kv: KeyValue
         case asked.EndSession():
             sessions.end(change.id, at)
         case _:
-            _carry_out_catalog(change, catalog, at)
+            return _carry_out_catalog(change, catalog, at)
     return None
 
 
@@ -56,14 +56,14 @@ def _carry_out_catalog(
     ),
     catalog: Catalog,
     at: Moment,
-) -> None:
+) -> bool | None:
     match change:
         case asked.PutNode():
-            catalog.put_node(change, at)
+            return catalog.put_node(change, at)
         case asked.PutService():
-            catalog.put_service(change, at)
+            return catalog.put_service(change, at)
         case asked.PutCheck():
-            catalog.put_check(change, at)
+            return catalog.put_check(change, at)
         case asked.TellCheck():
             catalog.tell_check(change, at)
         case asked.ExpireCheck():
@@ -72,6 +72,7 @@ def _carry_out_catalog(
             catalog.remove_critical(change, at)
         case _:
             assert_never(change)
+    return None
 
 
 def undone(change: Change) -> str:
@@ -85,6 +86,8 @@ def undone(change: Change) -> str:
             return f"there is no session {change.id!r}"
         case asked.SetKey() | asked.DeleteKey():
             return f"key {change.key!r} has not the modify index {change.cas}"
+        case asked.PutNode() | asked.PutService() | asked.PutCheck():
+            return f"what is to be replaced has not the modify index {change.cas}"
         case asked.RemoveNode() | asked.RemoveService() | asked.RemoveCheck():
             return f"what is to be removed has not the modify index {change.cas}"
         case _:

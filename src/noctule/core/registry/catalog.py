@@ -95,18 +95,20 @@ class Catalog:
 
     # Nodes ------------------------------------------------------------------------------------------------------------
 
-    def put_node(self, change: PutNode, at: Moment) -> None:
+    def put_node(self, change: PutNode, at: Moment) -> bool | None:
         """See `PutNode`."""
         before = self.nodes.get(change.node.name)
+        done = _is_as_expected(change.cas, before)
         node = stamped(change.node, before, at)
-        if node is before:
-            return
+        if done is False or node is before:
+            return done
         require_node(node)
         if before is None:
             require_fits(len(self.nodes.rows) + 1, NODES_MAX, "number of nodes")
         self.nodes.put(node.name, node)
         self._topics.touch("nodes")
         self._touch_on(node.name, self._names_on(node.name))
+        return done
 
     def remove_node(self, change: RemoveNode, at: Moment) -> bool:
         """See `RemoveNode`."""
@@ -125,13 +127,14 @@ class Catalog:
 
     # Instances --------------------------------------------------------------------------------------------------------
 
-    def put_service(self, change: PutService, at: Moment) -> None:
+    def put_service(self, change: PutService, at: Moment) -> bool | None:
         """See `PutService`."""
         key = (change.service.node, change.service.id)
         before = self.instances.get(key)
+        done = _is_as_expected(change.cas, before)
         instance = stamped(change.service, before, at)
-        if instance is before:
-            return
+        if done is False or instance is before:
+            return done
         require_instance(instance)
         require(instance.node in self.nodes.rows, f"instance {instance.id!r}: {_no_node(instance.node)}")
         if before is None:
@@ -149,6 +152,7 @@ class Catalog:
                 self.checks.put((check.node, check.id), stamped(named, check, at))
                 self._touch_check(check)
                 self._touch_check(named)
+        return done
 
     def remove_service(self, change: RemoveService, at: Moment) -> bool:
         """See `RemoveService`."""
@@ -168,7 +172,7 @@ class Catalog:
 
     # Checks -----------------------------------------------------------------------------------------------------------
 
-    def put_check(self, change: PutCheck, at: Moment) -> None:
+    def put_check(self, change: PutCheck, at: Moment) -> bool | None:
         """See `PutCheck`."""
         check = change.check
         require_check(check)
@@ -181,9 +185,13 @@ class Catalog:
                 raise RequestError(f"check {check.id!r}: node {check.node!r} has no instance {check.service_id!r}")
             name, tags = instance.name, instance.tags
         before = self.checks.get((check.node, check.id))
+        done = _is_as_expected(change.cas, before)
+        if done is False:
+            return False
         if before is None:
             require_fits(len(self.checks.rows) + 1, CHECKS_MAX, "number of checks")
         self._write_check(before, structs.replace(check, service_name=name, service_tags=tags), at)
+        return done
 
     def tell_check(self, change: TellCheck, at: Moment) -> None:
         """See `TellCheck`."""
@@ -273,6 +281,11 @@ class Catalog:
     def _names_on(self, node: str) -> dict[str, None]:
         """Which services have instances there; costs each of these."""
         return dict.fromkeys(instance.name for instance in self.instances_on(node))
+
+
+def _is_as_expected(cas: int | None, before: RegistryNode | ServiceInstance | Check | None) -> bool | None:
+    """Whether the modify index is the one that a change asks for; None when it asks for none."""
+    return None if cas is None else cas == (0 if before is None else before.modify_index)
 
 
 def _drop(index: dict[L, SortedMap[K, Row]], name: L, key: K) -> None:

@@ -17,21 +17,26 @@ class _Change(Struct, frozen=True, tag_field="c", omit_defaults=True):
 
 
 class PutNode(_Change, tag="node", frozen=True):
-    """Add or replace a node; its indexes are given by the registry. The same again changes nothing, as everywhere."""
+    """Add or replace a node; its indexes are given by the registry. The same again changes nothing, as everywhere.
+    `cas`: None always, 0 only if it is not there, else only at this modify index; answers whether, if it is given."""
 
     node: RegistryNode
+    cas: int | None = None
 
 
 class PutService(_Change, tag="service", frozen=True):
-    """Add or replace an instance. Refused while its node is not there."""
+    """Add or replace an instance. Refused while its node is not there. `cas` and answer as for a node."""
 
     service: ServiceInstance
+    cas: int | None = None
 
 
 class PutCheck(_Change, tag="check", frozen=True):
-    """Add or replace a check. Refused while its node, or the instance it names, is not there."""
+    """Add or replace a check. Refused while its node, or the instance it names, is not there. `cas` and answer as for a
+    node."""
 
     check: Check
+    cas: int | None = None
 
 
 class TellCheck(_Change, tag="tell", frozen=True):

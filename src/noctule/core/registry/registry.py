@@ -12,7 +12,7 @@ from msgspec import Struct
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
 from noctule.core.registry import changes as asked
-from noctule.core.registry.bounds import CHANGES_MAX, LIST_BYTES_MAX, require, require_fits
+from noctule.core.registry.bounds import CHANGES_MAX, require, require_fits
 from noctule.core.registry.carry_out import carry_out, undone
 from noctule.core.registry.catalog import Catalog, Name
 from noctule.core.registry.changes import Change
@@ -25,9 +25,6 @@ from noctule.core.registry.topics import Topics
 
 Answered: TypeAlias = bool | int
 """What one change answers: whether it was done where that may be asked, else the registry's index."""
-
-
-_WITH_VALUE = (asked.SetKey, asked.AcquireKey, asked.ReleaseKey)
 
 
 class Contents(Struct, frozen=True):
@@ -219,8 +216,6 @@ class Registry:
         require(changes, "the list of changes is empty")
         require_fits(len(changes), CHANGES_MAX, "number of changes")
         answers: list[Answered | None] = []
-        values_bytes = sum(len(each.value) for each in changes if isinstance(each, _WITH_VALUE))
-        require_fits(values_bytes, LIST_BYTES_MAX, "bytes of all values of the list")
         try:
             for change in changes:
                 answer = carry_out(change, self._catalog, self._sessions, self._kv, at)

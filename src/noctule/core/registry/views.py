@@ -1,11 +1,12 @@
 """The registry as /api/services shows it, and what is changed when an instance is registered there."""
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from noctule.core.registry.changes import Change, PutCheck, PutNode, PutService, RemoveCheck
-from noctule.core.registry.definitions import ServiceDefinition
+from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.dependencies import worst_status
 from noctule.core.registry.objects import Check, CheckStatus, RegistryNode, ServiceInstance, Weights
 from noctule.core.registry.registry import Registry
@@ -53,6 +54,41 @@ class ServiceView(Struct, frozen=True):
     checks: tuple[CheckView, ...] = ()
     modify_index: int = 0
     """Of what it says of itself; health has its own."""
+
+
+REMOVE_AFTER_S = 60.0
+"""How long an instance that was not renewed stays, critical, before it is removed."""
+
+_Seconds = Annotated[float, Meta(ge=0, le=2_592_000)]
+_TtlSeconds = Annotated[float, Meta(ge=1, le=86_400)]
+
+
+class CheckRegistration(CheckDefinition, frozen=True, forbid_unknown_fields=True):
+    """A check of an instance, which the node that is asked makes."""
+
+
+class ServiceRegistration(Struct, frozen=True, forbid_unknown_fields=True):
+    """An instance of a service; `id` may be left to the path."""
+
+    name: str
+    """Of the service."""
+    id: str = ""
+    address: str = ""
+    """Where it serves; the node's that is asked when it is left out, and so to be named where the instance is not."""
+    port: int = 0
+    tags: tuple[str, ...] = ()
+    meta: dict[str, str] = {}
+    weights: Weights = Weights()
+    depends_on: tuple[str, ...] = ()
+    """Services that it calls."""
+    ttl_s: _TtlSeconds | None = None
+    """It renews itself by sending this again within so many seconds. Else the node that is asked keeps it."""
+    remove_after_s: _Seconds = REMOVE_AFTER_S
+    """How long it stays, critical, when it was not renewed; 0: for good."""
+    status: CheckStatus | None = None
+    """What it says of itself, if it renews itself. The same for `output`, for people."""
+    output: str = ""
+    checks: tuple[CheckRegistration, ...] = ()
 
 
 class ServiceList(Struct, frozen=True):

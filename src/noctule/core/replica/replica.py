@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from noctule.base.ensure import ensure
-from noctule.base.ids import END_OF_TIME, GroupId, Instant
+from noctule.base.ids import END_OF_TIME, META_GROUP, GroupId, Instant
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.effects import EVAL_READ, TO_BE_EVALUATED
 from noctule.core.keyspace.evaluation import evaluating, read_script
@@ -602,6 +602,9 @@ class Replica:
                     self._publish(entry.term)
         if self.keyspace.ready:
             self._tell_ready()
+        if self.group == META_GROUP and self.raft.is_leader():
+            # Whoever asked at another node waits until that node shows what was done; a heartbeat later is 50 ms later.
+            self._take(self.raft.tell_commit())
         last = effect.first_index + len(effect.entries) - 1
         if self._in_flight:
             self._in_flight = [index for index in self._in_flight if index > last]

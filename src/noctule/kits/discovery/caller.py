@@ -9,12 +9,12 @@ from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import RequestError
 from noctule.base.ids import Instant
+from noctule.client.registry.follower import Follower
 from noctule.kits.breaker import CircuitBreaker
 from noctule.kits.breaker_standing import CircuitBreakerPicture
 from noctule.kits.deadline import HEADER, deadline, header_value
 from noctule.kits.discovery.calls import Attempt, Call, CallPolicy, CallsPicture, ServiceCalls
 from noctule.kits.discovery.discovery import FIRST_LIST_TIMEOUT_S, SERVICES_MAX
-from noctule.kits.discovery.follower import Follower
 
 SCHEME = "noctule"
 

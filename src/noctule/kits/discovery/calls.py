@@ -14,16 +14,20 @@ from random import Random
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant
+from noctule.client.registry.endpoints import Endpoint
 from noctule.core.balance.outliers import OutlierPicture, OutlierPolicy, Outliers
 from noctule.core.balance.p2c import Candidate, ChoicePicture, TwoChoices
 from noctule.core.balance.retry_budget import PER_SECOND_MIN, RATIO, RetryBudget, RetryBudgetPicture
-from noctule.kits.discovery.endpoints import Endpoint
 
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 9.2.2."""
 
 INSTANCE_FAILED = frozenset({502, 503, 504})
 """Statuses that speak of the instance or what stands before it; all others are the app's own answer."""
+
+REFUSED_S = 1.0
+"""An instance to which no connection could be made is asked last for so long. Outlier ejection waits for more than one
+failure and puts out half of the instances at most; but where nobody listens, the next one will hear nothing either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ class ServiceCalls:
         self._choices = TwoChoices(chance, zone)
         self._outliers = Outliers(policy.outliers)
         self._budget = RetryBudget(policy.retry_ratio, policy.retries_per_second_min)
+        self._refused: dict[str, Instant] = {}
+        """Until when each is asked last."""
         self._version = -1
         self._requests = 0
         self._failures = 0
@@ -90,6 +96,7 @@ class ServiceCalls:
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
         self._choices.keep(Candidate(each.id, each.weight, each.zone) for each in endpoints)
         self._outliers.keep(self._endpoints)
+        self._refused = {each: until for each, until in self._refused.items() if each in self._endpoints}
 
     def begin(self, method: str, *, is_replayable: bool, deadline: Instant | None, now: Instant) -> "Call":
         """A new request. `is_replayable`: its body can be sent more than once."""
@@ -102,6 +109,11 @@ class ServiceCalls:
             is_replayable=is_replayable,
             deadline=own if deadline is None else min(own, deadline),
         )
+
+    def _refusing(self, now: Instant) -> frozenset[str]:
+        if self._refused:
+            self._refused = {each: until for each, until in self._refused.items() if now < until}
+        return frozenset(self._refused)
 
     def describe(self, now: Instant) -> CallsPicture:
         """A frozen picture, for status and tests."""
@@ -140,10 +152,15 @@ class Call:
         return Attempt(self, calls._endpoints[instance_id], now)
 
     def _choose(self, now: Instant) -> str | None:
-        """One not tried yet, and not put out if that can be helped."""
-        choices = self._calls._choices
-        chosen = choices.choose(now, self._tried | self._calls._outliers.ejected(now))
-        return chosen if chosen is not None else choices.choose(now, self._tried)
+        """One not tried yet; one that refuses or stands out only where there is no other."""
+        calls = self._calls
+        refusing = calls._refusing(now)
+        ejected = calls._outliers.ejected(now)
+        for avoided in (refusing | ejected, refusing, frozenset()):
+            chosen = calls._choices.choose(now, self._tried | avoided)
+            if chosen is not None:
+                return chosen
+        return None
 
     def _may_go_on(self, *, was_sent: bool, now: Instant) -> bool:
         calls = self._calls
@@ -172,6 +189,8 @@ class Attempt:
 
         `was_sent`: False only when it is certain that no byte of the request has left.
         """
+        if not was_sent:
+            self._call._calls._refused[self.endpoint.id] = Instant(now + REFUSED_S)
         self._learn(False, now)
         self.end()
         return self._call._may_go_on(was_sent=was_sent, now=now)

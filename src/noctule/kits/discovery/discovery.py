@@ -18,11 +18,11 @@ from typing import Self
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError, RequestError, UnavailableError
-from noctule.kits.discovery.endpoints import Endpoint
-from noctule.kits.discovery.follower import Follower, FollowerPicture
-from noctule.kits.discovery.held_list import PROTECT_S
-from noctule.kits.discovery.list_files import ListFiles
-from noctule.kits.discovery.registry_client import CONNECTIONS_MAX, RegistryClient
+from noctule.client.registry.endpoints import Endpoint
+from noctule.client.registry.follower import Follower, FollowerPicture
+from noctule.client.registry.held_list import PROTECT_S
+from noctule.client.registry.list_files import ListFiles
+from noctule.client.registry.registry_client import CONNECTIONS_MAX, RegistryClient
 
 REGISTRY_URL_DEFAULT = "http://127.0.0.1:7501"
 """The first node of `noctule up`."""

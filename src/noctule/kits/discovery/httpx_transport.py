@@ -16,12 +16,12 @@ from typing import Any
 import httpx
 
 from noctule.base.errors import NoctuleError, UnavailableError
+from noctule.client.registry.follower import Follower
 from noctule.kits.background_loop import BackgroundLoop
 from noctule.kits.breaker import Call as BreakerCall
 from noctule.kits.discovery.caller import Caller, CallerPicture, GuardedAttempt, GuardedCall
 from noctule.kits.discovery.calls import INSTANCE_FAILED
 from noctule.kits.discovery.discovery import FIRST_LIST_TIMEOUT_S, Discovery
-from noctule.kits.discovery.follower import Follower
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 """The connection was never made, so nothing happened."""

@@ -6,13 +6,13 @@ By hand, as servers/http_metrics.py: the format is a few lines. Source: Promethe
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from noctule.client.registry.follower import FollowerPicture
+from noctule.client.registry.held_list import Source
 from noctule.core.balance.breaker import BreakerState
 from noctule.kits.breaker_standing import Authority, CircuitBreakerPicture
 from noctule.kits.discovery.caller import CallerPicture
 from noctule.kits.discovery.calls import CallsPicture
 from noctule.kits.discovery.discovery import DiscoveryPicture
-from noctule.kits.discovery.follower import FollowerPicture
-from noctule.kits.discovery.held_list import Source
 
 Family: TypeAlias = tuple[str, str, str, Iterable[tuple[dict[str, str], float]]]
 """Name, kind, help, and samples: labels and value."""

@@ -146,9 +146,9 @@ class LocalServices:
         self.dirty.checks.add(NODE_MAINTENANCE)
 
     def change(self, check: LocalCheck, status: CheckStatus, output: str) -> bool:
-        """What a check says now; whether that is more than words, and so is to be told at once."""
+        """What a check says now; whether that is more than other words, and so is to be told at once."""
+        is_news = status is not check.status or not check.has_result
         check.has_result = True
-        is_news = status is not check.status
         check.status, check.output = status, output
         if is_news:
             self.dirty.checks.add(check.definition.id)

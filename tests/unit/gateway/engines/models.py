@@ -66,7 +66,9 @@ def everything() -> tuple[GatewayModel, Instances]:
                 request_headers=HeaderRules(
                     remove=("X-Debug",), set={"X-Edge": 'a "$b" \\ %c'}, add={"Via": "1.1 noctule"}
                 ),
-                response_headers=HeaderRules(remove=("X-Powered-By",), set={"X-Frame-Options": "DENY"}, add={"Vary": "X-Beta"}),
+                response_headers=HeaderRules(
+                    remove=("X-Powered-By",), set={"X-Frame-Options": "DENY"}, add={"Vary": "X-Beta"}
+                ),
             ),
             Route(name="files", host="*.example.com", path="/files/a.b", shares=(Share("files"),), split_on="client"),
             Route(name="near", host="near.example.com", shares=(Share("near"),)),
@@ -155,9 +157,7 @@ def models(draw: st.DrawFn) -> tuple[GatewayModel, Instances]:
     )
     ids = st.text(min_size=1, max_size=10)
     addresses = st.ip_addresses().map(lambda address: str(address).partition("%")[0])
-    found = st.builds(
-        Instance, ids, addresses, st.integers(1, 65_535), st.integers(1, 256), st.sampled_from(Standing)
-    )
+    found = st.builds(Instance, ids, addresses, st.integers(1, 65_535), st.integers(1, 256), st.sampled_from(Standing))
     instances = {name: tuple(draw(st.lists(found, max_size=3, unique_by=lambda each: each.id))) for name in names}
     return model, instances
 

@@ -8,7 +8,6 @@ from noctule.gateway.engines.engine import EnginePaths
 from noctule.gateway.engines.haproxy import render_haproxy
 from noctule.gateway.engines.nginx import render_nginx
 from noctule.gateway.engines.rendering import IN_DOCKER, render_files
-
 from tests.unit.gateway.engines.models import EXAMPLE_TOML, everything, example
 
 HERE = Path(__file__).parent / "rendered"

@@ -15,7 +15,7 @@ from enum import StrEnum
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, Instant
-from noctule.kits.discovery.endpoints import Endpoint, Instance
+from noctule.client.registry.endpoints import Endpoint, Instance
 
 PROTECT_S = 30.0
 """A node registers its instances again within seconds of reaching the registry."""

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from noctule.adapters.files import write_json_atomically
 from noctule.base.errors import NoctuleError, StorageError
-from noctule.kits.discovery.endpoints import INSTANCES_MAX, Endpoint
+from noctule.client.registry.endpoints import INSTANCES_MAX, Endpoint
 
 VERSION = 1
 """Of the format; a file of another version is as good as none."""
@@ -26,7 +26,7 @@ FILE_BYTES_MAX = 1024 * 1024
 AGE_S_MAX = 24 * 3600
 """An older list is not used: by then its addresses may be somebody else's."""
 
-log = logging.getLogger("noctule.kits.discovery")
+log = logging.getLogger("noctule.registry.client")
 
 
 class SavedList(Struct, frozen=True):

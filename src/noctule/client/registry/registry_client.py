@@ -14,7 +14,7 @@ from msgspec import Struct
 from yarl import URL
 
 from noctule.base.errors import ConfigError, ProtocolError, UnavailableError
-from noctule.kits.discovery.endpoints import Instance, read_instances
+from noctule.client.registry.endpoints import Instance, read_instances
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 10.0

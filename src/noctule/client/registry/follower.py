@@ -11,10 +11,10 @@ from random import Random
 
 from noctule.base.clock import Clock
 from noctule.base.errors import UnavailableError
-from noctule.kits.discovery.endpoints import Endpoint
-from noctule.kits.discovery.held_list import HeldList, ListPicture, Source
-from noctule.kits.discovery.list_files import ListFiles
-from noctule.kits.discovery.registry_client import RegistryClient
+from noctule.client.registry.endpoints import Endpoint
+from noctule.client.registry.held_list import HeldList, ListPicture, Source
+from noctule.client.registry.list_files import ListFiles
+from noctule.client.registry.registry_client import RegistryClient
 
 WAIT_S = 30.0
 """How long the registry may hold a question. A registry whose machine died silently is noticed after so long."""
@@ -37,7 +37,7 @@ SAVE_GAP_S = 1.0
 SAVE_AGAIN_S = 3600.0
 """A list that does not change is written this often, so that it is not too old when it is needed."""
 
-log = logging.getLogger("noctule.kits.discovery")
+log = logging.getLogger("noctule.registry.client")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Follower:
             self._unsaved.set()
         self._schedule_advance()
         self._settled.set()
-        is_news = index == 0 or answer.index != index
+        is_news = answer.index not in (0, index)
         return GAP_S if is_news or now - begun > POLL_S else self._chance.uniform(POLL_S / 2, POLL_S)
 
     def _note_failure(self, error: UnavailableError) -> None:

@@ -1,0 +1,97 @@
+"""The access log: one JSON line for each request, written in batches by a thread, so that no disk delays a request.
+
+At most `LINES_MAX` lines wait; more are dropped and counted, and the next line that is written says how many. What
+waits when the process is killed is lost: the log is for people and their tools, nothing depends on it.
+"""
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+LINES_MAX = 16_384
+"""Lines that wait for the disk: some seconds of traffic, and a few MiB."""
+
+FLUSH_S = 0.2
+"""How long a line waits for others."""
+
+log = logging.getLogger("noctule.gateway")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class AccessLog:
+    """Appends to a file. Make it in the running loop; `close` writes what waits."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._loop = asyncio.get_running_loop()
+        self._lines: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._is_failing = False
+        self.dropped = 0
+        """Lines lost since the start, because the disk was too slow or failed."""
+        self._dropped_told = 0
+
+    @classmethod
+    def open(cls, path: Path) -> "AccessLog":
+        """A log at this path, appended to. `OSError` when it cannot be opened."""
+        return cls(path.open("ab", buffering=0))
+
+    @staticmethod
+    def now() -> float:
+        """The time of a line, in seconds since 1970."""
+        return round(time.time(), 3)  # noqa: TID251 - the edge: a log is read beside other clocks
+
+    def add(self, line: dict[str, object]) -> None:
+        """Take a line; never waits."""
+        if len(self._lines) >= LINES_MAX:
+            self.dropped += 1
+            return
+        self._lines.append(_encode(line))
+        if self._timer is None and self._writing is None:
+            self._timer = self._loop.call_later(FLUSH_S, self._flush)
+
+    async def close(self) -> None:
+        """Write what waits and close the file."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+        if self._lines:
+            await self._loop.run_in_executor(None, self._write, self._take())
+        self._file.close()
+
+    def _flush(self) -> None:
+        self._timer = None
+        self._writing = asyncio.ensure_future(self._loop.run_in_executor(None, self._write, self._take()))
+        self._writing.add_done_callback(self._written)
+
+    def _take(self) -> bytes:
+        lines, self._lines = self._lines, []
+        if self.dropped > self._dropped_told:
+            lines.append(_encode({"time": self.now(), "dropped_lines": self.dropped - self._dropped_told}))
+            self._dropped_told = self.dropped
+        return b"\n".join([*lines, b""])
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) or 0 :]
+        except OSError as error:
+            self.dropped += bytes(view).count(b"\n")
+            if not self._is_failing:
+                log.warning("access_log_failed", extra={"error": str(error)})
+            self._is_failing = True
+        else:
+            self._is_failing = False
+
+    def _written(self, _: "asyncio.Future[None]") -> None:
+        self._writing = None
+        if self._lines and self._timer is None and not self._loop.is_closed():
+            self._timer = self._loop.call_later(FLUSH_S, self._flush)

@@ -1,0 +1,106 @@
+"""Blocking queries that wait at one node: how many may, and when they are let go before their time.
+
+Their own bound keeps thousands that wait from taking the place of requests that do something. Who is woken by which
+change is told in node/topic_waiters.py.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from noctule.node.api import RegistryDoor
+from noctule.node.watch import Watch
+from noctule.servers.consul.errors import ConsulError
+
+WAITING_MAX = 10_000
+"""Blocking queries that wait at one node, each some KB; one more is answered 429."""
+
+LOOK_S = 1.0
+"""So often it is looked whose client has gone: that rings nothing."""
+
+
+class Waiting:
+    """Of one node; `close` when it stops serving."""
+
+    def __init__(self, registry: RegistryDoor, watch: Watch, waiting_max: int = WAITING_MAX) -> None:
+        self._registry = registry
+        self._watch = watch
+        self._waiting_max = waiting_max
+        self._clocks: dict[asyncio.Timeout, Callable[[], bool]] = {}
+        """Of each that waits, with the question whether its client has gone."""
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    @property
+    def count(self) -> int:
+        """How many wait now."""
+        return len(self._clocks)
+
+    async def until(self, topic: str, index: int, timeout_s: float, is_gone: Callable[[], bool]) -> None:
+        """Return when the topic's index is above `index`, when the time has passed, or when this closes.
+
+        Raises `ConsulError` (429) when as many wait as may, and `ConnectionError` once the client is gone.
+        """
+        if self._registry.view.index_of(topic) > index or self._is_closed:
+            return
+        with suppress(TimeoutError), self._place(is_gone) as clock:
+            async with clock:
+                clock.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                # The clock may be put forward, which the registry's own could not.
+                await self._registry.wait(topic, index, 2 * timeout_s)
+        if is_gone():
+            raise ConnectionError("the client has gone")
+
+    async def until_other(
+        self, value: Callable[[], object], known: object, timeout_s: float, is_gone: Callable[[], bool]
+    ) -> None:
+        """Return when the value is another than the known one, and as `until` otherwise; for what has no topic.
+
+        Costs a look at each change of anything and at each `LOOK_S`, so it is not for many.
+        """
+        ends_at = time.monotonic() + timeout_s
+        with suppress(TimeoutError), self._place(is_gone) as clock:
+            async with clock:
+                while value() == known and not self._is_closed and (left_s := ends_at - time.monotonic()) > 0:
+                    await self._watch.next_change(min(left_s, LOOK_S))
+        if is_gone():
+            raise ConnectionError("the client has gone")
+
+    async def close(self) -> None:
+        """Let everybody who waits go on at once, with what there is; nobody waits from now on."""
+        self._is_closed = True
+        for clock in self._clocks:
+            _end(clock)
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    @contextmanager
+    def _place(self, is_gone: Callable[[], bool]) -> Iterator[asyncio.Timeout]:
+        if self.count >= self._waiting_max:
+            raise ConsulError(
+                429, f"{self._waiting_max} blocking queries wait at this node, which is the limit: ask another node"
+            )
+        clock = asyncio.timeout(None)
+        self._clocks[clock] = is_gone
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._let_go(), name="consul-waiting")
+        try:
+            yield clock
+        finally:
+            del self._clocks[clock]
+
+    async def _let_go(self) -> None:
+        """Runs while anybody waits: those whose client has gone need not."""
+        while self._clocks:
+            await asyncio.sleep(LOOK_S)
+            for clock, is_gone in self._clocks.items():
+                if is_gone():
+                    _end(clock)
+
+
+def _end(clock: asyncio.Timeout) -> None:
+    if not clock.expired():
+        clock.reschedule(asyncio.get_running_loop().time())
