@@ -75,7 +75,7 @@ ABILITIES = (
         "a switch or a reload fails no request",
         YES,
         YES,
-        "no: a reload closes idle connections of clients, and a client that sends on one at that moment must try again; "
+        "no: a reload closes idle connections of clients, and a client that sends on one just then must try again; "
         "failures seen so far are forgotten",
     ),
     Ability(
@@ -123,13 +123,15 @@ ABILITIES = (
         YES,
         "yes: of those that strangers send, X-Forwarded-* with names of their own pass",
     ),
+    Ability("X-Real-IP", "no: the end of X-Forwarded-For tells it", YES, YES),
+    Ability("a client behind several trusted proxies", YES, "no: the last hop counts as the client", YES),
     Ability("paths are compared as they were sent", YES, YES, "no: decoded, and with dots and double slashes resolved"),
     Ability("its own errors are JSON", YES, YES, "no: nginx's pages"),
     Ability(
         "status page",
         "yes: HTML, JSON, Prometheus and an API",
-        "yes: HAProxy's page and its Prometheus exporter",
-        "yes: stub_status",
+        "yes: those (no counts by route), and its own page and metrics under /__noctule/engine",
+        "yes: those (no counts), and stub_status under /__noctule/engine",
     ),
     Ability("access log as JSON", YES, YES, YES),
 )

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,7 @@ from msgspec import structs
 from noctule.base.errors import RequestError
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
+from noctule.gateway.pictures import ServicePicture
 
 Files = dict[str, str]
 """Rendered text by its path relative to the engine's folder."""
@@ -88,6 +89,8 @@ class EnginePaths:
     """nginx writes it; HAProxy's comes out of its stdout, which the driver joins to the same file."""
     temporary: str
     """nginx' folder for bodies that do not fit in memory."""
+    admin: str
+    """Socket of the process that drives the engine, for `/__noctule/`; empty where there is none."""
     certificates: str
     """Folder of HAProxy's combined certificates, `0.pem` for the model's first; nginx reads the originals."""
 
@@ -100,6 +103,7 @@ class EnginePaths:
             socket=str(folder / "engine.sock"),
             access_log=str(folder / "access.log"),
             temporary=str(folder / "temporary"),
+            admin=str(folder / "admin.sock"),
             certificates=str(folder / "certificates"),
         )
 
@@ -118,20 +122,9 @@ class EnginePicture:
     """How often the process ended by itself and was started again."""
     last_error: str
     """Why the newest model is not in force; empty when it is."""
-    instances: tuple["EngineInstancePicture", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInstancePicture:
-    """One instance as the engine sees it."""
-
-    service: str
-    id: str
-    address: str
-    state: str
-    """healthy, unhealthy, draining; or given, where the engine (nginx) does not tell."""
-    in_flight: int
-    """-1 where the engine does not tell."""
+    services: tuple[ServicePicture, ...]
+    """Where the engine does not tell (nginx), numbers are 0 and states `given`. What is in flight is then the number of
+    workers that still finish requests from before the last reload: 0 means that whatever was taken out is done."""
 
 
 class EngineDriver(Protocol):
@@ -166,13 +159,3 @@ class EngineDriver(Protocol):
 
     async def stop(self, drain_s: float) -> None:
         """Accept nothing new, let what is in flight end for `drain_s` seconds, then cut it; nothing runs on return."""
-
-
-class InstanceSource(Protocol):
-    """Whoever knows which instances a service has: the model itself, or the registry."""
-
-    def instances(self) -> Instances:
-        """Those of now, at once and without I/O; the last known ones while the source cannot be asked."""
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Call this in the event loop after every change; calls may be merged."""

@@ -50,6 +50,8 @@ _FORWARDING = (
 )
 """Headers that apps read a client's address, scheme or host from; some frameworks take an underscore for a dash."""
 
+_OK = '{"status":"ok"}'
+
 _OWN_ANSWERS = {
     400: ("bad_request", "the request is not HTTP, or its head is over a bound"),
     403: ("forbidden", "these pages are for clients on this machine only"),
@@ -65,7 +67,7 @@ _OWN_ANSWERS = {
 def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths) -> Files:
     """All files, by name. `ConfigError` naming everything that cannot be rendered."""
     check_renderable(model, instances)
-    sections = [_global(model, paths), _defaults(model), _frontend(model, paths), _no_route()]
+    sections = [_global(model, paths), _defaults(model), _frontend(model, paths), _own_backends(model, paths)]
     sections += [_backend(service, listed(instances, service)) for service in model.services]
     files = {
         CONFIG: "# Rendered by noctule gateway from its model: edit that.\n" + "\n".join(map("\n".join, sections)),
@@ -168,7 +170,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
         *([f"  acl is_proxy src {' '.join(model.trusted_proxies)}"] if model.trusted_proxies else []),
         f"  acl is_own path {OWN_PATHS}",
         f"  acl is_own path_beg {OWN_PATHS}/",
-        *_own_pages(model),
+        *_own_pages(model, paths),
         *_redirect(model),
         f"  http-request deny deny_status 413 if {{ req.body_size gt {model.limits.body_bytes_max} }}",
         "  # A second try of anything else could do it twice.",
@@ -179,6 +181,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
         *_choose_service(model, paths),
         *(line for route in routes for line in _route_rules(route)),
         "  http-response set-header X-Request-ID %[var(txn.id)] unless { res.hdr(x-request-id) -m found }",
+        *(["  use_backend _admin if is_own"] if model.status and paths.admin else []),
         "  use_backend %[var(txn.service)] if { var(txn.service) -m found }",
         "  default_backend _no_route",
         "",
@@ -209,18 +212,20 @@ def _compression(model: GatewayModel) -> Iterator[str]:
         yield f"  compression type {' '.join(model.compression.types)}"
 
 
-def _own_pages(model: GatewayModel) -> Iterator[str]:
-    ok = quote('{"status":"ok"}')
-    yield f"  http-request set-log-level silent if {{ path {OWN_PATHS}/health }}"
-    answer = f"return status 200 content-type application/json string {ok}"
-    yield f"  http-request {answer} if {{ path {OWN_PATHS}/health }}"
+def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
+    """HAProxy's health, page and metrics; the rest is answered by the process that drives it, where there is one."""
+    is_health = f"{{ path {OWN_PATHS}/health }}"
+    answer = f"return status 200 content-type application/json string {quote(_OK)}"
+    yield f"  http-request set-log-level silent if {is_health}"
+    yield f"  http-request {answer} if {is_health}"
     yield "  http-request deny deny_status 403 if is_own !is_local or is_own is_spoken_for"
     if model.status:
-        yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/metrics }}"
+        yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/engine/metrics }}"
         yield "  stats enable"
-        yield f"  stats uri {OWN_PATHS}/status"
+        yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/status }}"
+    if not (model.status and paths.admin):
+        yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:
@@ -309,8 +314,11 @@ def _header_rules(direction: str, rules: HeaderRules) -> Iterator[str]:
         yield from (f"  {direction} {action}-header {name} {_literal(value)}" for name, value in headers.items())
 
 
-def _no_route() -> list[str]:
-    return ["backend _no_route", "  http-request deny deny_status 404", ""]
+def _own_backends(model: GatewayModel, paths: EnginePaths) -> list[str]:
+    lines = ["backend _no_route", "  http-request deny deny_status 404", ""]
+    if model.status and paths.admin:
+        lines += ["backend _admin", f"  server admin {quote(f'unix@{paths.admin}')}", ""]
+    return lines
 
 
 def _backend(service: Service, instances: Iterable[Instance]) -> list[str]:

@@ -37,6 +37,10 @@ class ServerLoad:
     """UP, DOWN, MAINT, no check; with how many checks are left to the other, as in ``UP 1/3``."""
     in_flight: int
     queued: int
+    requests: int
+    failures: int
+    """Failed connections and responses."""
+    retries: int
 
 
 class RuntimeSocket:
@@ -100,7 +104,14 @@ class RuntimeSocket:
         """The numbers of all servers by backend and name."""
         text = (await self.ask("show stat -1 4 -1")).removeprefix("# ")
         return {
-            (row["pxname"], row["svname"]): ServerLoad(row["status"], int(row["scur"] or 0), int(row["qcur"] or 0))
+            (row["pxname"], row["svname"]): ServerLoad(
+                row["status"],
+                int(row["scur"] or 0),
+                int(row["qcur"] or 0),
+                int(row["stot"] or 0),
+                int(row["econ"] or 0) + int(row["eresp"] or 0),
+                int(row["wretr"] or 0),
+            )
             for row in csv.DictReader(io.StringIO(text))
         }
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR
-from noctule.gateway.engines.engine import Instances, listed
+from noctule.gateway.engines.engine import EnginePaths, Instances, listed
 from noctule.gateway.engines.nginx_text import block, header_variable, literally, quote, quote_value, seconds
 from noctule.gateway.engines.nginx_upstreams import cookie_variable, has_upstream, request_part, target
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, is_within, plain_path, serves_host, specific_first
@@ -47,16 +47,17 @@ def forwarding_variable(name: str) -> str:
     return "$noctule_" + name.lower().replace("-", "_")
 
 
-def render_routes(model: GatewayModel, instances: Instances) -> str:
+def render_routes(model: GatewayModel, instances: Instances, paths: EnginePaths) -> str:
     """`conf.d/routes.conf`."""
-    return "\n".join(_Routes(model, instances).lines()) + "\n"
+    return "\n".join(_Routes(model, instances, paths.admin).lines()) + "\n"
 
 
 class _Routes:
     """The servers, and the maps that they need beside them."""
 
-    def __init__(self, model: GatewayModel, instances: Instances) -> None:
+    def __init__(self, model: GatewayModel, instances: Instances, admin: str) -> None:
         self._model = model
+        self._admin = admin
         self._services = {service.name: service for service in model.services}
         self._with_upstream = {service.name for service in model.services if has_upstream(listed(instances, service))}
         self._maps: list[str] = []
@@ -120,14 +121,20 @@ class _Routes:
         return block("server", [*lines, *block("location /", [f"return 308 https://$host{port}$request_uri;"])])
 
     def _own_pages(self) -> list[str]:
-        answer = ["access_log off;", "default_type application/json;", 'return 200 \'{"status":"ok"}\';']
-        lines = block(f"location = {OWN_PATHS}/health", answer)
+        """nginx's health and status; the rest is answered by the process that drives it, where there is one."""
+        health = ["access_log off;", "default_type application/json;", 'return 200 \'{"status":"ok"}\';']
+        locked = ["access_log off;", "allow 127.0.0.0/8;", "allow ::1;", "deny all;"]
+        locked.append("if ($noctule_is_spoken_for) { return 403; }")
+        lines = block(f"location = {OWN_PATHS}/health", health)
         if self._model.status:
-            status = ["stub_status;", "access_log off;", "allow 127.0.0.0/8;", "allow ::1;", "deny all;"]
-            status.append("if ($noctule_is_spoken_for) { return 403; }")
-            lines += block(f"location = {OWN_PATHS}/status", status)
-        lines += block(f"location = {OWN_PATHS}", ["return 404;"])
-        return lines + block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
+            lines += block(f"location = {OWN_PATHS}/engine", ["stub_status;", *locked])
+        if self._model.status and self._admin:
+            passed = f"proxy_pass http://unix:{self._admin};"
+            # Nothing of what is said of clients on other routes: this one is on this machine.
+            lines += block(f"location ^~ {OWN_PATHS}/", [passed, "proxy_set_header Host $http_host;", *locked])
+        else:
+            lines += block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
+        return [*lines, *block(f"location = {OWN_PATHS}", ["return 404;"])]
 
     def _answer(self, host: str, path: str, chain: list[Route], named: dict[str, list[str]]) -> list[str]:
         """What one location does; locations that it chooses from are added to `named`."""
