@@ -13,6 +13,7 @@ import typer
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.asking import pair_of
+from noctule.cli.gateway_render import render
 from noctule.cli.output import JsonOption
 
 if TYPE_CHECKING:
@@ -67,7 +68,11 @@ def run(
         typer.Option(envvar="NOCTULE_NODE", metavar="URL", help="HTTP URL of a node of the registry; may be repeated."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="For what the registry last said, should it be away at the next start.")
+        Path | None,
+        typer.Option(
+            help="For what the registry last said, should it be away at the next start, and for the files of another "
+            "engine: those are in noctule-gateway when it is left out."
+        ),
     ] = None,
     drain_s: Annotated[float, typer.Option(metavar="S", help="For what is in flight at SIGTERM.")] = 30.0,
     die_with_parent: Annotated[
@@ -83,10 +88,8 @@ def run(
     from noctule.deploy.local.json_log import log_json_lines
     from noctule.gateway.process import GatewayRun, load_config, run_gateway
 
-    wanted = GatewayRun(config, tuple(node or ()), data_dir, drain_s, die_with_parent)
+    wanted = GatewayRun(config, tuple(node or ()), data_dir, drain_s, die_with_parent, engine)
     wanted.validate()
-    if engine is not Engine.EMBEDDED:
-        raise ConfigError(f"the engine {engine} is not there yet; leave --engine out")
     if check:
         model = asyncio.run(load_config(wanted))
         print(f"{config} is right: {len(model.routes)} routes, {len(model.services)} services")
@@ -101,6 +104,9 @@ def example() -> None:
     from noctule.gateway.model_reference import EXAMPLE
 
     print(EXAMPLE.read_text(encoding="utf-8"), end="")
+
+
+gateway.command("render")(render)
 
 
 @gateway.command("worker", hidden=True)

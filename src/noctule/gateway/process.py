@@ -24,10 +24,14 @@ from noctule.client.registry.list_files import ListFiles
 from noctule.client.registry.registry_client import RegistryClient
 from noctule.gateway.admin import AdminApi
 from noctule.gateway.control import Control, FileSource
+from noctule.gateway.engines.engine_plane import EnginePlane
 from noctule.gateway.model import GatewayModel
 from noctule.gateway.model_check import NAME
 from noctule.gateway.registry_source import RegistryConfig, RegistryInstances
 from noctule.gateway.workers import OwnPlane, WorkerPlanes
+
+ENGINE_DIR = "noctule-gateway"
+"""Of engines that are other programs, in the working directory, where there is no `data_dir`."""
 
 REGISTRY_PREFIX = "registry:"
 """What a config begins with that is a key of the registry and no file."""
@@ -50,6 +54,13 @@ class GatewayRun:
     drain_s: float = 30.0
     """How long what is in flight may take to end after SIGTERM."""
     die_with_parent: bool = False
+    engine: str = "embedded"
+    """The program that carries the traffic: embedded, haproxy or nginx."""
+
+    @property
+    def engine_dir(self) -> Path:
+        """Where the files of an engine that is another program are; whoever runs one there next takes it over."""
+        return (self.data_dir or Path(ENGINE_DIR)) / self.engine
 
     def validate(self) -> None:
         """Raise `ConfigError` naming every problem at once."""
@@ -97,7 +108,7 @@ async def _serve(run: GatewayRun, version: str) -> int:
         loop.add_signal_handler(number, stop.set)
     source = source_of(run)
     model = await source.load()
-    planes = WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
+    planes = _planes(run, model)
     control = Control(model, source, planes, version)
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait(), name="stop")]
     async with contextlib.AsyncExitStack() as exits:
@@ -127,6 +138,12 @@ async def _serve(run: GatewayRun, version: str) -> int:
             await planes.stop(run.drain_s)
             await asyncio.wait(tasks)
     return 0
+
+
+def _planes(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes | EnginePlane:
+    if run.engine != "embedded":
+        return EnginePlane(run.engine, run.engine_dir)
+    return WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
 
 
 async def _reload_at(hangup: asyncio.Event, control: Control) -> None:

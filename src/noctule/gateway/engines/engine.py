@@ -3,13 +3,13 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import structs
 
-from noctule.base.errors import RequestError
+from noctule.base.errors import ConfigError, RequestError
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
 from noctule.gateway.pictures import ServicePicture
@@ -22,6 +22,7 @@ Instances = Mapping[str, Sequence[Instance]]
 """Of each service, by its name; a service that is missing has none."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+@-]*")
 
 
 def engine_name(instance_id: str) -> str:
@@ -96,7 +97,9 @@ class EnginePaths:
 
     @classmethod
     def within(cls, folder: Path) -> "EnginePaths":
-        """All in one folder, as the drivers have it."""
+        """All in one folder, as the drivers have it. `ConfigError` for a path that cannot stand in every config."""
+        if not _PLAIN_PATH.fullmatch(str(folder)):
+            raise ConfigError(f"{str(folder)!r} cannot be an engine's folder: use letters, digits and / . _ - + @")
         return cls(
             folder=str(folder),
             pid=str(folder / "engine.pid"),
@@ -106,6 +109,11 @@ class EnginePaths:
             admin=str(folder / "admin.sock"),
             certificates=str(folder / "certificates"),
         )
+
+    @classmethod
+    def alone(cls, folder: Path) -> "EnginePaths":
+        """All in one folder, for an engine that nobody drives."""
+        return replace(cls.within(folder), admin="")
 
 
 @dataclass(frozen=True, slots=True)

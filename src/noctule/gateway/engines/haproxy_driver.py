@@ -36,7 +36,7 @@ from noctule.gateway.engines.haproxy import (
     server_arguments,
     shares_value,
 )
-from noctule.gateway.engines.haproxy_socket import SOCKET_PATH_BYTES_MAX, RuntimeSocket, ServerLoad, ServerState
+from noctule.gateway.engines.haproxy_socket import RuntimeSocket, ServerLoad, ServerState
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
@@ -73,8 +73,6 @@ class HAProxyDriver:
     async def start(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.start`."""
         self._program = find_program(self._program)
-        if len(self._folder.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError(f"the path of HAProxy's socket is too long, choose a shorter folder: {self._folder.path}")
         self._folder.open()
         try:
             async with self._lock:
@@ -227,7 +225,8 @@ class HAProxyDriver:
                 wanted.add(key)
                 for command in await self._to_serve(service, instance, there.get(key)):
                     await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
-        await self._remove([key for key in there if key not in wanted], there)
+        backends = {service.name for service in model.services}
+        await self._remove([key for key in there if key not in wanted and key[0] in backends], there)
         entries = await self._socket.map_entries(self._shares_file)
         for route in model.routes:
             if entries.get(route.name) != shares_value(route):

@@ -11,9 +11,6 @@ ANSWER_S_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """`show stat` of 10,000 servers is some 10 MB."""
 
-SOCKET_PATH_BYTES_MAX = 100
-"""The system allows 107, and HAProxy binds a longer name first and renames it."""
-
 _MAINTENANCE = 0x01 | 0x04
 """SRV_ADMF_FMAINT and SRV_ADMF_CMAINT: taken out at the socket, or by `disabled` in the config."""
 
