@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from engines import free_port
+from noctule.kits.discovery.follower import FollowerPicture
+from noctule.kits.discovery.held_list import Source
 from registries import Registry, SmallRegistry
 
 from noctule.base.errors import ConfigError, RequestError, UnavailableError
 from noctule.kits.discovery import Discovery
 from noctule.kits.discovery.discovery import SERVICES_MAX
-from noctule.kits.discovery.follower import FollowerPicture
-from noctule.kits.discovery.held_list import Source
 
 pytest_plugins = ("engines", "registries")
 pytestmark = pytest.mark.integration

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import aiohttp
 import httpx
 import pytest
+from noctule.kits.discovery.held_list import Source
 from registries import Registry, SmallRegistry
 from small_instance import SLOW_S, SmallInstance, small_instances
 
@@ -19,7 +20,6 @@ from noctule.kits.deadline import HEADER, within
 from noctule.kits.discovery import CallPolicy, Discovery
 from noctule.kits.discovery.aiohttp_session import Caller, DiscoverySession
 from noctule.kits.discovery.caller import CallerPicture
-from noctule.kits.discovery.held_list import Source
 from noctule.kits.discovery.httpx_transport import DiscoveryTransport, SyncDiscoveryTransport
 
 pytest_plugins = ("engines", "registries")

@@ -3,11 +3,11 @@
 import random
 
 import pytest
+from noctule.kits.discovery.endpoints import Endpoint
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant
 from noctule.kits.discovery.calls import REFUSED_S, Attempt, Call, CallPolicy, ServiceCalls
-from noctule.kits.discovery.endpoints import Endpoint
 
 START = Instant(100.0)
 POLICY = CallPolicy()

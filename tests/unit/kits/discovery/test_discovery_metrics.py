@@ -2,14 +2,15 @@
 
 import random
 
+from noctule.kits.discovery.endpoints import Endpoint
+from noctule.kits.discovery.follower import FollowerPicture
+from noctule.kits.discovery.held_list import ListPicture, Source
+
 from noctule.base.ids import Instant
 from noctule.kits.breaker import CircuitBreaker
 from noctule.kits.discovery.caller import CallerPicture
 from noctule.kits.discovery.calls import CallPolicy, ServiceCalls
 from noctule.kits.discovery.discovery import DiscoveryPicture
-from noctule.kits.discovery.endpoints import Endpoint
-from noctule.kits.discovery.follower import FollowerPicture
-from noctule.kits.discovery.held_list import ListPicture, Source
 from noctule.kits.discovery.metrics import render_metrics
 
 NOW = Instant(100.0)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-
 from noctule.kits.discovery.endpoints import Endpoint
 from noctule.kits.discovery.list_files import AGE_S_MAX, FILE_BYTES_MAX, ListFiles
 
