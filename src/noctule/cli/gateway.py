@@ -93,6 +93,11 @@ def run(
     if check:
         model = asyncio.run(load_config(wanted))
         print(f"{config} is right: {len(model.routes)} routes, {len(model.services)} services")
+        if engine is not Engine.EMBEDDED:
+            from noctule.gateway.engines.abilities import lacks
+
+            for line in lacks(engine, model):
+                output.say(f"{engine} does not do this: {line}")
         return 0
     log_json_lines(os.environ.get("NOCTULE_LOG_LEVEL", "INFO").upper())
     return run_gateway(wanted, output.installed_version())

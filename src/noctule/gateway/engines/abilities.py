@@ -4,7 +4,10 @@ docs/reference/gateway-engines.md shows it, and the contract suite skips, with t
 cannot do. Nothing is left out in silence.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
+
+from noctule.gateway.model import GatewayModel
 
 YES = "yes"
 
@@ -142,6 +145,26 @@ _BY_NAME = {ability.name: ability for ability in ABILITIES}
 def ability(name: str) -> Ability:
     """The row of this name; `KeyError` when there is none."""
     return _BY_NAME[name]
+
+
+_USED: dict[str, Callable[[GatewayModel], bool]] = {
+    "active checks": lambda model: any(service.check.enabled for service in model.services),
+    "slow start": lambda model: any(service.slow_start_s > 0 for service in model.services),
+    "outlier ejection": lambda model: any(service.outlier_ratio > 0 for service in model.services),
+    "a sticky cookie holds the share too": lambda model: (
+        any(len(route.shares) > 1 for route in model.routes) and any(service.sticky for service in model.services)
+    ),
+}
+"""Of what an engine may lack: whether a model asks for it."""
+
+
+def lacks(engine: str, model: GatewayModel) -> list[str]:
+    """What a model asks for and the engine does not do, each as a line for a person."""
+    return [
+        f"{name}: {ability(name).of(engine)}"
+        for name, is_used in _USED.items()
+        if not ability(name).is_had_by(engine) and is_used(model)
+    ]
 
 
 def render_abilities() -> str:

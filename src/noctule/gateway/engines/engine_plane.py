@@ -10,6 +10,7 @@ from pathlib import Path
 
 from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.gateway.admin import Admin
+from noctule.gateway.engines.abilities import lacks
 from noctule.gateway.engines.admin_socket import AdminSocket
 from noctule.gateway.engines.engine import EngineDriver, Instances, with_drained
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
@@ -46,6 +47,8 @@ class EnginePlane:
 
     async def start(self, orders: Orders, admin: Admin) -> None:
         """Have the engine serve; `ConfigError` with its own words when it does not."""
+        for line in lacks(self._engine, orders.model):
+            log.warning("engine_lacks", extra={"engine": self._engine, "what": line})
         await self._driver.start(orders.model, instances_of(orders))
         self._orders, self._applied, self._tried = orders, orders.version, orders.version
         self.port = orders.model.port
