@@ -233,8 +233,10 @@ class TestFailover:
     async def test_without_an_instance_the_answer_is_a_5xx_at_once(self, engine: str) -> None:
         model = model_of()
         async with running(engine, model, {"app": []}), client_of(model) as client:
-            response, _ = await client.get()
+            response, answer = await client.get()
             assert response.status == 503
+            assert answer["error"]["code"] == "unavailable"
+            assert response.headers["Retry-After"] == "1"
 
     async def test_a_failing_check_takes_an_instance_out(self, engine: str, apps: dict[str, Backend]) -> None:
         needs(engine, "active checks")
@@ -368,6 +370,12 @@ class TestShares:
                 ("/api", {"Host": "example.com", "X-Beta": "no"}, "b"),
             ):
                 assert await client.instance(path, headers=headers) == expected, (path, headers)
+
+    async def test_a_request_without_a_route_is_told_so(self, engine: str, apps: dict[str, Backend]) -> None:
+        model = model_of(routes=(Route(name="host", host="a.example.com", shares=(Share("app"),)),))
+        async with running(engine, model, {"app": instances_of(apps, "a")}), client_of(model) as client:
+            response, answer = await client.get()
+            assert (response.status, answer["error"]["retryable"]) == (404, False)
 
 
 async def retried_as(client: Client, user: str) -> str:

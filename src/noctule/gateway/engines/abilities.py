@@ -129,7 +129,7 @@ ABILITIES = (
     Ability("X-Real-IP", "no: the end of X-Forwarded-For tells it", YES, YES),
     Ability("a client behind several trusted proxies", YES, "no: the last hop counts as the client", YES),
     Ability("paths are compared as they were sent", YES, YES, "no: decoded, and with dots and double slashes resolved"),
-    Ability("its own errors are JSON", YES, YES, "no: nginx's pages"),
+    Ability("its own errors are JSON", YES, YES, YES),
     Ability(
         "status page",
         "yes: HTML, JSON, Prometheus and an API",

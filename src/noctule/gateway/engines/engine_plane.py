@@ -14,6 +14,7 @@ from noctule.gateway.engines.abilities import lacks
 from noctule.gateway.engines.admin_socket import AdminSocket
 from noctule.gateway.engines.engine import EngineDriver, Instances, with_drained
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
+from noctule.gateway.engines.machine import fitted
 from noctule.gateway.engines.nginx_driver import NginxDriver
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture
@@ -49,7 +50,7 @@ class EnginePlane:
         """Have the engine serve; `ConfigError` with its own words when it does not."""
         for line in lacks(self._engine, orders.model):
             log.warning("engine_lacks", extra={"engine": self._engine, "what": line})
-        await self._driver.start(orders.model, instances_of(orders))
+        await self._driver.start(fitted(orders.model), instances_of(orders))
         self._orders, self._applied, self._tried = orders, orders.version, orders.version
         self.port = orders.model.port
         if orders.model.status:
@@ -109,7 +110,7 @@ class EnginePlane:
                 await self._changed.wait()
                 continue
             try:
-                await self._driver.apply(orders.model, instances_of(orders))
+                await self._driver.apply(fitted(orders.model), instances_of(orders))
             except NoctuleError as error:
                 self._refusal = error
                 log.error("engine_refused_orders", extra={"engine": self._engine, "reason": str(error)})

@@ -5,12 +5,12 @@
 certificate is for which names.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 
 from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
+from noctule.gateway.engines.own_answers import OK, OWN_ANSWERS, RETRY_AFTER_S
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import Algorithm, GatewayModel, HeaderRules, Route, Service
 
@@ -49,19 +49,6 @@ _FORWARDING = (
     r"(?i)^(x[-_](forwarded[-_].*|real[-_]ip|client[-_]ip|cluster[-_]client[-_]ip)|forwarded|true[-_]client[-_]ip)$"
 )
 """Headers that apps read a client's address, scheme or host from; some frameworks take an underscore for a dash."""
-
-_OK = '{"status":"ok"}'
-
-_OWN_ANSWERS = {
-    400: ("bad_request", "the request is not HTTP, or its head is over a bound"),
-    403: ("forbidden", "these pages are for clients on this machine only"),
-    404: ("not_found", "no route matches this request"),
-    408: ("bad_request", "the request did not come in time"),
-    413: ("too_large", "the request body is over the bound"),
-    502: ("bad_gateway", "the instance closed the connection before it answered"),
-    503: ("unavailable", "no instance can take the request"),
-    504: ("outcome_unknown", "the instance did not answer in time"),
-}
 
 
 def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths) -> Files:
@@ -147,12 +134,8 @@ def _defaults(model: GatewayModel) -> list[str]:
         "  timeout server 60s",
         f"  timeout tunnel {TUNNEL_S}s",
     ]
-    for status, (code, message) in _OWN_ANSWERS.items():
-        retryable = status == 503
-        outcome = "unknown" if status in (502, 504) else "not_applied"
-        error = {"code": code, "message": message, "retryable": retryable, "outcome": outcome}
-        text = json.dumps({"error": error}, separators=(",", ":"))
-        retry = ' hdr Retry-After "1"' if retryable else ""
+    for status, text in OWN_ANSWERS.items():
+        retry = f' hdr Retry-After "{RETRY_AFTER_S}"' if status == 503 else ""
         lines.append(f"  http-error status {status} content-type application/json string {quote(text)}{retry}")
     return [*lines, ""]
 
@@ -215,7 +198,7 @@ def _compression(model: GatewayModel) -> Iterator[str]:
 def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
     """HAProxy's health, page and metrics; the rest is answered by the process that drives it, where there is one."""
     is_health = f"{{ path {OWN_PATHS}/health }}"
-    answer = f"return status 200 content-type application/json string {quote(_OK)}"
+    answer = f"return status 200 content-type application/json string {quote(OK)}"
     yield f"  http-request set-log-level silent if {is_health}"
     yield f"  http-request {answer} if {is_health}"
     yield "  http-request deny deny_status 403 if is_own !is_local or is_own is_spoken_for"

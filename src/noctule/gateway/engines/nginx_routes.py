@@ -13,6 +13,7 @@ from noctule.gateway.engines.engine import EnginePaths, Instances, listed
 from noctule.gateway.engines.nginx_text import block, header_variable, literally, quote, quote_value, seconds
 from noctule.gateway.engines.nginx_upstreams import cookie_variable, has_upstream, request_part, target
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, is_within, plain_path, serves_host, specific_first
+from noctule.gateway.engines.own_answers import OWN_ANSWERS, RETRY_AFTER_S
 from noctule.gateway.model import Certificate, GatewayModel, Route, Service
 
 FORWARDING = (
@@ -80,7 +81,11 @@ class _Routes:
         said = "".join(header_variable(name) for name in SPOKEN_FOR)
         spoken_for = block(f'map "{said}" $noctule_is_spoken_for', ["default 1;", '"" 0;'])
         answer_id = "add_header X-Request-ID $noctule_answer_id always;"
-        return [title, "", *headers, answer_id, "", *spoken_for, *self._maps, *servers]
+        errors = block(
+            "map $status $noctule_error", [f"{each} {quote_value(text)};" for each, text in OWN_ANSWERS.items()]
+        )
+        errors += block("map $status $noctule_retry_after", ['default "";', f"503 {RETRY_AFTER_S};"])
+        return [title, "", *headers, answer_id, "", *spoken_for, *errors, *self._maps, *servers]
 
     def _server(self, host: str) -> list[str]:
         """One host; the empty one is for all others."""
@@ -134,7 +139,11 @@ class _Routes:
             lines += block(f"location ^~ {OWN_PATHS}/", [passed, "proxy_set_header Host $http_host;", *locked])
         else:
             lines += block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
-        return [*lines, *block(f"location = {OWN_PATHS}", ["return 404;"])]
+        lines += block(f"location = {OWN_PATHS}", ["return 404;"])
+        lines.append(f"error_page {' '.join(map(str, OWN_ANSWERS))} @_error;")
+        # The status stays that of the error.
+        answer = ["default_type application/json;", "add_header Retry-After $noctule_retry_after always;"]
+        return [*lines, *block("location @_error", [*answer, "return 200 $noctule_error;"])]
 
     def _answer(self, host: str, path: str, chain: list[Route], named: dict[str, list[str]]) -> list[str]:
         """What one location does; locations that it chooses from are added to `named`."""
