@@ -167,7 +167,7 @@ class AdminApi:
         except ConfigError as error:
             self._control.refuse(error)
             raise
-        self._control.set_model(model)
+        await self._control.bring_in(model)
         return await self._status(body)
 
     async def _instances(self, body: bytes) -> AdminAnswer:

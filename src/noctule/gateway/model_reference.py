@@ -34,7 +34,6 @@ _API_HEAD = f"""
 ## The gateway's own paths
 
 Paths below `{PREFIX}` are the gateway's own, whatever routes there are, on the port that clients use.
-Beside HAProxy and nginx they are on `--admin-port` of 127.0.0.1.
 They answer clients on this machine that come by one of its own names, that no proxy speaks for, and that are no page
 in a browser; everybody else gets 404, but for the health.
 `status = false` turns them off.
