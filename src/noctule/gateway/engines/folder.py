@@ -13,6 +13,9 @@ from noctule.gateway.engines.engine import EnginePaths, Files
 CHECK_S_MAX = 10.0
 """How long the program may take to say whether a config is one."""
 
+SOCKET_PATH_BYTES_MAX = 88
+"""The system allows 107, HAProxy 97, and configs are tried in a folder below."""
+
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 """Debian keeps both programs where only root looks."""
 
@@ -40,6 +43,8 @@ class EngineFolder:
 
     def open(self) -> None:
         """Make it where it is missing, and keep other drivers out. `ConfigError` when one is in there."""
+        if len(self.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
+            raise ConfigError(f"{self.path} is too long for the sockets in it: choose a shorter folder")
         with disk_errors("making", self.path):
             # nginx's workers may be another user's, and keep long bodies in files there.
             for folder, mode in (
