@@ -235,6 +235,26 @@ class LocalAgent:
         await self._order({NODE_FILE}, lambda: (NODE_FILE, record), self._have)
         await self._pushed()
 
+    # For the picture of the node --------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """What has happened since the start."""
+        return {
+            "noctule_agent_attempts_total": self._runner.attempts_total,
+            "noctule_agent_attempts_failed_total": self._runner.attempts_failed_total,
+            "noctule_agent_pushes_total": self._pusher.pushes_total,
+            "noctule_agent_pushes_failed_total": self._pusher.pushes_failed_total,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """How it is; costs a look at every check."""
+        checks = self._local.checks.values()
+        return {
+            "noctule_agent_services": len(self._local.services),
+            "noctule_agent_checks": len(checks),
+            "noctule_agent_checks_critical": sum(check.status is CheckStatus.CRITICAL for check in checks),
+        }
+
     # From the disk to the rest ----------------------------------------------------------------------------------------
 
     def _have(self, record: Record | None) -> None:
