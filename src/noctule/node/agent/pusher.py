@@ -69,6 +69,8 @@ class Pusher:
         self._compare_at = Instant(0.0)
         self._retry_s = 0.0
         """0 while all is well."""
+        self.pushes_total = self.pushes_failed_total = 0
+        """Lists of changes that the registry was asked for, and those whose fate is not known or that it refused."""
         self.compared = asyncio.Event()
         """Set once everything was compared for the first time."""
 
@@ -115,6 +117,7 @@ class Pusher:
 
     async def _rest(self, error: NoctuleError) -> None:
         """Nothing is known of what became of the push: compare everything, once there may be a leader again."""
+        self.pushes_failed_total += 1
         if not self._retry_s:
             log.warning("registry_push_failed", extra={"fields": {"reason": str(error)}})
         self._compare_at = Instant(0.0)
@@ -165,9 +168,11 @@ class Pusher:
         )
 
     async def _tell(self, batch: Sequence[Change]) -> None:
+        self.pushes_total += 1
         try:
             await self._registry.change(batch)
         except RequestError as error:
+            self.pushes_failed_total += 1
             if len(batch) > 1:  # One that the registry refuses must not keep the others out of it.
                 await self._tell(batch[: len(batch) // 2])
                 await self._tell(batch[len(batch) // 2 :])
