@@ -227,3 +227,20 @@ def test_a_put_may_expect_that_nothing_is_there() -> None:
     node = PutNode(RegistryNode("a", "10.0.0.1"), cas=0)
     assert do(registry, node, PutService(WEB, cas=0), PutCheck(WEB_CHECK, cas=0)) == [True] * 3
     assert do(registry, node, PutService(WEB, cas=0), PutCheck(WEB_CHECK, cas=0)) == [False] * 3
+
+
+def test_what_came_and_went_by_a_list_that_fails_leaves_nothing_behind() -> None:
+    """Taking it back once met neither the row before nor the one after, and took the replica with it."""
+    registry = with_node("b")
+    contents = registry.contents()
+    came_and_went = [
+        PutNode(RegistryNode("a", "10.0.0.1")),
+        PutService(WEB),
+        PutCheck(WEB_CHECK),
+        RemoveNode("a"),
+        TellCheck("a", "c", PASSING),
+    ]
+    with pytest.raises(RequestError, match="change 4: "):
+        do(registry, *came_and_went)
+    registry.check()
+    assert registry.contents() == contents
