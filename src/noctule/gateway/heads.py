@@ -205,15 +205,21 @@ def client_address(head: RequestHead, peer: str, networks: Iterable[Network]) ->
 
 
 def request_headers(
-    head: RequestHead, *, scheme: bytes, peer: bytes, is_peer_trusted: bool, request_id: bytes, trace: bytes
+    head: RequestHead,
+    *,
+    instance: bytes,
+    scheme: bytes,
+    peer: bytes,
+    is_peer_trusted: bool,
+    request_id: bytes,
+    trace: bytes,
 ) -> list[Header]:
     """What the instance is told: Host first, the client's headers, and who the client is.
 
-    `peer` is the address the request came from; `request_id` and `trace` stand for what the client did not give.
+    `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came from; `request_id` and `trace` stand for what the client did not give.
     """
     host = head.host
-    told: list[Header] = [] if host is None else [(b"Host", host)]
-    told += head.headers
+    told: list[Header] = [(b"Host", host if host is not None else instance), *head.headers]
     hops = peer
     proto, forwarded_host = scheme, host
     if is_peer_trusted:

@@ -1,6 +1,6 @@
 """A gateway's metrics as Prometheus text (exposition format 0.0.4), made of one picture.
 
-`METRICS` is also what docs/reference/gateway-metrics.md lists.
+`METRICS` is also what docs/reference/gateway.md lists.
 """
 
 from collections.abc import Iterable, Iterator

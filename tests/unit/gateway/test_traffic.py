@@ -312,6 +312,15 @@ def test_the_old_ones_go_when_their_time_is_over_though_nobody_comes() -> None:
     assert world.plan().next() is None
 
 
+def test_one_that_the_registry_lists_no_more_leaves_at_once() -> None:
+    """It was deregistered, and would refuse; nobody is there is then the truth."""
+    model = GatewayModel(services=(Service(name="app", registry="app"),), routes=(route(("app", 100.0)),))
+    world = World(model, listed={"app": (Instance("old", "h", 1),)})
+    world.probe("old")
+    world.traffic.apply(Orders(model, {"app": (Instance("new", "h", 2),)}))
+    assert world.states() == {"new": "starting"}
+
+
 def test_a_critical_instance_leaves_at_once_and_one_in_maintenance_drains() -> None:
     model = GatewayModel(services=(service("app"),), routes=(route(("app", 100.0)),))
     a, b = Instance("a", "h", 1), Instance("b", "h", 2)

@@ -13,6 +13,9 @@ from noctule.gateway.engines.engine import EnginePaths, Files
 CHECK_S_MAX = 10.0
 """How long the program may take to say whether a config is one."""
 
+SOCKET_PATH_BYTES_MAX = 88
+"""The system allows 107, HAProxy 97, and configs are tried in a folder below."""
+
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 """Debian keeps both programs where only root looks."""
 
@@ -40,6 +43,8 @@ class EngineFolder:
 
     def open(self) -> None:
         """Make it where it is missing, and keep other drivers out. `ConfigError` when one is in there."""
+        if len(self.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
+            raise ConfigError(f"{self.path} is too long for the sockets in it: choose a shorter folder")
         with disk_errors("making", self.path):
             # nginx's workers may be another user's, and keep long bodies in files there.
             for folder, mode in (
@@ -105,9 +110,11 @@ async def _run_check(command: Sequence[str], folder: Path) -> None:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), CHECK_S_MAX)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise ConfigError(f"{command[0]} did not check the config within {CHECK_S_MAX:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         said = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
         complaints = [line for line in said if "[emerg]" in line or "[ALERT]" in line] or said[-1:]

@@ -18,7 +18,6 @@ import msgspec
 from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
 from noctule.gateway.engines import certificates
 from noctule.gateway.engines.engine import (
-    EngineInstancePicture,
     EnginePaths,
     EnginePicture,
     Files,
@@ -37,10 +36,11 @@ from noctule.gateway.engines.haproxy import (
     server_arguments,
     shares_value,
 )
-from noctule.gateway.engines.haproxy_socket import SOCKET_PATH_BYTES_MAX, RuntimeSocket, ServerState
+from noctule.gateway.engines.haproxy_socket import RuntimeSocket, ServerLoad, ServerState
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
+from noctule.gateway.pictures import InstancePicture, ServicePicture
 
 START_S_MAX = 10.0
 POLL_S = 0.05
@@ -73,8 +73,6 @@ class HAProxyDriver:
     async def start(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.start`."""
         self._program = find_program(self._program)
-        if len(self._folder.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError(f"the path of HAProxy's socket is too long, choose a shorter folder: {self._folder.path}")
         self._folder.open()
         try:
             async with self._lock:
@@ -118,22 +116,23 @@ class HAProxyDriver:
 
     async def status(self) -> EnginePicture:
         """See `EngineDriver.status`; no instances while HAProxy does not answer."""
-        pictures: tuple[EngineInstancePicture, ...] = ()
+        services: tuple[ServicePicture, ...] = ()
         with contextlib.suppress(UnavailableError):
-            pictures = tuple(await self._instance_pictures())
+            services = tuple(await self._service_pictures())
         return EnginePicture(
             engine="haproxy",
             pid=self._keeper.pid,
             reloads=self._reloads,
             restarts=self._keeper.restarts,
             last_error=self._last_error,
-            instances=pictures,
+            services=services,
         )
 
     async def stop(self, drain_s: float) -> None:
         """See `EngineDriver.stop`."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._lock:  # So that none of them is cut in the middle of a reload.
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         process = self._keeper.process
         ending = [*self._leaving, *([process] if process is not None else [])]
@@ -209,11 +208,16 @@ class HAProxyDriver:
         offset = folder.log.stat().st_size if folder.log.exists() else 0
         process = EngineProcess.start(command, folder.path, stdout=folder.access_log, stderr=folder.log)
         deadline = asyncio.get_running_loop().time() + START_S_MAX
-        while process.is_alive and asyncio.get_running_loop().time() < deadline:
-            with contextlib.suppress(UnavailableError):
-                if await self._socket.pid() == process.pid:
-                    return process
-            await process.wait_end(POLL_S)
+        try:
+            while process.is_alive and asyncio.get_running_loop().time() < deadline:
+                with contextlib.suppress(UnavailableError):
+                    if await self._socket.pid() == process.pid:
+                        return process
+                await process.wait_end(POLL_S)
+        except BaseException:
+            # Whoever waited was cancelled: a process that nobody keeps must not stay.
+            process.send(signal.SIGKILL)
+            raise
         await process.stop(signal.SIGTERM, 0.0)
         raise ConfigError(f"haproxy did not start: {last_words(folder.log, offset)}")
 
@@ -227,7 +231,8 @@ class HAProxyDriver:
                 wanted.add(key)
                 for command in await self._to_serve(service, instance, there.get(key)):
                     await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
-        await self._remove([key for key in there if key not in wanted], there)
+        backends = {service.name for service in model.services}
+        await self._remove([key for key in there if key not in wanted and key[0] in backends], there)
         entries = await self._socket.map_entries(self._shares_file)
         for route in model.routes:
             if entries.get(route.name) != shares_value(route):
@@ -278,15 +283,42 @@ class HAProxyDriver:
                 with contextlib.suppress(NoctuleError):
                     await self.apply(self._model, self._instances)
 
-    async def _instance_pictures(self) -> list[EngineInstancePicture]:
+    async def _service_pictures(self) -> list[ServicePicture]:
         loads = await self._socket.loads()
         drained = with_drained(self._instances, self._drained)
         return [
-            EngineInstancePicture(service.name, each.id, each.address, _state(each, load.status), load.in_flight)
+            _picture(
+                service,
+                listed(drained, service),
+                {name: load for (backend, name), load in loads.items() if backend == service.name},
+            )
             for service in self._model.services
-            for each in listed(drained, service)
-            if (load := loads.get((service.name, engine_name(each.id)))) is not None
         ]
+
+
+def _picture(service: Service, instances: list[Instance], loads: dict[str, ServerLoad]) -> ServicePicture:
+    known = [(each, load) for each in instances if (load := loads.get(engine_name(each.id))) is not None]
+    return ServicePicture(
+        name=service.name,
+        # Those that left and still have connections are among the servers, too.
+        in_flight=sum(load.in_flight + load.queued for load in loads.values()),
+        requests=sum(load.requests for load in loads.values()),
+        failures=sum(load.failures for load in loads.values()),
+        retries=sum(load.retries for load in loads.values()),
+        retries_refused=0,
+        instances=tuple(
+            InstancePicture(
+                id=each.id,
+                address=each.address,
+                state=_state(each, load.status),
+                weight=each.weight,
+                in_flight=load.in_flight + load.queued,
+                requests=load.requests,
+                failures=load.failures,
+            )
+            for each, load in known
+        ),
+    )
 
 
 def _state(instance: Instance, status: str) -> str:

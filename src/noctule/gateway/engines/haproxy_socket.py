@@ -11,9 +11,6 @@ ANSWER_S_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """`show stat` of 10,000 servers is some 10 MB."""
 
-SOCKET_PATH_BYTES_MAX = 100
-"""The system allows 107, and HAProxy binds a longer name first and renames it."""
-
 _MAINTENANCE = 0x01 | 0x04
 """SRV_ADMF_FMAINT and SRV_ADMF_CMAINT: taken out at the socket, or by `disabled` in the config."""
 
@@ -37,6 +34,10 @@ class ServerLoad:
     """UP, DOWN, MAINT, no check; with how many checks are left to the other, as in ``UP 1/3``."""
     in_flight: int
     queued: int
+    requests: int
+    failures: int
+    """Failed connections and responses."""
+    retries: int
 
 
 class RuntimeSocket:
@@ -100,7 +101,14 @@ class RuntimeSocket:
         """The numbers of all servers by backend and name."""
         text = (await self.ask("show stat -1 4 -1")).removeprefix("# ")
         return {
-            (row["pxname"], row["svname"]): ServerLoad(row["status"], int(row["scur"] or 0), int(row["qcur"] or 0))
+            (row["pxname"], row["svname"]): ServerLoad(
+                row["status"],
+                int(row["scur"] or 0),
+                int(row["qcur"] or 0),
+                int(row["stot"] or 0),
+                int(row["econ"] or 0) + int(row["eresp"] or 0),
+                int(row["wretr"] or 0),
+            )
             for row in csv.DictReader(io.StringIO(text))
         }
 

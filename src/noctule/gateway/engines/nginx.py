@@ -57,7 +57,7 @@ def render_nginx(model: GatewayModel, instances: Instances, paths: EnginePaths) 
     return {
         CONFIG: "# Rendered by noctule gateway from its model: edit that.\n" + "\n".join(_main(model, paths)) + "\n",
         UPSTREAMS: render_upstreams(model, instances),
-        ROUTES: render_routes(model, instances),
+        ROUTES: render_routes(model, instances, paths),
         STICKY_EXAMPLE: render_sticky_example(model, instances),
     }
 
