@@ -137,6 +137,8 @@ class Pusher:
             if id_ in self._local.checks:
                 self._local.checks[id_].is_deferred = False
         dirty, self._local.dirty = self._local.dirty, Dirty()
+        if not self.compared.is_set():
+            dirty.tags.clear()  # Those read from the disk are as before.
         if is_whole:
             services, checks = known_ids(self._registry.view, self._local.node)
             dirty.services |= services | self._local.services.keys()
@@ -146,6 +148,7 @@ class Pusher:
                 await self._tell(batch)
         except BaseException:
             self._local.dirty.services |= dirty.services
+            self._local.dirty.tags |= dirty.tags
             self._local.dirty.checks |= dirty.checks
             raise
         if is_whole:
@@ -166,6 +169,7 @@ class Pusher:
             checks,
             of_services=dirty.services,
             of_checks=dirty.checks,
+            of_tags=dirty.tags,
             is_deferred=lambda id_: id_ in local.checks and local.checks[id_].is_deferred,
         )
 
