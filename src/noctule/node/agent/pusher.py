@@ -140,12 +140,19 @@ class Pusher:
             if id_ in self._local.checks:
                 self._local.checks[id_].is_deferred = False
         dirty, self._local.dirty = self._local.dirty, Dirty()
+        if not self.compared.is_set():
+            dirty.tags.clear()  # Those read from the disk are as before.
         if is_whole:
             services, checks = known_ids(self._registry.view, self._local.node)
             dirty.services |= services | self._local.services.keys()
             dirty.checks |= checks | set(self._local.check_ids())
-        for batch in batches_of(self._changes(dirty)):
-            await self._tell(batch)
+        try:
+            for batch in batches_of(self._changes(dirty)):
+                await self._tell(batch)
+        except BaseException:
+            # Everything is compared next, but which tags were told anew cannot be seen from what is there.
+            self._local.dirty.tags |= dirty.tags
+            raise
         if is_whole:
             factor = compare_factor(self._member_count())
             self._compare_at = Instant(now + COMPARE_S * factor * self._chance.uniform(1, 2))
@@ -164,6 +171,7 @@ class Pusher:
             checks,
             of_services=dirty.services,
             of_checks=dirty.checks,
+            of_tags=dirty.tags,
             is_deferred=lambda id_: id_ in local.checks and local.checks[id_].is_deferred,
         )
 
