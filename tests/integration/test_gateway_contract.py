@@ -115,6 +115,48 @@ async def until(condition: Callable[[], Awaitable[bool]], deadline_s: float = 10
             await asyncio.sleep(0.02)
 
 
+class Load:
+    """What came of the requests that are made all the time."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+        self.failures: list[str] = []
+        self.closed = 0
+        """Connections that ended under a request that had no answer yet."""
+
+    def check(self, engine: str) -> None:
+        """None failed; none was closed either, but by an engine that is known to do so."""
+        assert self.answered > 50
+        assert self.failures == []
+        if ability("a switch or a reload fails no request").is_had_by(engine):
+            assert self.closed == 0
+
+
+@contextlib.asynccontextmanager
+async def load_on(client: Client) -> AsyncIterator[Load]:
+    """Eight clients that keep their connections, and ask again a little later each time."""
+    load, is_over = Load(), asyncio.Event()
+
+    async def ask() -> None:
+        while not is_over.is_set():
+            try:
+                response, answer = await client.get()
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                load.closed += 1
+            else:
+                load.answered += 1
+                if response.status != 200:
+                    load.failures.append(f"{response.status} {answer}")
+            await asyncio.sleep(0.005)
+
+    asking = [asyncio.create_task(ask()) for _ in range(8)]
+    try:
+        yield load
+    finally:
+        is_over.set()
+        await asyncio.gather(*asking)
+
+
 class TestDistribution:
     async def test_all_instances_share_the_requests(self, engine: str, apps: dict[str, Backend]) -> None:
         model = model_of()
@@ -288,33 +330,31 @@ class TestShares:
         services = (Service(name="blue", registry="app"), Service(name="green", registry="app"))
         model = model_of(services=services, routes=(Route(name="all", shares=(Share("blue"),)),))
         listed = {"blue": instances_of(apps, "a"), "green": instances_of(apps, "b")}
-        async with running(engine, model, listed) as driver, client_of(model) as client:
-            failures: list[str] = []
-            closed = 0
-            is_over = asyncio.Event()
-
-            async def load() -> None:
-                nonlocal closed
-                while not is_over.is_set():
-                    try:
-                        response, answer = await client.get()
-                        if response.status != 200:
-                            failures.append(f"{response.status} {answer}")
-                    except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-                        closed += 1
-                    await asyncio.sleep(0.005)
-
-            loads = [asyncio.create_task(load()) for _ in range(8)]
+        async with (
+            running(engine, model, listed) as driver,
+            client_of(model) as client,
+            load_on(client) as load,
+        ):
             for color in ("green", "blue", "green"):
                 other = "blue" if color == "green" else "green"
                 await asyncio.sleep(0.3)
                 await driver.set_shares("all", (Share(other, 0), Share(color, 100)))
                 assert {await retried(client) for _ in range(5)} == {"b" if color == "green" else "a"}
-            is_over.set()
-            await asyncio.gather(*loads)
-        assert failures == []
-        if ability("a switch or a reload fails no request").is_had_by(engine):
-            assert closed == 0
+        load.check(engine)
+
+    async def test_a_new_route_under_load(self, engine: str, apps: dict[str, Backend]) -> None:
+        """A change of structure, which is a reload for HAProxy too."""
+        model = model_of()
+        new = Route(name="new", path="/new", shares=(Share("app"),), response_headers=HeaderRules(set={"X-New": "1"}))
+        async with running(engine, model, {"app": instances_of(apps)}) as driver, client_of(model) as client:
+            async with load_on(client) as load:
+                await asyncio.sleep(0.3)
+                changed = msgspec.structs.replace(model, routes=(*model.routes, new))
+                await driver.apply(changed, {"app": instances_of(apps)})
+                await asyncio.sleep(0.3)
+            response, _ = await client.get("/new")
+            assert response.headers["X-New"] == "1"
+        load.check(engine)
 
     async def test_a_canary_gets_about_its_share(self, engine: str, apps: dict[str, Backend]) -> None:
         services = (Service(name="old", registry="app"), Service(name="new", registry="app"))
@@ -430,6 +470,14 @@ class TestConnections:
                     assert await socket.receive_str() == text
             # K-21: an upgrade of one request does not touch the connections that are kept for others.
             assert await client.instance() in "abc"
+
+    async def test_connections_to_instances_are_kept(self, engine: str, apps: dict[str, Backend]) -> None:
+        """K-21: a Connection header on every request would end each of them."""
+        model = model_of()
+        async with running(engine, model, {"app": instances_of(apps, "a")}), client_of(model) as client:
+            answers = [(await client.get())[1] for _ in range(20)]
+        assert len({answer["peer_port"] for answer in answers}) <= 2
+        assert not [each for each in answers if "upgrade" in str(each["headers"]).lower()]
 
     async def test_tls_and_sni_and_http_2(self, engine: str, apps: dict[str, Backend]) -> None:
         with tempfile.TemporaryDirectory(prefix="tls") as name:

@@ -1,8 +1,10 @@
 """The drivers of HAProxy and nginx: when they reload, what they refuse, and what becomes of a process that dies."""
 
 import asyncio
+import datetime
 import os
 import signal
+import ssl
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -10,15 +12,17 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from cryptography import x509
 from engines import engine_or_skip, free_port
 from gateway_backends import Backend, backends
 from gateway_engines import running
 
+from noctule.adapters.certificates import CertificateAuthority
 from noctule.base.errors import ConfigError, RequestError
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
 from noctule.gateway.engines.nginx_driver import NginxDriver
 from noctule.gateway.instances import Standing
-from noctule.gateway.model import GatewayModel, Limits, Route, Service, Share
+from noctule.gateway.model import Certificate, GatewayModel, Limits, Route, Service, Share
 
 pytestmark = pytest.mark.integration
 
@@ -110,8 +114,6 @@ async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: d
 async def test_what_the_program_refuses_is_not_swapped_in(engine: str, apps: dict[str, Backend], folder: Path) -> None:
     """A certificate that is none: only the real program sees it."""
     (folder / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    from noctule.gateway.model import Certificate
-
     bad = Certificate(str(folder / "bad.pem"), str(folder / "bad.pem"), ("x.example.com",))
     model = model_of(free_port())
     async with running(engine, model, {"blue": [apps["a"].instance]}) as driver:
@@ -125,6 +127,34 @@ async def test_what_the_program_refuses_is_not_swapped_in(engine: str, apps: dic
         await driver.apply(model, {"blue": [apps["b"].instance]})
         assert await ask(model.port) == "b"
         assert (await driver.status()).last_error == ""
+
+
+async def test_a_new_certificate_is_shown(engine: str, apps: dict[str, Backend], folder: Path) -> None:
+    certificate = Certificate(str(folder / "c.pem"), str(folder / "c.key"))
+    model = model_of(free_port(), tls_port=free_port(), certificates=(certificate,))
+    write_certificate(folder, "one.example.com")
+    async with running(engine, model, {"blue": [apps["a"].instance]}):
+        assert "one.example.com" in await names_shown(model.tls_port)
+        write_certificate(folder, "two.example.com")
+
+        async def is_new() -> bool:
+            return "two.example.com" in await names_shown(model.tls_port)
+
+        await until(is_new)
+
+
+def write_certificate(folder: Path, host: str) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    pem, key = CertificateAuthority("test", now).issue([host], now)
+    (folder / "c.key").write_bytes(key)
+    (folder / "c.pem").write_bytes(pem)
+
+
+async def names_shown(port: int) -> str:
+    """The certificate that is shown, in text, whoever signed it."""
+    pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    names = x509.load_pem_x509_certificate(pem.encode()).extensions
+    return str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
 
 
 async def test_a_port_that_is_taken_is_told(engine: str, apps: dict[str, Backend], folder: Path) -> None:

@@ -203,6 +203,7 @@ async def test_programs_register_find_and_follow(doors: list[Door]) -> None:
                 lists.append(names)
 
         following = asyncio.create_task(follow())
+        await until(lambda: _is(len(lists) > 0), "the first list")
         async with ServiceDiscovery(client) as discovery:
             await discovery.register(renewing("shop-1", "shop", ttl_s=1.0))
             await discovery.register(renewing("shop-2", "shop", ttl_s=1.0))

@@ -26,6 +26,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from noctule.adapters.system_clock import SystemClock
@@ -41,7 +42,7 @@ from noctule.kits.breaker_standing import (
     Question,
     Standing,
 )
-from noctule.kits.shared_breaker import SharedBreaker, StoreClient
+from noctule.kits.shared_breaker import SharedBreaker
 from noctule.kits.store import connect
 
 __all__ = ["Authority", "BreakerOpenError", "BreakerPolicy", "BreakerState", "Call", "CircuitBreaker"]
@@ -65,11 +66,11 @@ log = logging.getLogger("noctule.kits.breaker")
 class CircuitBreaker:
     """One breaker, for all calls to one dependency; its name is its key in the store.
 
-    `store` is a URL as `store.connect` takes, a client (redis-py's asyncio Redis or RedisCluster, which stays the
-    caller's to close), or None. All instances that share a breaker give it the same policy. A failure is an exception
-    of `failures` that is none of `ignored`, or what `Call.failed` was said of; any other exception, such as a
-    cancellation, says nothing. Safe for threads. With a store it is used either from one event loop or from synchronous
-    code, which gets a thread for it; with a client that was handed in, from that client's event loop only.
+    `store` is a URL as `store.connect` takes, a client that it gave (which stays the caller's to close), or None. All
+    instances that share a breaker give it the same policy. A failure is an exception of `failures` that is none of
+    `ignored`, or what `Call.failed` was said of; any other exception, such as a cancellation, says nothing. Safe for
+    threads. With a store it is used either from one event loop or from synchronous code, which gets a thread for it;
+    with a client that was handed in, from that client's event loop only.
 
     `ConfigError` for what cannot work.
     """
@@ -77,7 +78,7 @@ class CircuitBreaker:
     def __init__(
         self,
         name: str,
-        store: StoreClient | str | None = None,
+        store: Redis | str | None = None,
         policy: BreakerPolicy | None = None,
         *,
         failures: tuple[type[Exception], ...] = (Exception,),

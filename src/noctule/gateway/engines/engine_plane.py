@@ -44,6 +44,7 @@ class EnginePlane:
         self._refusal: NoctuleError | None = None
         self._changed = asyncio.Event()
         self._following: asyncio.Task[None] | None = None
+        self._is_stopping = False
         self.port = 0
 
     async def start(self, orders: Orders, admin: Admin) -> None:
@@ -62,8 +63,12 @@ class EnginePlane:
         """The engine ends, within `drain_s` seconds for what is in flight."""
         if self._following is None:
             return
+        # What is under way is finished: cut in the middle, a reload would cut requests.
+        self._is_stopping = True
+        self._notice()
+        await asyncio.wait({self._following}, timeout=APPLY_TIMEOUT_S)
         self._following.cancel()
-        await asyncio.wait({self._following})
+        await asyncio.gather(self._following, return_exceptions=True)
         await self._driver.stop(drain_s)
         if self._admin is not None:
             await self._admin.stop()
@@ -103,7 +108,7 @@ class EnginePlane:
         ]
 
     async def _follow(self) -> None:
-        while True:
+        while not self._is_stopping:
             orders = self._orders
             assert orders is not None
             if orders.version <= self._tried:

@@ -110,9 +110,11 @@ async def _run_check(command: Sequence[str], folder: Path) -> None:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), CHECK_S_MAX)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise ConfigError(f"{command[0]} did not check the config within {CHECK_S_MAX:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         said = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
         complaints = [line for line in said if "[emerg]" in line or "[ALERT]" in line] or said[-1:]

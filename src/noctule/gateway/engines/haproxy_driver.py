@@ -130,8 +130,9 @@ class HAProxyDriver:
 
     async def stop(self, drain_s: float) -> None:
         """See `EngineDriver.stop`."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._lock:  # So that none of them is cut in the middle of a reload.
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         process = self._keeper.process
         ending = [*self._leaving, *([process] if process is not None else [])]
@@ -207,11 +208,16 @@ class HAProxyDriver:
         offset = folder.log.stat().st_size if folder.log.exists() else 0
         process = EngineProcess.start(command, folder.path, stdout=folder.access_log, stderr=folder.log)
         deadline = asyncio.get_running_loop().time() + START_S_MAX
-        while process.is_alive and asyncio.get_running_loop().time() < deadline:
-            with contextlib.suppress(UnavailableError):
-                if await self._socket.pid() == process.pid:
-                    return process
-            await process.wait_end(POLL_S)
+        try:
+            while process.is_alive and asyncio.get_running_loop().time() < deadline:
+                with contextlib.suppress(UnavailableError):
+                    if await self._socket.pid() == process.pid:
+                        return process
+                await process.wait_end(POLL_S)
+        except BaseException:
+            # Whoever waited was cancelled: a process that nobody keeps must not stay.
+            process.send(signal.SIGKILL)
+            raise
         await process.stop(signal.SIGTERM, 0.0)
         raise ConfigError(f"haproxy did not start: {last_words(folder.log, offset)}")
 

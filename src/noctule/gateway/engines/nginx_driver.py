@@ -129,8 +129,9 @@ class NginxDriver:
 
     async def stop(self, drain_s: float) -> None:
         """See `EngineDriver.stop`."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._lock:  # So that none of them is cut in the middle of a start.
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if (process := self._keeper.process) is not None:
             # SIGQUIT is the graceful one; the master ends after its last worker.
@@ -216,11 +217,16 @@ class NginxDriver:
         command = self._command(folder.path, "-g", "daemon off;")
         process = EngineProcess.start(command, folder.path, stdout=folder.log, stderr=folder.log)
         deadline = asyncio.get_running_loop().time() + START_S_MAX
-        while process.is_alive and asyncio.get_running_loop().time() < deadline:
-            if _children(process.pid):
-                self._reloaded_at = asyncio.get_running_loop().time()
-                return process
-            await process.wait_end(POLL_S)
+        try:
+            while process.is_alive and asyncio.get_running_loop().time() < deadline:
+                if _children(process.pid):
+                    self._reloaded_at = asyncio.get_running_loop().time()
+                    return process
+                await process.wait_end(POLL_S)
+        except BaseException:
+            # Whoever waited was cancelled: a process that nobody keeps must not stay.
+            process.send(signal.SIGTERM)
+            raise
         await process.stop(signal.SIGTERM, 1.0)
         raise ConfigError(f"nginx did not start: {last_words(folder.log, offset)}")
 

@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 from noctule.adapters.files import FileSystem
 from noctule.adapters.health_probes import HealthProbes
 from noctule.base.clock import Clock
-from noctule.base.errors import NoctuleError, RequestError, UnavailableError
+from noctule.base.errors import NoctuleError, OutcomeUnknownError, RequestError, UnavailableError
 from noctule.core.registry.bounds import require_text
 from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
@@ -97,6 +97,7 @@ class LocalAgent:
         self._orders: asyncio.Queue[_Order] = asyncio.Queue(WAITING_MAX)
         self._held: _Order | None = None
         """One that must not be planned together with those before it."""
+        self._writing: list[_Order] = []
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent")
         self._task: asyncio.Task[None] | None = None
 
@@ -110,7 +111,7 @@ class LocalAgent:
         for check in checks:
             self._local.put_check(check.check, now)
         self._local.maintenance = node.maintenance
-        self._task = asyncio.create_task(self._run(), name="agent")
+        self._task = asyncio.create_task(self._live(), name="agent")
 
     async def stop(self) -> None:
         """End the checks; what is registered stays so, here and in the registry. Harmless the second time."""
@@ -118,8 +119,6 @@ class LocalAgent:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for order in self._waiting():
-            order.done.set_exception(UnavailableError("this node is stopping"))
         await self._probes.close()
         self._disk.shutdown()
 
@@ -284,8 +283,8 @@ class LocalAgent:
         plan: Callable[[], tuple[str, Record | None]],
         apply: Callable[[Record | None], None],
     ) -> None:
-        if self._task is None:
-            raise UnavailableError("this node is starting or stopping")
+        if self._task is None or self._task.done():
+            raise UnavailableError("the agent of this node is not running")
         order = _Order(frozenset(touches), plan, apply, asyncio.get_running_loop().create_future())
         try:
             self._orders.put_nowait(order)
@@ -295,6 +294,19 @@ class LocalAgent:
 
     # The task ---------------------------------------------------------------------------------------------------------
 
+    async def _live(self) -> None:
+        try:
+            await self._run()
+        except Exception:
+            # What is registered stays so, and is checked no more; the node itself serves on.
+            log.exception("agent_failed")
+        finally:
+            for order in self._writing:
+                if not order.done.done():
+                    order.done.set_exception(OutcomeUnknownError("the agent of this node stopped while it was written"))
+            for order in self._waiting():
+                order.done.set_exception(UnavailableError("the agent of this node has stopped"))
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._runner.run(), name="agent-checks")
@@ -302,7 +314,8 @@ class LocalAgent:
             tasks.create_task(self._pusher.run(), name="agent-pusher")
             tasks.create_task(self._look_at_aliases(), name="agent-aliases")
             while True:
-                await self._write(await self._next_orders())
+                self._writing = await self._next_orders()
+                await self._write(self._writing)
 
     async def _next_orders(self) -> list[_Order]:
         """Some that can be planned together, in the order they came."""

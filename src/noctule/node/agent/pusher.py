@@ -122,7 +122,7 @@ class Pusher:
         await asyncio.sleep(self._retry_s * self._chance.uniform(1, 2))
 
     async def _push(self) -> None:
-        """Tell what is due. Raises what a change raises; then everything of it is still to be told."""
+        """Tell what is due. Raises what a change raises; then everything is to be compared."""
         while self._local.node not in self._registry.view.nodes:
             await self._watch.next_change(KNOWN_S)
         is_whole = self._clock.now() >= self._compare_at
@@ -141,13 +141,8 @@ class Pusher:
             services, checks = known_ids(self._registry.view, self._local.node)
             dirty.services |= services | self._local.services.keys()
             dirty.checks |= checks | set(self._local.check_ids())
-        try:
-            for batch in batches_of(self._changes(dirty)):
-                await self._tell(batch)
-        except BaseException:
-            self._local.dirty.services |= dirty.services
-            self._local.dirty.checks |= dirty.checks
-            raise
+        for batch in batches_of(self._changes(dirty)):
+            await self._tell(batch)
         if is_whole:
             factor = compare_factor(self._member_count())
             self._compare_at = Instant(now + COMPARE_S * factor * self._chance.uniform(1, 2))
@@ -174,8 +169,8 @@ class Pusher:
             await self._registry.change(batch)
         except RequestError as error:
             if len(batch) > 1:  # One that the registry refuses must not keep the others out of it.
-                for change in batch:
-                    await self._tell([change])
+                await self._tell(batch[: len(batch) // 2])
+                await self._tell(batch[len(batch) // 2 :])
                 return
             fields = {"change": type(batch[0]).__name__, "reason": str(error)}
             log.warning("registration_refused", extra={"fields": fields})

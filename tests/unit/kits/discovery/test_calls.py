@@ -3,10 +3,10 @@
 import random
 
 import pytest
-from noctule.kits.discovery.endpoints import Endpoint
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant
+from noctule.client.registry.endpoints import Endpoint
 from noctule.kits.discovery.calls import REFUSED_S, Attempt, Call, CallPolicy, ServiceCalls
 
 START = Instant(100.0)

@@ -2,9 +2,9 @@
 
 import msgspec
 import pytest
-from noctule.kits.discovery.endpoints import INSTANCES_MAX, Endpoint, read_instances
 
 from noctule.base.errors import ProtocolError
+from noctule.client.registry.endpoints import INSTANCES_MAX, Endpoint, read_instances
 
 
 def entry(**service: object) -> dict[str, object]:
