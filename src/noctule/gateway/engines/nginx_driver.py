@@ -198,14 +198,17 @@ class NginxDriver:
         process.send(signal.SIGHUP)
         # The old workers take connections until the new ones have run for a tenth of a second.
         while not self._workers() - before or any(map(_is_accepting, before)):
-            if not process.is_alive or loop.time() > self._reloaded_at + RELOAD_S_MAX:
-                raise ConfigError(f"nginx did not take the config: {last_words(self._folder.log, offset)}")
+            words = last_words(self._folder.log, offset)
+            if not process.is_alive or "[emerg]" in words or loop.time() > self._reloaded_at + RELOAD_S_MAX:
+                raise ConfigError(f"nginx did not take the config: {words}")
             await asyncio.sleep(POLL_S)
         self._reloads += 1
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
             if (process := self._keeper.process) is not None:
+                if process.is_alive:
+                    return process  # A change that came meanwhile has started it.
                 # Workers outlive a master that was killed, and hold its ports: they finish what they have.
                 process.send_to_group(signal.SIGQUIT)
             return await self._start()
