@@ -72,8 +72,9 @@ def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -
         id=member.id,
         alive=node.premises.is_alive(member.id),
         peer=node.config.cluster.voters.get(member.id, member.peer),
-        resp=hello.resp if hello else member.resp,
-        http=hello.http if hello else member.http,
+        # A node that was met while it was starting had not opened its doors yet; the roster is told of them later.
+        resp=(hello.resp if hello else "") or member.resp,
+        http=(hello.http if hello else "") or member.http,
         leads=leads,
         last_contact_ms=None if heard_at is None else round((now - heard_at) * 1000),
     )
