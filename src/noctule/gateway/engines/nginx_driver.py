@@ -40,11 +40,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class NginxDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "nginx") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "nginx") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._keeper = Keeper("nginx", self._start_again)
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
