@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,6 +104,12 @@ def test_commands_work_and_a_kill_costs_nothing(engine: str, apps: dict[str, Bac
         status = json.loads(process.run("status", "--json"))
         states = {each["id"]: each["state"] for one in status["traffic"]["services"] for each in one["instances"]}
         b = f"127.0.0.1:{apps['b'].port}"
+        # A page in a browser on this machine, or a proxy, asks for somebody else.
+        for lie in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"X-Forwarded-For": "9.9.9.9"}):
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(
+                    urllib.request.Request(f"{process.url}/__noctule/status", headers=lie), timeout=5
+                )
         assert states[b] in ("healthy", "given")
         assert "done" in process.run("drain", "blue", b, "--wait-s", "10")
         assert {process.ask() for _ in range(6)} == {"a"}
@@ -204,6 +211,9 @@ async def test_an_engine_follows_the_registry(engine: str, tmp_path: Path) -> No
                 await node.deregister(gone.port)
             await wait_answered_by(client, "c")
             assert '"service":"shop"' in gateway.access_log.read_text()
+            # In order, or the engine would outlive it.
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.wait_end() == 0
     shutil.rmtree(folder)
 
 
