@@ -86,7 +86,7 @@ class ConsulApi:
             body=body,
             is_gone=request.is_gone,
         )
-        if not endpoint.ignores_datacenter:
+        if endpoint.heeds_datacenter:
             call.check_datacenter(query.get("dc"))
         return await endpoint.handler(call)
 

@@ -75,7 +75,7 @@ async def get_node(call: Call) -> Answer:
 
 
 async def get_node_services(call: Call) -> Answer:
-    """The same with its services in a list."""
+    """A node with its services in a list."""
     node, services = await _read_node(call)
     if node is None:
         return call.json({"Node": None, "Services": None}, headers=services.headers)

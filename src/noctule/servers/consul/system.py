@@ -94,7 +94,7 @@ async def get_raft_configuration(call: Call) -> Answer:
 
 
 async def list_events(call: Call) -> Answer:
-    """None: there are no user events."""
+    """No event: there are no user events."""
     return call.json([], headers={"X-Consul-Index": "1"})
 
 
@@ -107,18 +107,18 @@ async def fire_event(call: Call) -> Answer:
 
 
 async def list_coordinates(call: Call) -> Answer:
-    """None: distances in the network are not measured."""
+    """No node, for the same reason."""
     return call.json([], headers=await call.read("nodes"))
 
 
 async def get_coordinate(call: Call) -> Answer:
-    """None, of any node."""
+    """No node has coordinates."""
     call.require("Missing node name")
     return Answer(404, b"", TEXT)
 
 
 async def list_coordinate_datacenters(call: Call) -> Answer:
-    """None of them."""
+    """No datacenter: distances in the network are not measured."""
     return call.json([])
 
 
