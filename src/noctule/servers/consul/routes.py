@@ -21,12 +21,11 @@ from noctule.servers.consul.bodies import (
     TxnOp,
 )
 from noctule.servers.consul.call import Call
+from noctule.servers.consul.requests import READING
 from noctule.servers.http_route import Answer
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 
-READING = ("index", "wait", "stale", "consistent", "cached", "max_stale")
-"""What every blocking read takes."""
 CHOOSING = ("near", "node-meta", "filter")
 _OF_THIS_NODE = ("/v1/agent/", "/v1/event/", "/v1/acl/")
 """Below these Consul asks no other server, and does not look at `dc`."""
