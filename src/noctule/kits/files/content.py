@@ -1,10 +1,12 @@
 """What a file really is, by its first bytes: what a visitor says of it is not believed.
 
 Only what browsers show by themselves, or what is often uploaded, has a row; everything else is bytes to download.
+Markup (HTML, SVG, XML) has no row, as a browser would run it: it is bytes, whatever it is said to be.
 Sources: the formats' specifications, and the WHATWG MIME Sniffing standard, section 6.
 """
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from noctule.base.errors import RequestError
 
@@ -23,12 +25,15 @@ class ContentType:
 BYTES = ContentType("application/octet-stream", "")
 TEXT = ContentType("text/plain; charset=utf-8", "txt")
 
+_HARMLESS = ("image/", "audio/", "video/", "text/plain")
+"""What a browser shows without running anything in it, when it is told not to guess. A PDF is not among it."""
+
 _MAGIC: tuple[tuple[int, bytes, ContentType], ...] = (
     (0, b"\x89PNG\r\n\x1a\n", ContentType("image/png", "png")),
     (0, b"\xff\xd8\xff", ContentType("image/jpeg", "jpg")),
     (0, b"GIF87a", ContentType("image/gif", "gif")),
     (0, b"GIF89a", ContentType("image/gif", "gif")),
-    (8, b"WEBPVP", ContentType("image/webp", "webp")),
+    (8, b"WEBPVP8", ContentType("image/webp", "webp")),
     (4, b"ftypavif", ContentType("image/avif", "avif")),
     (4, b"ftypheic", ContentType("image/heic", "heic")),
     (4, b"ftyp", ContentType("video/mp4", "mp4")),
@@ -44,24 +49,37 @@ _MAGIC: tuple[tuple[int, bytes, ContentType], ...] = (
     (257, b"ustar", ContentType("application/x-tar", "tar")),
 )
 
-_ACTIVE = (b"<html", b"<!doctype html", b"<svg", b"<?xml", b"<script")
-"""What a browser would run: kept as bytes to download, whatever it is said to be."""
-
 
 def sniff(head: bytes) -> ContentType:
-    """The type by the first `HEAD_BYTES` bytes; text only if it is UTF-8 without markup that a browser would run."""
+    """The type by the first `HEAD_BYTES` bytes; text only if it is UTF-8 and does not begin as markup does."""
     for offset, magic, content_type in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
+        if head[offset : offset + len(magic)] == magic and (offset != 8 or head[:4] == b"RIFF"):
             return content_type
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if any(text.startswith(active) for active in _ACTIVE):
-        return BYTES
-    return TEXT if head and _is_text(head) else BYTES
+    is_markup = head.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n\f").startswith(b"<")
+    return TEXT if head and not is_markup and _is_text(head) else BYTES
 
 
 def type_of_extension(extension: str) -> ContentType:
     """The type whose files have this extension; bytes for one that no row has."""
     return next((each for _, _, each in (*_MAGIC, (0, b"", TEXT)) if each.extension == extension), BYTES)
+
+
+def type_by_name(name: str) -> ContentType:
+    """The type with this name, as ``image/png``. Raises `RequestError` for one that no row has."""
+    for _, _, each in (*_MAGIC, (0, b"", TEXT), (0, b"", BYTES)):
+        if each.name.partition(";")[0] == name:
+            return each
+    raise RequestError(f"files of type {name!r} are not known by their bytes; application/octet-stream takes any")
+
+
+def disposition_of(content_type: str, name: str = "") -> str:
+    """The Content-Disposition that a file is given out with; empty where a browser may show it under no special name.
+
+    What is not harmless to show is downloaded; what has a name for downloads, too (RFC 6266).
+    """
+    if name:
+        return f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return "" if content_type.startswith(_HARMLESS) else "attachment"
 
 
 def check_allowed(found: ContentType, allowed: tuple[str, ...]) -> None:

@@ -1,6 +1,8 @@
 """What a store of the chain lacks, or should have lost: kept in the Redis store until it has been mended.
 
-One hash, a field for each file; the same file noted twice is one note.
+One hash, a field for each file. That a file is to be copied is noted once, when it is saved, before anybody knows its
+key; that it is to be deleted replaces that. So a note that comes late, from an instance that could not reach the store,
+never turns a deletion back.
 """
 
 import logging
@@ -10,13 +12,28 @@ import msgspec
 from redis.asyncio import Redis
 
 from noctule.base.errors import NoctuleError
+from noctule.kits.scripts import Script
 from noctule.kits.store import retrying_idempotent
 
-KEY = "files:repairs"
+NOTES_MAX = 1_000_000
+"""Notes in the store, about 300 bytes each; copies beyond them are not noted, and said to be."""
 UNSAVED_MAX = 10_000
 """Notes kept in memory while the store is away; the oldest is lost first, and said to be."""
 NOTE_S_MAX = 1.0
 PAGE = 100
+
+NOTE = Script("""
+if ARGV[3] == 'delete' then redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) return 1 end
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then return 1 end
+if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+""")
+
+STRIKE = Script("""
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+""")
 
 log = logging.getLogger("noctule.kits.files")
 
@@ -27,59 +44,83 @@ class Repair(msgspec.Struct, frozen=True):
     op: Literal["copy", "delete"]
     at: tuple[str, ...]
     """Names of the endpoints where it is to be done."""
+    sha256: str = ""
+    """What is to be copied, hexadecimal; empty when it is not known."""
+    name: str = ""
+    """As the owner of the file calls it, for a source that keeps no metadata."""
 
 
 class Journal:
-    """The notes of all instances."""
+    """The notes of all instances that share a store and a name."""
 
-    def __init__(self, store: Redis) -> None:
+    def __init__(self, store: Redis, name: str) -> None:
         self._store = store
+        self._key = f"files:{name}:repairs"
         self._unsaved: dict[str, Repair] = {}
+        self._cursor = 0
+
+    @property
+    def unsaved(self) -> int:
+        """Notes that only this process has, as the store did not take them yet."""
+        return len(self._unsaved)
 
     async def note(self, key: str, repair: Repair) -> None:
         """Note it, if need be in memory until the store answers again."""
         self._unsaved.pop(key, None)
         self._unsaved[key] = repair
         if len(self._unsaved) > UNSAVED_MAX:
-            log.error("repair_forgotten", extra={"key": next(iter(self._unsaved))})
-            del self._unsaved[next(iter(self._unsaved))]
+            self._forget(next(iter(self._unsaved)))
         await self.save()
 
     async def save(self) -> None:
         """Save what could not be saved before."""
         for key, repair in list(self._unsaved.items()):
-            encoded = msgspec.json.encode(repair)
+            arguments: list[str | bytes | int] = [key, msgspec.json.encode(repair), repair.op, NOTES_MAX]
             try:
-                await retrying_idempotent(
-                    lambda key=key, encoded=encoded: cast("Any", self._store.hset(KEY, key, encoded)),
+                is_noted = await retrying_idempotent(
+                    lambda arguments=arguments: NOTE.run(self._store, [self._key], arguments),  # type: ignore[misc]
                     writes=True,
                     budget_s=NOTE_S_MAX,
                 )
             except NoctuleError as error:
                 log.warning("repair_not_noted", extra={"waiting": len(self._unsaved), "reason": str(error)})
                 return
-            if self._unsaved.get(key) is repair:
+            if self._unsaved.get(key) is not repair:
+                continue  # Something else was noted meanwhile, and is saved by whoever noted it.
+            if is_noted:
                 del self._unsaved[key]
+            else:
+                self._forget(key)
 
-    async def some(self) -> dict[str, Repair]:
-        """Some of what is to be done; empty when nothing is. Raises `UnavailableError`."""
+    async def page(self) -> dict[str, Repair]:
+        """Some of what is to be done, each time the next; empty when nothing is. Raises `UnavailableError`."""
         await self.save()
-        _, found = await retrying_idempotent(lambda: cast("Any", self._store.hscan(KEY, 0, count=PAGE)), writes=False)
-        return {key.decode(): msgspec.json.decode(value, type=Repair) for key, value in list(found.items())[:PAGE]}
+        self._cursor, found = await retrying_idempotent(
+            lambda: cast("Any", self._store.hscan(self._key, self._cursor, count=PAGE)), writes=False
+        )
+        return {key.decode(): msgspec.json.decode(value, type=Repair) for key, value in found.items()}
 
-    async def done(self, key: str, repair: Repair) -> None:
-        """It is mended, unless something else has been noted meanwhile. Raises `OutcomeUnknownError`."""
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last page was the last of a round."""
+        return self._cursor == 0
+
+    async def strike(self, key: str, repair: Repair) -> bool:
+        """It is mended: forget it; False if the note was changed or struck meanwhile. Raises `OutcomeUnknownError`."""
+        if self._unsaved.get(key) == repair:
+            del self._unsaved[key]
         encoded = msgspec.json.encode(repair)
-
-        async def strike() -> None:
-            # A copy is done again at worst; what is noted anew is not lost, as the value would be another.
-            current = await cast("Any", self._store.hget(KEY, key))
-            if current == encoded:
-                await cast("Any", self._store.hdel(KEY, key))
-
-        await retrying_idempotent(strike, writes=True)
+        return bool(
+            await retrying_idempotent(
+                lambda: STRIKE.run(self._store, [self._key], [key, encoded]), writes=True, budget_s=NOTE_S_MAX
+            )
+        )
 
     async def count(self) -> int:
         """How many files wait for a repair. Raises `UnavailableError`."""
-        noted: int = await retrying_idempotent(lambda: cast("Any", self._store.hlen(KEY)), writes=False)
+        noted: int = await retrying_idempotent(lambda: cast("Any", self._store.hlen(self._key)), writes=False)
         return noted + len(self._unsaved)
+
+    def _forget(self, key: str) -> None:
+        log.error("repair_forgotten", extra={"key": key})
+        del self._unsaved[key]

@@ -11,7 +11,9 @@ from uuid import UUID
 from noctule.base.errors import RequestError
 
 _KIND = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_KEY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}/\d{4}/\d{2}/\d{2}/[0-9a-f-]{36}(\.[a-z0-9]{1,10})?")
+_KEY = re.compile(
+    r"[a-z0-9][a-z0-9_-]{0,63}/[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(\.[a-z0-9]{1,10})?"
+)
 
 
 def uuid7(wall_ms: int, random_bits: int) -> UUID:
@@ -27,6 +29,11 @@ def new_key(kind: str, extension: str, wall_ms: int, random_bits: int) -> str:
     day = datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y/%m/%d")
     name = str(uuid7(wall_ms, random_bits))
     return f"{kind}/{day}/{name}.{extension}" if extension else f"{kind}/{day}/{name}"
+
+
+def extension_of(key: str) -> str:
+    """What stands behind the dot of a key; empty for bytes that nobody knows."""
+    return key.rpartition("/")[2].partition(".")[2]
 
 
 def check_key(key: str) -> str:

@@ -23,6 +23,9 @@ class S3Signer:
     """Who signs, for which bucket. `url` is the bucket's, as clients reach it: a link is for that host only."""
 
     url: str
+    bucket: str
+    prefix: str
+    """What stands before each key, without a slash at its ends; may be empty."""
     region: str
     access_key_id: str
     secret_access_key: str
@@ -31,21 +34,33 @@ class S3Signer:
         return f"S3Signer({self.url!r}, {self.region!r})"
 
     def presign(
-        self, method: str, key: str, *, expires_s: int, wall_ms: int, query: Mapping[str, str] | None = None
+        self,
+        method: str,
+        key: str,
+        *,
+        expires_s: int,
+        wall_ms: int,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "",
     ) -> str:
-        """A link for one method on one key. `query` is signed too, as response-content-disposition."""
+        """A link for one method on one key. `query` is signed too, as response-content-disposition; with `content_type`
+        only a request with this header is good."""
         place, scope, stamp = urlsplit(self.url), self._scope(wall_ms), _stamp(wall_ms)
-        path = _encode(f"{place.path.rstrip('/')}/{key}", safe="/")
+        path = _encode(f"{place.path}/{self._prefixed(key)}", safe="/")
+        headers = {"content-type": content_type} if content_type else {}
+        headers["host"] = place.netloc
+        names = ";".join(headers)
         parameters = {
             **(query or {}),
             "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
             "X-Amz-Credential": f"{self.access_key_id}/{scope}",
             "X-Amz-Date": stamp,
             "X-Amz-Expires": str(expires_s),
-            "X-Amz-SignedHeaders": "host",
+            "X-Amz-SignedHeaders": names,
         }
         told = "&".join(f"{_encode(name)}={_encode(value)}" for name, value in sorted(parameters.items()))
-        request = f"{method}\n{path}\n{told}\nhost:{place.netloc}\n\nhost\nUNSIGNED-PAYLOAD"
+        lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        request = f"{method}\n{path}\n{told}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
         digest = hashlib.sha256(request.encode()).hexdigest()
         signature = self._sign(f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}", wall_ms)
         return f"{place.scheme}://{place.netloc}{path}?{told}&X-Amz-Signature={signature}"
@@ -56,20 +71,24 @@ class S3Signer:
         """The fields of a form that uploads this key, with this type and at most so many bytes, to the bucket's URL."""
         stamp, scope = _stamp(wall_ms), self._scope(wall_ms)
         fields = {
-            "key": key,
+            "key": self._prefixed(key),
             "Content-Type": content_type,
             "x-amz-algorithm": "AWS4-HMAC-SHA256",
             "x-amz-credential": f"{self.access_key_id}/{scope}",
             "x-amz-date": stamp,
         }
-        bucket = urlsplit(self.url).path.strip("/")
         until = datetime.fromtimestamp(wall_ms / 1000 + expires_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         conditions: list[object] = [{name: value} for name, value in fields.items()]
-        conditions.append(["content-length-range", 0, bytes_max])
-        if bucket:
-            conditions.append({"bucket": bucket})
+        conditions += [["content-length-range", 0, bytes_max], {"bucket": self.bucket}]
         policy = base64.b64encode(msgspec.json.encode({"expiration": until, "conditions": conditions})).decode()
         return {**fields, "policy": policy, "x-amz-signature": self._sign(policy, wall_ms)}
+
+    def public_url(self, key: str) -> str:
+        """Where a key is, without a signature."""
+        return f"{self.url}/{_encode(self._prefixed(key), safe='/')}"
+
+    def _prefixed(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
 
     def _scope(self, wall_ms: int) -> str:
         return f"{_stamp(wall_ms)[:8]}/{self.region}/s3/aws4_request"
