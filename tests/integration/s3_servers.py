@@ -126,8 +126,8 @@ import json, sys
 from swift.common.ring import RingBuilder
 for path, port in json.loads(sys.argv[1]).items():
     builder = RingBuilder(4, 1, 1)
-    builder.add_dev(dict(id=0, region=1, zone=1, ip="127.0.0.1", port=port, device="d1", weight=1, replication_ip="127.0.0.1",
-        replication_port=port, meta=""))
+    place = dict(ip="127.0.0.1", port=port, replication_ip="127.0.0.1", replication_port=port)
+    builder.add_dev(dict(id=0, region=1, zone=1, device="d1", weight=1, meta="", **place))
     builder.rebalance()
     builder.get_ring().save(path)
 """
@@ -239,7 +239,7 @@ def make_bucket(server: S3Server) -> None:
     client(server).create_bucket(Bucket="files")
 
 
-def client(server: S3Server):  # type: ignore[no-untyped-def]  # noqa: ANN201 - boto3 makes its classes at run time
+def client(server: S3Server):  # type: ignore[no-untyped-def]
     """boto3's, as a witness that nobody here wrote."""
     import boto3
     from botocore.config import Config
