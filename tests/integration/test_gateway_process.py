@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from engines import engine_or_skip, free_port
 from gateway_process import Client, GatewayProcess, Toy, serving, toys, wait_until
 
 pytestmark = pytest.mark.integration
@@ -263,33 +262,3 @@ async def test_strangers_do_not_reach_the_gateways_own_paths(tmp_path: Path) -> 
                 assert status in (403, 404)
                 assert "traffic" not in text
             assert blue.paths == green.paths == []
-
-
-@pytest.mark.parametrize("engine", ["haproxy", "nginx"])
-async def test_engines_are_started_switched_and_stopped_by_the_same_commands(tmp_path: Path, engine: str) -> None:
-    engine_or_skip(engine)
-    async with toys("blue", "green") as (blue, green):
-        gateway = GatewayProcess(
-            tmp_path,
-            *("--config", str(tmp_path / "gateway.toml"), "--engine", engine),
-            *("--admin-port", "0", "--data-dir", str(tmp_path)),
-        )
-        top = "limits = { connections_max = 1000 }"
-        text = two_services(blue, green, top=top, shares=(100, 0)).replace("port = 0", f"port = {free_port()}")
-        gateway.config.write_text(text)
-        async with serving(gateway) as client:
-            admin = f"http://127.0.0.1:{gateway.facts['admin_port']}"
-            await wait_until(lambda: _answers_with(client, "blue"))
-            switched = await run("switch", "main", "green", "--url", admin)
-            assert switched.returncode == 0, switched.stderr
-            assert {await client.get() for _ in range(20)} == {(200, "green")}
-            assert (await run("status", "--url", admin)).returncode == 0
-            gateway.config.write_text("port = [")
-            assert (await run("reload", "--url", admin)).returncode == 2
-            assert await client.get() == (200, "green")
-            gateway.signal(signal.SIGTERM)
-            assert await gateway.wait_end() == 0
-
-
-async def _answers_with(client: Client, name: str) -> bool:
-    return await client.get() == (200, name)

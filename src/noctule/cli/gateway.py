@@ -12,6 +12,7 @@ import typer
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.asking import pair_of
+from noctule.cli.gateway_render import render
 from noctule.cli.output import JsonOption
 
 if TYPE_CHECKING:
@@ -54,16 +55,17 @@ def run(
     engine: Annotated[
         Literal["embedded", "haproxy", "nginx"], typer.Option(help="The program that carries the traffic.")
     ] = "embedded",
-    admin_port: Annotated[
-        int, typer.Option(help="Of the gateway's own API beside HAProxy or nginx; 0: the system chooses.")
-    ] = 8081,
     check: Annotated[bool, typer.Option("--check", help="Only look whether the config is right.")] = False,
     node: Annotated[
         list[str] | None,
         typer.Option(envvar="NOCTULE_NODE", metavar="URL", help="HTTP URL of a node of the registry; may be repeated."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="For what the registry last said, should it be away at the next start.")
+        Path | None,
+        typer.Option(
+            help="For what the registry last said, should it be away at the next start, and for the files of another "
+            "engine: those are in noctule-gateway when it is left out."
+        ),
     ] = None,
     drain_s: Annotated[float, typer.Option(metavar="S", help="For what is in flight at SIGTERM.")] = 30.0,
     access_log: Annotated[
@@ -80,7 +82,7 @@ def run(
     if context.invoked_subcommand is not None:
         return 0
     from noctule.deploy.local.json_log import log_json_lines
-    from noctule.gateway.process import Engine, GatewayRun, load_config, run_gateway
+    from noctule.gateway.process import GatewayRun, load_config, run_gateway
 
     wanted = GatewayRun(
         config=config,
@@ -88,14 +90,18 @@ def run(
         data_dir=data_dir,
         drain_s=drain_s,
         access_log=access_log,
-        engine=Engine(engine),
-        admin_port=admin_port,
+        engine=engine,
         die_with_parent=die_with_parent,
     )
     wanted.validate()
     if check:
         model = asyncio.run(load_config(wanted))
         print(f"{config} is right: {len(model.routes)} routes, {len(model.services)} services")
+        if engine != "embedded":
+            from noctule.gateway.engines.abilities import lacks
+
+            for line in lacks(engine, model):
+                output.say(f"{engine} does not do this: {line}")
         return 0
     log_json_lines(os.environ.get("NOCTULE_LOG_LEVEL", "INFO").upper())
     return run_gateway(wanted, output.installed_version())
@@ -107,6 +113,9 @@ def example() -> None:
     from noctule.gateway.model_reference import EXAMPLE
 
     print(EXAMPLE.read_text(encoding="utf-8"), end="")
+
+
+gateway.command("render")(render)
 
 
 @gateway.command("worker", hidden=True)

@@ -1,6 +1,11 @@
-"""Floor 4: the gateway: one HTTP door in front of many app instances, embedded or by another engine.
+"""Floor 4: gateways: one HTTP door in front of many instances, embedded or by HAProxy and nginx.
 
-May import base, core, adapters, node and client. Read model.py, gateway.py and traffic.py, then one request's way:
-downstream.py (or tls.py, h2.py), plane.py, exchange.py, heads.py, body.py, upstream.py, tunnel.py; answers.py holds
-what the gateway says itself. process.py is `noctule gateway`, engines/ drives HAProxy and nginx by the same model.
+May import base, core, adapters, node and client.
+
+What is to be done: model.py (the config; model_file.py reads it, model_check.py checks it), orders.py, instances.py.
+Who says so: control.py, admin.py, metrics.py, registry_source.py; process.py runs all of it, workers.py and worker.py
+spread it over processes, engines/ hands it to HAProxy or nginx.
+Which instance: traffic.py, pool.py, health.py, and core/balance below them; pictures.py is what is counted.
+One request's way: gateway.py, downstream.py (or tls.py, h2.py), plane.py, exchange.py, heads.py, body.py, upstream.py,
+tunnel.py; answers.py holds what the gateway says itself.
 """

@@ -11,7 +11,6 @@ import os
 import random
 import signal
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import msgspec
@@ -25,13 +24,14 @@ from noctule.client.registry.list_files import ListFiles
 from noctule.client.registry.registry_client import RegistryClient
 from noctule.gateway.admin import AdminApi
 from noctule.gateway.control import Control, FileSource
-from noctule.gateway.engine_plane import EnginePlane
-from noctule.gateway.engines.haproxy_driver import HAProxyDriver
-from noctule.gateway.engines.nginx_driver import NginxDriver
+from noctule.gateway.engines.engine_plane import EnginePlane
 from noctule.gateway.model import GatewayModel
 from noctule.gateway.model_check import NAME
 from noctule.gateway.registry_source import RegistryConfig, RegistryInstances
 from noctule.gateway.workers import OwnPlane, WorkerPlanes
+
+ENGINE_DIR = "noctule-gateway"
+"""Of engines that are other programs, in the working directory, where there is no `data_dir`."""
 
 REGISTRY_PREFIX = "registry:"
 """What a config begins with that is a key of the registry and no file."""
@@ -39,14 +39,6 @@ REGISTRY_PREFIX = "registry:"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 log = logging.getLogger("noctule.gateway")
-
-
-class Engine(StrEnum):
-    """Which program carries the traffic."""
-
-    EMBEDDED = "embedded"
-    HAPROXY = "haproxy"
-    NGINX = "nginx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +55,18 @@ class GatewayRun:
     """How long what is in flight may take to end after SIGTERM."""
     access_log: Path | None = None
     """A file to append to; None: stdout."""
-    engine: Engine = Engine.EMBEDDED
-    admin_port: int = 8081
-    """Of the gateway's API when another program carries the traffic; 0: the system chooses."""
     die_with_parent: bool = False
+    engine: str = "embedded"
+    """The program that carries the traffic: embedded, haproxy or nginx."""
+
+    @property
+    def engine_dir(self) -> Path:
+        """Where the files of an engine that is another program are; whoever runs one there next takes it over."""
+        return (self.data_dir or Path(ENGINE_DIR)) / self.engine
 
     def validate(self) -> None:
         """Raise `ConfigError` naming every problem at once."""
         problems = []
-        if not 0 <= self.admin_port <= 65_535:
-            problems.append(f"--admin-port {self.admin_port} must be 0 to 65535")
         if not 0 <= self.drain_s <= 86_400:
             problems.append(f"--drain-s {self.drain_s:g} must be 0 to 86,400")
         if self.config.startswith(REGISTRY_PREFIX):
@@ -87,8 +81,8 @@ class GatewayRun:
 def run_gateway(run: GatewayRun, version: str) -> int:
     """Run a gateway until SIGTERM or SIGINT; the exit code, 0 after an orderly stop.
 
-    Once it serves, one line goes to stdout: ``{"event":"gateway_serving","host":…,"port":…,"tls_port":…,"pid":…,…}``;
-    then the access log, unless it has a file.
+    Once it serves, one line goes to stdout, ``{"event":"gateway_serving","host":…,"port":…,…}``; then the access log,
+    unless it has a file.
     Raises `ConfigError` or `UnavailableError` for what keeps it from serving; nothing is left running then.
     """
     run.validate()
@@ -117,10 +111,8 @@ async def _serve(run: GatewayRun, version: str) -> int:
         loop.add_signal_handler(number, stop.set)
     source = source_of(run)
     model = await source.load()
-    planes = _planes_of(run, model)
+    planes = _planes(run, model)
     control = Control(model, source, planes, version)
-    if isinstance(planes, EnginePlane):
-        planes.on_refused = control.refuse
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait(), name="stop")]
     async with contextlib.AsyncExitStack() as exits:
         try:
@@ -151,6 +143,12 @@ async def _serve(run: GatewayRun, version: str) -> int:
     return 0
 
 
+def _planes(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes | EnginePlane:
+    if run.engine != "embedded":
+        return EnginePlane(run.engine, run.engine_dir, run.access_log)
+    return WorkerPlanes(model.workers, run.access_log) if model.workers > 1 else OwnPlane(run.access_log)
+
+
 async def _reload_at(hangup: asyncio.Event, control: Control) -> None:
     """Read the config anew whenever the event is set, until cancelled."""
     while True:
@@ -163,19 +161,8 @@ async def _reload_at(hangup: asyncio.Event, control: Control) -> None:
             pass
 
 
-def _planes_of(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes | EnginePlane:
-    folder = (run.data_dir or Path(".noctule")) / f"gateway-{run.engine}"
-    match run.engine:
-        case Engine.HAPROXY:
-            return EnginePlane(HAProxyDriver(folder), run.admin_port)
-        case Engine.NGINX:
-            return EnginePlane(NginxDriver(folder), run.admin_port)
-        case Engine.EMBEDDED:
-            return WorkerPlanes(model.workers, run.access_log) if model.workers > 1 else OwnPlane(run.access_log)
-
-
 def _announce(run: GatewayRun, model: GatewayModel, planes: OwnPlane | WorkerPlanes | EnginePlane) -> None:
-    facts: dict[str, object] = {
+    facts = {
         "host": model.host,
         "port": planes.port,
         "tls_port": model.tls_port,
@@ -183,10 +170,8 @@ def _announce(run: GatewayRun, model: GatewayModel, planes: OwnPlane | WorkerPla
         "workers": model.workers,
         "engine": run.engine,
     }
-    if isinstance(planes, EnginePlane):
-        facts["admin_port"] = planes.admin_port
     print(msgspec.json.encode({"event": "gateway_serving", **facts}).decode(), flush=True)
-    log.info("gateway_serving", extra={"fields": facts})
+    log.info("gateway_serving", extra=facts)
 
 
 def _die_with_parent() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableError
 from noctule.gateway.access_log import AccessLog
 from noctule.gateway.admin import Admin
@@ -46,8 +47,15 @@ class OwnPlane:
         self._access_log = access_log
 
     @property
+    def gateway(self) -> Gateway:
+        """Between `start` and `stop`."""
+        ensure(self._gateway is not None, "the data plane has been started")
+        assert self._gateway is not None
+        return self._gateway
+
+    @property
     def port(self) -> int:
-        """Where it listens."""
+        """Where it listens; 0 before `start`."""
         return self._gateway.port if self._gateway is not None else 0
 
     async def start(self, orders: Orders, admin: Admin) -> None:
