@@ -109,8 +109,9 @@ async def test_a_stop_within_a_response_ends_the_connection_behind_it(world: Wor
         stopping = asyncio.create_task(world.gateway.stop(drain_s=5.0))
         await asyncio.sleep(0.05)
         release.set()
-        assert await asyncio.wait_for(reader.read(), DEADLINE_S) == b"lf"
-        await asyncio.wait_for(stopping, 2.0)
+        # Long before the drain time is over.
+        assert await asyncio.wait_for(reader.read(), 2.5) == b"lf"
+        await asyncio.wait_for(stopping, 2.5)
 
 
 async def test_thousands_of_idle_connections_cost_nothing_but_themselves(world: World) -> None:
