@@ -79,6 +79,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/etcd.py
 	@$(BIN)/python bench/eventual.py
 	@$(BIN)/python bench/clients.py
+	@$(BIN)/python bench/gateway.py
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
 	@$(BIN)/python bench/restart.py
@@ -93,6 +94,7 @@ performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performanc
 	@$(BIN)/python bench/etcd.py --json bench/results/etcd.json
 	@$(BIN)/python bench/eventual.py --json bench/results/eventual.json
 	@$(BIN)/python bench/clients.py --json bench/results/clients.json
+	@$(BIN)/python bench/gateway.py --json bench/results/gateway.json
 	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code

@@ -157,6 +157,11 @@ class Exchange:
         return self._client.scheme
 
     @property
+    def is_tunnel(self) -> bool:
+        """Whether it has become one."""
+        return self._state is _TUNNEL
+
+    @property
     def is_over(self) -> bool:
         """Whether nothing more comes of it."""
         return self._state is _OVER
@@ -344,6 +349,7 @@ class Exchange:
         client = self._client
         headers = request_headers(
             head,
+            instance=connection.host,
             scheme=client.scheme,
             peer=client.peer.encode(),
             is_peer_trusted=client.is_trusted,
@@ -672,7 +678,7 @@ class Exchange:
             "client": self.client_ip,
             "method": head.method,
             "host": (head.host or b"").decode("ascii", "replace"),
-            "path": head.target.decode("utf-8", "replace"),
+            "path": head.target.partition(b"?")[0].decode("utf-8", "replace"),
             "status": self._status,
             "bytes": self._bytes_sent,
             "instance": flight.instance.id if flight is not None else "",

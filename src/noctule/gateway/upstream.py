@@ -92,6 +92,8 @@ class InstanceConnection(asyncio.Protocol):
     def __init__(self, pool: "Upstream", instance: Instance) -> None:
         self._pool = pool
         self.instance = instance
+        self.host = instance.address.encode()
+        """As a Host header says it."""
         self.was_kept = False
         """It has served a request before this one."""
         self.is_full = False

@@ -12,10 +12,13 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
+from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableError
+from noctule.gateway.access_log import AccessLog
 from noctule.gateway.admin import Admin
 from noctule.gateway.channel import Answered, Applied, Apply, Asked, Channel, Describe, Described, Failed, Serving, Stop
 from noctule.gateway.gateway import Gateway
@@ -39,17 +42,25 @@ log = logging.getLogger("noctule.gateway")
 class OwnPlane:
     """The data plane in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, access_log: Path | None = None) -> None:
         self._gateway: Gateway | None = None
+        self._access_log = access_log
+
+    @property
+    def gateway(self) -> Gateway:
+        """Between `start` and `stop`."""
+        ensure(self._gateway is not None, "the data plane has been started")
+        assert self._gateway is not None
+        return self._gateway
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Where it listens; 0 before `start`."""
         return self._gateway.port if self._gateway is not None else 0
 
     async def start(self, orders: Orders, admin: Admin) -> None:
         """Open the doors; `ConfigError` when that cannot be."""
-        gateway = Gateway(orders, admin=admin)
+        gateway = Gateway(orders, admin=admin, access_log=AccessLog.of(orders.model, self._access_log))
         await gateway.start()
         self._gateway = gateway
 
@@ -76,8 +87,9 @@ class OwnPlane:
 class WorkerPlanes:
     """Several processes. `start`, then `stop`; what ends in between is started again."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, access_log: Path | None = None) -> None:
         self._count = count
+        self._access_log = access_log
         self._workers: dict[int, _Worker] = {}
         self._orders: Orders | None = None
         self._admin: Admin | None = None
@@ -180,7 +192,9 @@ class WorkerPlanes:
     async def _run_one(self, number: int) -> int:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = (sys.executable, "-m", "noctule", "gateway", "worker", "--channel", str(theirs.fileno()))
+            command = [sys.executable, "-m", "noctule", "gateway", "worker", "--channel", str(theirs.fileno())]
+            if self._access_log is not None:
+                command += ["--access-log", str(self._access_log)]
             process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
         channel = await Channel.over(ours)
         assert self._orders is not None

@@ -69,6 +69,8 @@ class Pusher:
         self._compare_at = Instant(0.0)
         self._retry_s = 0.0
         """0 while all is well."""
+        self.pushes_total = self.pushes_failed_total = 0
+        """Lists of changes that the registry was asked for, and those whose fate is not known or that it refused."""
         self.compared = asyncio.Event()
         """Set once everything was compared for the first time."""
 
@@ -115,6 +117,7 @@ class Pusher:
 
     async def _rest(self, error: NoctuleError) -> None:
         """Nothing is known of what became of the push: compare everything, once there may be a leader again."""
+        self.pushes_failed_total += 1
         if not self._retry_s:
             log.warning("registry_push_failed", extra={"fields": {"reason": str(error)}})
         self._compare_at = Instant(0.0)
@@ -122,7 +125,7 @@ class Pusher:
         await asyncio.sleep(self._retry_s * self._chance.uniform(1, 2))
 
     async def _push(self) -> None:
-        """Tell what is due. Raises what a change raises; then everything of it is still to be told."""
+        """Tell what is due. Raises what a change raises; then everything is to be compared."""
         while self._local.node not in self._registry.view.nodes:
             await self._watch.next_change(KNOWN_S)
         is_whole = self._clock.now() >= self._compare_at
@@ -147,9 +150,8 @@ class Pusher:
             for batch in batches_of(self._changes(dirty)):
                 await self._tell(batch)
         except BaseException:
-            self._local.dirty.services |= dirty.services
+            # Everything is compared next, but which tags were told anew cannot be seen from what is there.
             self._local.dirty.tags |= dirty.tags
-            self._local.dirty.checks |= dirty.checks
             raise
         if is_whole:
             factor = compare_factor(self._member_count())
@@ -174,12 +176,14 @@ class Pusher:
         )
 
     async def _tell(self, batch: Sequence[Change]) -> None:
+        self.pushes_total += 1
         try:
             await self._registry.change(batch)
         except RequestError as error:
+            self.pushes_failed_total += 1
             if len(batch) > 1:  # One that the registry refuses must not keep the others out of it.
-                for change in batch:
-                    await self._tell([change])
+                await self._tell(batch[: len(batch) // 2])
+                await self._tell(batch[len(batch) // 2 :])
                 return
             fields = {"change": type(batch[0]).__name__, "reason": str(error)}
             log.warning("registration_refused", extra={"fields": fields})

@@ -5,6 +5,7 @@ Knows nothing of aiohttp or sockets, as http_api.py, which hands these requests 
 
 import posixpath
 import random
+from dataclasses import replace
 from urllib.parse import quote, unquote_to_bytes
 
 from noctule.node.api import Node
@@ -17,6 +18,8 @@ from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 
 DATACENTER = "dc1"
+"""What Consul's API and names in DNS call the one datacenter that a cluster is."""
+
 PREFIX = "/v1/"
 
 _BY_PATH: dict[str, dict[str, Endpoint]] = {}
@@ -38,11 +41,12 @@ class ConsulApi:
     async def answer(self, request: Request, path: str, query: str) -> Answer:
         """Answer one request; never raises but to cancel, and to pass on that the connection was lost."""
         try:
-            return await self._answer(request, path, query)
+            answer = await self._answer(request, path, query)
         except ConnectionError:
             raise
         except Exception as error:
-            return error_answer(error)
+            answer = error_answer(error)
+        return replace(answer, headers={name: _in_header(value) for name, value in answer.headers.items()})
 
     async def close(self) -> None:
         """Let everybody who waits be answered at once."""
@@ -85,6 +89,15 @@ class ConsulApi:
         if not endpoint.ignores_datacenter:
             call.check_datacenter(query.get("dc"))
         return await endpoint.handler(call)
+
+
+def _in_header(text: str) -> str:
+    """What a client has sent may come back in a header, where it must not end the line and be another one."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_or_dot, text))
+
+
+def _or_dot(character: str) -> str:
+    return character if character.isascii() and character.isprintable() else "."
 
 
 def _find(path: str) -> tuple[dict[str, Endpoint], str]:

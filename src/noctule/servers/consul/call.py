@@ -80,10 +80,11 @@ class Call:
         them. Raises `ConsulError`, `UnavailableError`, and `ConnectionError` once the client is gone.
         """
         options = self.options
-        await self.refresh()
         if options.index:
             wait_s = options.wait_s * (1 + self.chance.uniform(0, JITTER))
-            await self.waiting.until(topic, options.index, wait_s, self.is_gone)
+            await self.waiting.until(topic, options.index, wait_s, self.is_gone, self.refresh)
+        else:
+            await self.refresh()
         headers = {"X-Consul-Index": str(self.state.index_of(topic)), **self.leader_headers()}
         if topic.partition(":")[0] not in _OF_KEYS:
             headers["X-Consul-Effective-Consistency"] = options.consistency

@@ -49,6 +49,11 @@ class Endpoint:
     """In what it is not as Consul's; empty where it is."""
 
     @property
+    def summary(self) -> str:
+        """What it does, in a sentence."""
+        return " ".join((self.handler.__doc__ or "").partition("\n\n")[0].split())
+
+    @property
     def prefix(self) -> str:
         """The path before its parameter."""
         return self.path.partition("{")[0]
@@ -163,7 +168,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "raw",
         differs="A key is text: bytes that are not UTF-8 are refused.",
     ),
-    _put("/v1/kv/{key}", kv.put_key, *_KEY_WRITES, body=bytes),
+    _put(
+        "/v1/kv/{key}",
+        kv.put_key,
+        *_KEY_WRITES,
+        body=bytes,
+        differs="A plain write keeps `LockIndex`, which Consul sets to 0; it only ever rises here.",
+    ),
     Endpoint(method="DELETE", path="/v1/kv/{key}", handler=kv.delete_key, query=("recurse", "cas")),
     _put(
         "/v1/session/create",
@@ -212,7 +223,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 )
 
 ABSENT: tuple[tuple[str, str], ...] = (
-    ("/v1/agent/join, leave, force-leave", "Members join and leave by `noctule join` and `noctule nodes`."),
+    ("/v1/agent/join, leave, force-leave", "Members join with a token and leave by `noctule nodes`."),
     ("/v1/agent/reload, token, monitor, metrics, host", "See `/metrics`, the log and `noctule settings`."),
     ("/v1/agent/connect, /v1/connect, /v1/config, /v1/discovery-chain", "There is no service mesh."),
     ("/v1/query", "Prepared queries; ask health with `passing`, `tag` and `near` instead."),

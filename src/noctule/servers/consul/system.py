@@ -114,7 +114,7 @@ async def list_coordinates(call: Call) -> Answer:
 async def get_coordinate(call: Call) -> Answer:
     """None, of any node."""
     call.require("Missing node name")
-    return Answer(404, b"", TEXT, await call.read("nodes"))
+    return Answer(404, b"", TEXT)
 
 
 async def list_coordinate_datacenters(call: Call) -> Answer:
