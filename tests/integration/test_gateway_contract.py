@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import gzip
 import json
+import re
 import ssl
 import tempfile
 import time
@@ -556,6 +557,20 @@ class TestHeaders:
         assert header(answer, "X-Real-IP") == (["9.9.9.9"] if ability("X-Real-IP").is_had_by(engine) else [])
         assert header(answer, "X-Request-ID") == ["abc-1"]
         assert response.headers["X-Request-ID"] == "abc-1"
+
+    async def test_ids_of_requests_and_traces(self, engine: str, apps: dict[str, Backend]) -> None:
+        model = model_of()
+        given = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+        async with running(engine, model, {"app": instances_of(apps)}), client_of(model) as client:
+            response, first = await client.get()
+            _, second = await client.get(headers={"traceparent": given, "X-Request-ID": "mine"})
+            _, third = await client.get(headers={"traceparent": "00-lie", "X-Request-ID": "a b"})
+        own = header(first, "X-Request-ID")[0]
+        assert response.headers["X-Request-ID"] == own
+        assert header(first, "traceparent")[0].startswith(f"00-{own}-")
+        assert (header(second, "traceparent"), header(second, "X-Request-ID")) == ([given], ["mine"])
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", header(third, "traceparent")[0])
+        assert re.fullmatch("[0-9a-f]{32}", header(third, "X-Request-ID")[0])
 
     async def test_header_rules(self, engine: str, apps: dict[str, Backend]) -> None:
         awkward = 'a "b" $host ${c} %[src] \\ {d}; # é'

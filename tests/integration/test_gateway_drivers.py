@@ -6,6 +6,7 @@ import os
 import signal
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -180,6 +181,44 @@ async def test_a_killed_engine_is_started_again(engine: str, apps: dict[str, Bac
 
         await until(is_back)
         assert await ask(model.port) == "b"
+
+
+async def test_a_stop_waits_for_what_is_in_flight_and_not_for_idle_clients(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    model = model_of(free_port())
+    driver = DRIVERS[engine](folder)
+    await driver.start(model, {"blue": [apps["a"].instance]})
+    async with aiohttp.ClientSession() as idle:
+        async with idle.get(f"http://127.0.0.1:{model.port}/") as response:
+            assert response.status == 200
+        slow = asyncio.create_task(ask(model.port, "/?ms=1000"))
+        await asyncio.sleep(0.3)  # So that it is in flight.
+        began = time.monotonic()
+        await driver.stop(20)
+        assert 0.3 < time.monotonic() - began < 5
+        assert await slow == "a"
+        with pytest.raises(aiohttp.ClientError):
+            await ask(model.port)
+
+
+async def test_a_port_that_is_taken_later_leaves_the_old_config(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    """The program's check sees nothing wrong; only its start does. A restart must not find it on disk."""
+    model = model_of(free_port())
+    async with running(engine, model, {"blue": [apps["a"].instance]}, folder) as driver:
+        with pytest.raises(ConfigError, match=r"did not (start|take)"):
+            await driver.apply(model_of(apps["b"].port), {"blue": [apps["b"].instance]})
+        assert await ask(model.port) == "a"
+        killed = (await driver.status()).pid
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_back() -> bool:
+            return (await driver.status()).pid not in (0, killed)
+
+        await until(is_back)
+        assert await ask(model.port) == "a"
 
 
 async def test_a_running_engine_is_taken_over(engine: str, apps: dict[str, Backend], folder: Path) -> None:

@@ -7,7 +7,7 @@ certificate is for which names.
 
 from collections.abc import Iterable, Iterator
 
-from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR, check_renderable
+from noctule.gateway.engines.checks import OWN_PATHS, REQUEST_ID, SPOKEN_FOR, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
 from noctule.gateway.engines.own_answers import OK, OWN_ANSWERS, RETRY_AFTER_S
@@ -238,10 +238,19 @@ def _forwarding_headers(model: GatewayModel) -> Iterator[str]:
         ("X-Forwarded-Host", "%[req.hdr(host)]", ""),
     ):
         yield f"  http-request set-header {name} {value} if !{{ req.hdr({name}) -m found }}{condition}"
-    is_usable = f"{{ req.fhdr(x-request-id) -m reg {quote('^[!-~]{1,128}$')} }}"
-    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_usable}"
-    yield "  http-request set-var(txn.id) uuid() unless { var(txn.id) -m found }"
+    yield from _request_ids()
+
+
+def _request_ids() -> Iterator[str]:
+    """A request's id and its trace, where the client gave none that is one: the trace's id is then the request's."""
+    yield "  http-request set-var(txn.fresh) uuid(),regsub(-,,g)"
+    yield "  http-request set-var(txn.id) var(txn.fresh)"
+    is_id = f"{{ req.fhdr(x-request-id) -m reg {quote(REQUEST_ID)} }}"
+    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_id}"
     yield "  http-request set-header X-Request-ID %[var(txn.id)]"
+    trace = quote("00-%[var(txn.fresh)]-%[uuid(),regsub(-,,g),bytes(0,16)]-01")
+    is_trace = f"{{ req.fhdr(traceparent) -m reg {quote(TRACEPARENT)} }}"
+    yield f"  http-request set-header traceparent {trace} unless {is_trace}"
 
 
 def _route_match(route: Route) -> Iterator[str]:

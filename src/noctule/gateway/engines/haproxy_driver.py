@@ -51,11 +51,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class HAProxyDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "haproxy") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "haproxy") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._socket = RuntimeSocket(self._folder.paths.socket)
         self._keeper = Keeper("haproxy", self._start_again)
         self._lock = asyncio.Lock()
@@ -66,6 +69,8 @@ class HAProxyDriver:
         self._instances: Instances = {}
         self._drained: set[tuple[str, str]] = set()
         self._structure: tuple[Files, object] | None = None
+        self._written: tuple[Files, dict[str, bytes]] | None = None
+        """What is on disk, to be put back when HAProxy does not start with what comes next."""
         self._has_leftovers = False
         self._reloads = 0
         self._last_error = ""
@@ -134,12 +139,22 @@ class HAProxyDriver:
             for task in self._tasks:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        process = self._keeper.process
-        ending = [*self._leaving, *([process] if process is not None else [])]
-        # SIGUSR1 is the soft stop: no new connections, and it ends with the last request.
-        await asyncio.gather(*(each.stop(signal.SIGUSR1, drain_s) for each in ending))
+        deadline = asyncio.get_running_loop().time() + drain_s
+        if (process := self._keeper.process) is not None and process.is_alive:
+            with contextlib.suppress(UnavailableError):
+                await self._stop_softly(process, deadline)
+            await process.stop(signal.SIGTERM, 1.0)
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.gather(*(each.stop(signal.SIGUSR1, left_s) for each in self._leaving))
         self._folder.close()
         log.info("engine_stopped", extra={"engine": "haproxy"})
+
+    async def _stop_softly(self, process: EngineProcess, deadline: float) -> None:
+        """Accept nothing new, and wait until nothing is in flight. Idle connections of clients are not waited for."""
+        async with self._socket.watching() as in_flight:
+            process.send(signal.SIGUSR1)
+            while process.is_alive and asyncio.get_running_loop().time() < deadline and await in_flight():
+                await process.wait_end(POLL_S)
 
     async def _running_process(self) -> EngineProcess | None:
         """The HAProxy of an earlier driver, when one still answers in this folder."""
@@ -159,6 +174,7 @@ class HAProxyDriver:
                 log.warning("engine_step_failed", extra={"engine": "haproxy", "reason": str(error)})
             else:
                 self._folder.write(lambda _: files, {})
+                self._written = files, self._written[1] if self._written else {}
                 self._note(model, instances)
                 return
         await self._reload(model, instances, self._keeper.process)
@@ -180,6 +196,7 @@ class HAProxyDriver:
         await self._folder.check(
             render, secrets, lambda folder: [self._program, "-c", "-q", "-f", str(folder / CONFIG)]
         )
+        before, self._written = self._written, (render(self._folder.paths), secrets)
         self._folder.write(render, secrets)
         take_over = ["-x", self._folder.paths.socket, "-sf", str(old.pid)] if old is not None and old.is_alive else []
         # From here on the old one may end before the new one is known to serve.
@@ -187,6 +204,9 @@ class HAProxyDriver:
         try:
             new = await self._start(take_over)
         except BaseException:
+            if before is not None:
+                self._written = before
+                self._folder.write(lambda _: before[0], before[1])
             if old is not None:
                 self._keeper.keep(old)
             raise
@@ -199,6 +219,8 @@ class HAProxyDriver:
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
+            if (process := self._keeper.process) is not None and process.is_alive:
+                return process  # A change that came meanwhile has started it.
             return await self._start([])
 
     async def _start(self, take_over: list[str]) -> EngineProcess:

@@ -7,7 +7,7 @@ or came twice, is made good by the next one.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
 
 import msgspec
@@ -143,11 +143,18 @@ class Pusher:
             if id_ in self._local.checks:
                 self._local.checks[id_].is_deferred = False
         dirty, self._local.dirty = self._local.dirty, Dirty()
+        if not self.compared.is_set():
+            dirty.tags.clear()  # Those read from the disk are as before.
         if is_whole:
             services, checks = known_ids(self._registry.view, self._local.node)
             dirty.services |= services | self._local.services.keys()
             dirty.checks |= checks | set(self._local.check_ids())
-        await self._tell_all(dirty)
+        try:
+            await self._tell_all(dirty)
+        except BaseException:
+            # Everything is compared next, but which tags were told anew cannot be seen from what is there.
+            self._local.dirty.tags |= dirty.tags
+            raise
         if is_whole:
             factor = compare_factor(self._member_count())
             self._compare_at = Instant(now + COMPARE_S * factor * self._chance.uniform(1, 2))
@@ -161,7 +168,8 @@ class Pusher:
         batch: list[Change] = []
         size = 0
         for number, owner in enumerate(sorted(dirty.services | checks_of.keys())):
-            changes = self._changes([owner] if owner in dirty.services else [], checks_of.get(owner, []))
+            services = [owner] if owner in dirty.services else []
+            changes = self._changes(services, checks_of.get(owner, []), dirty.tags)
             added = sum(len(msgspec.msgpack.encode(change)) for change in changes)
             if len(batch) + len(changes) > BATCH_CHANGES_MAX or size + added > BATCH_BYTES_MAX:
                 await self._tell(batch)
@@ -182,7 +190,7 @@ class Pusher:
             found.setdefault(owner, []).append(id_)
         return found
 
-    def _changes(self, services: Sequence[str], checks: Sequence[str]) -> list[Change]:
+    def _changes(self, services: Sequence[str], checks: Sequence[str], tags: Collection[str]) -> list[Change]:
         local = self._local
         return repairs(
             self._registry.view,
@@ -191,6 +199,7 @@ class Pusher:
             {id_: check for id_ in checks if (check := local.picture(id_)) is not None},
             of_services=services,
             of_checks=checks,
+            of_tags=tags,
             is_deferred=lambda id_: id_ in local.checks and local.checks[id_].is_deferred,
         )
 

@@ -145,6 +145,13 @@ async def test_tags_that_others_may_change_are_left_to_them(world: World) -> Non
     assert world.door.view.instances[NODE, "web-1"].tags == ("blue",)
 
 
+async def test_other_tags_than_before_are_told_whoever_may_change_them(world: World) -> None:
+    """By them Patroni says which of its nodes leads; tests/integration/test_patroni.py."""
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True))
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True, tags=("primary",)))
+    assert world.door.view.instances[NODE, "web-1"].tags == ("primary",)
+
+
 async def test_checks_stay_unless_they_are_replaced(world: World) -> None:
     await world.agent.register_service(WEB)
     await world.agent.register_check(CheckDefinition("more", service_id="web-1", ttl_s=9))
