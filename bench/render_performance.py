@@ -142,10 +142,10 @@ def gateway_table(report: gateway.Report) -> list[str]:
     """Of gateway.py."""
     options = report.options
     intro = (
-        "`bench/gateway.py`: GETs of 1 KiB through a gateway with one worker or thread before three backends, by wrk on "
-        f"{gateway.BUSY_CONNECTIONS} connections; what a gateway adds is measured on one. Medians of {options.rounds} "
-        f"alternating rounds of {options.seconds:g} s. CPU is that of the gateway's own processes for a request: by "
-        "it the last column compares what each makes of a core, whatever wrk and the backends take of the machine."
+        "`bench/gateway.py`: GETs of 1 KiB through a gateway with one worker or thread before three backends, by wrk "
+        f"on {gateway.BUSY_CONNECTIONS} connections; what a gateway adds is measured on one. Medians of "
+        f"{options.rounds} alternating rounds of {options.seconds:g} s. CPU is that of its own processes for a "
+        "request: by it the last column compares what each makes of a core, whatever others take of the machine."
     )
     rows = [gateway.cells(row) for row in report.rows]
     return [intro, "", *table(gateway.TITLES, rows), "", *(f"- {line}" for line in gateway.sentences(report))]
