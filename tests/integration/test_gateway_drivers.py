@@ -256,6 +256,18 @@ async def test_nginx_reloads_only_for_changes_and_not_more_often_than_it_may(app
         assert (await driver.status()).reloads == 1
 
 
+async def test_names_are_resolved_and_one_that_nobody_knows_stops_nothing(
+    engine: str, apps: dict[str, Backend]
+) -> None:
+    model = model_of(free_port())
+    named = msgspec.structs.replace(apps["a"].instance, host="localhost")
+    lost = msgspec.structs.replace(apps["c"].instance, host="no-such-host.invalid")
+    async with running(engine, model, {"blue": [named, lost]}) as driver:
+        assert {await ask(model.port) for _ in range(6)} == {"a"}
+        await driver.apply(model, {"blue": [named, lost, apps["b"].instance]})
+        assert {await ask(model.port) for _ in range(12)} == {"a", "b"}
+
+
 async def test_draining_what_is_not_there_is_an_error(engine: str, apps: dict[str, Backend]) -> None:
     model = model_of(free_port())
     async with running(engine, model, {"blue": [apps["a"].instance]}) as driver:
