@@ -24,7 +24,8 @@ HEAD = """# Performance
 
 <!-- Rendered from bench/results/*.json by bench/render_performance.py; tests/docs holds it current. -->
 
-What `make bench` measured of the store and the gateway beside others: in one run, on one machine, clients and servers on its cores.
+What `make bench` measured of the store and the gateway beside others, each in one run, on one machine.
+Clients and servers share its cores.
 [The method](../../bench/README.md) of each number stands with its bench.
 A number of one machine says little about another.
 """
@@ -143,8 +144,8 @@ def gateway_table(report: gateway.Report) -> list[str]:
     intro = (
         "`bench/gateway.py`: GETs of 1 KiB through a gateway with one worker or thread before three backends, by wrk on "
         f"{gateway.BUSY_CONNECTIONS} connections; what a gateway adds is measured on one. Medians of {options.rounds} "
-        f"alternating rounds of {options.seconds:g} s. CPU is that of the gateway's own processes for one request: by it "
-        "the last column compares what each makes of a core, whatever wrk and the backends take of the machine."
+        f"alternating rounds of {options.seconds:g} s. CPU is that of the gateway's own processes for a request: by "
+        "it the last column compares what each makes of a core, whatever wrk and the backends take of the machine."
     )
     rows = [gateway.cells(row) for row in report.rows]
     return [intro, "", *table(gateway.TITLES, rows), "", *(f"- {line}" for line in gateway.sentences(report))]

@@ -26,7 +26,6 @@ TTL_S = 20
 """Of the leader's key; Patroni takes no less. So long after its loss a leader is followed by another."""
 BEGIN_S_MAX = 60.0
 """A first leader, and two replicas that stream from it, on a busy machine."""
-STOP_S_MAX = 15.0
 SCOPE = "witness"
 _WRITER = Path(__file__).with_name("patroni_writer.py")
 
@@ -89,13 +88,8 @@ class PatroniNode:
             },
         }
 
-    @property
-    def is_running(self) -> bool:
-        """Whether it was started and not killed since."""
-        return self._process is not None
-
     def start(self) -> None:
-        """Begin, or begin again on the data that are there."""
+        """Begin, with an empty folder."""
         with (self._folder / "log").open("ab") as log:
             self._process = self._python.start(["-m", "patroni", str(self._folder / "patroni.json")], log)
 
@@ -108,14 +102,6 @@ class PatroniNode:
         if (pid := self._postmaster()) is not None:
             os.kill(pid, signal.SIGKILL)  # Its children see that it is gone, and end.
             wait_until(lambda: self._postmaster() is None, f"the end of PostgreSQL {self.name}")
-
-    def stop(self) -> None:
-        """In order if it can be."""
-        if self._process is not None:
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_S_MAX)
-        self.kill()
 
     def _postmaster(self) -> int | None:
         """The process of PostgreSQL, if it is really one of this folder."""
@@ -197,13 +183,6 @@ class PatroniCluster:
             node.start()
         wait_until(self.is_whole, "three PostgreSQL nodes streaming", BEGIN_S_MAX)
 
-    def begin_again(self) -> None:
-        """Start the nodes that were killed, and wait until all three stand as at first."""
-        for node in self.nodes:
-            if not node.is_running:
-                node.start()
-        wait_until(self.is_whole, "the lost node following", BEGIN_S_MAX)
-
     def members(self) -> list[Member]:
         """As any Patroni that answers sees them; empty while none does."""
         for node in self.nodes:
@@ -217,6 +196,10 @@ class PatroniCluster:
         roles = sorted(each.role for each in members)
         streaming = [each for each in members if each.state == "streaming"]
         return roles == ["leader", "replica", "sync_standby"] and len(streaming) == 2
+
+    def has_standby(self) -> bool:
+        """Whether somebody has everything that is acknowledged, and may lead next."""
+        return any(each.role == "sync_standby" and each.state == "streaming" for each in self.members())
 
     def leader(self) -> str:
         """The name of who really takes writes now; empty when nobody does."""

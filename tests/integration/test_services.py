@@ -110,6 +110,11 @@ async def test_an_http_check_tells_2xx_from_429_from_the_rest(doors: list[Door])
         assert (method, headers["User-Agent"], body) == ("POST", "Noctule Health Check", "ping")
         checked_http.status = 429
         await until_status(client, "http-1", WARNING)
+        picture = await doors[1].picture()
+        assert picture is not None
+        assert picture.counters["noctule_agent_attempts_total"] > 1
+        assert picture.gauges["noctule_agent_checks"] >= 1
+        assert picture.gauges["noctule_registry_nodes"] >= 3
         checked_http.status = 503
         await until_status(client, "http-1", CRITICAL)
         checked_http.status, checked_http.body = 204, ""
@@ -346,6 +351,39 @@ async def test_what_is_on_a_killed_node_is_critical_at_once_and_passes_when_it_i
         again = cluster.start(3).wait_serving()
         await until_ready(again)
         await until_status(watcher, "web-3", PASSING)
+
+
+async def test_a_watch_goes_on_when_the_node_it_asks_is_killed(start_nodes: StartNodes) -> None:
+    cluster = start_nodes(partitions=1)
+    lives = cluster.start_all()
+    one, two, three = [life.wait_serving() for life in lives.values()]
+    await until_ready(one, two, three)
+    lists: list[list[str]] = []
+
+    async def follow() -> None:
+        async with client_of(three, two) as watcher:
+            async for found in ServiceDiscovery(watcher).watch("web"):
+                names = [each.id for each in found]
+                lists.append(names)
+
+    async with client_of(one) as client:
+        await client.register_service(renewing("web-1", "web"))
+        following = asyncio.create_task(follow())
+        await until(lambda: _is(lists == [["web-1"]]), "the first list")
+        lives[3].kill()
+        await until(lambda: _has_registered(client), "another instance", CATCHES_UP_S_MAX)
+        await until(lambda: _is(lists[-1] == ["web-1", "web-2"]), "the list by another node", CATCHES_UP_S_MAX)
+        following.cancel()
+    assert lists == [["web-1"], ["web-1", "web-2"]], "nothing that was not so"
+
+
+async def _has_registered(client: ServicesClient) -> bool:
+    """While a new leader is elected nobody can."""
+    try:
+        await client.register_service(renewing("web-2", "web"))
+    except NoctuleError:
+        return False
+    return True
 
 
 async def leader_of_meta(doors: list[Door]) -> Door:

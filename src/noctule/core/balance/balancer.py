@@ -88,12 +88,14 @@ class Balancer:
         self._turn = 0.0
         self._in_flight = 0
         self._open_weight = 0
-        self._is_warming = False
+        self._has_news = False
+        """Something that decisions are prepared by has changed, or goes on changing in a slow start."""
+        self._is_stale = False
+        """Who is there or who is open has changed."""
 
     def configure(self, rules: BalancerRules) -> None:
         """Other rules from the next decision on; health and counters stay as they are."""
         self._rules = rules
-        self._is_warming = True
         self._changed()
 
     def add(self, instance_id: str, weight: int = 1, *, healthy_since: Instant | None = None) -> None:
@@ -118,7 +120,6 @@ class Balancer:
         _check_weight(instance_id, weight)
         instance.weight = weight
         instance.share = float(weight)
-        self._is_warming = True
         self._changed()
 
     def remove(self, instance_id: str) -> None:
@@ -147,8 +148,8 @@ class Balancer:
         routing to unhealthy ones, because a clear 503 that can be tried again is worth more than a request lost in a
         process that is known not to answer. Asking changes nothing that a later answer depends on.
         """
-        if self._is_warming:
-            self._warm_up(now)
+        if self._has_news:
+            self._prepare(now)
         if self._rules.algorithm.is_hash:
             return self._choose_by_hash(now, excluding, key)
         by_turn = self._rules.algorithm is Algorithm.ROUND_ROBIN
@@ -193,7 +194,6 @@ class Balancer:
             instance.failed_requests = 0
         elif instance.health is InstanceState.UNHEALTHY and was_trial:
             self._become_healthy(instance, now)
-            self._changed()
 
     def failed(self, ticket: Ticket, now: Instant, *, is_gone: bool = False) -> None:
         """The instance did not answer properly. `is_gone`: nothing listens at its address, so one failure will do.
@@ -233,7 +233,6 @@ class Balancer:
             instance.failed_probes = 0
             if instance.health is not InstanceState.HEALTHY:
                 self._become_healthy(instance, now)
-                self._changed()
             return
         instance.failed_probes += 1
         if instance.health is InstanceState.HEALTHY:
@@ -264,7 +263,8 @@ class Balancer:
         ensure(len(instances) <= INSTANCES_MAX, "too many instances", count=len(instances))
         ensure(self._in_flight == sum(each.in_flight for each in instances), "all that is in flight is counted")
         open_weight = sum(each.weight for each in instances if each.is_open)
-        ensure(self._open_weight == open_weight, "the open instances' weights are summed", is_=self._open_weight)
+        is_summed = self._is_stale or self._open_weight == open_weight
+        ensure(is_summed, "the open instances' weights are summed", summed=self._open_weight)
         for instance in instances:
             facts = {"instance": instance.id, "state": instance.state}
             ensure(0 <= instance.in_flight <= instance.requests, "requests in flight were begun", **facts)
@@ -296,7 +296,7 @@ class Balancer:
     def _become_healthy(self, instance: BalancedInstance, now: Instant) -> None:
         instance.become_healthy(now)
         instance.turn = max(instance.turn, self._turn)
-        self._is_warming = True
+        self._changed()
 
     def _become_unhealthy(self, instance: BalancedInstance, now: Instant) -> None:
         instance.become_unhealthy(now, self._rules)
@@ -306,18 +306,22 @@ class Balancer:
         failures_max = self._rules.failures_max
         return failures_max > 0 and (is_gone or failed_requests >= failures_max)
 
-    def _warm_up(self, now: Instant) -> None:
-        """Bring the shares up to date; switched off once nobody is in slow start."""
-        slow_start_s = self._rules.slow_start_s
-        still = [instance.warm_up(now, slow_start_s) for instance in self._instances.values()]
-        self._is_warming = any(still)
-
     def _changed(self) -> None:
-        """After each change of who is there or who is open."""
-        self._open_weight = sum(instance.weight for instance in self._instances.values() if instance.is_open)
+        self._has_news = self._is_stale = True
+
+    def _prepare(self, now: Instant) -> None:
+        """Before the first decision after changes, so that many of them cost no more than one."""
+        instances = self._instances.values()
+        slow_start_s = self._rules.slow_start_s
+        still = [instance.warm_up(now, slow_start_s) for instance in instances]
+        self._has_news = any(still)
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        self._open_weight = sum(instance.weight for instance in instances if instance.is_open)
         if self._rules.algorithm.is_hash:
             # All that are there, not the open ones: one that comes back finds its keys again.
-            self._ring.set_members({instance.id: instance.weight for instance in self._instances.values()})
+            self._ring.set_members({instance.id: instance.weight for instance in instances})
 
     def _find(self, instance_id: str) -> BalancedInstance:
         instance = self._instances.get(instance_id)

@@ -52,6 +52,8 @@ class CheckRunner:
         """Told after a check says something else, and whether its status changed."""
         self._reap = reap
         """Called with the id of a service that was critical for as long as its check allows."""
+        self.attempts_total = self.attempts_failed_total = 0
+        """Made, and ended so that they count as critical or were given up."""
         self._begins: Deadlines[str] = Deadlines()
         """When an attempt of each check is due, in ms of the monotonic clock, rounded up. The same for the next two."""
         self._ends: Deadlines[str] = Deadlines()
@@ -121,9 +123,11 @@ class CheckRunner:
         for effect in check.machine.handle(event, self._clock.now()):
             match effect:
                 case rules.Begin(number):
+                    self.attempts_total += 1
                     task = self._tasks.create_task(self._attempt(id_, check, number), name=f"check-{id_}")
                     self._attempts[id_] = (check, task)
                 case rules.Cancel():
+                    self.attempts_failed_total += 1
                     self._attempts.pop(id_)[1].cancel()
                 case rules.Changed(status, output):
                     self._take(check, status, output)
@@ -137,6 +141,7 @@ class CheckRunner:
             # Whatever a library raises at what a stranger's server sends: this check has failed, the others go on.
             log.warning("check_attempt_failed", exc_info=error, extra={"fields": {"check": id_}})
             status, output = CheckStatus.CRITICAL, f"the attempt failed: {type(error).__name__}"
+        self.attempts_failed_total += status is CheckStatus.CRITICAL
         if self._local.checks.get(id_) is check:
             self._attempts.pop(id_, None)
             self._handle(id_, rules.Finished(number, status, output))

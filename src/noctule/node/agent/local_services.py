@@ -53,6 +53,8 @@ class Dirty:
 
     def __init__(self) -> None:
         self.services: set[str] = set()
+        self.tags: set[str] = set()
+        """Services whose tags are not those of before."""
         self.checks: set[str] = set()
 
     def __bool__(self) -> bool:
@@ -110,6 +112,9 @@ class LocalServices:
 
     def put_service(self, definition: ServiceDefinition, maintenance: str, now: Instant) -> None:
         """Have a merged service; checks that are defined as before go on."""
+        known = self.services.get(definition.id)
+        if known is None or known.definition.tags != definition.tags:
+            self.dirty.tags.add(definition.id)
         self.services[definition.id] = Service(definition, maintenance)
         self.dirty.services.add(definition.id)
         self.dirty.checks.add(SERVICE_MAINTENANCE + definition.id)

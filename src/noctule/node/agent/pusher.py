@@ -69,6 +69,8 @@ class Pusher:
         self._compare_at = Instant(0.0)
         self._retry_s = 0.0
         """0 while all is well."""
+        self.pushes_total = self.pushes_failed_total = 0
+        """Lists of changes that the registry was asked for, and those whose fate is not known or that it refused."""
         self.compared = asyncio.Event()
         """Set once everything was compared for the first time."""
 
@@ -115,6 +117,7 @@ class Pusher:
 
     async def _rest(self, error: NoctuleError) -> None:
         """Nothing is known of what became of the push: compare everything, once there may be a leader again."""
+        self.pushes_failed_total += 1
         if not self._retry_s:
             log.warning("registry_push_failed", extra={"fields": {"reason": str(error)}})
         self._compare_at = Instant(0.0)
@@ -137,12 +140,19 @@ class Pusher:
             if id_ in self._local.checks:
                 self._local.checks[id_].is_deferred = False
         dirty, self._local.dirty = self._local.dirty, Dirty()
+        if not self.compared.is_set():
+            dirty.tags.clear()  # Those read from the disk are as before.
         if is_whole:
             services, checks = known_ids(self._registry.view, self._local.node)
             dirty.services |= services | self._local.services.keys()
             dirty.checks |= checks | set(self._local.check_ids())
-        for batch in batches_of(self._changes(dirty)):
-            await self._tell(batch)
+        try:
+            for batch in batches_of(self._changes(dirty)):
+                await self._tell(batch)
+        except BaseException:
+            # Everything is compared next, but which tags were told anew cannot be seen from what is there.
+            self._local.dirty.tags |= dirty.tags
+            raise
         if is_whole:
             factor = compare_factor(self._member_count())
             self._compare_at = Instant(now + COMPARE_S * factor * self._chance.uniform(1, 2))
@@ -161,13 +171,16 @@ class Pusher:
             checks,
             of_services=dirty.services,
             of_checks=dirty.checks,
+            of_tags=dirty.tags,
             is_deferred=lambda id_: id_ in local.checks and local.checks[id_].is_deferred,
         )
 
     async def _tell(self, batch: Sequence[Change]) -> None:
+        self.pushes_total += 1
         try:
             await self._registry.change(batch)
         except RequestError as error:
+            self.pushes_failed_total += 1
             if len(batch) > 1:  # One that the registry refuses must not keep the others out of it.
                 await self._tell(batch[: len(batch) // 2])
                 await self._tell(batch[len(batch) // 2 :])

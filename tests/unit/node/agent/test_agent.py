@@ -145,6 +145,13 @@ async def test_tags_that_others_may_change_are_left_to_them(world: World) -> Non
     assert world.door.view.instances[NODE, "web-1"].tags == ("blue",)
 
 
+async def test_other_tags_than_before_are_told_whoever_may_change_them(world: World) -> None:
+    """By them Patroni says which of its nodes leads; tests/integration/test_patroni.py."""
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True))
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True, tags=("primary",)))
+    assert world.door.view.instances[NODE, "web-1"].tags == ("primary",)
+
+
 async def test_checks_stay_unless_they_are_replaced(world: World) -> None:
     await world.agent.register_service(WEB)
     await world.agent.register_check(CheckDefinition("more", service_id="web-1", ttl_s=9))
@@ -336,3 +343,25 @@ async def test_a_bug_ends_the_agent_and_nobody_waits_for_it(
     with pytest.raises(UnavailableError, match="not running"):
         await world.agent.register_service(WEB)
     assert "agent_failed" in [record.message for record in caplog.records]
+
+
+class UnsyncedFolder(FileSystem):
+    """Does not make names durable from some moment on."""
+
+    is_broken = False
+
+    def sync_directory(self, directory: Path) -> None:
+        if self.is_broken:
+            raise OSError(errno.EIO, "Input/output error")
+        super().sync_directory(directory)
+
+
+async def test_what_may_be_gone_after_a_crash_is_not_acknowledged(tmp_path: Path) -> None:
+    world, files = World(tmp_path), UnsyncedFolder()
+    await world.start(files)
+    await world.agent.register_service(WEB)
+    files.is_broken = True
+    with pytest.raises(StorageError, match=r"syncing .*agent failed"):
+        await world.agent.register_service(ServiceDefinition("db-1", "db"))
+    assert set(world.agent.services()) == {"web-1"}
+    await world.agent.stop()
