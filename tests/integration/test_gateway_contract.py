@@ -653,7 +653,19 @@ class TestOwnPages:
             assert not [line for line in lines if line["path"] == "/__noctule/health"]
             line = next(line for line in lines if line["path"] == "/app?q=%22x")
             assert (line["status"], line["method"], line["route"], line["service"]) == (200, "GET", "all", "app")
+            assert line["client"] == "127.0.0.1"
             assert line["instance"] in {"a", "b", "c", *(each.instance.address for each in apps.values())}
+
+    async def test_without_a_status_page_no_own_path_reaches_an_instance(
+        self, engine: str, apps: dict[str, Backend]
+    ) -> None:
+        if engine == "embedded":
+            pytest.skip("its pages have their own tests")
+        model = model_of(status=False)
+        async with running(engine, model, {"app": instances_of(apps, "a")}), client_of(model) as client:
+            for path in ("/__noctule/engine", "/__noctule/engine/metrics", "/__noctule/status", "/__noctule/x"):
+                response, answer = await client.get(path)
+                assert response.status in (403, 404), (path, answer)
 
     async def test_a_route_may_be_left_out_of_the_access_log(self, engine: str, apps: dict[str, Backend]) -> None:
         if engine == "embedded":

@@ -26,7 +26,7 @@ _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "ro
 
 _LOG = {
     "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
-    "client": '"%ci"',
+    "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
     "path": '"%[capture.req.uri,json(utf8s)]"',
@@ -207,8 +207,10 @@ def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
         yield "  stats enable"
         yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    if not (model.status and paths.admin):
-        yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+        if not paths.admin:
+            yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+    else:
+        yield "  http-request deny deny_status 404 if is_own"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:
