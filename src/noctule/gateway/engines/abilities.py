@@ -48,7 +48,6 @@ ABILITIES = (
     Ability("slow start", YES, YES, "no (nginx-plus has it)"),
     Ability("outlier ejection", YES, "no", "no"),
     Ability("circuit breaker of a service", YES, "no", "no"),
-    Ability("circuit breaker of a service", YES, "no", "no"),
     Ability("retries of idempotent requests", YES, "yes: of requests that fit into a buffer", YES),
     Ability("retry budget", YES, "no: `retries_max` of each request is the only bound", "no: as HAProxy"),
     Ability(
@@ -155,7 +154,6 @@ _USED: dict[str, Callable[[GatewayModel], bool]] = {
     "active checks": lambda model: any(service.check.enabled for service in model.services),
     "slow start": lambda model: any(service.slow_start_s > 0 for service in model.services),
     "outlier ejection": lambda model: any(service.outlier_ratio > 0 for service in model.services),
-    "circuit breaker of a service": lambda model: any(service.breaker_ratio > 0 for service in model.services),
     "circuit breaker of a service": lambda model: any(service.breaker_ratio > 0 for service in model.services),
     "a sticky cookie holds the share too": lambda model: (
         any(len(route.shares) > 1 for route in model.routes) and any(service.sticky for service in model.services)
