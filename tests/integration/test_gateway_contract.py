@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import msgspec
 import pytest
 from engines import engine_or_skip, free_port
@@ -494,11 +495,15 @@ class TestConnections:
                     await handshake(model.tls_port, "one.example.com", authority, [], version)
                 with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError):  # noqa: PT011 - either may refuse
                     await handshake(model.tls_port, "one.example.com", authority, [], ssl.TLSVersion.TLSv1_1)
-                async with client_of(model) as client:
-                    url = f"https://127.0.0.1:{model.tls_port}/"
-                    context = ssl.create_default_context(cadata=authority)
-                    async with client.session.get(url, ssl=context, server_hostname="two.example.com") as response:
-                        assert header(await response.json(), "X-Forwarded-Proto") == ["https"]
+                url = f"https://127.0.0.1:{model.tls_port}/"
+                context = ssl.create_default_context(cadata=authority)
+                async with httpx.AsyncClient(http2=True, verify=context) as client:
+                    response = await client.post(
+                        url, content=b"x" * 50_000, extensions={"sni_hostname": "two.example.com"}
+                    )
+                answer = response.json()
+                assert (response.http_version, answer["body_bytes"]) == ("HTTP/2", 50_000)
+                assert header(answer, "X-Forwarded-Proto") == ["https"]
 
     async def test_plain_http_is_sent_to_tls(self, engine: str, apps: dict[str, Backend]) -> None:
         with tempfile.TemporaryDirectory(prefix="tls") as name:

@@ -95,6 +95,21 @@ def with_share(model: GatewayModel, service: str) -> GatewayModel:
     return msgspec.structs.replace(model, routes=(Route(name="all", shares=(Share(service),)),))
 
 
+async def test_another_treatment_of_all_servers_is_a_reload(apps: dict[str, Backend]) -> None:
+    """A server that is there keeps what it was added with; only a reload tells it of a new bound."""
+    engine_or_skip("haproxy")
+    model = model_of(free_port())
+    listed = {"blue": [apps["a"].instance]}
+    async with running("haproxy", model, listed) as driver:
+        bounded = msgspec.structs.replace(model.services[0], connections_max=1)
+        changed = msgspec.structs.replace(model, services=(bounded, model.services[1]))
+        await driver.apply(changed, listed)
+        assert (await driver.status()).reloads == 1
+        began = time.monotonic()
+        assert await asyncio.gather(*(ask(model.port, "/?ms=300") for _ in range(2))) == ["a", "a"]
+        assert time.monotonic() - began > 0.55
+
+
 async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: dict[str, Backend]) -> None:
     engine_or_skip("haproxy")
     model = model_of(free_port())

@@ -69,7 +69,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
 
 def render_structure(model: GatewayModel, paths: EnginePaths) -> Files:
     """What only a reload changes: everything but the instances and the shares."""
-    files = render_haproxy(model, {}, paths)
+    # One instance stands for all: how servers are treated is structure, which of them there are is not.
+    any_instance = Instance("any", "127.0.0.1", 1)
+    files = render_haproxy(model, {service.name: [any_instance] for service in model.services}, paths)
     del files[SHARES]
     return files
 
