@@ -1,6 +1,6 @@
 """The embedded gateway in a process of its own, for bench/gateway.py.
 
-``gateway_process.py PORT BACKEND_PORT...``: one service of those backends, probed by TCP-cheap GETs, under uvloop.
+``gateway_process.py PORT BACKEND_PORT...``: one service of those backends, under uvloop, without an access log.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import sys
 
 import uvloop
 
+from noctule.adapters.open_files import raise_open_files_max
 from noctule.gateway.gateway import Gateway
 from noctule.gateway.model import ActiveCheck, Compression, GatewayModel, Limits, Route, Service, Share
 from noctule.gateway.orders import Orders
@@ -46,7 +47,9 @@ async def serve(port: int, backends: list[int]) -> None:
 def main() -> None:
     """Read the arguments and serve."""
     logging.basicConfig(level=logging.WARNING)
+    raise_open_files_max()
     gc.freeze()
+    gc.set_threshold(10_000, 10, 1_000)
     uvloop.run(serve(int(sys.argv[1]), [int(text) for text in sys.argv[2:]]))
 
 

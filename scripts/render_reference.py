@@ -6,6 +6,7 @@ from noctule.cli.reference import render_cli, render_exit_codes, render_settings
 from noctule.core.keyspace.reference import render_commands
 from noctule.core.migration.stages import render_diagram
 from noctule.gateway.model_reference import render_gateway_reference
+from noctule.servers.consul.reference import render_consul_reference
 from noctule.servers.http_metrics import render_metrics_reference
 from noctule.servers.http_reference import render_http_reference
 
@@ -13,6 +14,7 @@ REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 PAGES = {
     "cli.md": render_cli,
     "commands.md": render_commands,
+    "consul-api.md": render_consul_reference,
     "exit-codes.md": render_exit_codes,
     "gateway.md": render_gateway_reference,
     "http.md": render_http_reference,

@@ -4,12 +4,13 @@ Nothing lives in the process. The session and the entries are in the store that 
 of instances show the same board, and one of them may end at any time.
 """
 
+import asyncio
 import hashlib
 import hmac
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +21,16 @@ from fastapi.templating import Jinja2Templates
 from pydantic import StringConstraints
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from examples.board.guestbook import Entry, Guestbook, is_entry_id, new_entry_id, now_ms
+from examples.board.guestbook import Entry, Guestbook, is_entry_id, new_cache, new_entry_id, now_ms
 from noctule.base.errors import NoctuleError
+from noctule.kits.locks import Lease, Locks
 from noctule.kits.ratelimit import Policy, RateLimits, Rule
 from noctule.kits.sessions import Session, Sessions
 from noctule.kits.store import connect
 
 INSTANCE = os.environ.get("INSTANCE_ID", "local")
 BODY_BYTES_MAX = 16 * 1024
+PRUNE_S = 10.0
 POSTS = Policy(name="posts", limit=1_000, window_s=60.0)
 """Of one address, over all instances."""
 
@@ -37,15 +40,26 @@ FormId = Annotated[str, Form(max_length=64)]
 Seal = Annotated[str, Form(max_length=64)]
 
 store = connect()
-guestbook = Guestbook(store)
+guestbook = Guestbook(store, new_cache(store))
 templates = Jinja2Templates(Path(__file__).with_name("templates"))
 
 
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-    """Close the connections to the store at the end."""
+    """While the app runs, one of all instances prunes the guestbook; close the connections to the store at the end."""
+    pruning = asyncio.create_task(Locks(store).lead("board:pruning", prune), name="pruning")
     yield
+    pruning.cancel()
+    await asyncio.wait([pruning])
     await store.aclose()
+
+
+async def prune(_: Lease) -> None:
+    """Again and again. Two at once would do no harm, so nobody has to look at the lease's token."""
+    while True:
+        with suppress(NoctuleError):  # The store is away: the next time will do.
+            await guestbook.prune()
+        await asyncio.sleep(PRUNE_S)
 
 
 class BoundedBody:

@@ -10,9 +10,12 @@ from typing import Any, cast
 import msgspec
 from redis.asyncio import Redis
 
+from noctule.kits.cache import Cache
 from noctule.kits.store import retrying_idempotent
 
 KEY = "board:guestbook"
+PAGE = "board:newest"
+"""What the cache calls the page."""
 SHOWN_MAX = 50
 KEPT_MAX = 200
 """Older entries are removed, so that reading the whole hash stays cheap."""
@@ -32,6 +35,11 @@ class Entry(msgspec.Struct, frozen=True):
     def written(self) -> str:
         """When, for people: UTC to the minute."""
         return datetime.fromtimestamp(self.written_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def new_cache(store: Redis) -> Cache[list[Entry]]:
+    """A cache of pages in the store, and none in memory: who has written sees it at once, on whichever instance."""
+    return Cache(store, local_ttl_s=0, decode=msgspec.json.Decoder(list[Entry]).decode)
 
 
 def now_ms() -> int:
@@ -54,17 +62,25 @@ class Guestbook:
     """The entries in one store; every method raises `NoctuleError` when the store does not serve."""
 
     store: Redis
+    cache: Cache[list[Entry]]
 
     async def add(self, entry_id: str, entry: Entry) -> None:
         """Write the entry; the same id again, from a second click or a retry, changes nothing that is seen."""
         encoded = msgspec.json.encode(entry)
         await retrying_idempotent(lambda: self.store.hset(KEY, entry_id, encoded), writes=True)
+        await self.cache.delete(PAGE)
+
+    async def newest(self) -> list[Entry]:
+        """The newest entries, newest first."""
+        return await self.cache.get(PAGE, self._read_newest)
+
+    async def prune(self) -> None:
+        """Remove what is older than the newest `KEPT_MAX`."""
         old = sorted(await self._all(), reverse=True)[KEPT_MAX:]
         if old:
             await retrying_idempotent(lambda: self.store.hdel(KEY, *old), writes=True)
 
-    async def newest(self) -> list[Entry]:
-        """The newest entries, newest first."""
+    async def _read_newest(self) -> list[Entry]:
         raw = await self._all()
         return [msgspec.json.decode(raw[name], type=Entry) for name in sorted(raw, reverse=True)[:SHOWN_MAX]]
 

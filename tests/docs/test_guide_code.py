@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
-WHOLE = ["circuit-breakers.md", "raft-by-hand.md", "redis-libraries.md", "service-clients.md"]
+WHOLE = ["circuit-breakers.md", "raft-by-hand.md", "redis-libraries.md", "service-clients.md", "services.md"]
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from noctule.servers.consul.openapi import consul_document
+from noctule.servers.consul.reference import render_consul_reference
+from noctule.servers.consul.routes import ENDPOINTS
 from noctule.servers.http_errors import ERROR_STATUS
 from noctule.servers.http_metrics import METRICS, PROCESS_METRICS, render_metrics_reference
 from noctule.servers.http_reference import render_http_reference
@@ -17,12 +20,13 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
     ("page", "rendered", "module"),
     [
         ("http.md", render_http_reference(), "noctule.servers.http_reference"),
+        ("consul-api.md", render_consul_reference(), "noctule.servers.consul.reference"),
         ("metrics.md", render_metrics_reference(), "noctule.servers.http_metrics"),
     ],
 )
 def test_the_page_is_current(page: str, rendered: str, module: str) -> None:
     written = (REFERENCE / page).read_text(encoding="utf-8")
-    assert written == rendered, f"write it anew: python -m {module} > docs/reference/{page}"
+    assert written == rendered, f"write it anew: scripts/render_reference.py (from {module})"
 
 
 def test_the_page_tells_of_every_route_parameter_type_and_error() -> None:
@@ -47,7 +51,7 @@ def test_every_link_on_the_page_leads_somewhere() -> None:
 
 def test_tables_are_whole() -> None:
     """A bar inside a cell would tear its row apart."""
-    for page in (render_http_reference(), render_metrics_reference()):
+    for page in (render_consul_reference(), render_http_reference(), render_metrics_reference()):
         width = 0
         for line in page.splitlines():
             if not line.startswith("|"):
@@ -61,3 +65,11 @@ def test_every_metric_is_listed_once() -> None:
     page = render_metrics_reference()
     for name in [metric.name for metric in METRICS] + [row[0] for row in PROCESS_METRICS]:
         assert page.count(f"| `{name}` |") == 1
+
+
+def test_every_endpoint_of_consul_is_listed_with_what_it_does() -> None:
+    page, paths = render_consul_reference(), consul_document("")["paths"]
+    for endpoint in ENDPOINTS:
+        assert f"{endpoint.path}` | {endpoint.summary} |" in page
+        assert endpoint.summary.endswith("."), endpoint.path
+        assert endpoint.method.lower() in paths[endpoint.path]

@@ -3,11 +3,14 @@
 import asyncio
 import gc
 import warnings
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 
 import pytest
 import uvloop
+from gateway_world import make_world, world  # noqa: F401 - fixtures
 from scenarios import SCENARIO_S, Run
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 @pytest.fixture
@@ -33,3 +36,13 @@ def run(request: pytest.FixtureRequest) -> Run:
         assert [each for each in swallowed if "PollerCompletionQueue" not in str(each["message"])] == []
 
     return run_scenario
+
+
+DATA_PLANE = {"test_gateway.py", "test_gateway_features.py", "test_gateway_hostile.py", "test_gateway_tls.py"}
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory]:
+    """The gateway's data plane runs on both loops: they differ in when transports pause, close and write."""
+    if item.path.name not in DATA_PLANE:
+        return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

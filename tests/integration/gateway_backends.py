@@ -30,6 +30,7 @@ async def answer(request):
     body = await request.read()
     await asyncio.sleep(float(request.query.get("ms", 0)) / 1000)
     facts = {"instance": NAME, "method": request.method, "path": request.raw_path, "body_bytes": len(body),
+             "peer_port": request.transport.get_extra_info("peername")[1],
              "headers": [[name, value] for name, value in request.headers.items()]}
     return web.json_response(facts, headers={"X-Powered-By": "backend"})
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
+from noctule.base.errors import UnavailableError
 from noctule.gateway.engines.engine import EngineDriver, with_shares
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
 from noctule.gateway.engines.nginx_driver import NginxDriver
@@ -33,7 +34,8 @@ class EmbeddedDriver:
         self._orders = Orders(model, {name: tuple(found) for name, found in instances.items()})
         self._gateway = Gateway(self._orders)
         await self._gateway.start()
-        await self._gateway.wait_healthy(sum(len(found) for found in instances.values()), 10)
+        with contextlib.suppress(UnavailableError):
+            await self._gateway.wait_healthy(sum(len(found) for found in instances.values()), 3)
 
     async def apply(self, model: GatewayModel, instances: Listed) -> None:
         listed = {name: tuple(found) for name, found in instances.items()}

@@ -36,7 +36,8 @@ class GatewayProcess:
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.config = folder / "gateway.toml"
         self.log = folder / "gateway.log"
-        self._arguments = arguments or ("--config", str(self.config))
+        self.access_log = folder / "access.log"
+        self._arguments = (*(arguments or ("--config", str(self.config))), "--access-log", str(self.access_log))
         self.process: asyncio.subprocess.Process | None = None
         self.facts: dict[str, Any] = {}
 

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import ENGINES, free_port, wait_until
+from engines import ENGINES, free_port, shown_in_guide, wait_until
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 TTL_S = 20
-"""Of the leader's key; Patroni takes no less. So long after its loss a leader is followed by another."""
+"""Of the leader's key, in the guide; Patroni takes no less. So long after its loss a leader is followed by another."""
 BEGIN_S_MAX = 60.0
 """A first leader, and two replicas that stream from it, on a busy machine."""
-STOP_S_MAX = 15.0
 SCOPE = "witness"
+"""Of the settings in the guide."""
 _WRITER = Path(__file__).with_name("patroni_writer.py")
 
 
@@ -51,53 +51,28 @@ class PatroniNode:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder.mkdir()
         python.own(self._folder)
-        (self._folder / "patroni.json").write_text(json.dumps(self._settings(dcs)))  # JSON is YAML.
+        (self._folder / "patroni.yml").write_text(self._settings(dcs))
 
-    def _settings(self, dcs: str) -> dict[str, Any]:
-        parameters = {"wal_level": "replica", "hot_standby": "on", "max_connections": 50, "shared_buffers": "16MB"}
-        timing = {"ttl": TTL_S, "loop_wait": 1, "retry_timeout": 3, "primary_start_timeout": 0}
-        return {
-            "scope": SCOPE,
-            "name": self.name,
-            "restapi": {"listen": f"127.0.0.1:{self.rest_port}", "connect_address": f"127.0.0.1:{self.rest_port}"},
-            "consul": {"host": dcs, "register_service": True},
-            "bootstrap": {
-                "dcs": {
-                    **timing,
-                    "synchronous_mode": True,
-                    "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": parameters},
-                },
-                "initdb": [{"encoding": "UTF8"}, "data-checksums", {"auth-local": "trust"}, {"auth-host": "trust"}],
-            },
-            "postgresql": {
-                "listen": f"127.0.0.1:{self.port}",
-                "connect_address": f"127.0.0.1:{self.port}",
-                "data_dir": str(self._folder / "data"),
-                "bin_dir": str(POSTGRES),
-                "pgpass": str(self._folder / "pgpass"),
-                "authentication": {
-                    "superuser": {"username": "postgres", "password": "s"},
-                    "replication": {"username": "replicator", "password": "r"},
-                    "rewind": {"username": "rewinder", "password": "w"},
-                },
-                "pg_hba": [
-                    "local all all trust",
-                    "host all all 127.0.0.1/32 trust",
-                    "host replication all 127.0.0.1/32 trust",
-                ],
-                "parameters": {"unix_socket_directories": str(self._folder)},
-            },
-        }
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it was started and not killed since."""
-        return self._process is not None
+    def _settings(self, dcs: str) -> str:
+        """Those of the guide, with its own name, ports and folders."""
+        text = shown_in_guide("patroni.md", "yaml")
+        for shown, own in (
+            ("name: pg0", f"name: {self.name}"),
+            ("127.0.0.1:8400", f"127.0.0.1:{self.rest_port}"),
+            ("127.0.0.1:7501", dcs),
+            ("127.0.0.1:5400", f"127.0.0.1:{self.port}"),
+            ("/var/lib/postgresql/pg0.pgpass", str(self._folder / "pgpass")),
+            ("/var/lib/postgresql/pg0", str(self._folder / "data")),
+            ("/usr/lib/postgresql/15/bin", str(POSTGRES)),
+        ):
+            assert shown in text, shown
+            text = text.replace(shown, own)
+        return f"{text}  parameters: {{unix_socket_directories: {self._folder}}}\n"
 
     def start(self) -> None:
-        """Begin, or begin again on the data that are there."""
+        """Begin, with an empty folder."""
         with (self._folder / "log").open("ab") as log:
-            self._process = self._python.start(["-m", "patroni", str(self._folder / "patroni.json")], log)
+            self._process = self._python.start(["-m", "patroni", str(self._folder / "patroni.yml")], log)
 
     def kill(self) -> None:
         """Patroni and PostgreSQL at once, as when their machine is lost."""
@@ -108,14 +83,6 @@ class PatroniNode:
         if (pid := self._postmaster()) is not None:
             os.kill(pid, signal.SIGKILL)  # Its children see that it is gone, and end.
             wait_until(lambda: self._postmaster() is None, f"the end of PostgreSQL {self.name}")
-
-    def stop(self) -> None:
-        """In order if it can be."""
-        if self._process is not None:
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_S_MAX)
-        self.kill()
 
     def _postmaster(self) -> int | None:
         """The process of PostgreSQL, if it is really one of this folder."""
@@ -197,13 +164,6 @@ class PatroniCluster:
             node.start()
         wait_until(self.is_whole, "three PostgreSQL nodes streaming", BEGIN_S_MAX)
 
-    def begin_again(self) -> None:
-        """Start the nodes that were killed, and wait until all three stand as at first."""
-        for node in self.nodes:
-            if not node.is_running:
-                node.start()
-        wait_until(self.is_whole, "the lost node following", BEGIN_S_MAX)
-
     def members(self) -> list[Member]:
         """As any Patroni that answers sees them; empty while none does."""
         for node in self.nodes:
@@ -217,6 +177,10 @@ class PatroniCluster:
         roles = sorted(each.role for each in members)
         streaming = [each for each in members if each.state == "streaming"]
         return roles == ["leader", "replica", "sync_standby"] and len(streaming) == 2
+
+    def has_standby(self) -> bool:
+        """Whether somebody has everything that is acknowledged, and may lead next."""
+        return any(each.role == "sync_standby" and each.state == "streaming" for each in self.members())
 
     def leader(self) -> str:
         """The name of who really takes writes now; empty when nobody does."""

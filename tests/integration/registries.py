@@ -1,16 +1,17 @@
-"""Registries that discovery is tested with: a small one that does what a test tells it, and a real Consul.
+"""Registries that discovery is tested with: a small one that does what a test tells it, a real Consul, and a node.
 
 PYTEST_DONT_REWRITE, as tests also import names from here, which pytest would warn about.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
 import pytest
 from aiohttp import web
+from cluster_processes import SEGMENT_BYTES_MAX, NodeCluster, until_ready, write_settings
 from engines import ConsulServer, free_port
 
 
@@ -41,6 +42,7 @@ class SmallRegistry:
         self.index = 0
         self.instances: dict[str, dict[str, Any]] = {}
         self.questions: list[dict[str, str]] = []
+        self.tokens: set[str | None] = set()
         self.misbehaves: web.Response | asyncio.Event | None = None
         """Sent in place of the next answers, or waited for before them."""
         self.has_leader = True
@@ -84,6 +86,7 @@ class SmallRegistry:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.questions.append(dict(request.query))
+        self.tokens.add(request.headers.get("X-Consul-Token"))
         if isinstance(self.misbehaves, web.Response):
             odd = self.misbehaves
             return web.Response(status=odd.status, body=odd.body, headers=odd.headers)
@@ -116,15 +119,54 @@ class RealConsul:
         await asyncio.to_thread(self._server.kill)
 
     async def register(self, service: str, name: str, port: int, meta: dict[str, str] | None = None) -> None:
-        body = {"ID": name, "Name": service, "Address": "127.0.0.1", "Port": port, "Meta": meta or {}}
-        await self._put("/v1/agent/service/register", body)
+        await put_service(self.url, service, name, port, meta)
 
     async def deregister(self, name: str) -> None:
-        await self._put(f"/v1/agent/service/deregister/{name}", None)
+        await remove_service(self.url, name)
 
-    async def _put(self, path: str, body: object) -> None:
-        async with aiohttp.ClientSession() as session, session.put(self.url + path, json=body) as response:
-            assert response.status == 200, await response.text()
+
+class OneNode:
+    """A node of Noctule that is a cluster by itself; each of its lives has another, empty directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._port = free_port()
+        self.url = f"http://127.0.0.1:{self._port}"
+        self._directory = directory
+        self._lives: list[NodeCluster] = []
+
+    async def start(self) -> None:
+        folder = self._directory / f"life-{len(self._lives)}"
+        folder.mkdir(parents=True)
+        write_settings(folder, segment_bytes_max=SEGMENT_BYTES_MAX)
+        self._lives.append(NodeCluster(folder, partitions=1, nodes=1))
+        (life,) = self._lives[-1].start_all(http_port=str(self._port)).values()
+        await until_ready(await asyncio.to_thread(life.wait_serving))
+
+    async def kill(self) -> None:
+        for life in self._lives:
+            life.close()
+
+    async def register(self, service: str, name: str, port: int, meta: dict[str, str] | None = None) -> None:
+        await put_service(self.url, service, name, port, meta)
+
+    async def deregister(self, name: str) -> None:
+        await remove_service(self.url, name)
+
+
+async def put_service(url: str, service: str, name: str, port: int, meta: dict[str, str] | None = None) -> None:
+    """Register an instance with the agent at this URL."""
+    body = {"ID": name, "Name": service, "Address": "127.0.0.1", "Port": port, "Meta": meta or {}}
+    await _put(f"{url}/v1/agent/service/register", body)
+
+
+async def remove_service(url: str, name: str) -> None:
+    """Deregister an instance from the agent at this URL."""
+    await _put(f"{url}/v1/agent/service/deregister/{name}", None)
+
+
+async def _put(url: str, body: object) -> None:
+    async with aiohttp.ClientSession() as session, session.put(url, json=body) as response:
+        assert response.status == 200, await response.text()
 
 
 @pytest.fixture
@@ -136,10 +178,15 @@ async def small_registry() -> AsyncIterator[SmallRegistry]:
     await registry.kill()
 
 
-@pytest.fixture(params=["small", "consul"])
+@pytest.fixture(params=["small", "consul", "noctule"])
 async def registry(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Registry]:
     """Each of them in turn, running, knowing nothing."""
-    one: Registry = SmallRegistry() if request.param == "small" else RealConsul(tmp_path / "consul")
+    kinds: dict[str, Callable[[], Registry]] = {
+        "small": SmallRegistry,
+        "consul": lambda: RealConsul(tmp_path / "consul"),
+        "noctule": lambda: OneNode(tmp_path / "noctule"),
+    }
+    one = kinds[request.param]()
     try:
         await one.start()
         yield one

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from engines import free_port
-from noctule.kits.discovery.follower import FollowerPicture
-from noctule.kits.discovery.held_list import Source
 from registries import Registry, SmallRegistry
 
 from noctule.base.errors import ConfigError, RequestError, UnavailableError
+from noctule.client.registry.follower import FollowerPicture
+from noctule.client.registry.held_list import Source
 from noctule.kits.discovery import Discovery
 from noctule.kits.discovery.discovery import SERVICES_MAX
 
@@ -152,7 +152,7 @@ async def test_an_answer_that_is_none_changes_nothing(
     await small_registry.register("orders", "a", 4001)
     async with Discovery(small_registry.url) as discovery:
         await discovery.endpoints("orders")
-        with caplog.at_level(logging.INFO, "noctule.kits.discovery"):
+        with caplog.at_level(logging.INFO, "noctule.registry.client"):
             small_registry.misbehaves = odd
             small_registry.change()
             await until(lambda: orders(discovery).failures > 1, "questions that failed")
@@ -183,9 +183,10 @@ async def test_a_registry_that_answers_at_once_is_not_asked_all_the_time(small_r
 
 async def test_questions_are_consuls(small_registry: SmallRegistry) -> None:
     await small_registry.register("orders", "a", 4001)
-    async with Discovery(small_registry.url, datacenter="dc2") as discovery:
+    async with Discovery(small_registry.url, datacenter="dc2", token="secret") as discovery:
         await discovery.endpoints("orders", tag="blue")
         await until(lambda: len(small_registry.questions) == 2, "the second question")
+    assert small_registry.tokens == {"secret"}
     first, second = small_registry.questions
     assert first == {"dc": "dc2", "stale": "", "tag": "blue"}
     assert second == {**first, "index": "2", "wait": "30000ms"}

@@ -1,24 +1,29 @@
 """The drivers of HAProxy and nginx: when they reload, what they refuse, and what becomes of a process that dies."""
 
 import asyncio
+import datetime
 import os
 import signal
+import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import aiohttp
 import msgspec
 import pytest
+from cryptography import x509
 from engines import engine_or_skip, free_port
 from gateway_backends import Backend, backends
 from gateway_engines import running
 
+from noctule.adapters.certificates import CertificateAuthority
 from noctule.base.errors import ConfigError, RequestError
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
 from noctule.gateway.engines.nginx_driver import NginxDriver
 from noctule.gateway.instances import Standing
-from noctule.gateway.model import GatewayModel, Limits, Route, Service, Share
+from noctule.gateway.model import Certificate, GatewayModel, Limits, Route, Service, Share
 
 pytestmark = pytest.mark.integration
 
@@ -90,6 +95,21 @@ def with_share(model: GatewayModel, service: str) -> GatewayModel:
     return msgspec.structs.replace(model, routes=(Route(name="all", shares=(Share(service),)),))
 
 
+async def test_another_treatment_of_all_servers_is_a_reload(apps: dict[str, Backend]) -> None:
+    """A server that is there keeps what it was added with; only a reload tells it of a new bound."""
+    engine_or_skip("haproxy")
+    model = model_of(free_port())
+    listed = {"blue": [apps["a"].instance]}
+    async with running("haproxy", model, listed) as driver:
+        bounded = msgspec.structs.replace(model.services[0], connections_max=1)
+        changed = msgspec.structs.replace(model, services=(bounded, model.services[1]))
+        await driver.apply(changed, listed)
+        assert (await driver.status()).reloads == 1
+        began = time.monotonic()
+        assert await asyncio.gather(*(ask(model.port, "/?ms=300") for _ in range(2))) == ["a", "a"]
+        assert time.monotonic() - began > 0.55
+
+
 async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: dict[str, Backend]) -> None:
     engine_or_skip("haproxy")
     model = model_of(free_port())
@@ -110,8 +130,6 @@ async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: d
 async def test_what_the_program_refuses_is_not_swapped_in(engine: str, apps: dict[str, Backend], folder: Path) -> None:
     """A certificate that is none: only the real program sees it."""
     (folder / "bad.pem").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    from noctule.gateway.model import Certificate
-
     bad = Certificate(str(folder / "bad.pem"), str(folder / "bad.pem"), ("x.example.com",))
     model = model_of(free_port())
     async with running(engine, model, {"blue": [apps["a"].instance]}) as driver:
@@ -127,9 +145,37 @@ async def test_what_the_program_refuses_is_not_swapped_in(engine: str, apps: dic
         assert (await driver.status()).last_error == ""
 
 
+async def test_a_new_certificate_is_shown(engine: str, apps: dict[str, Backend], folder: Path) -> None:
+    certificate = Certificate(str(folder / "c.pem"), str(folder / "c.key"))
+    model = model_of(free_port(), tls_port=free_port(), certificates=(certificate,))
+    write_certificate(folder, "one.example.com")
+    async with running(engine, model, {"blue": [apps["a"].instance]}):
+        assert "one.example.com" in await names_shown(model.tls_port)
+        write_certificate(folder, "two.example.com")
+
+        async def is_new() -> bool:
+            return "two.example.com" in await names_shown(model.tls_port)
+
+        await until(is_new)
+
+
+def write_certificate(folder: Path, host: str) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    pem, key = CertificateAuthority("test", now).issue([host], now)
+    (folder / "c.key").write_bytes(key)
+    (folder / "c.pem").write_bytes(pem)
+
+
+async def names_shown(port: int) -> str:
+    """The certificate that is shown, in text, whoever signed it."""
+    pem = await asyncio.to_thread(ssl.get_server_certificate, ("127.0.0.1", port))
+    names = x509.load_pem_x509_certificate(pem.encode()).extensions
+    return str(names.get_extension_for_class(x509.SubjectAlternativeName).value)
+
+
 async def test_a_port_that_is_taken_is_told(engine: str, apps: dict[str, Backend], folder: Path) -> None:
     model = model_of(apps["a"].port)
-    with pytest.raises(ConfigError, match="did not start.*in use|did not start"):
+    with pytest.raises(ConfigError, match="did not start"):
         await DRIVERS[engine](folder).start(model, {"blue": [apps["a"].instance]})
     # Nothing is left: neither the lock nor a process.
     model = model_of(free_port())
@@ -150,6 +196,44 @@ async def test_a_killed_engine_is_started_again(engine: str, apps: dict[str, Bac
 
         await until(is_back)
         assert await ask(model.port) == "b"
+
+
+async def test_a_stop_waits_for_what_is_in_flight_and_not_for_idle_clients(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    model = model_of(free_port())
+    driver = DRIVERS[engine](folder)
+    await driver.start(model, {"blue": [apps["a"].instance]})
+    async with aiohttp.ClientSession() as idle:
+        async with idle.get(f"http://127.0.0.1:{model.port}/") as response:
+            assert response.status == 200
+        slow = asyncio.create_task(ask(model.port, "/?ms=1000"))
+        await asyncio.sleep(0.3)  # So that it is in flight.
+        began = time.monotonic()
+        await driver.stop(20)
+        assert 0.3 < time.monotonic() - began < 5
+        assert await slow == "a"
+        with pytest.raises(aiohttp.ClientError):
+            await ask(model.port)
+
+
+async def test_a_port_that_is_taken_later_leaves_the_old_config(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    """The program's check sees nothing wrong; only its start does. A restart must not find it on disk."""
+    model = model_of(free_port())
+    async with running(engine, model, {"blue": [apps["a"].instance]}, folder) as driver:
+        with pytest.raises(ConfigError, match=r"did not (start|take)"):
+            await driver.apply(model_of(apps["b"].port), {"blue": [apps["b"].instance]})
+        assert await ask(model.port) == "a"
+        killed = (await driver.status()).pid
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_back() -> bool:
+            return (await driver.status()).pid not in (0, killed)
+
+        await until(is_back)
+        assert await ask(model.port) == "a"
 
 
 async def test_a_running_engine_is_taken_over(engine: str, apps: dict[str, Backend], folder: Path) -> None:
@@ -185,6 +269,18 @@ async def test_nginx_reloads_only_for_changes_and_not_more_often_than_it_may(app
         await asyncio.gather(*(driver.apply(model, {"blue": found}) for found in ([a, b], [b], [c, a], [c])))
         assert {await ask(model.port) for _ in range(4)} == {"c"}
         assert (await driver.status()).reloads == 1
+
+
+async def test_names_are_resolved_and_one_that_nobody_knows_stops_nothing(
+    engine: str, apps: dict[str, Backend]
+) -> None:
+    model = model_of(free_port())
+    named = msgspec.structs.replace(apps["a"].instance, host="localhost")
+    lost = msgspec.structs.replace(apps["c"].instance, host="no-such-host.invalid")
+    async with running(engine, model, {"blue": [named, lost]}) as driver:
+        assert {await ask(model.port) for _ in range(6)} == {"a"}
+        await driver.apply(model, {"blue": [named, lost, apps["b"].instance]})
+        assert {await ask(model.port) for _ in range(12)} == {"a", "b"}
 
 
 async def test_draining_what_is_not_there_is_an_error(engine: str, apps: dict[str, Backend]) -> None:

@@ -1,6 +1,7 @@
 """Requests to services by name, through httpx and aiohttp, while instances and the registry die under them."""
 
 import asyncio
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -11,16 +12,20 @@ from typing import TypeAlias
 import aiohttp
 import httpx
 import pytest
-from noctule.kits.discovery.held_list import Source
+from engines import engine_or_skip
+from examples.calling_services import app, lifespan
+from examples.watch_service import ask, show_list
 from registries import Registry, SmallRegistry
 from small_instance import SLOW_S, SmallInstance, small_instances
 
+from noctule.client.registry.held_list import Source
 from noctule.kits.breaker import BreakerPolicy, CircuitBreaker
 from noctule.kits.deadline import HEADER, within
 from noctule.kits.discovery import CallPolicy, Discovery
 from noctule.kits.discovery.aiohttp_session import Caller, DiscoverySession
 from noctule.kits.discovery.caller import CallerPicture
 from noctule.kits.discovery.httpx_transport import DiscoveryTransport, SyncDiscoveryTransport
+from noctule.kits.discovery.metrics import render_metrics
 
 pytest_plugins = ("engines", "registries")
 pytestmark = pytest.mark.integration
@@ -345,8 +350,6 @@ async def test_the_example_calls_a_service(
 ) -> None:
     monkeypatch.setenv("NOCTULE_REGISTRY_URL", small_registry.url)
     monkeypatch.chdir(tmp_path)
-    from examples.calling_services import app, lifespan
-
     await register(small_registry, instances)
     async with lifespan(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as client:
         assert (await client.get("/")).json()["orders"] in ("a", "b", "c")
@@ -354,3 +357,39 @@ async def test_the_example_calls_a_service(
         text = (await client.get("/metrics")).text
         assert 'noctule_calls_requests_total{service="orders"} 1' in text
         assert 'noctule_discovery_live{service="orders",tag=""} 1' in text
+
+
+async def test_the_example_watches_a_service(
+    small_registry: SmallRegistry, instances: list[SmallInstance], capfd: pytest.CaptureFixture[str]
+) -> None:
+    await register(small_registry, instances[:1])
+    async with Discovery(small_registry.url) as discovery:
+        tasks = [
+            asyncio.create_task(show_list(discovery, "orders")),
+            asyncio.create_task(ask(discovery, "orders", 0.1)),
+        ]
+        said = ""
+
+        def has_said(text: str) -> bool:
+            nonlocal said
+            said += capfd.readouterr().out
+            return text in said
+
+        await until(lambda: has_said("200 a"), "an answer")
+        await small_registry.deregister("a")
+        await until(lambda: has_said("orders: nobody") and has_said("no answer: there is no instance"), "its end")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.engine("prometheus")
+async def test_prometheus_can_read_the_metrics(small_registry: SmallRegistry, instances: list[SmallInstance]) -> None:
+    promtool = engine_or_skip("promtool")
+    await register(small_registry, instances)
+    caller = Caller(breakers={"orders": CircuitBreaker("orders")})
+    async with client_of("aiohttp", small_registry, 3, caller) as (client, discovery):
+        await client.send("GET", "/")
+        text = render_metrics(discovery.describe(), client.describe())
+    check = subprocess.run([promtool, "check", "metrics"], input=text, text=True, capture_output=True, check=False)
+    assert (check.returncode, check.stderr) == (0, "")

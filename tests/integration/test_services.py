@@ -3,11 +3,15 @@
 import asyncio
 import json
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
+import grpc
 import pytest
 from checked_servers import CheckedHttp, grpc_server, tcp_server
 from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
@@ -15,6 +19,7 @@ from grpc_health.v1 import health_pb2
 from mounted_disks import MountDisk
 from up_process import command, environment
 
+from noctule.adapters.certificates import CertificateAuthority
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError, RequestError, StorageError, UnavailableError
 from noctule.client.admin import AdminClient
@@ -110,6 +115,11 @@ async def test_an_http_check_tells_2xx_from_429_from_the_rest(doors: list[Door])
         assert (method, headers["User-Agent"], body) == ("POST", "Noctule Health Check", "ping")
         checked_http.status = 429
         await until_status(client, "http-1", WARNING)
+        picture = await doors[1].picture()
+        assert picture is not None
+        assert picture.counters["noctule_agent_attempts_total"] > 1
+        assert picture.gauges["noctule_agent_checks"] >= 1
+        assert picture.gauges["noctule_registry_nodes"] >= 3
         checked_http.status = 503
         await until_status(client, "http-1", CRITICAL)
         checked_http.status, checked_http.body = 204, ""
@@ -154,6 +164,44 @@ async def test_a_grpc_check_asks_the_standard_health_service(doors: list[Door]) 
         assert any("NOT_FOUND" in check.output for check in (await until_output(client, "grpc-2")).checks)
         for instance in ("grpc-1", "grpc-2"):
             await client.deregister_service(instance)
+
+
+async def test_certificates_are_held_against_those_that_the_system_trusts(
+    start_nodes: StartNodes, tmp_path: Path
+) -> None:
+    authority = CertificateAuthority("checked", datetime.now(UTC))
+    certificate, key = authority.issue(["127.0.0.1"], datetime.now(UTC))
+    for name, pem in (("ca", authority.certificate_pem), ("server", certificate + key)):
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    https = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    https.load_cert_chain(tmp_path / "server.pem")
+    trusting = ["env", f"SSL_CERT_FILE={tmp_path}/ca.pem", f"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={tmp_path}/ca.pem"]
+    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    cluster = start_nodes(partitions=1)
+    lives = [cluster.start(1, prefix=trusting), cluster.start(2), cluster.start(3)]
+    trusting_door, other, _ = [life.wait_serving() for life in lives]
+    await until_ready(trusting_door, other)
+    checked_http = CheckedHttp()
+    async with (
+        client_of(trusting_door) as client,
+        client_of(other) as stranger,
+        checked_http.serving(https),
+        grpc_server(credentials) as (address, servicer),
+    ):
+        await until_members(client, trusting_door)
+        await until_members(stranger, other)
+        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for asked, of in ((client, "trusting"), (stranger, "stranger")):
+            await asked.register_service(checked(f"https-{of}", "https", http=checked_http.url))
+            await asked.register_service(checked(f"grpc-{of}", "grpcs", grpc=address, grpc_tls=True))
+        skipping = checked("https-skipping", "https", http=checked_http.url, tls_skip_verify=True)
+        await stranger.register_service(skipping)
+        for instance in ("https-trusting", "grpc-trusting", "https-skipping"):
+            await until_status(client, instance, PASSING)
+        refused = await until_output(client, "https-stranger")
+        assert refused.status is CRITICAL
+        assert any("CERTIFICATE_VERIFY_FAILED" in check.output for check in refused.checks)
+        assert (await until_output(client, "grpc-stranger")).status is CRITICAL
 
 
 async def until_output(client: ServicesClient, instance: str) -> ServiceView:
@@ -203,6 +251,7 @@ async def test_programs_register_find_and_follow(doors: list[Door]) -> None:
                 lists.append(names)
 
         following = asyncio.create_task(follow())
+        await until(lambda: _is(len(lists) > 0), "the first list")
         async with ServiceDiscovery(client) as discovery:
             await discovery.register(renewing("shop-1", "shop", ttl_s=1.0))
             await discovery.register(renewing("shop-2", "shop", ttl_s=1.0))
@@ -345,6 +394,39 @@ async def test_what_is_on_a_killed_node_is_critical_at_once_and_passes_when_it_i
         again = cluster.start(3).wait_serving()
         await until_ready(again)
         await until_status(watcher, "web-3", PASSING)
+
+
+async def test_a_watch_goes_on_when_the_node_it_asks_is_killed(start_nodes: StartNodes) -> None:
+    cluster = start_nodes(partitions=1)
+    lives = cluster.start_all()
+    one, two, three = [life.wait_serving() for life in lives.values()]
+    await until_ready(one, two, three)
+    lists: list[list[str]] = []
+
+    async def follow() -> None:
+        async with client_of(three, two) as watcher:
+            async for found in ServiceDiscovery(watcher).watch("web"):
+                names = [each.id for each in found]
+                lists.append(names)
+
+    async with client_of(one) as client:
+        await client.register_service(renewing("web-1", "web"))
+        following = asyncio.create_task(follow())
+        await until(lambda: _is(lists == [["web-1"]]), "the first list")
+        lives[3].kill()
+        await until(lambda: _has_registered(client), "another instance", CATCHES_UP_S_MAX)
+        await until(lambda: _is(lists[-1] == ["web-1", "web-2"]), "the list by another node", CATCHES_UP_S_MAX)
+        following.cancel()
+    assert lists == [["web-1"], ["web-1", "web-2"]], "nothing that was not so"
+
+
+async def _has_registered(client: ServicesClient) -> bool:
+    """While a new leader is elected nobody can."""
+    try:
+        await client.register_service(renewing("web-2", "web"))
+    except NoctuleError:
+        return False
+    return True
 
 
 async def leader_of_meta(doors: list[Door]) -> Door:

@@ -104,6 +104,15 @@ def test_the_gateway_spreads_over_instances_that_know_their_place(cluster: tuple
         assert answer["NOCTULE_NODE"] == node_url(running, number - 1)
 
 
+def test_the_gateway_tells_of_itself_as_any_other(cluster: tuple[Up, dict[str, Any]]) -> None:
+    _, running = cluster
+    found = get_json(f"{running['gateway']}/__noctule/status")
+    assert found is not None
+    assert found["config"] == "noctule up"
+    states = {each["id"]: each["state"] for one in found["traffic"]["services"] for each in one["instances"]}
+    assert states == {"web-1": "healthy", "web-2": "healthy"}
+
+
 def test_keys_are_read_and_written_at_any_node(cluster: tuple[Up, dict[str, Any]]) -> None:
     up, running = cluster
     first, second, third = ([*("--node", node_url(running, position))] for position in range(3))

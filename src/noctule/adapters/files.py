@@ -170,12 +170,19 @@ def load_json(path: Path, files: FileSystem | None = None) -> object:
         raise
 
 
-def write_json_atomically(path: Path, value: object, files: FileSystem | None = None) -> None:
-    """Replace the file by `value`, durably: after a crash it holds all of the old value or all of the new one."""
-    write_atomically(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n", files)
+def write_json_atomically(
+    path: Path, value: object, files: FileSystem | None = None, *, syncs_directory: bool = True
+) -> None:
+    """Replace the file by `value`, durably: after a crash it holds all of the old value or all of the new one.
+
+    Whoever writes many may sync their directory once afterwards: until then a crash may bring the old value back.
+    """
+    write_atomically(
+        path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n", files, syncs_directory=syncs_directory
+    )
 
 
-def write_atomically(path: Path, data: bytes, files: FileSystem | None = None) -> None:
+def write_atomically(path: Path, data: bytes, files: FileSystem | None = None, *, syncs_directory: bool = True) -> None:
     """The same for bytes."""
     files = files or FileSystem()
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
@@ -187,4 +194,5 @@ def write_atomically(path: Path, data: bytes, files: FileSystem | None = None) -
         finally:
             files.close(descriptor)
         files.rename(temporary, path)
-        files.sync_directory(path.parent)
+        if syncs_directory:
+            files.sync_directory(path.parent)

@@ -53,8 +53,7 @@ class HealthProbes:
             ssl=not check.tls_skip_verify,
             max_redirects=REDIRECTS_MAX,
         ) as response:
-            # What is said is for people; a longer body is not read to its end.
-            said = (await response.content.read(OUTPUT_BYTES_MAX)).decode("utf-8", "replace")
+            said = (await _beginning(response.content)).decode("utf-8", "replace")
             status = CheckStatus.CRITICAL
             if 200 <= response.status < 300:
                 status = CheckStatus.PASSING
@@ -103,6 +102,14 @@ class HealthProbes:
         name = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
         status = CheckStatus.PASSING if name == "SERVING" else CheckStatus.CRITICAL
         return status, f"gRPC {check.grpc}: {name}"
+
+
+async def _beginning(content: aiohttp.StreamReader) -> bytes:
+    """As much as is kept of what is said, which is for people; a longer body is not read to its end."""
+    found = bytearray()
+    while len(found) < OUTPUT_BYTES_MAX and (piece := await content.read(OUTPUT_BYTES_MAX - len(found))):
+        found += piece
+    return bytes(found)
 
 
 def _words(error: Exception) -> str:

@@ -4,15 +4,15 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.asking import pair_of
+from noctule.cli.gateway_render import render
 from noctule.cli.output import JsonOption
 
 if TYPE_CHECKING:
@@ -23,14 +23,6 @@ T = TypeVar("T")
 GATEWAY_URL = "http://127.0.0.1:8080"
 LOOK_S = 0.25
 """How often a drain is looked at."""
-
-
-class Engine(StrEnum):
-    """Which program carries the traffic."""
-
-    EMBEDDED = "embedded"
-    HAPROXY = "haproxy"
-    NGINX = "nginx"
 
 
 gateway = typer.Typer(
@@ -60,16 +52,25 @@ def run(
     config: Annotated[
         str, typer.Option(metavar="CONFIG", help="A TOML file, or registry:<name> for the registry's key.")
     ] = "gateway.toml",
-    engine: Annotated[Engine, typer.Option(help="The program that carries the traffic.")] = Engine.EMBEDDED,
+    engine: Annotated[
+        Literal["embedded", "haproxy", "nginx"], typer.Option(help="The program that carries the traffic.")
+    ] = "embedded",
     check: Annotated[bool, typer.Option("--check", help="Only look whether the config is right.")] = False,
     node: Annotated[
         list[str] | None,
         typer.Option(envvar="NOCTULE_NODE", metavar="URL", help="HTTP URL of a node of the registry; may be repeated."),
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="For what the registry last said, should it be away at the next start.")
+        Path | None,
+        typer.Option(
+            help="For what the registry last said, should it be away at the next start, and for the files of another "
+            "engine: those are in noctule-gateway when it is left out."
+        ),
     ] = None,
     drain_s: Annotated[float, typer.Option(metavar="S", help="For what is in flight at SIGTERM.")] = 30.0,
+    access_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One JSON line for each request; stdout unless given.")
+    ] = None,
     die_with_parent: Annotated[
         bool, typer.Option("--die-with-parent", help="Stop when the process that started it ends.")
     ] = False,
@@ -83,13 +84,24 @@ def run(
     from noctule.deploy.local.json_log import log_json_lines
     from noctule.gateway.process import GatewayRun, load_config, run_gateway
 
-    wanted = GatewayRun(config, tuple(node or ()), data_dir, drain_s, die_with_parent)
+    wanted = GatewayRun(
+        config=config,
+        nodes=tuple(node or ()),
+        data_dir=data_dir,
+        drain_s=drain_s,
+        access_log=access_log,
+        engine=engine,
+        die_with_parent=die_with_parent,
+    )
     wanted.validate()
-    if engine is not Engine.EMBEDDED:
-        raise ConfigError(f"the engine {engine} is not there yet; leave --engine out")
     if check:
         model = asyncio.run(load_config(wanted))
         print(f"{config} is right: {len(model.routes)} routes, {len(model.services)} services")
+        if engine != "embedded":
+            from noctule.gateway.engines.abilities import lacks
+
+            for line in lacks(engine, model):
+                output.say(f"{engine} does not do this: {line}")
         return 0
     log_json_lines(os.environ.get("NOCTULE_LOG_LEVEL", "INFO").upper())
     return run_gateway(wanted, output.installed_version())
@@ -103,14 +115,20 @@ def example() -> None:
     print(EXAMPLE.read_text(encoding="utf-8"), end="")
 
 
+gateway.command("render")(render)
+
+
 @gateway.command("worker", hidden=True)
-def worker(channel: Annotated[int, typer.Option(help="A descriptor of the socket to the parent.")]) -> int:
+def worker(
+    channel: Annotated[int, typer.Option(help="A descriptor of the socket to the parent.")],
+    access_log: Annotated[Path | None, typer.Option(help="As the parent was told.")] = None,
+) -> int:
     """One worker of a gateway with several; started by it."""
     from noctule.deploy.local.json_log import log_json_lines
     from noctule.gateway.worker import run_worker
 
     log_json_lines(os.environ.get("NOCTULE_LOG_LEVEL", "INFO").upper())
-    return run_worker(channel)
+    return run_worker(channel, access_log)
 
 
 @gateway.command("status")

@@ -42,6 +42,9 @@ def up(
         int | None,
         typer.Option(help="Where DNS answers for the registry; when left out, 52 above that of HTTP."),
     ] = None,
+    sticky: Annotated[
+        bool, typer.Option("--sticky", help="A cookie brings each client back to the instance it had.")
+    ] = False,
     json: JsonOption = False,
 ) -> int:
     """Run a cluster on this machine: nodes, instances of an app, and a gateway."""
@@ -62,6 +65,7 @@ def up(
         control_port_base=control_port_base,
         resp_cluster_port_base=-1 if resp_cluster_port_base is None else resp_cluster_port_base,
         dns_port_base=-1 if dns_port_base is None else dns_port_base,
+        sticky=sticky,
     )
     notices = output.Notices()
 

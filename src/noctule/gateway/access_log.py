@@ -6,11 +6,15 @@ waits when the process is killed is lost: the log is for people and their tools,
 
 import asyncio
 import logging
+import os
 import time
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+
+from noctule.base.errors import ConfigError
+from noctule.gateway.model import GatewayModel
 
 LINES_MAX = 16_384
 """Lines that wait for the disk: some seconds of traffic, and a few MiB."""
@@ -41,6 +45,19 @@ class AccessLog:
     def open(cls, path: Path) -> "AccessLog":
         """A log at this path, appended to. `OSError` when it cannot be opened."""
         return cls(path.open("ab", buffering=0))
+
+    @classmethod
+    def of(cls, model: GatewayModel, path: Path | None) -> "AccessLog | None":
+        """As a model wants it: none, or at a path, or on stdout without one. `ConfigError` when it cannot be opened.
+
+        Whoever starts a gateway with its access log on stdout has to read it: what is full delays the end.
+        """
+        if not model.access_log:
+            return None
+        try:
+            return cls.open(path) if path is not None else cls(os.fdopen(os.dup(1), "ab", buffering=0))
+        except OSError as error:
+            raise ConfigError(f"cannot open the access log {path or 'on stdout'}: {error.strerror}") from error
 
     @staticmethod
     def now() -> float:
@@ -84,10 +101,10 @@ class AccessLog:
             while view:
                 view = view[self._file.write(view) or 0 :]
         except OSError as error:
-            self.dropped += bytes(view).count(b"\n")
             if not self._is_failing:
                 log.warning("access_log_failed", extra={"error": str(error)})
             self._is_failing = True
+            self.dropped += bytes(view).count(b"\n")
         else:
             self._is_failing = False
 

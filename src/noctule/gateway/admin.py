@@ -21,6 +21,8 @@ from noctule.gateway.model_file import MODEL_BYTES_MAX, model_of, parse_model
 PREFIX = "/__noctule/"
 """Paths under which the gateway answers for itself; no route gets them."""
 
+HEALTH = f"{PREFIX}health"
+
 BODY_BYTES_MAX = MODEL_BYTES_MAX
 
 _OWN_HOSTS = frozenset(("localhost", "127.0.0.1", "[::1]"))
@@ -45,12 +47,16 @@ Admin = Callable[[str, str, bytes], Awaitable[AdminAnswer]]
 """Method, path with its query, and body of a request that was admitted."""
 
 
-def is_admitted(peer: str, header: Callable[[str], str | None]) -> bool:
-    """Whether a request may reach these paths. `peer` is the address of the connection itself.
+def is_admitted(peer: str, path: str, header: Callable[[str], str | None]) -> bool:
+    """Whether a request may reach one of these paths. `peer` is the address of the connection itself.
+
+    Whether the gateway is there, anybody may ask, as a balancer before it does.
 
     A proxy on this machine connects from here too, for strangers, and says so in a header. A page that a browser on
     this machine shows may send requests here as well: those have an Origin, or come by a name that is not ours.
     """
+    if path == HEALTH:
+        return True
     try:
         address = ipaddress.ip_address(peer.partition("%")[0])
     except ValueError:
@@ -76,24 +82,41 @@ class _Switch(Struct, forbid_unknown_fields=True):
     service: str
 
 
+class Endpoint(NamedTuple):
+    """One request that is understood, below `PREFIX`."""
+
+    method: str
+    path: str
+    handler: str
+    """A method of `AdminApi`."""
+    meaning: str
+
+
+ENDPOINTS = (
+    Endpoint("GET", "", "page", "The status as a page."),
+    Endpoint("GET", "status", "status", "Config, workers, routes, services, instances, and what they have counted."),
+    Endpoint("GET", "metrics", "metrics", "The same for Prometheus."),
+    Endpoint("GET", "health", "health", "200 while the gateway takes requests; for anybody."),
+    Endpoint("GET", "api/model", "get_model", "The config in force, what was set by this API included."),
+    Endpoint("PUT", "api/model", "put_model", "Another config, as JSON or TOML; a bad one is refused (422)."),
+    Endpoint("GET", "api/instances", "instances", "Instances by service."),
+    Endpoint("POST", "api/drain", "drain", '`{"service", "instance"}` gets nothing new.'),
+    Endpoint("POST", "api/undrain", "undrain", "The same instance may have requests again."),
+    Endpoint("POST", "api/shares", "shares", '`{"route", "shares": {service: percent}}` from the next request on.'),
+    Endpoint("POST", "api/switch", "switch", '`{"route", "service"}`: all of the route to one service.'),
+    Endpoint("POST", "api/reload", "reload", "Read the config anew, as SIGHUP does."),
+)
+"""Those that change something answer once every worker goes by the change: 200, or 202 while what is on its way out
+still has requests in flight, which `in_flight` counts."""
+
+
 class AdminApi:
     """Answers for one `Control`."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._handlers: dict[tuple[str, str], Callable[[bytes], Awaitable[AdminAnswer]]] = {
-            ("GET", ""): self._page,
-            ("GET", "status"): self._status,
-            ("GET", "metrics"): self._metrics,
-            ("GET", "health"): self._health,
-            ("GET", "api/model"): self._get_model,
-            ("PUT", "api/model"): self._put_model,
-            ("GET", "api/instances"): self._instances,
-            ("POST", "api/drain"): self._drain,
-            ("POST", "api/undrain"): self._undrain,
-            ("POST", "api/shares"): self._shares,
-            ("POST", "api/switch"): self._switch,
-            ("POST", "api/reload"): self._reload,
+            (each.method, each.path): getattr(self, f"_{each.handler}") for each in ENDPOINTS
         }
 
     async def __call__(self, method: str, path: str, body: bytes) -> AdminAnswer:
@@ -144,7 +167,7 @@ class AdminApi:
         except ConfigError as error:
             self._control.refuse(error)
             raise
-        self._control.set_model(model)
+        await self._control.bring_in(model)
         return await self._status(body)
 
     async def _instances(self, body: bytes) -> AdminAnswer:

@@ -132,7 +132,16 @@ class Control:
         except NoctuleError as error:
             self.refuse(error)
             raise
+        await self.bring_in(model)
+
+    async def bring_in(self, model: GatewayModel) -> None:
+        """Another model, in force on return. `ConfigError` when the engine refuses it, which then goes by the old."""
         self.set_model(model)
+        try:
+            await self._planes.wait_applied(self.orders.version)
+        except ConfigError as error:
+            self.refuse(error)
+            raise
 
     def set_model(self, model: GatewayModel) -> None:
         """Another model, which has been validated, from the next request on."""

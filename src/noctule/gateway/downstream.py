@@ -39,8 +39,9 @@ JOINED_BYTES_MAX = 16 * 1024
 WRITE_BYTES_MAX = 64 * 1024
 """What waits for the client before the instance is asked to pause."""
 
-EARLY_BYTES_MAX = 64 * 1024
-"""What a client may send after an upgrade's handshake before it is answered."""
+HELD_BYTES_MAX = 64 * 1024
+"""What a client may send before its time, behind requests that wait or an upgrade that is not answered. It is read so
+that the client's leaving is noticed."""
 
 # What chunk headers, extensions and trailers may cost: so many bytes, and so many for each byte of the body.
 _OVERHEAD_BYTES_MAX = 16 * 1024
@@ -107,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._is_full = False
         self._is_body_paused = False
         self._is_paused = False
-        self._early = b""
+        self._held = b""
         self._is_stopping = False
 
     # --- What asyncio says ---
@@ -130,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
         parser = self._parser
-        if self._reading is not _HTTP or parser is None:
+        if self._reading is not _HTTP or self._queue or self._held or parser is None:
             self._hold(data)
             return
         self._wire_bytes += len(data)
@@ -225,6 +226,9 @@ class ClientConnection(asyncio.Protocol):
         self._arriving = exchange = Exchange(self._plane, self, head)
         if not head.has_body:
             exchange.body.is_complete = True
+        elif parser.should_upgrade():
+            # The parser will call the request whole now and leave its body unread; see `_after_upgrade`.
+            self._arriving = None
         is_last = not (parser.should_keep_alive() or head.is_websocket)
         self._newest = turn = _Turn(exchange, is_last=is_last, version=version)
         self._queue.append(turn)
@@ -313,7 +317,7 @@ class ClientConnection(asyncio.Protocol):
         exchange = self._newest.exchange
         if exchange.head.is_websocket:
             self._reading = _HELD
-            self._early = rest
+            self._held = rest
         elif exchange.head.has_body and not exchange.body.is_complete:
             self._read_body_anew(exchange)
             if rest:
@@ -335,8 +339,14 @@ class ClientConnection(asyncio.Protocol):
         self._parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n" + framing + b"\r\n\r\n")
 
     def _hold(self, data: bytes) -> None:
-        if self._reading is _HELD:
-            self._early += data
+        if self._reading is not _DROPPED:
+            self._held += data
+            self._update_reading()
+
+    def _read_held(self) -> None:
+        if self._reading is _HTTP and not self._queue:
+            held, self._held = self._held, b""
+            self.data_received(held)
             self._update_reading()
 
     # --- Turns ---
@@ -351,13 +361,11 @@ class ClientConnection(asyncio.Protocol):
             self._alarm.clear()
             self._current.exchange.start()
         self._is_advancing = False
-        if self._transport is not None:
-            self._update_reading()
+        if self._held and not self._queue and self._reading is _HTTP:
+            self._plane.loop.call_soon(self._read_held)
 
     def _update_reading(self) -> None:
-        is_paused = (
-            self._is_body_paused or (bool(self._queue) and self._reading is _HTTP) or len(self._early) > EARLY_BYTES_MAX
-        )
+        is_paused = self._is_body_paused or len(self._held) > HELD_BYTES_MAX
         transport = self._transport
         if is_paused is self._is_paused or transport is None or transport.is_closing():
             return
@@ -429,17 +437,15 @@ class ClientConnection(asyncio.Protocol):
             self._out += LAST_CHUNK
         self.flush()
         self._is_body_paused = False
-        if turn.is_last:
+        if turn.is_last or self._is_stopping:
             self._close(is_quiet=turn.exchange.body.is_complete and self._reading is _HTTP)
             return
-        if self._reading is _HELD:
+        if self._reading is _HELD and turn is self._newest:
+            # The upgrade was refused, so what came behind it is HTTP again.
             self._reading = _HTTP
-            early, self._early = self._early, b""
-            if early:
-                self._plane.loop.call_soon(self.data_received, early)
         limits = self._plane.limits
         self._alarm.set(limits.head_timeout_s if self._is_in_head else limits.client_idle_s)
-        if self._queue or self._is_paused:
+        if self._queue or self._held:
             self._advance()
 
     def cut(self) -> None:
@@ -471,7 +477,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading = _DROPPED
         self._alarm.close()
         self._plane.forget_client(self)
-        return transport, self._early
+        return transport, self._held
 
     # --- Closing ---
 
@@ -504,7 +510,8 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._reading = _DROPPED
         self._transport.write(render_response(answer.status, b"", headers) + body)
-        self._close(is_quiet=False)
+        # Without lingering: what is over the bound must not be held.
+        self._close(is_quiet=True)
 
 
 class _BodyOnly:

@@ -1,4 +1,4 @@
-"""docs/reference/gateway.md, made of example.toml and the defaults of the model."""
+"""docs/reference/gateway.md, made of example.toml, the defaults of the model, the API's endpoints and the metrics."""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from noctule.gateway.admin import ENDPOINTS, PREFIX
+from noctule.gateway.metrics import METRICS
+from noctule.gateway.metrics import PREFIX as METRIC_PREFIX
 from noctule.gateway.model import GatewayModel
 
 EXAMPLE = Path(__file__).with_name("example.toml")
@@ -24,6 +27,29 @@ A setting that does not exist is an error, and every wrong value is told at once
 This page is written by `scripts/render_reference.py` from that example and the defaults of `gateway/model.py`.
 
 ## At the top of the file
+"""
+
+
+_API_HEAD = f"""
+## The gateway's own paths
+
+Paths below `{PREFIX}` are the gateway's own, whatever routes there are, on the port that clients use.
+They answer clients on this machine that come by one of its own names, that no proxy speaks for, and that are no page
+in a browser; everybody else gets 404, but for the health.
+`status = false` turns them off.
+Bodies and answers are JSON; an error has the shape of every error of Noctule.
+
+| request | what it does |
+|---|---|
+"""
+
+_METRICS_HEAD = """
+## Metrics
+
+Counters of several workers are summed, and begin anew with each process.
+
+| name | kind | meaning |
+|---|---|---|
 """
 
 
@@ -73,6 +99,10 @@ def render_gateway_reference() -> str:
             parts.append(f"\n## `{section.heading}`\n\n" + "".join(f"{line}\n" for line in section.prose))
         told.add(section.path)
         parts += [_setting(section.path, *each) for each in new]
+    parts.append(_API_HEAD)
+    parts += [f"| `{each.method} {PREFIX}{each.path}` | {each.meaning} |\n" for each in ENDPOINTS]
+    parts.append(_METRICS_HEAD)
+    parts += [f"| `{METRIC_PREFIX}{each.name}` | {each.kind} | {each.help} |\n" for each in METRICS]
     return "".join(parts)
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from noctule.gateway import answers
 from noctule.gateway.access_log import AccessLog
-from noctule.gateway.admin import PREFIX, Admin, AdminAnswer, is_admitted
+from noctule.gateway.admin import HEALTH, PREFIX, Admin, AdminAnswer, is_admitted
 from noctule.gateway.compress import Compressor, choose_compressor
 from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
@@ -102,6 +102,16 @@ class DataPlane:
         """Requests that have begun and are not over, those that wait for their client included."""
         return len(self.exchanges)
 
+    @property
+    def clients_count(self) -> int:
+        """Connections of clients that stand, but for tunnels."""
+        return len(self.clients)
+
+    @property
+    def tunnels_count(self) -> int:
+        """WebSockets and the like that are open."""
+        return sum(exchange.is_tunnel for exchange in self.exchanges)
+
     def is_trusted(self, peer: str) -> bool:
         """Whether forwarding headers from this address are believed."""
         return bool(self._networks) and is_in(peer, self._networks)
@@ -112,6 +122,8 @@ class DataPlane:
             self._follow()
         self.requests += 1
         self.exchanges.add(exchange)
+        if exchange.head.hops and self._networks:
+            exchange.client_ip = client_address(exchange.head, exchange.client_ip, self._networks)
 
     def end(self, exchange: Exchange) -> None:
         """It is over."""
@@ -127,8 +139,6 @@ class DataPlane:
     def plan(self, exchange: Exchange) -> Plan | Refusal:
         """Who may answer it."""
         head = exchange.head
-        if head.hops and self._networks:
-            exchange.client_ip = client_address(head, exchange.client_ip, self._networks)
         host = head.host.decode("ascii") if head.host is not None else ""
         return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
 
@@ -173,7 +183,8 @@ class DataPlane:
 
     def _answer_admin(self, exchange: Exchange, admin: Admin) -> None:
         head = exchange.head
-        if head.has_forwarding or not is_admitted(exchange.client_ip, head.header):
+        path = head.target.decode()
+        if (head.has_forwarding and path != HEALTH) or not is_admitted(exchange.client_ip, path, head.header):
             exchange.answer(answers.Answer(404, "not_found", "there is nothing at this path"))
             return
         exchange.collect(admin)

@@ -24,10 +24,14 @@ from noctule.client.registry.list_files import ListFiles
 from noctule.client.registry.registry_client import RegistryClient
 from noctule.gateway.admin import AdminApi
 from noctule.gateway.control import Control, FileSource
+from noctule.gateway.engines.engine_plane import EnginePlane
 from noctule.gateway.model import GatewayModel
 from noctule.gateway.model_check import NAME
 from noctule.gateway.registry_source import RegistryConfig, RegistryInstances
 from noctule.gateway.workers import OwnPlane, WorkerPlanes
+
+ENGINE_DIR = "noctule-gateway"
+"""Of engines that are other programs, in the working directory, where there is no `data_dir`."""
 
 REGISTRY_PREFIX = "registry:"
 """What a config begins with that is a key of the registry and no file."""
@@ -49,7 +53,16 @@ class GatewayRun:
     """For the last good lists of instances and the last good config; None keeps none."""
     drain_s: float = 30.0
     """How long what is in flight may take to end after SIGTERM."""
+    access_log: Path | None = None
+    """A file to append to; None: stdout."""
     die_with_parent: bool = False
+    engine: str = "embedded"
+    """The program that carries the traffic: embedded, haproxy or nginx."""
+
+    @property
+    def engine_dir(self) -> Path:
+        """Where the files of an engine that is another program are; whoever runs one there next takes it over."""
+        return (self.data_dir or Path(ENGINE_DIR)) / self.engine
 
     def validate(self) -> None:
         """Raise `ConfigError` naming every problem at once."""
@@ -68,7 +81,8 @@ class GatewayRun:
 def run_gateway(run: GatewayRun, version: str) -> int:
     """Run a gateway until SIGTERM or SIGINT; the exit code, 0 after an orderly stop.
 
-    Once it serves, one line goes to stdout: ``{"event":"gateway_serving","host":…,"port":…,"pid":…,"workers":…}``.
+    Once it serves, one line goes to stdout, ``{"event":"gateway_serving","host":…,"port":…,…}``; then the access log,
+    unless it has a file.
     Raises `ConfigError` or `UnavailableError` for what keeps it from serving; nothing is left running then.
     """
     run.validate()
@@ -97,7 +111,7 @@ async def _serve(run: GatewayRun, version: str) -> int:
         loop.add_signal_handler(number, stop.set)
     source = source_of(run)
     model = await source.load()
-    planes = WorkerPlanes(model.workers) if model.workers > 1 else OwnPlane()
+    planes = _planes(run, model)
     control = Control(model, source, planes, version)
     tasks: list[asyncio.Task[object]] = [asyncio.create_task(stop.wait(), name="stop")]
     async with contextlib.AsyncExitStack() as exits:
@@ -115,7 +129,7 @@ async def _serve(run: GatewayRun, version: str) -> int:
             tasks.append(asyncio.create_task(_reload_at(hangup, control), name="reload"))
             if isinstance(source, RegistryConfig):
                 tasks.append(asyncio.create_task(source.follow(control), name="registry-config"))
-            _announce(model, planes.port)
+            _announce(run, model, planes)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 # None of them ends by itself but by a bug, which must not go unseen.
@@ -127,6 +141,12 @@ async def _serve(run: GatewayRun, version: str) -> int:
             await planes.stop(run.drain_s)
             await asyncio.wait(tasks)
     return 0
+
+
+def _planes(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes | EnginePlane:
+    if run.engine != "embedded":
+        return EnginePlane(run.engine, run.engine_dir, run.access_log)
+    return WorkerPlanes(model.workers, run.access_log) if model.workers > 1 else OwnPlane(run.access_log)
 
 
 async def _reload_at(hangup: asyncio.Event, control: Control) -> None:
@@ -141,10 +161,17 @@ async def _reload_at(hangup: asyncio.Event, control: Control) -> None:
             pass
 
 
-def _announce(model: GatewayModel, port: int) -> None:
-    facts = {"host": model.host, "port": port, "pid": os.getpid(), "workers": model.workers}
+def _announce(run: GatewayRun, model: GatewayModel, planes: OwnPlane | WorkerPlanes | EnginePlane) -> None:
+    facts = {
+        "host": model.host,
+        "port": planes.port,
+        "tls_port": model.tls_port,
+        "pid": os.getpid(),
+        "workers": model.workers,
+        "engine": run.engine,
+    }
     print(msgspec.json.encode({"event": "gateway_serving", **facts}).decode(), flush=True)
-    log.info("gateway_serving", extra={"fields": facts})
+    log.info("gateway_serving", extra=facts)
 
 
 def _die_with_parent() -> None:

@@ -9,11 +9,13 @@ import logging
 import os
 import signal
 import socket
+from pathlib import Path
 
 import uvloop
 
 from noctule.adapters.open_files import raise_open_files_max
 from noctule.base.errors import NoctuleError
+from noctule.gateway.access_log import AccessLog
 from noctule.gateway.admin import AdminAnswer
 from noctule.gateway.channel import Answered, Applied, Apply, Asked, Channel, Describe, Described, Failed, Serving, Stop
 from noctule.gateway.gateway import Gateway
@@ -27,18 +29,18 @@ ORPHAN_DRAIN_S = 30.0
 log = logging.getLogger("noctule.gateway")
 
 
-def run_worker(descriptor: int) -> int:
+def run_worker(descriptor: int, access_log: Path | None) -> int:
     """Serve until the parent says stop or has gone; the exit code. `descriptor` is this end of the pair."""
     raise_open_files_max()
-    return uvloop.run(_serve(socket.socket(fileno=descriptor)))
+    return uvloop.run(_serve(socket.socket(fileno=descriptor), access_log))
 
 
-async def _serve(end: socket.socket) -> int:
+async def _serve(end: socket.socket, access_log: Path | None) -> int:
     loop = asyncio.get_running_loop()
     # Ctrl-C reaches the whole process group; the parent tells when it is time.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     channel = await Channel.over(end)
-    worker = _Worker(channel)
+    worker = _Worker(channel, access_log)
     loop.add_signal_handler(signal.SIGTERM, channel.close)
     try:
         return await worker.run()
@@ -47,7 +49,8 @@ async def _serve(end: socket.socket) -> int:
 
 
 class _Worker:
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, access_log: Path | None) -> None:
+        self._access_log = access_log
         self._channel = channel
         self._gateway: Gateway | None = None
         self._numbers = itertools.count(1)
@@ -60,7 +63,8 @@ class _Worker:
                 match message:
                     case Apply(orders):
                         if self._gateway is None:
-                            self._gateway = Gateway(orders, admin=self._ask, shares_port=True)
+                            access_log = AccessLog.of(orders.model, self._access_log)
+                            self._gateway = Gateway(orders, admin=self._ask, access_log=access_log, shares_port=True)
                             await self._gateway.start()
                             self._channel.send_nowait(Serving(self._gateway.port))
                         else:

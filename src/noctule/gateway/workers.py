@@ -12,10 +12,13 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
+from noctule.base.ensure import ensure
 from noctule.base.errors import ConfigError, OutcomeUnknownError, UnavailableError
+from noctule.gateway.access_log import AccessLog
 from noctule.gateway.admin import Admin
 from noctule.gateway.channel import Answered, Applied, Apply, Asked, Channel, Describe, Described, Failed, Serving, Stop
 from noctule.gateway.gateway import Gateway
@@ -30,6 +33,10 @@ KILL_AFTER_S = 5.0
 RESTART_S_FIRST = 0.1
 RESTART_S_MAX = 5.0
 """Pause before a worker is started again: the first, doubled each time, up to the second."""
+WATCH_S = 2.0
+"""Between two questions to a worker whether it is alive."""
+SILENT_S_MAX = 10.0
+"""A worker that has not answered for so long hangs, as do the connections that the kernel gives it: it is killed."""
 STABLE_S = 30.0
 """A worker that ran for so long begins at the first pause again."""
 
@@ -39,17 +46,25 @@ log = logging.getLogger("noctule.gateway")
 class OwnPlane:
     """The data plane in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, access_log: Path | None = None) -> None:
         self._gateway: Gateway | None = None
+        self._access_log = access_log
+
+    @property
+    def gateway(self) -> Gateway:
+        """Between `start` and `stop`."""
+        ensure(self._gateway is not None, "the data plane has been started")
+        assert self._gateway is not None
+        return self._gateway
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Where it listens; 0 before `start`."""
         return self._gateway.port if self._gateway is not None else 0
 
     async def start(self, orders: Orders, admin: Admin) -> None:
         """Open the doors; `ConfigError` when that cannot be."""
-        gateway = Gateway(orders, admin=admin)
+        gateway = Gateway(orders, admin=admin, access_log=AccessLog.of(orders.model, self._access_log))
         await gateway.start()
         self._gateway = gateway
 
@@ -76,8 +91,9 @@ class OwnPlane:
 class WorkerPlanes:
     """Several processes. `start`, then `stop`; what ends in between is started again."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, access_log: Path | None = None) -> None:
         self._count = count
+        self._access_log = access_log
         self._workers: dict[int, _Worker] = {}
         self._orders: Orders | None = None
         self._admin: Admin | None = None
@@ -180,7 +196,9 @@ class WorkerPlanes:
     async def _run_one(self, number: int) -> int:
         ours, theirs = socket.socketpair()
         with theirs:
-            command = (sys.executable, "-m", "noctule", "gateway", "worker", "--channel", str(theirs.fileno()))
+            command = [sys.executable, "-m", "noctule", "gateway", "worker", "--channel", str(theirs.fileno())]
+            if self._access_log is not None:
+                command += ["--access-log", str(self._access_log)]
             process = await asyncio.create_subprocess_exec(*command, pass_fds=(theirs.fileno(),))
         channel = await Channel.over(ours)
         assert self._orders is not None
@@ -206,6 +224,7 @@ class WorkerPlanes:
     async def _hear_until_end(self, worker: "_Worker") -> None:
         """Until it closes its end, which is when it has nothing more to serve; while everything stops, not for ever."""
         hearing = asyncio.create_task(self._hear(worker), name=f"gateway-worker-{worker.process.pid}")
+        watching = asyncio.create_task(self._watch(worker), name=f"gateway-watch-{worker.process.pid}")
         stopping = asyncio.create_task(self._stopping.wait(), name="gateway-stopping")
         try:
             await asyncio.wait((hearing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -215,8 +234,22 @@ class WorkerPlanes:
                 worker.process.kill()
             await hearing
         finally:
-            stopping.cancel()
-            hearing.cancel()
+            for each in (hearing, watching, stopping):
+                each.cancel()
+
+    async def _watch(self, worker: "_Worker") -> None:
+        """Kill one that hangs, until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not worker.port:
+                continue
+            try:
+                async with asyncio.timeout(SILENT_S_MAX):
+                    await worker.picture()
+            except TimeoutError:
+                log.error("worker_stuck", extra={"pid": worker.process.pid})
+                worker.process.kill()
+                return
 
     async def _hear(self, worker: "_Worker") -> None:
         async with asyncio.TaskGroup() as asking:

@@ -21,16 +21,17 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from random import Random
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
-from noctule.base.errors import ConfigError, NoctuleError
+from noctule.base.errors import ConfigError, NoctuleError, UnavailableError
 from noctule.core.balance.breaker import BreakerPolicy, BreakerState
 from noctule.kits.background_loop import BackgroundLoop
 from noctule.kits.breaker_standing import (
@@ -41,7 +42,7 @@ from noctule.kits.breaker_standing import (
     Question,
     Standing,
 )
-from noctule.kits.shared_breaker import SharedBreaker, StoreClient
+from noctule.kits.shared_breaker import SharedBreaker
 from noctule.kits.store import connect
 
 __all__ = ["Authority", "BreakerOpenError", "BreakerPolicy", "BreakerState", "Call", "CircuitBreaker"]
@@ -65,11 +66,11 @@ log = logging.getLogger("noctule.kits.breaker")
 class CircuitBreaker:
     """One breaker, for all calls to one dependency; its name is its key in the store.
 
-    `store` is a URL as `store.connect` takes, a client (redis-py's asyncio Redis or RedisCluster, which stays the
-    caller's to close), or None. All instances that share a breaker give it the same policy. A failure is an exception
-    of `failures` that is none of `ignored`, or what `Call.failed` was said of; any other exception, such as a
-    cancellation, says nothing. Safe for threads. With a store it is used either from one event loop or from synchronous
-    code, which gets a thread for it; with a client that was handed in, from that client's event loop only.
+    `store` is a URL as `store.connect` takes, a client that it gave (which stays the caller's to close), or None. All
+    instances that share a breaker give it the same policy. A failure is an exception of `failures` that is none of
+    `ignored`, or what `Call.failed` was said of; any other exception, such as a cancellation, says nothing. Safe for
+    threads. With a store it is used either from one event loop or from synchronous code, which gets a thread for it;
+    with a client that was handed in, from that client's event loop only.
 
     `ConfigError` for what cannot work.
     """
@@ -77,7 +78,7 @@ class CircuitBreaker:
     def __init__(
         self,
         name: str,
-        store: StoreClient | str | None = None,
+        store: Redis | str | None = None,
         policy: BreakerPolicy | None = None,
         *,
         failures: tuple[type[Exception], ...] = (Exception,),
@@ -106,10 +107,10 @@ class CircuitBreaker:
             )
         self._client = store
         self._shared = SharedBreaker(store, name, policy, chance) if store is not None else None
-        self._background: BackgroundLoop | None = None
-        """Once synchronous code has used it with a store."""
-        self._has_loop = False
-        """Once it was used in an event loop."""
+        self._background = BackgroundLoop(f"breaker-{name}")
+        """Where synchronous code asks the store."""
+        self._is_sync: bool | None = None
+        """Who asks the store; None before the first question."""
 
     def guard(self) -> "Call":
         """A context manager around one call, for ``with`` and ``async with``; raises `BreakerOpenError` on entry."""
@@ -146,12 +147,11 @@ class CircuitBreaker:
 
     def close(self) -> None:
         """The same for synchronous code, and the end of its thread."""
-        if self._background is None:
-            return
-        try:
-            self._background.call(self.aclose(), STORE_TIMEOUT_S)
-        except (TimeoutError, NoctuleError):
-            pass  # The sockets go with the thread's loop.
+        if self._is_sync:
+            try:
+                self._background.call(self.aclose(), STORE_TIMEOUT_S)
+            except (TimeoutError, UnavailableError):
+                pass  # The sockets go with the thread's loop.
         self._background.close()
 
     # What a Call does.
@@ -207,24 +207,23 @@ class CircuitBreaker:
             log.warning("breaker_changed", extra=facts)
         return permit
 
-    def _thread(self) -> BackgroundLoop:
+    def _settle_world(self, question: Question, *, is_sync: bool) -> None:
+        """A client of the store belongs to one event loop, so the first question decides whose the breaker is."""
         with self._lock:
-            if self._has_loop or not self._owns_client:
+            if self._is_sync is None and (self._owns_client or not is_sync):
+                self._is_sync = is_sync
+            if self._is_sync is not is_sync:
+                self._standing.dropped(question)
                 raise ConfigError(
-                    f"the breaker {self.name!r} has a client of an event loop and is used without one; make one more "
-                    "with the store's URL under the same name: the store joins them"
+                    f"the breaker {self.name!r} has a store and is used by synchronous code and from an event loop; "
+                    "make one for each with the store's URL, under the same name: the store joins them"
                 )
-            if self._background is None:
-                self._background = BackgroundLoop(f"breaker-{self.name}")
-            return self._background
 
-    def _note_loop(self) -> None:
-        if self._background is not None:
-            raise ConfigError(
-                f"the breaker {self.name!r} has a store and is used both by synchronous code and from an event loop; "
-                "make one for each under the same name: the store joins them"
-            )
-        self._has_loop = True
+    def _in_thread(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._background.call(work, THREAD_TIMEOUT_S)
+        except TimeoutError as error:
+            raise UnavailableError(f"the breaker {self.name!r} could not ask its store: {error}") from None
 
 
 class Call:
@@ -244,7 +243,7 @@ class Call:
     async def __aenter__(self) -> Self:
         step = self._breaker._begin()
         if isinstance(step, Question):
-            self._breaker._note_loop()
+            self._breaker._settle_world(step, is_sync=False)
             step = await self._breaker._permit_after(step)
         self._permit = step
         return self
@@ -259,7 +258,8 @@ class Call:
     def __enter__(self) -> Self:
         step = self._breaker._begin()
         if isinstance(step, Question):
-            step = self._breaker._thread().call(self._breaker._permit_after(step), THREAD_TIMEOUT_S)
+            self._breaker._settle_world(step, is_sync=True)
+            step = self._breaker._in_thread(self._breaker._permit_after(step))
         self._permit = step
         return self
 
@@ -268,7 +268,10 @@ class Call:
     ) -> None:
         question = self._finish(error)
         if question is not None:
-            self._breaker._thread().call(self._breaker._ask(question), THREAD_TIMEOUT_S)
+            try:
+                self._breaker._in_thread(self._breaker._ask(question))
+            except UnavailableError:
+                pass  # The call itself is over, and a lease ends by itself.
 
     def _finish(self, error: BaseException | None) -> Question | None:
         permit, self._permit = self._permit, None

@@ -9,16 +9,14 @@ policy says what happens (`OnStoreLoss`); what was admitted meanwhile is added t
 """
 
 import asyncio
-import hashlib
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
@@ -37,6 +35,7 @@ from noctule.kits.ratelimit_script import (
     read_reply,
     script_arguments,
 )
+from noctule.kits.scripts import Script
 from noctule.kits.store import connect, retrying_idempotent
 
 ANSWER_TIMEOUT_S = 0.5
@@ -58,16 +57,16 @@ POLICIES_MAX = 8
 CONDUCT = "abuse"
 """Where the name of a policy stands in other keys."""
 
-_SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()  # What EVALSHA calls a script.
-_TIME = "return redis.call('TIME')"
-_ROLL_CALL = """
+_DECIDE = Script(SCRIPT)
+_TIME = Script("return redis.call('TIME')")
+_ROLL_CALL = Script("""
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], now, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
-"""
+""")
 
 log = logging.getLogger("noctule.kits.limits")
 
@@ -193,7 +192,7 @@ class Limiter:
             elif value is not None:
                 counts[policy] = read_count(value)
         seconds, micros = await retrying_idempotent(
-            lambda: cast("Any", self._store.eval(_TIME, 1, self._key(CONDUCT, subject))), writes=False
+            lambda: _TIME.run(self._store, [self._key(CONDUCT, subject)], []), writes=False
         )
         return picture_of(subject, int(seconds) * 1_000_000 + int(micros), conduct, counts, self._abuse)
 
@@ -249,13 +248,10 @@ class Limiter:
         keys = [self._key(name, subject) for name in (CONDUCT, *(policy.name for policy in policies))]
         arguments = script_arguments(mode, cost, nonce, self._abuse, policies)
 
-        async def ask() -> Any:
-            try:
-                return await cast("Any", self._store.evalsha(_SHA, len(keys), *keys, *arguments))
-            except NoScriptError:
-                return await cast("Any", self._store.eval(SCRIPT, len(keys), *keys, *arguments))
-
-        return read_reply(await retrying_idempotent(ask, writes=True, budget_s=self._patience_s))
+        reply = await retrying_idempotent(
+            lambda: _DECIDE.run(self._store, keys, arguments), writes=True, budget_s=self._patience_s
+        )
+        return read_reply(reply)
 
     async def _give_back(self, policies: tuple[Policy, ...], subject: str, cost: int) -> None:
         try:
@@ -269,12 +265,11 @@ class Limiter:
         if self._fixed_instances is not None or now < self._roll_call_at:
             return
         self._roll_call_at = now + ROLL_CALL_S
-        key, absent_ms = f"{self._prefix}{{instances}}", int(ABSENT_S * 1000)
-
-        def call() -> Awaitable[Any]:
-            return self._store.eval(_ROLL_CALL, 1, key, self._name, absent_ms)
-
-        self._instances = max(int(await retrying_idempotent(call, writes=True, budget_s=self._patience_s)), 1)
+        keys, arguments = [f"{self._prefix}{{instances}}"], [self._name, str(int(ABSENT_S * 1000))]
+        count = await retrying_idempotent(
+            lambda: _ROLL_CALL.run(self._store, keys, arguments), writes=True, budget_s=self._patience_s
+        )
+        self._instances = max(int(count), 1)
 
     async def _report(self, policies: tuple[Policy, ...], subject: str) -> None:
         """Tell the store what this instance admitted of the subject while it was away."""

@@ -6,19 +6,18 @@ state gives a greater epoch, at least the store's time in ms: it grows even when
 verdict and counts of another epoch change nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 from random import Random
-from typing import Any, TypeAlias, assert_never, cast
+from typing import Any, assert_never, cast
 
 from redis.asyncio import Redis
-from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import NoScriptError
 
 from noctule.base.errors import ProtocolError
 from noctule.core.balance.breaker import BreakerPolicy, BreakerState
 from noctule.core.balance.window import SLOTS
 from noctule.kits.breaker_standing import AskProbe, Exchange, Question, SharedView, Verdict
-
-StoreClient: TypeAlias = Redis | RedisCluster
 
 KEY_PREFIX = "breaker:"
 
@@ -117,6 +116,8 @@ if state == 'half_open' and probes >= probes_max and probe_free > 0 then wait_ms
 return {state, string.format('%.0f', epoch), wait_ms, granted, counts[1], counts[2], counts[3], probes}
 """
 
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # What EVALSHA calls a script.
+
 # The script cannot see the constant of the machine that it follows.
 assert SLOTS == 10
 
@@ -124,11 +125,11 @@ assert SLOTS == 10
 class SharedBreaker:
     """One breaker in one store; every method is one round trip, and raises what the client raises."""
 
-    def __init__(self, client: StoreClient, name: str, policy: BreakerPolicy, chance: Random) -> None:
+    def __init__(self, client: Redis, name: str, policy: BreakerPolicy, chance: Random) -> None:
         self._key = f"{KEY_PREFIX}{{{name}}}"
         self._chance = chance
         self._policy = policy
-        self._script = cast("Any", client).register_script(_SCRIPT)
+        self._client = client
         ttl_s = IDLE_TTL_S + max(policy.window_s, 2 * policy.open_s_max, policy.probe_lease_s)
         self._before: Sequence[float] = (
             max(1, round(policy.window_s * 1000 / SLOTS)),
@@ -162,7 +163,11 @@ class SharedBreaker:
     async def _run(self, operation: str, epoch: int, *arguments: str | int) -> SharedView:
         stretch = 1 + self._policy.jitter * self._chance.random()
         values = [operation, epoch, *self._before, stretch, *self._after, *arguments]
-        reply = await self._script(keys=[self._key], args=values)
+        client = cast("Any", self._client)
+        try:
+            reply = await client.evalsha(_SHA, 1, self._key, *values)
+        except NoScriptError:  # A server that was never given it, or was started anew.
+            reply = await client.eval(_SCRIPT, 1, self._key, *values)
         try:
             state, number, wait_ms, granted, calls, failures, slow, probes = reply
             text = state.decode() if isinstance(state, bytes) else state

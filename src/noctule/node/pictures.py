@@ -49,11 +49,16 @@ def node_picture(node: "LocalNode") -> NodePicture:
             "noctule_peer_frames_dropped_total": node.transport.frames_dropped,
             **host.pubsub.counters(),
             **node.steward.comparer.counters(),
+            **node.agent.counters(),
             **{name: value for counters in node.more_counters for name, value in counters().items()},
         },
         gauges={
             "noctule_commands_waiting": host.router.waiting,
             "noctule_clients_blocked": host.router.waiting_room.waiting,
+            "noctule_registry_nodes": len(meta.registry.nodes),
+            "noctule_registry_instances": len(meta.registry.instances),
+            "noctule_registry_index": meta.registry.index,
+            **node.agent.gauges(),
         },
         dns=node.dns,
         cluster_id=meta.cluster_id,
@@ -72,8 +77,9 @@ def _peer_picture(node: "LocalNode", member: Member, leads: int, now: Instant) -
         id=member.id,
         alive=node.premises.is_alive(member.id),
         peer=node.config.cluster.voters.get(member.id, member.peer),
-        resp=hello.resp if hello else member.resp,
-        http=hello.http if hello else member.http,
+        # A node that was met while it was starting had not opened its doors yet; the roster is told of them later.
+        resp=(hello.resp if hello else "") or member.resp,
+        http=(hello.http if hello else "") or member.http,
         leads=leads,
         last_contact_ms=None if heard_at is None else round((now - heard_at) * 1000),
     )

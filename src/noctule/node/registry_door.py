@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from noctule.base.errors import StorageError, UnavailableError
 from noctule.base.ids import META_GROUP
+from noctule.core.keyspace.reply import Reply
 from noctule.core.meta.operations import COMMAND, ChangeRegistry, encode_operation
 from noctule.core.registry.bounds import LIST_BYTES_MAX, require_fits
 from noctule.core.registry.changes import Change
@@ -28,6 +29,8 @@ class RegistryDoor:
     def __init__(self, node: "LocalNode") -> None:
         self._node = node
         self._waiters = TopicWaiters(lambda: self.view)
+        self._spread_index = 0
+        """Of the registry when followers were last told of a commit."""
 
     @property
     def view(self) -> Registry:
@@ -70,8 +73,14 @@ class RegistryDoor:
         return await self._waiters.wait(topic, index, timeout_s)
 
     def meta_changed(self) -> None:
-        """This node's replica of *meta* has changed: wake who waits for that."""
+        """This node's replica of *meta* has changed: wake who waits for that, here and on the other nodes."""
         self._waiters.look()
+        index = self.view.index
+        if index != self._spread_index and self._node.host.carrier.replicas[META_GROUP].raft.is_leader():
+            # Followers hear of a commit with the next heartbeat, 50 ms later or more (ADR 0030); a round of reading is
+            # one at once. Who watches services through them must not wait.
+            self._node.host.router.query(META_GROUP, [COMMAND], _Unheard())
+        self._spread_index = index
 
     def leader_known(self) -> bool:
         """Whether this node knows who leads *meta*."""
@@ -81,3 +90,10 @@ class RegistryDoor:
         """How old `view` may be (`core.raft.staleness`); 0 where *meta* is led, None when that is not known."""
         replica = self._node.host.carrier.replicas[META_GROUP]
         return 0 if replica.raft.is_leader() else replica_staleness_ms(self._node, replica)
+
+
+class _Unheard:
+    """Takes the answer of a read that was made for its round alone."""
+
+    def deliver(self, reply: Reply) -> None:
+        """Whatever it is: without a quorum there is nobody to tell."""

@@ -23,6 +23,7 @@ from noctule.node.control import NodeControl
 from noctule.node.joining import join_cluster
 from noctule.node.node import LocalNode, facts_of
 from noctule.node.node_tls import load_tls
+from noctule.servers.consul.api import DATACENTER
 from noctule.servers.dns.messages import Replier
 from noctule.servers.dns.server import DnsServer
 from noctule.servers.dns.zone import Zone, ZoneSettings
@@ -32,9 +33,6 @@ from noctule.servers.resp_server import ClusterFace, RespServer, affordable_conn
 
 DRAIN_S = 5.0
 """How long commands on their way may take when the node stops."""
-
-DATACENTER = "dc1"
-"""What names in DNS call the one datacenter that a cluster is."""
 
 
 class NodeDoors:

@@ -16,6 +16,7 @@ from noctule.base.errors import (
     UnavailableError,
 )
 from noctule.servers import http_cluster, http_health, http_instances, http_kv, http_metrics, http_prometheus
+from noctule.servers.consul.openapi import consul_document
 from noctule.servers.http_cluster_routes import CLUSTER_ROUTES
 from noctule.servers.http_errors import MethodNotAllowedError, NotFoundError
 from noctule.servers.http_parameters import (
@@ -40,6 +41,11 @@ _WRITE: tuple[type[NoctuleError], ...] = (*_READ, OutcomeUnknownError)
 async def get_openapi(call: Call) -> Answer:
     """The OpenAPI document of this table, with the version that runs."""
     return json_answer(openapi_document(ROUTES, call.node.picture().version))
+
+
+async def get_consul_openapi(call: Call) -> Answer:
+    """The OpenAPI document of Consul's API, which stands under /v1 with a router of its own."""
+    return json_answer(consul_document(call.node.picture().version))
 
 
 ROUTES: tuple[Route, ...] = (
@@ -162,6 +168,15 @@ ROUTES: tuple[Route, ...] = (
         operation="getOpenapi",
         summary="This API as an OpenAPI 3.1 document",
         handler=get_openapi,
+        response=None,
+        errors=(RequestError, InternalError),
+    ),
+    Route(
+        method="GET",
+        path="/api/consul-openapi.json",
+        operation="getConsulOpenapi",
+        summary="Consul's API under /v1 as an OpenAPI 3.1 document",
+        handler=get_consul_openapi,
         response=None,
         errors=(RequestError, InternalError),
     ),

@@ -8,7 +8,7 @@ import pytest
 from noctule.client import pictures
 from noctule.client.pictures import Cluster, Group, Peer
 from noctule.node.api import GroupPicture, NodePicture, PeerPicture
-from noctule.servers import http_migrations, http_partitions, http_tokens
+from noctule.servers import http_health, http_migrations, http_partitions, http_tokens
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(Cluster, NodePicture), (Group, GroupPicture), (Peer, PeerPicture)])
@@ -25,6 +25,9 @@ def test_the_fields_are_those_of_the_nodes_picture(mine: type[msgspec.Struct], t
         (pictures.PartitionPage, http_partitions.PartitionPage),
         (pictures.OperationList, http_migrations.OperationList),
         (pictures.RebalanceBegun, http_migrations.RebalanceBegun),
+        (pictures.BackendHealth, http_health.BackendHealth),
+        (pictures.BackendChecks, http_health.BackendChecks),
+        (pictures.HealthCheck, http_health.Check),
     ],
 )
 def test_the_fields_are_those_of_the_api(mine: type[msgspec.Struct], theirs: type[msgspec.Struct]) -> None:

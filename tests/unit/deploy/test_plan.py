@@ -74,6 +74,9 @@ def test_instance_i_prefers_node_i() -> None:
     ]
     third = plan.instances[2]
     assert third.process.environment["NOCTULE_NODE"] == "http://127.0.0.1:7503"
+    assert third.process.environment["NOCTULE_REGISTRY_URL"] == ",".join(
+        f"http://127.0.0.1:{port}" for port in (7503, 7501, 7502)
+    )
     assert third.process.environment["INSTANCE_ID"] == third.id == "web-3"
     assert third.process.environment["PORT"] == str(third.port)
     assert third.process.command[:5] == ("/python", "-m", "noctule", "instance", "shop.board.app:app")

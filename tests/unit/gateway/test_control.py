@@ -332,7 +332,8 @@ LOCAL = {"host": "127.0.0.1:8080"}
     ],
 )
 def test_who_is_let_in(peer: str, headers: dict[str, str], is_in: bool) -> None:
-    assert is_admitted(peer, headers.get) is is_in
+    assert is_admitted(peer, "/__noctule/status", headers.get) is is_in
+    assert is_admitted(peer, "/__noctule/health", headers.get)
 
 
 # --- Pictures and metrics ---

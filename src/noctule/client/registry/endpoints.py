@@ -4,6 +4,9 @@ All instances are asked for, also those that fail their checks: so one that is l
 that is not listed at all, which is what `held_list.py` decides by.
 """
 
+import re
+from itertools import islice
+
 import msgspec
 from msgspec import Struct
 
@@ -11,6 +14,9 @@ from noctule.base.errors import ProtocolError
 
 INSTANCES_MAX = 1_024
 """Of one service; further ones are not used."""
+
+_ADDRESS = re.compile(r"[0-9A-Za-z._:%-]{1,253}")
+"""What is put into a URL as it is."""
 
 
 class Endpoint(Struct, frozen=True):
@@ -74,7 +80,9 @@ _decoder = msgspec.json.Decoder(list[_Entry])
 
 
 def read_instances(body: bytes) -> tuple[Instance, ...]:
-    """The instances in the registry's order, at most `INSTANCES_MAX`; without those that have no port.
+    """The instances in the registry's order, at most `INSTANCES_MAX`; without those that nobody can connect to.
+
+    That is one without a port, or with an address that is neither a name nor an IP address.
 
     `ProtocolError` when the body is not what Consul's API gives.
     """
@@ -82,7 +90,12 @@ def read_instances(body: bytes) -> tuple[Instance, ...]:
         entries = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the registry's answer is not a list of instances: {error}") from error
-    return tuple(_instance(entry) for entry in entries[:INSTANCES_MAX] if entry.service.port)
+    instances = (_instance(entry) for entry in entries)
+    return tuple(islice((each for each in instances if _can_be_reached(each.endpoint)), INSTANCES_MAX))
+
+
+def _can_be_reached(endpoint: Endpoint) -> bool:
+    return 0 < endpoint.port < 65_536 and _ADDRESS.fullmatch(endpoint.address) is not None
 
 
 def _instance(entry: _Entry) -> Instance:

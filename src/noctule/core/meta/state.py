@@ -1,4 +1,4 @@
-"""The state of the *meta* group: the objects of the cluster, and the keys of the registry of app instances beside them.
+"""The state of the *meta* group: the objects of the cluster, the registry among them, and ordinary keys beside them.
 
 One command, ``NOCTULE.META``, changes the objects; every other one is the keyspace's, which is kept from reaching
 them. Applying is a pure function as everywhere: replicas that apply the same entries hold the same objects.

@@ -109,8 +109,7 @@ class ProbedCheck:
             case Tick():
                 return self._tick(now)
             case Finished(number, status, output):
-                is_running = self._began_at is not None and number == self._number
-                return self._finished(status, output, now) if is_running else []
+                return self._finished(status, output, now) if self.is_running and number == self._number else []
             case Remembered(status, output):
                 if not self._successes and not self._failures:
                     self._status, self._output = status, output
@@ -124,6 +123,11 @@ class ProbedCheck:
         """When the next `Tick` is due."""
         return self._due_at if self._began_at is None else Instant(self._began_at + self._definition.timeout_s)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether an attempt is on its way."""
+        return self._began_at is not None
+
     def check(self) -> None:
         """Raise `InternalError` when an invariant is broken."""
         ensure(not (self._successes and self._failures), "either the last result was a success, or a failure")
@@ -131,9 +135,8 @@ class ProbedCheck:
 
     def describe(self) -> CheckPicture:
         """How it stands."""
-        is_running = self._began_at is not None
         return CheckPicture(
-            self._status, self._output, self._successes, self._failures, is_running, self.next_deadline()
+            self._status, self._output, self._successes, self._failures, self.is_running, self.next_deadline()
         )
 
     def _tick(self, now: Instant) -> list[Effect]:

@@ -118,7 +118,8 @@ class Table(Generic[K, Row]):
             now = self.rows.pop(key, None)
             if row is not None:
                 self.rows[key] = row
-            self._placed(key, now, row)
+            if now is not row:  # It may have come and gone by the same list.
+                self._placed(key, now, row)
         self._before = {}
 
     def touched(self) -> list[tuple[K, Row | None]]:

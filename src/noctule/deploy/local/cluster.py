@@ -6,6 +6,7 @@ what is on disk: see supervisor.py.
 """
 
 import asyncio
+import importlib.metadata
 import logging
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -23,10 +24,11 @@ from noctule.deploy.local.child import START_TIMEOUT_S, Child
 from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan, join
 from noctule.deploy.local.processes import Notice
 from noctule.deploy.local.registrar import Registrar
-from noctule.gateway.gateway import Gateway
+from noctule.gateway.admin import AdminApi
+from noctule.gateway.control import Control, FixedSource
 from noctule.gateway.instances import Instance, Standing
-from noctule.gateway.model import GatewayModel, Route, Service, Share
-from noctule.gateway.orders import Orders
+from noctule.gateway.model import GatewayModel, Route, Service, Share, Sticky
+from noctule.gateway.workers import OwnPlane
 
 READY_POLL_S = 0.05
 """Between two questions to a node that is not ready yet."""
@@ -64,18 +66,21 @@ class LocalCluster:
         """Told of each node that has left the cluster for good."""
         self.nodes = {node.id: Child(node.process, plan.log_dir, notice) for node in plan.nodes}
         self.instances = {each.id: Child(each.process, plan.log_dir, notice) for each in plan.instances}
-        self._gateway: Gateway | None = None
-        self._serving: dict[str, Instance] = {}
+        self._serving = {each.id: Instance(each.id, each.host, each.port) for each in plan.instances}
         """What the gateway is told of each instance."""
+        self._plane = OwnPlane()
+        self._control = Control(
+            model_of(plan), FixedSource("noctule up"), self._plane, importlib.metadata.version("noctule")
+        )
         self._registrar = Registrar([node.url for node in plan.nodes], self._entries)
 
     @property
     def gateway_url(self) -> str | None:
         """Where the app is served; None without an app."""
-        if self._gateway is None:
+        if not self._plane.port:
             return None
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._plan.gateway_host, self._plan.gateway_host)
-        return f"http://{join(host, self._gateway.port)}"
+        return f"http://{join(host, self._plane.port)}"
 
     async def start(self) -> None:
         """Start everything; returns once the cluster takes requests.
@@ -93,12 +98,11 @@ class LocalCluster:
             return
         self._notice(f"starting {_count(len(self.instances), 'instance')} of {self._plan.service}")
         await self._start_all(self.instances.values())
-        self._serving = {plan.id: Instance(plan.id, plan.host, plan.port) for plan in self._plan.instances}
-        gateway = Gateway(self._orders())
-        await gateway.start()
-        self._gateway = gateway
+        self._list_instances()
+        await self._plane.start(self._control.orders, AdminApi(self._control))
         self._notice("waiting until the instances are healthy")
-        await self._while_alive(gateway.wait_healthy(len(self.instances), HEALTHY_TIMEOUT_S), self.instances.values())
+        healthy = self._plane.gateway.wait_healthy(len(self.instances), HEALTHY_TIMEOUT_S)
+        await self._while_alive(healthy, self.instances.values())
         await self._registrar.tell()
 
     async def keep_running(self) -> None:
@@ -115,9 +119,9 @@ class LocalCluster:
     async def stop(self) -> None:
         """Stop everything in order; nothing runs on return, however far `start` came."""
         try:
-            if self._gateway is not None:
+            if self._plane.port:
                 self._notice("draining the gateway")
-                await self._gateway.stop(DRAIN_S)
+                await self._plane.stop(DRAIN_S)
                 await self._registrar.leave()
             running = [child for child in self.instances.values() if child.pid]
             if running:
@@ -189,17 +193,14 @@ class LocalCluster:
         await _gather([waiting, *(child.raise_at_end() for child in children)], until=asyncio.FIRST_COMPLETED)
 
     async def _keep_instance(self, plan: InstancePlan) -> None:
-        gateway = self._gateway
-        assert gateway is not None
-
         def on_end() -> None:
             # The process has ended: nobody is to wait for it, as they would for one that was only taken off the list.
             self._serving[plan.id] = Instance(plan.id, plan.host, plan.port, standing=Standing.CRITICAL)
-            gateway.traffic.apply(self._orders())
+            self._list_instances()
 
         def on_serving() -> None:
             self._serving[plan.id] = Instance(plan.id, plan.host, plan.port)
-            gateway.traffic.apply(self._orders())
+            self._list_instances()
 
         await self.instances[plan.id].keep_running(on_end=on_end, on_serving=on_serving)
 
@@ -209,20 +210,13 @@ class LocalCluster:
                 child.rotate_log()
             await asyncio.sleep(ROTATE_S)
 
-    def _orders(self) -> Orders:
-        """One route, one service, the instances that serve now."""
-        model = GatewayModel(
-            host=self._plan.gateway_host,
-            port=self._plan.gateway_port,
-            services=(Service(name=self._plan.service, drain_s=DRAIN_S),),
-            routes=(Route(name=self._plan.service, shares=(Share(self._plan.service),)),),
-        )
-        return Orders(model, {self._plan.service: tuple(self._serving.values())})
+    def _list_instances(self) -> None:
+        """Tell the gateway who serves now."""
+        self._control.set_listed({self._plan.service: tuple(self._serving.values())})
 
     def _entries(self) -> list[RegisteredInstance]:
         """What is registered of each instance now."""
-        assert self._gateway is not None
-        loads = {load.id: load for load in self._gateway.picture().instances}
+        loads = {load.id: load for load in self._plane.gateway.picture().instances}
         entries = []
         for plan in self._plan.instances:
             load, child = loads.get(plan.id), self.instances[plan.id]
@@ -238,6 +232,19 @@ class LocalCluster:
                 )
             )
         return entries
+
+
+def model_of(plan: Plan) -> GatewayModel:
+    """The gateway of a local cluster: one route to one service, whose instances the supervisor lists."""
+    # Over plain HTTP, as here, browsers do not send a cookie back that is for TLS only.
+    sticky = Sticky(secure=False) if plan.is_sticky else None
+    return GatewayModel(
+        host=plan.gateway_host,
+        port=plan.gateway_port,
+        services=(Service(name=plan.service, sticky=sticky, drain_s=DRAIN_S),),
+        routes=(Route(name=plan.service, shares=(Share(plan.service),)),),
+        access_log=False,
+    )
 
 
 async def _gather(coroutines: Iterable[Coroutine[Any, Any, None]], *, until: str = asyncio.FIRST_EXCEPTION) -> None:

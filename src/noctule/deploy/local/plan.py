@@ -58,6 +58,8 @@ class UpConfig:
     control_port_base: int = 7700
     resp_cluster_port_base: int = -1
     """When left out, 400 above that of RESP; 0 where that is 0."""
+    sticky: bool = False
+    """The gateway gives clients a cookie that brings them back to their instance."""
     dns_port_base: int = -1
     """When left out, 52 above that of HTTP; 0 where that is 0, or more than 48 nodes would meet each other's ports."""
 
@@ -203,6 +205,7 @@ class Plan:
     gateway_port: int
     nodes: tuple[NodePlan, ...]
     instances: tuple[InstancePlan, ...]
+    is_sticky: bool = False
 
     @property
     def log_dir(self) -> Path:
@@ -311,6 +314,7 @@ def make_plan(
         gateway_port=config.port,
         nodes=nodes,
         instances=instances,
+        is_sticky=config.sticky,
     )
 
 
@@ -395,6 +399,7 @@ def _instance_plan(
         "PORT": str(port),
         "NOCTULE_STORE_URL": f"redis://{','.join(join(node.host, node.resp_port) for node in preferred)}/0",
         "NOCTULE_NODE": preferred[0].url,
+        "NOCTULE_REGISTRY_URL": ",".join(node.url for node in preferred),
     }
     process = ProcessPlan(name, _command(python, "instance", flags, str(config.app)), environment)
     return InstancePlan(name, config.inner_host, port, process)

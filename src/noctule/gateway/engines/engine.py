@@ -2,16 +2,17 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from msgspec import structs
 
-from noctule.base.errors import RequestError
+from noctule.base.errors import ConfigError, RequestError
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
+from noctule.gateway.pictures import ServicePicture
 
 Files = dict[str, str]
 """Rendered text by its path relative to the engine's folder."""
@@ -21,6 +22,7 @@ Instances = Mapping[str, Sequence[Instance]]
 """Of each service, by its name; a service that is missing has none."""
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._+@-]*")
 
 
 def engine_name(instance_id: str) -> str:
@@ -40,8 +42,19 @@ def digest_of(text: str) -> str:
 
 
 def listed(instances: Instances, service: Service) -> list[Instance]:
-    """The instances of a service that an engine is to know: a critical one leaves at once."""
-    return [each for each in instances.get(service.name, ()) if each.standing is not Standing.CRITICAL]
+    """The instances of a service that an engine is to know, each address once.
+
+    A critical one leaves at once. Of two with one address, as when an instance came back under another id, the one that
+    serves counts.
+    """
+    found: dict[str, Instance] = {}
+    for each in instances.get(service.name, ()):
+        before = found.get(each.address)
+        if each.standing is Standing.SERVING and (before is None or before.standing is not Standing.SERVING):
+            found[each.address] = each
+        elif each.standing is Standing.DRAINING:
+            found.setdefault(each.address, each)
+    return list(found.values())
 
 
 def with_drained(instances: Instances, drained: Collection[tuple[str, str]]) -> Instances:
@@ -77,20 +90,30 @@ class EnginePaths:
     """nginx writes it; HAProxy's comes out of its stdout, which the driver joins to the same file."""
     temporary: str
     """nginx' folder for bodies that do not fit in memory."""
+    admin: str
+    """Socket of the process that drives the engine, for `/__noctule/`; empty where there is none."""
     certificates: str
     """Folder of HAProxy's combined certificates, `0.pem` for the model's first; nginx reads the originals."""
 
     @classmethod
     def within(cls, folder: Path) -> "EnginePaths":
-        """All in one folder, as the drivers have it."""
+        """All in one folder, as the drivers have it. `ConfigError` for a path that cannot stand in every config."""
+        if not _PLAIN_PATH.fullmatch(str(folder)):
+            raise ConfigError(f"{str(folder)!r} cannot be an engine's folder: use letters, digits and / . _ - + @")
         return cls(
             folder=str(folder),
             pid=str(folder / "engine.pid"),
             socket=str(folder / "engine.sock"),
             access_log=str(folder / "access.log"),
             temporary=str(folder / "temporary"),
+            admin=str(folder / "admin.sock"),
             certificates=str(folder / "certificates"),
         )
+
+    @classmethod
+    def alone(cls, folder: Path) -> "EnginePaths":
+        """All in one folder, for an engine that nobody drives."""
+        return replace(cls.within(folder), admin="")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,20 +130,9 @@ class EnginePicture:
     """How often the process ended by itself and was started again."""
     last_error: str
     """Why the newest model is not in force; empty when it is."""
-    instances: tuple["EngineInstancePicture", ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInstancePicture:
-    """One instance as the engine sees it."""
-
-    service: str
-    id: str
-    address: str
-    state: str
-    """healthy, unhealthy, draining; or given, where the engine (nginx) does not tell."""
-    in_flight: int
-    """-1 where the engine does not tell."""
+    services: tuple[ServicePicture, ...]
+    """Where the engine does not tell (nginx), numbers are 0 and states `given`. What is in flight is then the number of
+    workers that still finish requests from before the last reload: 0 means that whatever was taken out is done."""
 
 
 class EngineDriver(Protocol):
@@ -155,13 +167,3 @@ class EngineDriver(Protocol):
 
     async def stop(self, drain_s: float) -> None:
         """Accept nothing new, let what is in flight end for `drain_s` seconds, then cut it; nothing runs on return."""
-
-
-class InstanceSource(Protocol):
-    """Whoever knows which instances a service has: the model itself, or the registry."""
-
-    def instances(self) -> Instances:
-        """Those of now, at once and without I/O; the last known ones while the source cannot be asked."""
-
-    def on_change(self, call: Callable[[], None]) -> None:
-        """Call this in the event loop after every change; calls may be merged."""

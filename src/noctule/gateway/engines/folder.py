@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from noctule.adapters.files import disk_errors, lock_directory
@@ -12,6 +13,9 @@ from noctule.gateway.engines.engine import EnginePaths, Files
 
 CHECK_S_MAX = 10.0
 """How long the program may take to say whether a config is one."""
+
+SOCKET_PATH_BYTES_MAX = 88
+"""The system allows 107, HAProxy 97, and configs are tried in a folder below."""
 
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
 """Debian keeps both programs where only root looks."""
@@ -31,15 +35,17 @@ def find_program(name: str) -> str:
 class EngineFolder:
     """One folder, for one driver at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, access_log: Path | None = None) -> None:
         self.path = path.absolute()
-        self.paths = EnginePaths.within(self.path)
         self.log = self.path / "engine.log"
-        self.access_log = self.path / "access.log"
+        self.access_log = (access_log or self.path / "access.log").absolute()
+        self.paths = replace(EnginePaths.within(self.path), access_log=str(self.access_log))
         self._release: Callable[[], None] | None = None
 
     def open(self) -> None:
         """Make it where it is missing, and keep other drivers out. `ConfigError` when one is in there."""
+        if len(self.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
+            raise ConfigError(f"{self.path} is too long for the sockets in it: choose a shorter folder")
         with disk_errors("making", self.path):
             # nginx's workers may be another user's, and keep long bodies in files there.
             for folder, mode in (
@@ -105,9 +111,11 @@ async def _run_check(command: Sequence[str], folder: Path) -> None:
     try:
         output, _ = await asyncio.wait_for(process.communicate(), CHECK_S_MAX)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise ConfigError(f"{command[0]} did not check the config within {CHECK_S_MAX:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         said = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
         complaints = [line for line in said if "[emerg]" in line or "[ALERT]" in line] or said[-1:]

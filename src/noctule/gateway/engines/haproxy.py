@@ -5,12 +5,12 @@
 certificate is for which names.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 
-from noctule.gateway.engines.checks import OWN_PATHS, check_renderable
+from noctule.gateway.engines.checks import OWN_PATHS, REQUEST_ID, SPOKEN_FOR, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
+from noctule.gateway.engines.own_answers import OK, OWN_ANSWERS, RETRY_AFTER_S
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import Algorithm, GatewayModel, HeaderRules, Route, Service
 
@@ -26,7 +26,7 @@ _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "ro
 
 _LOG = {
     "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
-    "client": '"%ci"',
+    "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
     "path": '"%[capture.req.uri,json(utf8s)]"',
@@ -50,22 +50,11 @@ _FORWARDING = (
 )
 """Headers that apps read a client's address, scheme or host from; some frameworks take an underscore for a dash."""
 
-_OWN_ANSWERS = {
-    400: ("bad_request", "the request is not HTTP, or its head is over a bound"),
-    403: ("forbidden", "these pages are for clients on this machine only"),
-    404: ("not_found", "no route matches this request"),
-    408: ("bad_request", "the request did not come in time"),
-    413: ("too_large", "the request body is over the bound"),
-    502: ("bad_gateway", "the instance closed the connection before it answered"),
-    503: ("unavailable", "no instance can take the request"),
-    504: ("outcome_unknown", "the instance did not answer in time"),
-}
-
 
 def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths) -> Files:
     """All files, by name. `ConfigError` naming everything that cannot be rendered."""
     check_renderable(model, instances)
-    sections = [_global(model, paths), _defaults(model), _frontend(model, paths), _no_route()]
+    sections = [_global(model, paths), _defaults(model), _frontend(model, paths), _own_backends(model, paths)]
     sections += [_backend(service, listed(instances, service)) for service in model.services]
     files = {
         CONFIG: "# Rendered by noctule gateway from its model: edit that.\n" + "\n".join(map("\n".join, sections)),
@@ -80,7 +69,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
 
 def render_structure(model: GatewayModel, paths: EnginePaths) -> Files:
     """What only a reload changes: everything but the instances and the shares."""
-    files = render_haproxy(model, {}, paths)
+    # One instance stands for all: how servers are treated is structure, which of them there are is not.
+    any_instance = Instance("any", "127.0.0.1", 1)
+    files = render_haproxy(model, {service.name: [any_instance] for service in model.services}, paths)
     del files[SHARES]
     return files
 
@@ -145,12 +136,8 @@ def _defaults(model: GatewayModel) -> list[str]:
         "  timeout server 60s",
         f"  timeout tunnel {TUNNEL_S}s",
     ]
-    for status, (code, message) in _OWN_ANSWERS.items():
-        retryable = status == 503
-        outcome = "unknown" if status in (502, 504) else "not_applied"
-        error = {"code": code, "message": message, "retryable": retryable, "outcome": outcome}
-        text = json.dumps({"error": error}, separators=(",", ":"))
-        retry = ' hdr Retry-After "1"' if retryable else ""
+    for status, text in OWN_ANSWERS.items():
+        retry = f' hdr Retry-After "{RETRY_AFTER_S}"' if status == 503 else ""
         lines.append(f"  http-error status {status} content-type application/json string {quote(text)}{retry}")
     return [*lines, ""]
 
@@ -164,10 +151,11 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
         *_log_lines(model),
         *_compression(model),
         "  acl is_local src 127.0.0.0/8 ::1",
+        *(f"  acl is_spoken_for req.hdr_cnt({name}) gt 0" for name in SPOKEN_FOR),
         *([f"  acl is_proxy src {' '.join(model.trusted_proxies)}"] if model.trusted_proxies else []),
         f"  acl is_own path {OWN_PATHS}",
         f"  acl is_own path_beg {OWN_PATHS}/",
-        *_own_pages(model),
+        *_own_pages(model, paths),
         *_redirect(model),
         f"  http-request deny deny_status 413 if {{ req.body_size gt {model.limits.body_bytes_max} }}",
         "  # A second try of anything else could do it twice.",
@@ -178,6 +166,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
         *_choose_service(model, paths),
         *(line for route in routes for line in _route_rules(route)),
         "  http-response set-header X-Request-ID %[var(txn.id)] unless { res.hdr(x-request-id) -m found }",
+        *(["  use_backend _admin if is_own"] if model.status and paths.admin else []),
         "  use_backend %[var(txn.service)] if { var(txn.service) -m found }",
         "  default_backend _no_route",
         "",
@@ -208,18 +197,22 @@ def _compression(model: GatewayModel) -> Iterator[str]:
         yield f"  compression type {' '.join(model.compression.types)}"
 
 
-def _own_pages(model: GatewayModel) -> Iterator[str]:
-    ok = quote('{"status":"ok"}')
-    yield f"  http-request set-log-level silent if {{ path {OWN_PATHS}/health }}"
-    answer = f"return status 200 content-type application/json string {ok}"
-    yield f"  http-request {answer} if {{ path {OWN_PATHS}/health }}"
-    yield "  http-request deny deny_status 403 if is_own !is_local"
+def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
+    """HAProxy's health, page and metrics; the rest is answered by the process that drives it, where there is one."""
+    is_health = f"{{ path {OWN_PATHS}/health }}"
+    answer = f"return status 200 content-type application/json string {quote(OK)}"
+    yield f"  http-request set-log-level silent if {is_health}"
+    yield f"  http-request {answer} if {is_health}"
+    yield "  http-request deny deny_status 403 if is_own !is_local or is_own is_spoken_for"
     if model.status:
-        yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/metrics }}"
+        yield f"  http-request use-service prometheus-exporter if {{ path {OWN_PATHS}/engine/metrics }}"
         yield "  stats enable"
-        yield f"  stats uri {OWN_PATHS}/status"
+        yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/status }}"
+        if not paths.admin:
+            yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+    else:
+        yield "  http-request deny deny_status 404 if is_own"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:
@@ -249,16 +242,25 @@ def _forwarding_headers(model: GatewayModel) -> Iterator[str]:
         ("X-Forwarded-Host", "%[req.hdr(host)]", ""),
     ):
         yield f"  http-request set-header {name} {value} if !{{ req.hdr({name}) -m found }}{condition}"
-    is_usable = f"{{ req.fhdr(x-request-id) -m reg {quote('^[!-~]{1,128}$')} }}"
-    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_usable}"
-    yield "  http-request set-var(txn.id) uuid() unless { var(txn.id) -m found }"
+    yield from _request_ids()
+
+
+def _request_ids() -> Iterator[str]:
+    """A request's id and its trace, where the client gave none that is one: the trace's id is then the request's."""
+    yield "  http-request set-var(txn.fresh) uuid(),regsub(-,,g)"
+    yield "  http-request set-var(txn.id) var(txn.fresh)"
+    is_id = f"{{ req.fhdr(x-request-id) -m reg {quote(REQUEST_ID)} }}"
+    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_id}"
     yield "  http-request set-header X-Request-ID %[var(txn.id)]"
+    trace = quote("00-%[var(txn.fresh)]-%[uuid(),regsub(-,,g),bytes(0,16)]-01")
+    is_trace = f"{{ req.fhdr(traceparent) -m reg {quote(TRACEPARENT)} }}"
+    yield f"  http-request set-header traceparent {trace} unless {is_trace}"
 
 
 def _route_match(route: Route) -> Iterator[str]:
     """Lines that set `txn.route` to this route when it matches and none before it did."""
     conditions = []
-    host, path, acl = route.host.lower(), plain_path(route), f"match.{route.name}"
+    host, path, acl = route.host.lower(), plain_path(route), f"match:{route.name}"
     if host:
         how = f"-m end {host[1:]}" if host.startswith("*") else f"-m str {host}"
         conditions.append(f"{{ var(txn.host) {how} }}")
@@ -266,9 +268,11 @@ def _route_match(route: Route) -> Iterator[str]:
         yield f"  acl {acl} path -m str {quote(path)}"
         yield f"  acl {acl} path -m beg {quote(path + '/')}"
         conditions.append(acl)
-    for name, value in route.headers.items():
+    for number, (name, value) in enumerate(route.headers.items()):
+        # Not in braces beside the others: a quoted `}` would end them all the same.
         how = f"-m str -- {quote(value)}" if value else "-m len 0"
-        conditions.append(f"{{ req.fhdr({name}) {how} }}")
+        yield f"  acl {acl}:{number} req.fhdr({name}) {how}"
+        conditions.append(f"{acl}:{number}")
     first = "!{ var(txn.route) -m found }"
     yield " ".join([f"  http-request set-var(txn.route) str({route.name}) if", first, *conditions])
 
@@ -306,8 +310,11 @@ def _header_rules(direction: str, rules: HeaderRules) -> Iterator[str]:
         yield from (f"  {direction} {action}-header {name} {_literal(value)}" for name, value in headers.items())
 
 
-def _no_route() -> list[str]:
-    return ["backend _no_route", "  http-request deny deny_status 404", ""]
+def _own_backends(model: GatewayModel, paths: EnginePaths) -> list[str]:
+    lines = ["backend _no_route", "  http-request deny deny_status 404", ""]
+    if model.status and paths.admin:
+        lines += ["backend _admin", f"  server admin {quote(f'unix@{paths.admin}')}", ""]
+    return lines
 
 
 def _backend(service: Service, instances: Iterable[Instance]) -> list[str]:

@@ -7,18 +7,13 @@ so whatever was done before, by whom, and how far it got, the end is the same.
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
-import socket as sockets
 from pathlib import Path
-
-import msgspec
 
 from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
 from noctule.gateway.engines import certificates
 from noctule.gateway.engines.engine import (
-    EngineInstancePicture,
     EnginePaths,
     EnginePicture,
     Files,
@@ -37,10 +32,12 @@ from noctule.gateway.engines.haproxy import (
     server_arguments,
     shares_value,
 )
-from noctule.gateway.engines.haproxy_socket import SOCKET_PATH_BYTES_MAX, RuntimeSocket, ServerState
+from noctule.gateway.engines.haproxy_socket import RuntimeSocket, ServerLoad, ServerState
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
+from noctule.gateway.pictures import InstancePicture, ServicePicture
 
 START_S_MAX = 10.0
 POLL_S = 0.05
@@ -51,11 +48,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class HAProxyDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "haproxy") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "haproxy") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._socket = RuntimeSocket(self._folder.paths.socket)
         self._keeper = Keeper("haproxy", self._start_again)
         self._lock = asyncio.Lock()
@@ -66,6 +66,8 @@ class HAProxyDriver:
         self._instances: Instances = {}
         self._drained: set[tuple[str, str]] = set()
         self._structure: tuple[Files, object] | None = None
+        self._written: tuple[Files, dict[str, bytes]] | None = None
+        """What is on disk, to be put back when HAProxy does not start with what comes next."""
         self._has_leftovers = False
         self._reloads = 0
         self._last_error = ""
@@ -73,12 +75,10 @@ class HAProxyDriver:
     async def start(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.start`."""
         self._program = find_program(self._program)
-        if len(self._folder.paths.socket.encode()) > SOCKET_PATH_BYTES_MAX:
-            raise ConfigError(f"the path of HAProxy's socket is too long, choose a shorter folder: {self._folder.path}")
         self._folder.open()
         try:
             async with self._lock:
-                await self._reload(model, instances, await self._running_process())
+                await self._reload(model, await resolved(instances), await self._running_process())
         except BaseException:
             self._folder.close()
             raise
@@ -92,7 +92,7 @@ class HAProxyDriver:
         """See `EngineDriver.apply`."""
         async with self._lock:
             try:
-                await self._apply(model, instances)
+                await self._apply(model, await resolved(instances))
             except NoctuleError as error:
                 self._last_error = str(error)
                 raise
@@ -118,29 +118,40 @@ class HAProxyDriver:
 
     async def status(self) -> EnginePicture:
         """See `EngineDriver.status`; no instances while HAProxy does not answer."""
-        pictures: tuple[EngineInstancePicture, ...] = ()
+        services: tuple[ServicePicture, ...] = ()
         with contextlib.suppress(UnavailableError):
-            pictures = tuple(await self._instance_pictures())
+            services = tuple(await self._service_pictures())
         return EnginePicture(
             engine="haproxy",
             pid=self._keeper.pid,
             reloads=self._reloads,
             restarts=self._keeper.restarts,
             last_error=self._last_error,
-            instances=pictures,
+            services=services,
         )
 
     async def stop(self, drain_s: float) -> None:
         """See `EngineDriver.stop`."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._lock:  # So that none of them is cut in the middle of a reload.
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        process = self._keeper.process
-        ending = [*self._leaving, *([process] if process is not None else [])]
-        # SIGUSR1 is the soft stop: no new connections, and it ends with the last request.
-        await asyncio.gather(*(each.stop(signal.SIGUSR1, drain_s) for each in ending))
+        deadline = asyncio.get_running_loop().time() + drain_s
+        if (process := self._keeper.process) is not None and process.is_alive:
+            with contextlib.suppress(UnavailableError):
+                await self._stop_softly(process, deadline)
+            await process.stop(signal.SIGTERM, 1.0)
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.gather(*(each.stop(signal.SIGUSR1, left_s) for each in self._leaving))
         self._folder.close()
         log.info("engine_stopped", extra={"engine": "haproxy"})
+
+    async def _stop_softly(self, process: EngineProcess, deadline: float) -> None:
+        """Accept nothing new, and wait until nothing is in flight. Idle connections of clients are not waited for."""
+        async with self._socket.watching() as in_flight:
+            process.send(signal.SIGUSR1)
+            while process.is_alive and asyncio.get_running_loop().time() < deadline and await in_flight():
+                await process.wait_end(POLL_S)
 
     async def _running_process(self) -> EngineProcess | None:
         """The HAProxy of an earlier driver, when one still answers in this folder."""
@@ -160,6 +171,7 @@ class HAProxyDriver:
                 log.warning("engine_step_failed", extra={"engine": "haproxy", "reason": str(error)})
             else:
                 self._folder.write(lambda _: files, {})
+                self._written = files, self._written[1] if self._written else {}
                 self._note(model, instances)
                 return
         await self._reload(model, instances, self._keeper.process)
@@ -181,6 +193,7 @@ class HAProxyDriver:
         await self._folder.check(
             render, secrets, lambda folder: [self._program, "-c", "-q", "-f", str(folder / CONFIG)]
         )
+        before, self._written = self._written, (render(self._folder.paths), secrets)
         self._folder.write(render, secrets)
         take_over = ["-x", self._folder.paths.socket, "-sf", str(old.pid)] if old is not None and old.is_alive else []
         # From here on the old one may end before the new one is known to serve.
@@ -188,6 +201,9 @@ class HAProxyDriver:
         try:
             new = await self._start(take_over)
         except BaseException:
+            if before is not None:
+                self._written = before
+                self._folder.write(lambda _: before[0], before[1])
             if old is not None:
                 self._keeper.keep(old)
             raise
@@ -200,6 +216,8 @@ class HAProxyDriver:
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
+            if (process := self._keeper.process) is not None and process.is_alive:
+                return process  # A change that came meanwhile has started it.
             return await self._start([])
 
     async def _start(self, take_over: list[str]) -> EngineProcess:
@@ -209,11 +227,16 @@ class HAProxyDriver:
         offset = folder.log.stat().st_size if folder.log.exists() else 0
         process = EngineProcess.start(command, folder.path, stdout=folder.access_log, stderr=folder.log)
         deadline = asyncio.get_running_loop().time() + START_S_MAX
-        while process.is_alive and asyncio.get_running_loop().time() < deadline:
-            with contextlib.suppress(UnavailableError):
-                if await self._socket.pid() == process.pid:
-                    return process
-            await process.wait_end(POLL_S)
+        try:
+            while process.is_alive and asyncio.get_running_loop().time() < deadline:
+                with contextlib.suppress(UnavailableError):
+                    if await self._socket.pid() == process.pid:
+                        return process
+                await process.wait_end(POLL_S)
+        except BaseException:
+            # Whoever waited was cancelled: a process that nobody keeps must not stay.
+            process.send(signal.SIGKILL)
+            raise
         await process.stop(signal.SIGTERM, 0.0)
         raise ConfigError(f"haproxy did not start: {last_words(folder.log, offset)}")
 
@@ -225,9 +248,10 @@ class HAProxyDriver:
             for instance in listed(instances, service):
                 key = service.name, engine_name(instance.id)
                 wanted.add(key)
-                for command in await self._to_serve(service, instance, there.get(key)):
+                for command in _commands(service, instance, there.get(key)):
                     await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
-        await self._remove([key for key in there if key not in wanted], there)
+        backends = {service.name for service in model.services}
+        await self._remove([key for key in there if key not in wanted and key[0] in backends], there)
         entries = await self._socket.map_entries(self._shares_file)
         for route in model.routes:
             if entries.get(route.name) != shares_value(route):
@@ -236,27 +260,6 @@ class HAProxyDriver:
     @property
     def _shares_file(self) -> str:
         return f"{self._folder.paths.folder}/{SHARES}"
-
-    async def _to_serve(self, service: Service, instance: Instance, now: ServerState | None) -> list[str]:
-        """The commands that make a server what the instance is."""
-        name = f"{service.name}/{engine_name(instance.id)}"
-        is_serving = instance.standing is Standing.SERVING
-        address = await _resolve(instance.host)
-        commands = []
-        if now is None:
-            words = server_arguments(service, msgspec.structs.replace(instance, host=address))
-            commands += [f"add server {name} {' '.join(words)}", f"enable health {name}"]
-        else:
-            if (now.address, now.port) != (address, instance.port):
-                commands.append(f"set server {name} addr {address} port {instance.port}")
-            if now.weight != instance.weight:
-                commands.append(f"set server {name} weight {instance.weight}")
-        # Not `drain`: clients with a cookie would still be let in.
-        if (now is None or now.is_out) and is_serving:
-            commands.append(f"set server {name} state ready")
-        if now is not None and not now.is_out and not is_serving:
-            commands.append(f"set server {name} state maint")
-        return commands
 
     async def _remove(self, keys: list[tuple[str, str]], there: dict[tuple[str, str], ServerState]) -> None:
         """Take servers out; one that still has connections is deleted by a later tick."""
@@ -278,29 +281,65 @@ class HAProxyDriver:
                 with contextlib.suppress(NoctuleError):
                     await self.apply(self._model, self._instances)
 
-    async def _instance_pictures(self) -> list[EngineInstancePicture]:
+    async def _service_pictures(self) -> list[ServicePicture]:
         loads = await self._socket.loads()
         drained = with_drained(self._instances, self._drained)
         return [
-            EngineInstancePicture(service.name, each.id, each.address, _state(each, load.status), load.in_flight)
+            _picture(
+                service,
+                listed(drained, service),
+                {name: load for (backend, name), load in loads.items() if backend == service.name},
+            )
             for service in self._model.services
-            for each in listed(drained, service)
-            if (load := loads.get((service.name, engine_name(each.id)))) is not None
         ]
+
+
+def _commands(service: Service, instance: Instance, now: ServerState | None) -> list[str]:
+    """The commands that make a server what the instance is."""
+    name = f"{service.name}/{engine_name(instance.id)}"
+    is_serving = instance.standing is Standing.SERVING
+    commands = []
+    if now is None:
+        commands += [f"add server {name} {' '.join(server_arguments(service, instance))}", f"enable health {name}"]
+    else:
+        if (now.address, now.port) != (instance.host, instance.port):
+            commands.append(f"set server {name} addr {instance.host} port {instance.port}")
+        if now.weight != instance.weight:
+            commands.append(f"set server {name} weight {instance.weight}")
+    # Not `drain`: clients with a cookie would still be let in.
+    if (now is None or now.is_out) and is_serving:
+        commands.append(f"set server {name} state ready")
+    if now is not None and not now.is_out and not is_serving:
+        commands.append(f"set server {name} state maint")
+    return commands
+
+
+def _picture(service: Service, instances: list[Instance], loads: dict[str, ServerLoad]) -> ServicePicture:
+    known = [(each, load) for each in instances if (load := loads.get(engine_name(each.id))) is not None]
+    return ServicePicture(
+        name=service.name,
+        # Those that left and still have connections are among the servers, too.
+        in_flight=sum(load.in_flight + load.queued for load in loads.values()),
+        requests=sum(load.requests for load in loads.values()),
+        failures=sum(load.failures for load in loads.values()),
+        retries=sum(load.retries for load in loads.values()),
+        retries_refused=0,
+        instances=tuple(
+            InstancePicture(
+                id=each.id,
+                address=each.address,
+                state=_state(each, load.status),
+                weight=each.weight,
+                in_flight=load.in_flight + load.queued,
+                requests=load.requests,
+                failures=load.failures,
+            )
+            for each, load in known
+        ),
+    )
 
 
 def _state(instance: Instance, status: str) -> str:
     if instance.standing is not Standing.SERVING or status.startswith("MAINT"):
         return "draining"
     return "healthy" if status.startswith(("UP", "no check")) else "unhealthy"
-
-
-async def _resolve(host: str) -> str:
-    """The address of an instance: HAProxy resolves no names of servers that come while it runs."""
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=sockets.SOCK_STREAM)
-    except OSError as error:
-        raise UnavailableError(f"{host} cannot be resolved: {error.strerror or error}") from error
-    return str(found[0][4][0])

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from noctule.base.errors import ConfigError
-from noctule.gateway.engines.checks import check_renderable
+from noctule.gateway.engines.checks import REQUEST_ID, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, listed
 from noctule.gateway.engines.nginx_routes import FORWARDING, forwarding_variable, render_routes
 from noctule.gateway.engines.nginx_text import DOLLAR, block, header_variable, quote, seconds
@@ -57,7 +57,7 @@ def render_nginx(model: GatewayModel, instances: Instances, paths: EnginePaths) 
     return {
         CONFIG: "# Rendered by noctule gateway from its model: edit that.\n" + "\n".join(_main(model, paths)) + "\n",
         UPSTREAMS: render_upstreams(model, instances),
-        ROUTES: render_routes(model, instances),
+        ROUTES: render_routes(model, instances, paths),
         STICKY_EXAMPLE: render_sticky_example(model, instances),
     }
 
@@ -185,8 +185,13 @@ def _client(model: GatewayModel) -> Iterator[str]:
         yield from _map(asked, f"$noctule_forwarded_{name}", own, (f'"~^1:(?<{said[1:]}>.+)$"', value))
     for name in FORWARDING:
         yield from _map("$noctule_from_proxy", forwarding_variable(name), '""', ("1", header_variable(name)))
-    usable = ('"~^[!-~]{1,128}$"', "$http_x_request_id")
-    yield from _map("$http_x_request_id", "$noctule_request_id", "$request_id", usable)
+    yield from _map(
+        "$http_x_request_id", "$noctule_request_id", "$request_id", (quote("~" + REQUEST_ID), "$http_x_request_id")
+    )
+    # The trace's id is the request's; half of it does for the first span.
+    yield from _map("$request_id", "$noctule_span", '""', ('"~^(?<noctule_half>.{16})"', "$noctule_half"))
+    fresh = '"00-$request_id-$noctule_span-01"'
+    yield from _map("$http_traceparent", "$noctule_trace", fresh, (quote("~" + TRACEPARENT), "$http_traceparent"))
     yield from _map("$upstream_http_x_request_id", "$noctule_answer_id", '""', ('""', "$noctule_request_id"))
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from noctule.base.errors import ConfigError, NoctuleError, RequestError
 from noctule.gateway.engines import certificates
 from noctule.gateway.engines.engine import (
-    EngineInstancePicture,
     EnginePaths,
     EnginePicture,
     Files,
@@ -23,10 +22,12 @@ from noctule.gateway.engines.engine import (
     with_shares,
 )
 from noctule.gateway.engines.folder import EngineFolder, find_program
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.nginx import CONFIG, render_nginx
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
-from noctule.gateway.instances import Standing
-from noctule.gateway.model import GatewayModel, Share
+from noctule.gateway.instances import Instance, Standing
+from noctule.gateway.model import GatewayModel, Service, Share
+from noctule.gateway.pictures import InstancePicture, ServicePicture
 
 RELOAD_INTERVAL_S = 0.5
 """At most one reload in so long: each leaves workers behind that live until their last request ends."""
@@ -40,11 +41,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class NginxDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "nginx") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "nginx") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._keeper = Keeper("nginx", self._start_again)
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,7 +65,7 @@ class NginxDriver:
         self._program = find_program(self._program)
         self._folder.open()
         try:
-            self._newest = model, instances
+            self._newest = model, await resolved(instances)
             async with self._lock:
                 found = self._running_process()
                 if found is not None:
@@ -78,6 +82,7 @@ class NginxDriver:
 
     async def apply(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.apply`; waits for its turn up to `RELOAD_INTERVAL_S`."""
+        instances = await resolved(instances)
         before = self._newest
         self._newest = model, instances
         async with self._lock:
@@ -116,26 +121,22 @@ class NginxDriver:
         """See `EngineDriver.status`."""
         model, instances = self._newest
         drained = with_drained(instances, self._drained)
-        pictures = [
-            EngineInstancePicture(
-                service.name, each.id, each.address, "given" if each.standing is Standing.SERVING else "draining", -1
-            )
-            for service in model.services
-            for each in listed(drained, service)
-        ]
+        leaving = sum(not _is_accepting(worker) for worker in self._workers())
+        services = tuple(_picture(service, listed(drained, service), leaving) for service in model.services)
         return EnginePicture(
             engine="nginx",
             pid=self._keeper.pid,
             reloads=self._reloads,
             restarts=self._keeper.restarts,
             last_error=self._last_error,
-            instances=tuple(pictures),
+            services=services,
         )
 
     async def stop(self, drain_s: float) -> None:
         """See `EngineDriver.stop`."""
-        for task in self._tasks:
-            task.cancel()
+        async with self._lock:  # So that none of them is cut in the middle of a start.
+            for task in self._tasks:
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if (process := self._keeper.process) is not None:
             # SIGQUIT is the graceful one; the master ends after its last worker.
@@ -202,14 +203,17 @@ class NginxDriver:
         process.send(signal.SIGHUP)
         # The old workers take connections until the new ones have run for a tenth of a second.
         while not self._workers() - before or any(map(_is_accepting, before)):
-            if not process.is_alive or loop.time() > self._reloaded_at + RELOAD_S_MAX:
-                raise ConfigError(f"nginx did not take the config: {last_words(self._folder.log, offset)}")
+            words = last_words(self._folder.log, offset)
+            if not process.is_alive or "[emerg]" in words or loop.time() > self._reloaded_at + RELOAD_S_MAX:
+                raise ConfigError(f"nginx did not take the config: {words}")
             await asyncio.sleep(POLL_S)
         self._reloads += 1
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
             if (process := self._keeper.process) is not None:
+                if process.is_alive:
+                    return process  # A change that came meanwhile has started it.
                 # Workers outlive a master that was killed, and hold its ports: they finish what they have.
                 process.send_to_group(signal.SIGQUIT)
             return await self._start()
@@ -221,11 +225,16 @@ class NginxDriver:
         command = self._command(folder.path, "-g", "daemon off;")
         process = EngineProcess.start(command, folder.path, stdout=folder.log, stderr=folder.log)
         deadline = asyncio.get_running_loop().time() + START_S_MAX
-        while process.is_alive and asyncio.get_running_loop().time() < deadline:
-            if _children(process.pid):
-                self._reloaded_at = asyncio.get_running_loop().time()
-                return process
-            await process.wait_end(POLL_S)
+        try:
+            while process.is_alive and asyncio.get_running_loop().time() < deadline:
+                if _children(process.pid):
+                    self._reloaded_at = asyncio.get_running_loop().time()
+                    return process
+                await process.wait_end(POLL_S)
+        except BaseException:
+            # Whoever waited was cancelled: a process that nobody keeps must not stay.
+            process.send(signal.SIGTERM)
+            raise
         await process.stop(signal.SIGTERM, 1.0)
         raise ConfigError(f"nginx did not start: {last_words(folder.log, offset)}")
 
@@ -243,6 +252,30 @@ class NginxDriver:
             if self._applied is not None and self._applied[1] != certificates.fingerprint(self._newest[0]):
                 with contextlib.suppress(NoctuleError):
                     await self.apply(*self._newest)
+
+
+def _picture(service: Service, instances: list[Instance], leaving: int) -> ServicePicture:
+    """All that is known: see `EnginePicture.services`."""
+    return ServicePicture(
+        name=service.name,
+        in_flight=leaving,
+        requests=0,
+        failures=0,
+        retries=0,
+        retries_refused=0,
+        instances=tuple(
+            InstancePicture(
+                id=each.id,
+                address=each.address,
+                state="given" if each.standing is Standing.SERVING else "draining",
+                weight=each.weight,
+                in_flight=leaving,
+                requests=0,
+                failures=0,
+            )
+            for each in instances
+        ),
+    )
 
 
 def _children(pid: int) -> set[int]:

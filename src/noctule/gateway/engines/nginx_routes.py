@@ -8,11 +8,12 @@ request.
 from collections.abc import Iterator
 from itertools import pairwise
 
-from noctule.gateway.engines.checks import OWN_PATHS
-from noctule.gateway.engines.engine import Instances, listed
+from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR
+from noctule.gateway.engines.engine import EnginePaths, Instances, listed
 from noctule.gateway.engines.nginx_text import block, header_variable, literally, quote, quote_value, seconds
 from noctule.gateway.engines.nginx_upstreams import cookie_variable, has_upstream, request_part, target
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, is_within, plain_path, serves_host, specific_first
+from noctule.gateway.engines.own_answers import OWN_ANSWERS, RETRY_AFTER_S
 from noctule.gateway.model import Certificate, GatewayModel, Route, Service
 
 FORWARDING = (
@@ -37,6 +38,7 @@ _HEADERS = {
     "X-Forwarded-Proto": "$noctule_forwarded_proto",
     "X-Forwarded-Host": "$noctule_forwarded_host",
     "X-Request-ID": "$noctule_request_id",
+    "traceparent": "$noctule_trace",
 }
 
 _NOBODY = "@_no_route"
@@ -47,16 +49,17 @@ def forwarding_variable(name: str) -> str:
     return "$noctule_" + name.lower().replace("-", "_")
 
 
-def render_routes(model: GatewayModel, instances: Instances) -> str:
+def render_routes(model: GatewayModel, instances: Instances, paths: EnginePaths) -> str:
     """`conf.d/routes.conf`."""
-    return "\n".join(_Routes(model, instances).lines()) + "\n"
+    return "\n".join(_Routes(model, instances, paths.admin).lines()) + "\n"
 
 
 class _Routes:
     """The servers, and the maps that they need beside them."""
 
-    def __init__(self, model: GatewayModel, instances: Instances) -> None:
+    def __init__(self, model: GatewayModel, instances: Instances, admin: str) -> None:
         self._model = model
+        self._admin = admin
         self._services = {service.name: service for service in model.services}
         self._with_upstream = {service.name for service in model.services if has_upstream(listed(instances, service))}
         self._maps: list[str] = []
@@ -76,8 +79,14 @@ class _Routes:
             servers += ["", *self._redirect()]
         headers = [f"proxy_set_header {name} {value};" for name, value in _forwarded().items()]
         title = "# Rendered by noctule gateway: which request goes where."
+        said = "".join(header_variable(name) for name in SPOKEN_FOR)
+        spoken_for = block(f'map "{said}" $noctule_is_spoken_for', ["default 1;", '"" 0;'])
         answer_id = "add_header X-Request-ID $noctule_answer_id always;"
-        return [title, "", *headers, answer_id, *self._maps, *servers]
+        errors = block(
+            "map $status $noctule_error", [f"{each} {quote_value(text)};" for each, text in OWN_ANSWERS.items()]
+        )
+        errors += block("map $status $noctule_retry_after", ['default "";', f"503 {RETRY_AFTER_S};"])
+        return [title, "", *headers, answer_id, "", *spoken_for, *errors, *self._maps, *servers]
 
     def _server(self, host: str) -> list[str]:
         """One host; the empty one is for all others."""
@@ -118,13 +127,24 @@ class _Routes:
         return block("server", [*lines, *block("location /", [f"return 308 https://$host{port}$request_uri;"])])
 
     def _own_pages(self) -> list[str]:
-        answer = ["access_log off;", "default_type application/json;", 'return 200 \'{"status":"ok"}\';']
-        lines = block(f"location = {OWN_PATHS}/health", answer)
+        """nginx's health and status; the rest is answered by the process that drives it, where there is one."""
+        health = ["access_log off;", "default_type application/json;", 'return 200 \'{"status":"ok"}\';']
+        locked = ["access_log off;", "allow 127.0.0.0/8;", "allow ::1;", "deny all;"]
+        locked.append("if ($noctule_is_spoken_for) { return 403; }")
+        lines = block(f"location = {OWN_PATHS}/health", health)
         if self._model.status:
-            status = ["stub_status;", "access_log off;", "allow 127.0.0.0/8;", "allow ::1;", "deny all;"]
-            lines += block(f"location = {OWN_PATHS}/status", status)
+            lines += block(f"location = {OWN_PATHS}/engine", ["stub_status;", *locked])
+        if self._model.status and self._admin:
+            passed = f"proxy_pass http://unix:{self._admin};"
+            # Nothing of what is said of clients on other routes: this one is on this machine.
+            lines += block(f"location ^~ {OWN_PATHS}/", [passed, "proxy_set_header Host $http_host;", *locked])
+        else:
+            lines += block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
         lines += block(f"location = {OWN_PATHS}", ["return 404;"])
-        return lines + block(f"location ^~ {OWN_PATHS}/", ["return 404;"])
+        lines.append(f"error_page {' '.join(map(str, OWN_ANSWERS))} @_error;")
+        # The status stays that of the error.
+        answer = ["default_type application/json;", "add_header Retry-After $noctule_retry_after always;"]
+        return [*lines, *block("location @_error", [*answer, "return 200 $noctule_error;"])]
 
     def _answer(self, host: str, path: str, chain: list[Route], named: dict[str, list[str]]) -> list[str]:
         """What one location does; locations that it chooses from are added to `named`."""

@@ -20,6 +20,7 @@ IN_DOCKER: Mapping[str, EnginePaths] = {
         socket="/tmp/haproxy.sock",
         access_log="/dev/stdout",
         temporary="/tmp",
+        admin="",
         certificates="/usr/local/etc/haproxy/certificates",
     ),
     "nginx": EnginePaths(
@@ -28,6 +29,7 @@ IN_DOCKER: Mapping[str, EnginePaths] = {
         socket="",
         access_log="/dev/stdout",
         temporary="/var/cache/nginx",
+        admin="",
         certificates="",
     ),
 }

@@ -3,21 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from noctule.adapters.files import FileSystem
 from noctule.adapters.health_probes import HealthProbes
 from noctule.base.clock import Clock
-from noctule.base.errors import NoctuleError, RequestError, UnavailableError
+from noctule.base.errors import NoctuleError, RequestError
 from noctule.core.registry.bounds import require_text
 from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus
 from noctule.node.agent.check_runner import CheckRunner, Probes
 from noctule.node.agent.local_services import NO_REASON, LocalServices
+from noctule.node.agent.orders import Orders
 from noctule.node.agent.pusher import Pusher
 from noctule.node.agent.records import (
     NODE_FILE,
@@ -36,10 +36,6 @@ log = logging.getLogger("noctule.agent")
 
 PUSH_S_MAX = 2.0
 """How long a registration waits for the registry to have it, before it is answered all the same."""
-WAITING_MAX = 4_096
-"""Registrations that wait for the disk; one more is told to try again."""
-BATCH_MAX = 256
-"""Registrations that are written in one go of the disk's thread."""
 WATCH_S = 60.0
 """So often aliases are looked at though nothing rings."""
 
@@ -47,17 +43,6 @@ WATCH_S = 60.0
 def node_name(node_id: int) -> str:
     """Of a member, in the registry."""
     return f"node-{node_id}"
-
-
-class _Order(Struct):
-    """Something to be written, and then done."""
-
-    touches: frozenset[str]
-    """Files and checks; two orders that touch the same are not planned together."""
-    plan: Callable[[], tuple[str, Record | None]]
-    """The file, and what is to be in it; raises `RequestError`."""
-    apply: Callable[[Record | None], None]
-    done: "asyncio.Future[None]"
 
 
 class LocalAgent:
@@ -94,23 +79,19 @@ class LocalAgent:
             output_after_s=output_after_s,
         )
         self._runner = CheckRunner(self._local, self._probes, clock, self._pusher.check_changed, self._reap)
-        self._orders: asyncio.Queue[_Order] = asyncio.Queue(WAITING_MAX)
-        self._held: _Order | None = None
-        """One that must not be planned together with those before it."""
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent")
+        self._orders = Orders(self._records)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read what was registered here, and begin. Raises `StorageError` when the folder cannot be read."""
-        loop = asyncio.get_running_loop()
-        services, checks, node = await loop.run_in_executor(self._disk, self._records.load)
+        services, checks, node = await self._orders.in_thread(self._records.load)
         now = self._clock.now()
         for service in services:
             self._local.put_service(service.service, service.maintenance, now)
         for check in checks:
             self._local.put_check(check.check, now)
         self._local.maintenance = node.maintenance
-        self._task = asyncio.create_task(self._run(), name="agent")
+        self._task = asyncio.create_task(self._live(), name="agent")
 
     async def stop(self) -> None:
         """End the checks; what is registered stays so, here and in the registry. Harmless the second time."""
@@ -118,10 +99,8 @@ class LocalAgent:
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for order in self._waiting():
-            order.done.set_exception(UnavailableError("this node is stopping"))
         await self._probes.close()
-        self._disk.shutdown()
+        self._orders.close()
 
     # The Agent that servers see ---------------------------------------------------------------------------------------
 
@@ -141,7 +120,7 @@ class LocalAgent:
     async def register_service(self, definition: ServiceDefinition, replace_existing_checks: bool = False) -> None:
         """Add or replace it."""
         name = service_file(definition.id)
-        await self._order(
+        await self._orders.do(
             {name, *(check.id for check in definition.checks)},
             lambda: (
                 name,
@@ -166,7 +145,7 @@ class LocalAgent:
             self._local.remove_service(service_id)
             self._follow(checks)
 
-        await self._order({service_file(service_id)}, plan, apply)
+        await self._orders.do({service_file(service_id)}, plan, apply)
         await self._pushed()
 
     async def register_check(self, definition: CheckDefinition) -> None:
@@ -179,7 +158,7 @@ class LocalAgent:
                 return name, CheckRecord(definition)
             return name, ServiceRecord(service, self._maintenance_of(service.id))
 
-        await self._order({name, definition.id}, plan, self._have)
+        await self._orders.do({name, definition.id}, plan, self._have)
         await self._pushed()
 
     async def deregister_check(self, check_id: str) -> None:
@@ -203,7 +182,7 @@ class LocalAgent:
                 self._local.remove_check(check_id)
             self._follow([check_id])
 
-        await self._order({service_file(owner) if owner else check_file(check_id), check_id}, plan, apply)
+        await self._orders.do({service_file(owner) if owner else check_file(check_id), check_id}, plan, apply)
         await self._pushed()
 
     async def update_check(self, check_id: str, status: CheckStatus, output: str = "") -> None:
@@ -222,7 +201,7 @@ class LocalAgent:
         """Begin or end it."""
         require_text(reason, "the reason")
         wanted = (reason or NO_REASON) if enable else ""
-        await self._order(
+        await self._orders.do(
             {service_file(service_id)},
             lambda: (service_file(service_id), ServiceRecord(self._service(service_id), wanted)),
             self._have,
@@ -233,8 +212,28 @@ class LocalAgent:
         """Begin or end it."""
         require_text(reason, "the reason")
         record = NodeRecord((reason or NO_REASON) if enable else "")
-        await self._order({NODE_FILE}, lambda: (NODE_FILE, record), self._have)
+        await self._orders.do({NODE_FILE}, lambda: (NODE_FILE, record), self._have)
         await self._pushed()
+
+    # For the picture of the node --------------------------------------------------------------------------------------
+
+    def counters(self) -> dict[str, int]:
+        """What has happened since the start."""
+        return {
+            "noctule_agent_attempts_total": self._runner.attempts_total,
+            "noctule_agent_attempts_failed_total": self._runner.attempts_failed_total,
+            "noctule_agent_pushes_total": self._pusher.pushes_total,
+            "noctule_agent_pushes_failed_total": self._pusher.pushes_failed_total,
+        }
+
+    def gauges(self) -> dict[str, float]:
+        """How it is; costs a look at every check."""
+        checks = self._local.checks.values()
+        return {
+            "noctule_agent_services": len(self._local.services),
+            "noctule_agent_checks": len(checks),
+            "noctule_agent_checks_critical": sum(check.status is CheckStatus.CRITICAL for check in checks),
+        }
 
     # From the disk to the rest ----------------------------------------------------------------------------------------
 
@@ -278,22 +277,16 @@ class LocalAgent:
         except NoctuleError as error:
             log.warning("service_not_reaped", extra={"fields": {"service": id_, "reason": str(error)}})
 
-    async def _order(
-        self,
-        touches: set[str],
-        plan: Callable[[], tuple[str, Record | None]],
-        apply: Callable[[Record | None], None],
-    ) -> None:
-        if self._task is None:
-            raise UnavailableError("this node is starting or stopping")
-        order = _Order(frozenset(touches), plan, apply, asyncio.get_running_loop().create_future())
-        try:
-            self._orders.put_nowait(order)
-        except asyncio.QueueFull:
-            raise UnavailableError(f"{WAITING_MAX} registrations wait for the disk, which is the limit") from None
-        await order.done
-
     # The task ---------------------------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        try:
+            await self._run()
+        except Exception:
+            # What is registered stays so, and is checked no more; the node itself serves on.
+            log.exception("agent_failed")
+        finally:
+            self._orders.end()
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -301,43 +294,7 @@ class LocalAgent:
             self._follow(list(self._local.checks))
             tasks.create_task(self._pusher.run(), name="agent-pusher")
             tasks.create_task(self._look_at_aliases(), name="agent-aliases")
-            while True:
-                await self._write(await self._next_orders())
-
-    async def _next_orders(self) -> list[_Order]:
-        """Some that can be planned together, in the order they came."""
-        first = self._held or await self._orders.get()
-        self._held = None
-        orders, touched = [first], set(first.touches)
-        while len(orders) < BATCH_MAX and not self._orders.empty():
-            order = self._orders.get_nowait()
-            if touched & order.touches:
-                self._held = order
-                break
-            orders.append(order)
-            touched |= order.touches
-        return orders
-
-    async def _write(self, orders: list[_Order]) -> None:
-        planned: dict[str, tuple[_Order, Record | None]] = {}
-        for order in orders:
-            if order.done.cancelled():
-                continue
-            try:
-                name, record = order.plan()
-                planned[name] = order, record
-            except RequestError as error:
-                order.done.set_exception(error)
-        records = {name: record for name, (_, record) in planned.items()}
-        failures = await asyncio.get_running_loop().run_in_executor(self._disk, self._records.write, records)
-        for name, (order, record) in planned.items():
-            if name in failures:
-                if not order.done.done():
-                    order.done.set_exception(failures[name])
-                continue
-            order.apply(record)  # Also for who waits no longer: it is on the disk.
-            if not order.done.done():
-                order.done.set_result(None)
+            tasks.create_task(self._orders.run(), name="agent-orders")
 
     async def _look_at_aliases(self) -> None:
         await self._pusher.compared.wait()  # Before, the view may be old, and what is new here is not in it.
@@ -348,12 +305,6 @@ class LocalAgent:
                 seen = registry.index
                 self._runner.look_at_aliases(registry)
             await self._watch.next_change(WATCH_S)
-
-    def _waiting(self) -> list[_Order]:
-        orders = [self._held] if self._held is not None else []
-        while not self._orders.empty():
-            orders.append(self._orders.get_nowait())
-        return [order for order in orders if not order.done.done()]
 
 
 def _with(service: ServiceDefinition, checks: tuple[CheckDefinition, ...]) -> ServiceDefinition:

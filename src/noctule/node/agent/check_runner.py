@@ -18,8 +18,8 @@ log = logging.getLogger("noctule.agent")
 
 ATTEMPTS_MAX = 128
 """Checks that are made at once; one more waits until another has ended."""
-ATTEMPTS_WAIT_S = 0.05
-"""How long it waits at most until it is looked whether one has."""
+DUE_MAX = 1_000
+"""Of what has ended by time, looked at between two turns of the loop."""
 
 
 class Probes(Protocol):
@@ -52,9 +52,15 @@ class CheckRunner:
         """Told after a check says something else, and whether its status changed."""
         self._reap = reap
         """Called with the id of a service that was critical for as long as its check allows."""
-        self._deadlines: Deadlines[str] = Deadlines()
-        """In ms of the monotonic clock, rounded up. The same for `_reaps`, by the check."""
+        self.attempts_total = self.attempts_failed_total = 0
+        """Made, and ended so that they count as critical or were given up."""
+        self._begins: Deadlines[str] = Deadlines()
+        """When an attempt of each check is due, in ms of the monotonic clock, rounded up. The same for the next two."""
+        self._ends: Deadlines[str] = Deadlines()
+        """When an attempt, or a ttl, has taken too long. Apart from those that begin: these never wait for room."""
         self._reaps: Deadlines[str] = Deadlines()
+        """When the service of a check that stays critical is to go."""
+        self._aliases: set[str] = set()
         self._attempts: dict[str, tuple[LocalCheck, asyncio.Task[None]]] = {}
         self._wake = asyncio.Event()
         self._tasks: asyncio.TaskGroup
@@ -65,6 +71,7 @@ class CheckRunner:
         if running is not None and running[0] is not check:
             running[1].cancel()
             del self._attempts[id_]
+        (self._aliases.add if check is not None and check.machine is None else self._aliases.discard)(id_)
         if check is None:
             self._reaps.set(id_, 0)
         elif check.status is CheckStatus.CRITICAL:
@@ -77,11 +84,11 @@ class CheckRunner:
 
     def look_at_aliases(self, registry: Registry) -> None:
         """Have each alias repeat what the registry says now."""
-        for check in self._local.checks.values():
-            if check.machine is None:
-                status, output = self._local.alias_result(check.definition, registry)
-                if (status, output) != (check.status, check.output):
-                    self._take(check, status, output)
+        for id_ in self._aliases:
+            check = self._local.checks[id_]
+            status, output = self._local.alias_result(check.definition, registry)
+            if (status, output) != (check.status, check.output):
+                self._take(check, status, output)
 
     async def run(self) -> None:
         """Until it is cancelled; attempts on their way are cancelled with it."""
@@ -90,18 +97,19 @@ class CheckRunner:
                 self._wake.clear()
                 now_ms = int(self._clock.now() * 1000)
                 self._reap_due(now_ms)
-                for _, id_ in self._deadlines.due(now_ms, ATTEMPTS_MAX - len(self._attempts)):
+                for _, id_ in self._ends.due(now_ms, DUE_MAX):
+                    self._handle(id_, rules.Tick())
+                for _, id_ in self._begins.due(now_ms, ATTEMPTS_MAX - len(self._attempts)):
                     self._handle(id_, rules.Tick())
                 await self._pause()
 
     async def _pause(self) -> None:
         """Until something is due, or has changed."""
-        due_ms = [at_ms for at_ms in (self._deadlines.next_ms(), self._reaps.next_ms()) if at_ms is not None]
-        timeout_s = max(0.0, min(due_ms) / 1000 - self._clock.now()) if due_ms else None
-        if len(self._attempts) >= ATTEMPTS_MAX:
-            timeout_s = (
-                ATTEMPTS_WAIT_S  # What is overdue waits for the end of an attempt, which wakes; a timeout does not.
-            )
+        due = [self._ends.next_ms(), self._reaps.next_ms()]
+        if len(self._attempts) < ATTEMPTS_MAX:  # Else the end of one wakes.
+            due.append(self._begins.next_ms())
+        next_ms = min((at_ms for at_ms in due if at_ms is not None), default=None)
+        timeout_s = max(0.0, next_ms / 1000 - self._clock.now()) if next_ms is not None else None
         try:
             async with asyncio.timeout(timeout_s):
                 await self._wake.wait()
@@ -115,9 +123,11 @@ class CheckRunner:
         for effect in check.machine.handle(event, self._clock.now()):
             match effect:
                 case rules.Begin(number):
+                    self.attempts_total += 1
                     task = self._tasks.create_task(self._attempt(id_, check, number), name=f"check-{id_}")
                     self._attempts[id_] = (check, task)
                 case rules.Cancel():
+                    self.attempts_failed_total += 1
                     self._attempts.pop(id_)[1].cancel()
                 case rules.Changed(status, output):
                     self._take(check, status, output)
@@ -131,6 +141,7 @@ class CheckRunner:
             # Whatever a library raises at what a stranger's server sends: this check has failed, the others go on.
             log.warning("check_attempt_failed", exc_info=error, extra={"fields": {"check": id_}})
             status, output = CheckStatus.CRITICAL, f"the attempt failed: {type(error).__name__}"
+        self.attempts_failed_total += status is CheckStatus.CRITICAL
         if self._local.checks.get(id_) is check:
             self._attempts.pop(id_, None)
             self._handle(id_, rules.Finished(number, status, output))
@@ -150,10 +161,11 @@ class CheckRunner:
             self._wake.set()
 
     def _reap_due(self, now_ms: int) -> None:
-        for _, id_ in self._reaps.due(now_ms, ATTEMPTS_MAX):
+        for _, id_ in self._reaps.due(now_ms, DUE_MAX):
             self._reaps.set(id_, 0)
             check = self._local.checks.get(id_)
-            if check is not None:
+            # It may have been remembered to be well, which is no result, and so has not called this off.
+            if check is not None and check.status is CheckStatus.CRITICAL:
                 service = check.definition.service_id
                 log.warning("service_reaped", extra={"fields": {"service": service, "check": id_}})
                 self._tasks.create_task(self._reap_one(check), name=f"reap-{service}")
@@ -166,7 +178,10 @@ class CheckRunner:
     def _schedule(self, id_: str) -> None:
         check = self._local.checks.get(id_)
         at = check.machine.next_deadline() if check is not None and check.machine is not None else None
-        self._deadlines.set(id_, 0 if at is None else _ms(at))
+        at_ms = 0 if at is None else _ms(at)
+        begins = check is not None and isinstance(check.machine, rules.ProbedCheck) and not check.machine.is_running
+        self._begins.set(id_, at_ms if begins else 0)
+        self._ends.set(id_, 0 if begins else at_ms)
         self._wake.set()
 
 

@@ -4,6 +4,7 @@ A file is written whole or not at all. One that cannot be read is told of in the
 are taken all the same, for one torn file must not take every service of a machine out of the registry.
 """
 
+import contextlib
 import logging
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
@@ -71,27 +72,31 @@ class Records:
         return services, checks, next(iter(self._read_all(names, NODE_FILE, NodeRecord)), NodeRecord())
 
     def write(self, records: Mapping[str, Record | None]) -> dict[str, StorageError]:
-        """Make each record durable under its name, or remove that (None); returns which ones failed, and why."""
+        """Make each record durable under its name, or remove that (None); returns which ones failed, and why.
+
+        All of one call share the sync of the folder, which is a third of what a record of its own would cost.
+        """
         failures = {}
-        for name, record in records.items():
-            try:
-                self._write(self._folder / f"{name}.json", record)
-            except StorageError as error:
-                failures[name] = error
+        try:
+            with disk_errors("making", self._folder):
+                self._files.make_directory(self._folder)
+            for name, record in records.items():
+                try:
+                    self._write(self._folder / f"{name}.json", record)
+                except StorageError as error:
+                    failures[name] = error
+            with disk_errors("syncing", self._folder):
+                self._files.sync_directory(self._folder)
+        except StorageError as error:
+            return dict.fromkeys(records, error)
         return failures
 
     def _write(self, path: Path, record: Record | None) -> None:
-        with disk_errors("making", self._folder):
-            self._files.make_directory(self._folder)
         if record is not None:
-            write_json_atomically(path, record, self._files)
+            write_json_atomically(path, record, self._files, syncs_directory=False)
             return
-        with disk_errors("removing", path):
-            try:
-                self._files.remove(path)
-            except FileNotFoundError:
-                return
-            self._files.sync_directory(self._folder)
+        with disk_errors("removing", path), contextlib.suppress(FileNotFoundError):
+            self._files.remove(path)
 
     def _read_all(self, names: list[str], prefix: str, kind: type[R]) -> list[R]:
         return [record for name in names if (record := self._read(name, prefix, kind)) is not None]

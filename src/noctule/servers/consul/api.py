@@ -5,9 +5,11 @@ Knows nothing of aiohttp or sockets, as http_api.py, which hands these requests 
 
 import posixpath
 import random
+from dataclasses import replace
 from urllib.parse import quote, unquote_to_bytes
 
 from noctule.node.api import Node
+from noctule.servers.consul.answers import Answers
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import TEXT, bad_request, error_answer, text_answer
 from noctule.servers.consul.requests import Query, load_read_options
@@ -17,6 +19,8 @@ from noctule.servers.http_request import Request
 from noctule.servers.http_route import Answer
 
 DATACENTER = "dc1"
+"""What Consul's API and names in DNS call the one datacenter that a cluster is."""
+
 PREFIX = "/v1/"
 
 _BY_PATH: dict[str, dict[str, Endpoint]] = {}
@@ -33,16 +37,18 @@ class ConsulApi:
         self._node = node
         self._chance = chance
         self._datacenter = datacenter.lower()
+        self._answers = Answers()
         self.waiting = Waiting(node.registry, node.cluster.watch)
 
     async def answer(self, request: Request, path: str, query: str) -> Answer:
         """Answer one request; never raises but to cancel, and to pass on that the connection was lost."""
         try:
-            return await self._answer(request, path, query)
+            answer = await self._answer(request, path, query)
         except ConnectionError:
             raise
         except Exception as error:
-            return error_answer(error)
+            answer = error_answer(error)
+        return replace(answer, headers={name: _in_header(value) for name, value in answer.headers.items()})
 
     async def close(self) -> None:
         """Let everybody who waits be answered at once."""
@@ -74,17 +80,28 @@ class ConsulApi:
             registry=self._node.registry,
             agent=self._node.agent,
             waiting=self.waiting,
+            answers=self._answers,
             chance=self._chance,
             datacenter=self._datacenter,
+            path=path,
             query=query,
             options=options,
             value=value,
             body=body,
             is_gone=request.is_gone,
         )
-        if not endpoint.ignores_datacenter:
+        if endpoint.heeds_datacenter:
             call.check_datacenter(query.get("dc"))
         return await endpoint.handler(call)
+
+
+def _in_header(text: str) -> str:
+    """What a client has sent may come back in a header, where it must not end the line and be another one."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_or_dot, text))
+
+
+def _or_dot(character: str) -> str:
+    return character if character.isascii() and character.isprintable() else "."
 
 
 def _find(path: str) -> tuple[dict[str, Endpoint], str]:

@@ -4,6 +4,8 @@ Fields that Noctule has no use for stand here too when clients of Consul send th
 for these clients; what would change something is refused with a sentence where it is used.
 """
 
+from typing import Any
+
 from msgspec import Struct
 
 
@@ -77,8 +79,8 @@ class ServiceBody(_Body, frozen=True):
     depends_on: list[str] = []
     """Noctule's own: names of services that it calls."""
     kind: str = ""
-    proxy: dict[str, object] | None = None
-    connect: dict[str, object] | None = None
+    proxy: dict[str, Any] | None = None
+    connect: dict[str, Any] | None = None
 
 
 class CheckUpdateBody(_Body, frozen=True):
@@ -103,8 +105,8 @@ class NodeServiceBody(_Body, frozen=True):
     depends_on: list[str] = []
     """Noctule's own: names of services that it calls."""
     kind: str = ""
-    proxy: dict[str, object] | None = None
-    connect: dict[str, object] | None = None
+    proxy: dict[str, Any] | None = None
+    connect: dict[str, Any] | None = None
     namespace: str = ""
     create_index: int = 0
     modify_index: int = 0
@@ -160,7 +162,7 @@ class RegisterBody(_Body, frozen=True):
     check: HealthCheckBody | None = None
     checks: list[HealthCheckBody] = []
     skip_node_update: bool = False
-    write_request: dict[str, object] | None = None
+    write_request: dict[str, Any] | None = None
 
 
 class DeregisterBody(_Body, frozen=True):
@@ -171,7 +173,7 @@ class DeregisterBody(_Body, frozen=True):
     service_id: str = ""
     check_id: str = ""
     namespace: str = ""
-    write_request: dict[str, object] | None = None
+    write_request: dict[str, Any] | None = None
 
 
 class ServiceCheckBody(_Body, frozen=True):

@@ -16,7 +16,6 @@ from noctule.servers.http_route import Answer
 
 TEXT = "text/plain; charset=utf-8"
 NO_LEADER = "No cluster leader"
-NO_DATACENTER = "No path to datacenter"
 
 _INTERNAL_SENTENCE = "this node failed to answer because of a bug of its own; its log has the details"
 _logger = logging.getLogger(__name__)

@@ -20,6 +20,8 @@ WAIT_S = 5 * 60.0
 WAIT_S_MAX = 10 * 60.0
 """However long it says."""
 QUERY_PAIRS_MAX = 256
+READING = ("index", "wait", "stale", "consistent", "cached", "max_stale")
+"""What every blocking read takes."""
 INDEX_MAX = 2**64 - 1
 
 _INDEX = re.compile(r"[0-9]{1,20}", re.ASCII)
@@ -68,6 +70,11 @@ class Query:
         if not text:
             return otherwise
         return True if text in _TRUE else False if text in _FALSE else None
+
+    def selecting(self) -> tuple[str, ...]:
+        """All that has a part in what is shown, and not only in when and how surely it is."""
+        named = sorted(name for name in self._given if name not in READING)
+        return tuple(f"{name}={value}" for name in named for value in self._given[name])
 
     def conflicts(self) -> str:
         """The whole query as an error shows it, names in order."""
@@ -128,12 +135,13 @@ def _load_wait_s(text: str) -> float:
     return min(wait_s, WAIT_S_MAX) if wait_s > 0 else WAIT_S
 
 
-def load_body(body: bytes, kind: type[S], failed: str = "Request decode failed") -> S:
-    """The body as JSON of this type: names in any case, null as if it were not there, other names refused.
+def load_body(body: bytes, kind: type[S], failed: str = "Request decode failed", *, is_lenient: bool = False) -> S:
+    """The body as JSON of this type: names in any case, null as if it were not there, other names refused unless it
+    `is_lenient`.
 
     Raises `ConsulError` that begins with `failed`.
     """
-    return _convert(_decode(body, failed), kind, failed)
+    return _convert(_decode(body, failed), kind, failed, is_lenient=is_lenient)
 
 
 def load_bodies(body: bytes, kind: type[S], failed: str) -> list[S]:
@@ -153,9 +161,9 @@ def _decode(body: bytes, failed: str) -> object:
         raise bad_request(f"{failed}: {_one_line(error)}") from None
 
 
-def _convert(value: object, kind: type[S], failed: str) -> S:
+def _convert(value: object, kind: type[S], failed: str, *, is_lenient: bool = False) -> S:
     try:
-        return msgspec.convert(_folded({} if value is None else value, kind), kind)
+        return msgspec.convert(_folded({} if value is None else value, kind, is_lenient=is_lenient), kind)
     except msgspec.ValidationError as error:
         raise bad_request(f"{failed}: json: {_one_line(error)}") from None
     except _UnknownFieldError as error:
@@ -166,24 +174,24 @@ class _UnknownFieldError(Exception):
     pass
 
 
-def _folded(value: object, kind: object) -> object:
+def _folded(value: object, kind: object, *, is_lenient: bool) -> object:
     """The value with the names of its fields as `kind` spells them; what does not fit is left for msgspec to refuse."""
     if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Struct):
         names = _names(kind)
         folded: dict[str, object] = {}
         for name, each in value.items():
             found = names.get(str(name).lower())
-            if found is None:
+            if found is None and not is_lenient:
                 raise _UnknownFieldError(name)
-            if each is not None:
+            if found is not None and each is not None:
                 spelling, field_kind = found
-                folded[spelling] = _folded(each, field_kind)
+                folded[spelling] = _folded(each, field_kind, is_lenient=is_lenient)
         return folded
     arguments = get_args(kind)
     if isinstance(value, list) and arguments:
-        return [_folded(each, arguments[0]) for each in value]
+        return [_folded(each, arguments[0], is_lenient=is_lenient) for each in value]
     if isinstance(value, dict) and len(arguments) == 2:
-        return {name: _folded(each, arguments[1]) for name, each in value.items()}
+        return {name: _folded(each, arguments[1], is_lenient=is_lenient) for name, each in value.items()}
     return value
 
 

@@ -5,16 +5,15 @@ change is told in node/topic_waiters.py.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from noctule.node.api import RegistryDoor
 from noctule.node.watch import Watch
 from noctule.servers.consul.errors import ConsulError
 
 WAITING_MAX = 10_000
-"""Blocking queries that wait at one node, each some KB; one more is answered 429."""
+"""Blocking queries that wait at one node, each some 16 KiB with its connection; one more is answered 429."""
 
 LOOK_S = 1.0
 """So often it is looked whose client has gone: that rings nothing."""
@@ -37,20 +36,30 @@ class Waiting:
         """How many wait now."""
         return len(self._clocks)
 
-    async def until(self, topic: str, index: int, timeout_s: float, is_gone: Callable[[], bool]) -> None:
-        """Return when the topic's index is above `index`, when the time has passed, or when this closes.
+    async def until(
+        self,
+        topic: str,
+        index: int,
+        timeout_s: float,
+        is_gone: Callable[[], bool],
+        refresh: Callable[[], Awaitable[None]],
+    ) -> None:
+        """After `refresh`, return when the topic's index is above `index`, or the time has passed, or this closes.
 
-        Raises `ConsulError` (429) when as many wait as may, and `ConnectionError` once the client is gone.
+        It counts as waiting from the beginning: a crowd that comes back at once must not keep everybody else out.
+        Raises `ConsulError` (429) when as many wait as may, `ConnectionError` once the client is gone, and what
+        `refresh` raises.
         """
-        if self._registry.view.index_of(topic) > index or self._is_closed:
-            return
-        with suppress(TimeoutError), self._place(is_gone) as clock:
-            async with clock:
+        is_fresh = False
+        async with self._place(is_gone) as clock:
+            await refresh()
+            is_fresh = True
+            if self._registry.view.index_of(topic) <= index and not self._is_closed:
                 clock.reschedule(asyncio.get_running_loop().time() + timeout_s)
                 # The clock may be put forward, which the registry's own could not.
                 await self._registry.wait(topic, index, 2 * timeout_s)
-        if is_gone():
-            raise ConnectionError("the client has gone")
+        if not is_fresh:
+            await refresh()
 
     async def until_other(
         self, value: Callable[[], object], known: object, timeout_s: float, is_gone: Callable[[], bool]
@@ -59,13 +68,10 @@ class Waiting:
 
         Costs a look at each change of anything and at each `LOOK_S`, so it is not for many.
         """
-        ends_at = time.monotonic() + timeout_s
-        with suppress(TimeoutError), self._place(is_gone) as clock:
-            async with clock:
-                while value() == known and not self._is_closed and (left_s := ends_at - time.monotonic()) > 0:
-                    await self._watch.next_change(min(left_s, LOOK_S))
-        if is_gone():
-            raise ConnectionError("the client has gone")
+        async with self._place(is_gone) as clock:
+            clock.reschedule(asyncio.get_running_loop().time() + timeout_s)
+            while value() == known and not self._is_closed:
+                await self._watch.next_change(LOOK_S)
 
     async def close(self) -> None:
         """Let everybody who waits go on at once, with what there is; nobody waits from now on."""
@@ -77,20 +83,27 @@ class Waiting:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    @contextmanager
-    def _place(self, is_gone: Callable[[], bool]) -> Iterator[asyncio.Timeout]:
+    @asynccontextmanager
+    async def _place(self, is_gone: Callable[[], bool]) -> AsyncIterator[asyncio.Timeout]:
+        """Be one of those that wait, until the clock that this gives has run out or what is done with it has ended."""
         if self.count >= self._waiting_max:
             raise ConsulError(
                 429, f"{self._waiting_max} blocking queries wait at this node, which is the limit: ask another node"
             )
-        clock = asyncio.timeout(None)
-        self._clocks[clock] = is_gone
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._let_go(), name="consul-waiting")
         try:
-            yield clock
-        finally:
-            del self._clocks[clock]
+            async with asyncio.timeout(None) as clock:
+                self._clocks[clock] = is_gone
+                if self._task is None or self._task.done():
+                    self._task = asyncio.create_task(self._let_go(), name="consul-waiting")
+                try:
+                    yield clock
+                finally:
+                    del self._clocks[clock]
+        except TimeoutError:
+            if not clock.expired():
+                raise
+        if is_gone():
+            raise ConnectionError("the client has gone")
 
     async def _let_go(self) -> None:
         """Runs while anybody waits: those whose client has gone need not."""

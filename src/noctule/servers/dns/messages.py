@@ -21,6 +21,9 @@ from noctule.servers.dns.zone import Found, Zone
 QUERY_BYTES_MAX = 4_096
 """A longer query is malformed: one with the longest name and all options that there are is far below this."""
 
+ADDITIONAL_MAX = 2
+"""Records beside the question: EDNS and a signature. Of more, each could send the parser all over the message."""
+
 PLAIN_BYTES_MAX = 512
 """Of a reply by UDP to a client that does not say what it can take (RFC 1035 4.2.1)."""
 
@@ -60,13 +63,13 @@ class Replier:
             return None
         if dns.opcode.from_flags(flags) != dns.opcode.QUERY:
             return self._bare(query, dns.rcode.NOTIMP)
-        try:
-            if len(query) > QUERY_BYTES_MAX:
-                return self._bare(query, dns.rcode.FORMERR)
-            asked = dns.message.from_wire(query)
-        except (dns.exception.DNSException, ValueError):
+        *_, questions, answers, authority, additional = _HEADER.unpack_from(query)
+        is_query = (questions, answers, authority) == (1, 0, 0) and additional <= ADDITIONAL_MAX
+        if not is_query or len(query) > QUERY_BYTES_MAX:
             return self._bare(query, dns.rcode.FORMERR)
-        if len(asked.question) != 1:
+        try:
+            asked = dns.message.from_wire(query)
+        except dns.exception.DNSException:
             return self._bare(query, dns.rcode.FORMERR)
         return self._answer(asked, via)
 

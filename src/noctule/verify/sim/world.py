@@ -23,8 +23,10 @@ from noctule.core.migration.stages import Migration, Stage
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Membership
 from noctule.core.raft.node import RaftNode
+from noctule.core.registry.objects import NODE_CHECK, CheckStatus
 from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.replica import SnapshotPolicy
+from noctule.core.roster.features import REGISTRY
 from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import Envelope
 from noctule.node.address_book import AddressBook
@@ -226,12 +228,14 @@ class World:
         return newest if newest is not None and newest.cluster_id else None
 
     def is_whole(self) -> bool:
-        """Whether every machine is well, everything is where the map says, and nothing is on its way: one more loss
-        can be borne wherever there are three replicas."""
+        """Whether every machine is well, everything is where the map says, nothing is on its way, and the registry
+        says so of the members: one more loss can be borne wherever there are three replicas."""
         meta = self.meta
         if meta is None or meta.busy:
             return False
         present = {node for node in meta.roster if meta.is_present(node)}
+        if REGISTRY in meta.features and members_said_alive(meta) != present:
+            return False
         if not present <= self.machines.keys() or any(node not in present for node in meta.held_by):
             return False
         return all(self.machines[node].is_well and self.machines[node].has_all_of(meta) for node in sorted(present))
@@ -384,6 +388,7 @@ class World:
             return "the cluster is not formed"
         parts = [f"busy {list(meta.busy.values())}, roster {[(m.id, str(m.state)) for m in meta.roster.values()]}"]
         parts += [f"{each.id} on {each.replicas} {each.state}" for each in meta.map]
+        parts.append(f"the registry says that {sorted(members_said_alive(meta))} live")
         for node, machine in self.machines.items():
             if machine.alive:
                 groups = {
@@ -429,6 +434,16 @@ class World:
             found = verdict.violations[0]
             shown = "; ".join(f"{each.process}: {text_of(each)}" for each in found.operations)
             raise SafetyViolation(f"{found.kind}: {found.key}: {found.explanation} ({shown})")
+
+
+def members_said_alive(meta: MetaState) -> set[int]:
+    """The members that the registry has; those that it says are gone stand as negative numbers."""
+    found = set()
+    for name in meta.registry.nodes:
+        node = int(name.removeprefix("node-"))
+        check = meta.registry.checks.get((name, NODE_CHECK))
+        found.add(node if check is not None and check.status is CheckStatus.PASSING else -node)
+    return found
 
 
 class _Sink:

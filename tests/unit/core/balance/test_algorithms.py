@@ -86,6 +86,15 @@ def test_one_that_was_away_does_not_catch_up(algorithm: Algorithm) -> None:
     assert max(spread(balancer, 30).values()) <= 11
 
 
+def test_one_that_was_busy_for_long_does_not_catch_up_either() -> None:
+    """While it held one long request, all others went elsewhere; once it is idle again it gets its half and no more."""
+    balancer = balancer_of({"a": 1, "b": 1}, Algorithm.LEAST_CONNECTIONS)
+    long = request(balancer)
+    spread(balancer, 1_000)
+    balancer.end(long)
+    assert max(spread(balancer, 30).values()) <= 16
+
+
 def test_slow_start_grows_from_a_tenth_to_all() -> None:
     balancer = balancer_of({"a": 1, "b": 1}, slow_start_s=10.0)
     long_after = Instant(START + 100.0)
@@ -214,6 +223,32 @@ def test_a_ring_of_a_thousand_changes_one_members_points_only() -> None:
     assert len(list(ring.walk("x"))) == INSTANCES_MAX
     ring.set_members(members)
     assert {key: next(ring.walk(key)) for key in before} == before
+
+
+def test_whoever_knows_the_same_members_finds_the_same_home() -> None:
+    """Workers, and gateways on other machines, learn of the instances in different orders."""
+    one, other = HashRing(), HashRing()
+    one.set_members({"a": 1, "b": 2, "c": 1})
+    other.set_members({"c": 1})
+    other.set_members({"b": 2, "c": 1, "x": 9})
+    other.set_members({"b": 2, "a": 1, "c": 1})
+    assert all(list(one.walk(str(key))) == list(other.walk(str(key))) for key in range(300))
+
+
+def test_many_changes_cost_one_new_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand instances that came at once took 20 s, for each of them the ring was made anew."""
+    made: list[int] = []
+    make = HashRing.set_members
+
+    def count(ring: HashRing, weights: dict[str, int]) -> None:
+        made.append(len(weights))
+        make(ring, weights)
+
+    monkeypatch.setattr(HashRing, "set_members", count)
+    balancer = balancer_of({f"web-{number}": 1 for number in range(100)}, Algorithm.IP_HASH, slow_start_s=10.0)
+    for _ in range(5):
+        request(balancer, key="x")
+    assert made == [100]
 
 
 def test_an_empty_ring_has_nobody() -> None:

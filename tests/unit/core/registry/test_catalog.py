@@ -189,3 +189,58 @@ def test_what_is_not_made_right_is_refused_with_the_reason(change: Callable[[], 
         do(registry, PutNode(RegistryNode("c", "")), change())
     assert str(refused.value).startswith("change 1: ")
     assert registry.contents() == contents
+
+
+@pytest.mark.parametrize(
+    ("put", "there"),
+    [
+        (lambda cas: PutNode(RegistryNode("a", "10.0.0.9"), cas=cas), lambda registry: registry.nodes.get("a")),
+        (
+            lambda cas: PutService(msgspec.structs.replace(WEB, port=81), cas=cas),
+            lambda registry: registry.instances.get(("a", "1")),
+        ),
+        (
+            lambda cas: PutCheck(msgspec.structs.replace(WEB_CHECK, notes="n"), cas=cas),
+            lambda registry: registry.checks.get(("a", "c")),
+        ),
+    ],
+)
+def test_a_put_may_name_the_index_it_expects(
+    put: Callable[[int | None], Change], there: Callable[[Registry], RegistryNode | ServiceInstance | Check | None]
+) -> None:
+    registry = with_web()
+    before = there(registry)
+    assert before is not None
+    for stale in (0, before.modify_index - 1, before.modify_index + 1):
+        contents = registry.contents()
+        assert do(registry, put(stale)) == [False]
+        assert registry.contents() == contents
+        with pytest.raises(RequestError, match="has not the modify index"):
+            registry.apply([put(stale)], NOW_MS, all_done=True)
+    assert do(registry, put(before.modify_index)) == [True]
+    assert there(registry) != before
+    assert do(registry, put(None)) == [registry.index], "who expects nothing is answered with the index, as ever"
+
+
+def test_a_put_may_expect_that_nothing_is_there() -> None:
+    registry = with_node("b")
+    node = PutNode(RegistryNode("a", "10.0.0.1"), cas=0)
+    assert do(registry, node, PutService(WEB, cas=0), PutCheck(WEB_CHECK, cas=0)) == [True] * 3
+    assert do(registry, node, PutService(WEB, cas=0), PutCheck(WEB_CHECK, cas=0)) == [False] * 3
+
+
+def test_what_came_and_went_by_a_list_that_fails_leaves_nothing_behind() -> None:
+    """Taking it back once met neither the row before nor the one after, and took the replica with it."""
+    registry = with_node("b")
+    contents = registry.contents()
+    came_and_went = [
+        PutNode(RegistryNode("a", "10.0.0.1")),
+        PutService(WEB),
+        PutCheck(WEB_CHECK),
+        RemoveNode("a"),
+        TellCheck("a", "c", PASSING),
+    ]
+    with pytest.raises(RequestError, match="change 4: "):
+        do(registry, *came_and_went)
+    registry.check()
+    assert registry.contents() == contents

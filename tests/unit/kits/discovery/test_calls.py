@@ -3,11 +3,13 @@
 import random
 
 import pytest
-from noctule.kits.discovery.endpoints import Endpoint
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant
-from noctule.kits.discovery.calls import REFUSED_S, Attempt, Call, CallPolicy, ServiceCalls
+from noctule.client.registry.endpoints import Endpoint
+from noctule.kits.discovery.calls import IDEMPOTENT, REFUSED_S, Attempt, Call, CallPolicy, ServiceCalls
 
 START = Instant(100.0)
 POLICY = CallPolicy()
@@ -153,3 +155,31 @@ def test_no_instance_is_said_so_and_what_is_left_of_one_that_went_is_ended() -> 
 def test_a_policy_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="attempts_max 0"):
         calls_to(policy=CallPolicy(attempts_max=0))
+
+
+@given(
+    method=st.sampled_from(["GET", "PUT", "POST", "PATCH"]),
+    is_replayable=st.booleans(),
+    outcomes=st.lists(st.sampled_from(["refused", "lost", "503", "200"]), min_size=6, max_size=6),
+)
+def test_whatever_happens_a_request_has_an_effect_once_unless_twice_changes_nothing(
+    method: str, is_replayable: bool, outcomes: list[str]
+) -> None:
+    calls = calls_to("abcde", CallPolicy(attempts_max=4))
+    call = call_of(calls, method, is_replayable=is_replayable)
+    sent = attempts = 0
+    for outcome in outcomes:
+        attempt = attempt_of(call)
+        attempts += 1
+        sent += outcome != "refused"
+        if outcome in ("refused", "lost"):
+            goes_on = attempt.failed(START, was_sent=outcome == "lost")
+        else:
+            goes_on = attempt.answered(int(outcome), START)
+        if not goes_on:
+            attempt.end()
+            break
+    assert attempts <= 4
+    assert sent <= 1 or (is_replayable and method in IDEMPOTENT)
+    assert attempts == 1 or is_replayable
+    assert in_flight(calls) == 0

@@ -2,11 +2,10 @@
 
 import random
 
-from noctule.kits.discovery.endpoints import Endpoint
-from noctule.kits.discovery.follower import FollowerPicture
-from noctule.kits.discovery.held_list import ListPicture, Source
-
 from noctule.base.ids import Instant
+from noctule.client.registry.endpoints import Endpoint
+from noctule.client.registry.follower import FollowerPicture
+from noctule.client.registry.held_list import ListPicture, Source
 from noctule.kits.breaker import CircuitBreaker
 from noctule.kits.discovery.caller import CallerPicture
 from noctule.kits.discovery.calls import CallPolicy, ServiceCalls

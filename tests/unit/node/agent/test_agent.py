@@ -10,7 +10,7 @@ import pytest_asyncio
 from msgspec import structs
 
 from noctule.adapters.files import FileSystem
-from noctule.base.errors import RequestError, StorageError, UnavailableError
+from noctule.base.errors import OutcomeUnknownError, RequestError, StorageError, UnavailableError
 from noctule.core.registry.changes import PutCheck, PutService, RemoveService
 from noctule.core.registry.definitions import CheckDefinition, ServiceDefinition
 from noctule.core.registry.objects import Check, CheckStatus, ServiceInstance
@@ -143,6 +143,13 @@ async def test_tags_that_others_may_change_are_left_to_them(world: World) -> Non
     assert (known.tags, known.port) == (("green",), 9000)
     await world.agent.register_service(structs.replace(WEB, port=9000))
     assert world.door.view.instances[NODE, "web-1"].tags == ("blue",)
+
+
+async def test_other_tags_than_before_are_told_whoever_may_change_them(world: World) -> None:
+    """By them Patroni says which of its nodes leads; tests/integration/test_patroni.py."""
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True))
+    await world.agent.register_service(structs.replace(WEB, enable_tag_override=True, tags=("primary",)))
+    assert world.door.view.instances[NODE, "web-1"].tags == ("primary",)
 
 
 async def test_checks_stay_unless_they_are_replaced(world: World) -> None:
@@ -298,3 +305,84 @@ async def test_after_the_end_nothing_is_registered(world: World) -> None:
     await world.agent.stop()
     with pytest.raises(UnavailableError):
         await world.agent.register_service(WEB)
+
+
+async def test_attempts_that_hang_do_not_keep_their_places(world: World) -> None:
+    """With every place taken by servers that never answer, no attempt was ever given up, and no other check made."""
+    world.probes.go_on.clear()
+    hanging = [
+        CheckDefinition(f"c{number}", tcp="127.0.0.1:1", interval_s=0.1, timeout_s=0.2)
+        for number in range(ATTEMPTS_MAX)
+    ]
+    await asyncio.gather(*map(world.agent.register_check, hanging))
+    await world.until(lambda: world.probes.running == ATTEMPTS_MAX)
+    await world.agent.register_check(CheckDefinition("waits", tcp="127.0.0.1:1", interval_s=0.1, timeout_s=0.2))
+    await world.until(lambda: "no answer" in world.agent.checks()["waits"].output)
+
+
+async def test_who_was_well_before_a_restart_is_not_removed_for_being_ill(world: World) -> None:
+    """The time until its removal began at the restart, when nothing was known yet, and nobody called it off."""
+    check = structs.replace(TTL, deregister_after_s=0.15)
+    await world.agent.register_service(structs.replace(WEB, checks=(check,)))
+    await world.agent.update_check("web-ttl", PASSING)
+    await world.agent.stop()
+    await world.start()
+    await asyncio.sleep(0.3)
+    assert world.agent.service("web-1") is not None
+
+
+async def test_a_bug_ends_the_agent_and_nobody_waits_for_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(world.agent._local, "put_service", broken)
+    with pytest.raises(OutcomeUnknownError, match="while it was written"):
+        await world.agent.register_service(WEB)
+    with pytest.raises(UnavailableError, match="not running"):
+        await world.agent.register_service(WEB)
+    assert "agent_failed" in [record.message for record in caplog.records]
+
+
+class UnsyncedFolder(FileSystem):
+    """Does not make names durable from some moment on."""
+
+    is_broken = False
+
+    def sync_directory(self, directory: Path) -> None:
+        if self.is_broken:
+            raise OSError(errno.EIO, "Input/output error")
+        super().sync_directory(directory)
+
+
+async def test_what_may_be_gone_after_a_crash_is_not_acknowledged(tmp_path: Path) -> None:
+    world, files = World(tmp_path), UnsyncedFolder()
+    await world.start(files)
+    await world.agent.register_service(WEB)
+    files.is_broken = True
+    with pytest.raises(StorageError, match=r"syncing .*agent failed"):
+        await world.agent.register_service(ServiceDefinition("db-1", "db"))
+    assert set(world.agent.services()) == {"web-1"}
+    await world.agent.stop()
+
+
+async def test_no_service_is_ever_there_without_its_checks(world: World) -> None:
+    """Seen without them, for a moment, it is taken to be well."""
+    many = [
+        ServiceDefinition(f"web-{number}", "web", checks=(CheckDefinition(f"c-{number}", ttl_s=60),))
+        for number in range(500)
+    ]
+    bare: list[str] = []
+    change = world.door.change
+
+    async def looking(changes, *, all_done=False):  # type: ignore[no-untyped-def]
+        answers = await change(changes, all_done=all_done)
+        view = world.door.view
+        bare.extend(id_ for node, id_ in view.instances if not view.checks_of(node, id_))
+        return answers
+
+    world.door.change = looking  # type: ignore[method-assign]
+    await asyncio.gather(*map(world.agent.register_service, many))
+    assert len(world.door.view.instances) == 500
+    assert bare == []

@@ -216,6 +216,13 @@ async def test_health_is_told_by_the_status() -> None:
     assert await face.sentence("GET", "/v1/agent/health/service/name/") == (500, "Bad request: Missing service Name")
 
 
+@pytest.mark.parametrize("path", ["id", "name"])
+async def test_what_a_client_sends_makes_no_header_of_its_own(path: str) -> None:
+    """Found by requests made at random: the answer could not be framed, and the connection was lost."""
+    answer = await Face().ask("GET", f"/v1/agent/health/service/{path}/x%0D%0ASet-Cookie:%20a%C3%A9")
+    assert answer.headers["X-Consul-Reason"].split(" ", 1)[1].startswith("x..Set-Cookie: a. ")
+
+
 async def test_maintenance_takes_out_and_puts_back() -> None:
     face = await face_with_web()
     await face.put("/v1/agent/check/pass/service:web1")

@@ -76,10 +76,29 @@ async def test_an_older_index_does_not_wait() -> None:
     assert (await face.ask("GET", "/v1/kv/a?index=0")).status == 200
 
 
+async def test_a_crowd_counts_as_waiting_from_the_beginning() -> None:
+    """Else as many as come back at once, after a node was away, would keep everybody else out."""
+    face = Face()
+    go_on = asyncio.Event()
+
+    async def catch_up() -> None:
+        await go_on.wait()
+
+    face.registry.catch_up = catch_up  # type: ignore[method-assign]
+    tasks = [await begin(face, "/v1/kv/a?index=1") for _ in range(3)]
+    assert face.api.waiting.count == 3
+    await face.api.close()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks), "closing makes no answer older than it may be"
+    go_on.set()
+    assert {answer.status for answer in await asyncio.wait_for(asyncio.gather(*tasks), SOON_S)} == {404}
+
+
 async def test_no_more_wait_than_may() -> None:
     face = Face(waiting_max=2)
     tasks = [await begin(face, "/v1/kv/a?index=99") for _ in range(2)]
-    status, sentence = await face.sentence("GET", "/v1/kv/a?index=99")
+    status, sentence = await face.sentence("GET", "/v1/kv/a?index=99&wait=50ms")
     assert (status, sentence.split()[0]) == (429, "2")
     assert (await face.ask("GET", "/v1/kv/a")).status == 404, "what does not wait is answered"
     for task in tasks:

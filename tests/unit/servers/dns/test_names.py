@@ -36,6 +36,7 @@ def kind_of(text: str) -> type:
 def test_services_are_asked_for_by_name_and_tag() -> None:
     assert parse("web.service") == parse("WEB.Service.DC1") == AskedService("web")
     assert parse("blue.web.service.dc1") == AskedService("web", "blue")
+    assert parse("web.service.dc1", "DC1") == AskedService("web")
     assert parse("a.b.web.service") == AskedService("web", "a.b")
 
 

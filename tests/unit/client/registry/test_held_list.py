@@ -2,10 +2,10 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from noctule.kits.discovery.endpoints import Endpoint, Instance
-from noctule.kits.discovery.held_list import PROTECT_S, HeldList, Source
 
 from noctule.base.ids import Instant
+from noctule.client.registry.endpoints import Endpoint, Instance
+from noctule.client.registry.held_list import PROTECT_S, HeldList, Source
 
 START = Instant(100.0)
 

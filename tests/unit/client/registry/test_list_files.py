@@ -5,8 +5,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from noctule.kits.discovery.endpoints import Endpoint
-from noctule.kits.discovery.list_files import AGE_S_MAX, FILE_BYTES_MAX, ListFiles
+
+from noctule.client.registry.endpoints import Endpoint
+from noctule.client.registry.list_files import AGE_S_MAX, FILE_BYTES_MAX, ListFiles
 
 NOW_MS = 1_700_000_000_000
 ENDPOINTS = [Endpoint("n/a", "10.0.0.1", 80, 3, "north", ("x",)), Endpoint("n/b", "::1", 81)]

@@ -2,9 +2,9 @@
 
 import msgspec
 import pytest
-from noctule.kits.discovery.endpoints import INSTANCES_MAX, Endpoint, read_instances
 
 from noctule.base.errors import ProtocolError
+from noctule.client.registry.endpoints import INSTANCES_MAX, Endpoint, read_instances
 
 
 def entry(**service: object) -> dict[str, object]:
@@ -47,8 +47,15 @@ def test_the_worst_check_counts(statuses: list[str], is_usable: bool, weight: in
     assert (found, endpoint.weight) == (is_usable, weight)
 
 
-def test_who_has_no_port_cannot_be_called_and_there_is_a_bound() -> None:
-    assert read(entry(Port=0)) == []
+@pytest.mark.parametrize(
+    "fields",
+    [{"Port": 0}, {"Port": -1}, {"Port": 65_536}, *({"Address": bad} for bad in ("a b", "x/y", "u@h", "ü", "a" * 254))],
+)
+def test_what_nobody_can_connect_to_is_left_out(fields: dict[str, object]) -> None:
+    assert read(entry(**fields), entry(ID="good")) == read(entry(ID="good"))
+
+
+def test_there_is_a_bound() -> None:
     assert len(read(*[entry(ID=str(number)) for number in range(INSTANCES_MAX + 5)])) == INSTANCES_MAX
 
 
