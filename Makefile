@@ -80,6 +80,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/eventual.py
 	@$(BIN)/python bench/clients.py
 	@$(BIN)/python bench/gateway.py
+	@$(BIN)/python bench/registry.py
 	@$(BIN)/python bench/elections.py
 	@$(BIN)/python bench/failover.py
 	@$(BIN)/python bench/restart.py
@@ -95,6 +96,7 @@ performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performanc
 	@$(BIN)/python bench/eventual.py --json bench/results/eventual.json
 	@$(BIN)/python bench/clients.py --json bench/results/clients.json
 	@$(BIN)/python bench/gateway.py --json bench/results/gateway.json
+	@$(BIN)/python bench/registry.py --json bench/results/registry.json
 	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code

@@ -122,6 +122,8 @@ class DataPlane:
             self._follow()
         self.requests += 1
         self.exchanges.add(exchange)
+        if exchange.head.hops and self._networks:
+            exchange.client_ip = client_address(exchange.head, exchange.client_ip, self._networks)
 
     def end(self, exchange: Exchange) -> None:
         """It is over."""
@@ -137,8 +139,6 @@ class DataPlane:
     def plan(self, exchange: Exchange) -> Plan | Refusal:
         """Who may answer it."""
         head = exchange.head
-        if head.hops and self._networks:
-            exchange.client_ip = client_address(head, exchange.client_ip, self._networks)
         host = head.host.decode("ascii") if head.host is not None else ""
         return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
 

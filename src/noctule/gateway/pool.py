@@ -209,6 +209,8 @@ class Pool:
         self, ticket: Ticket, reason: str, *, is_ok: bool, is_outlying: bool = False, is_gone: bool = False
     ) -> None:
         """Tell the balancer what came of a request; the change of state is logged with the reason."""
+        if is_ok and self._outliers is None and self._balancer.is_settled(ticket):
+            return
         before, now = ticket.state, self._clock.now()
         if is_ok:
             self._balancer.succeeded(ticket, now)

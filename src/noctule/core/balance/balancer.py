@@ -46,6 +46,9 @@ HASH_OVERLOAD = 1.25
 
 _NOBODY: frozenset[str] = frozenset()
 
+# Looked up once: a member of an enumeration costs a search each time, which is much beside a decision.
+_HEALTHY, _UNHEALTHY, _ROUND_ROBIN = InstanceState.HEALTHY, InstanceState.UNHEALTHY, Algorithm.ROUND_ROBIN
+
 
 @dataclass(frozen=True, slots=True)
 class BalancerPicture:
@@ -152,7 +155,7 @@ class Balancer:
             self._prepare(now)
         if self._rules.algorithm.is_hash:
             return self._choose_by_hash(now, excluding, key)
-        by_turn = self._rules.algorithm is Algorithm.ROUND_ROBIN
+        by_turn = self._rules.algorithm is _ROUND_ROBIN
         connections_max = self._rules.connections_max or math.inf
         best: BalancedInstance | None = None
         best_load = math.inf
@@ -175,7 +178,7 @@ class Balancer:
         """Count one request in flight at an instance that `choose` has just named; `end` must follow."""
         instance = self._instances.get(instance_id) or self._find(instance_id)
         is_trial = False
-        if instance.health is InstanceState.UNHEALTHY:
+        if instance.health is _UNHEALTHY:
             ensure(not instance.has_trial, "one trial request at a time", instance=instance_id)
             is_trial = instance.has_trial = True
         start = max(instance.turn, self._turn)
@@ -186,13 +189,18 @@ class Balancer:
         self._in_flight += 1
         return Ticket(instance, is_trial=is_trial)
 
+    def is_settled(self, ticket: Ticket) -> bool:
+        """Whether `succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
+        instance = ticket._instance
+        return instance.is_open and not instance.failed_requests and not ticket._is_trial
+
     def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
         instance = ticket._instance
         was_trial = _close_trial(ticket)
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             instance.failed_requests = 0
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_healthy(instance, now)
 
     def failed(self, ticket: Ticket, now: Instant, *, is_gone: bool = False) -> None:
@@ -205,10 +213,10 @@ class Balancer:
         was_trial = _close_trial(ticket)
         instance.failures += 1
         instance.failed_requests += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if self._is_enough(instance.failed_requests, is_gone=is_gone):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_unhealthy(instance, now)
 
     def end(self, ticket: Ticket) -> None:
@@ -231,14 +239,14 @@ class Balancer:
         instance = self._find(instance_id)
         if is_good:
             instance.failed_probes = 0
-            if instance.health is not InstanceState.HEALTHY:
+            if instance.health is not _HEALTHY:
                 self._become_healthy(instance, now)
             return
         instance.failed_probes += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if is_gone or instance.failed_probes >= (self._rules.failures_max or FAILURES_IN_A_ROW_MAX):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY:
+        elif instance.health is _UNHEALTHY:
             self._become_unhealthy(instance, now)
 
     def state(self, instance_id: str) -> InstanceState:
@@ -270,7 +278,7 @@ class Balancer:
             ensure(0 <= instance.in_flight <= instance.requests, "requests in flight were begun", **facts)
             ensure(instance.failures <= instance.requests, "failed requests were begun", **facts)
             ensure(not instance.has_trial or instance.in_flight > 0, "a trial is in flight", **facts)
-            is_healthy = instance.health is InstanceState.HEALTHY
+            is_healthy = instance.health is _HEALTHY
             ensure(instance.is_open == (is_healthy and not instance.is_draining), "open is what is healthy", **facts)
 
     def _choose_by_hash(self, now: Instant, excluding: Set[str], key: str) -> str | None:

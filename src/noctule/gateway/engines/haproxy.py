@@ -26,7 +26,7 @@ _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "ro
 
 _LOG = {
     "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
-    "client": '"%ci"',
+    "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
     "path": '"%[capture.req.uri,json(utf8s)]"',
@@ -69,7 +69,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
 
 def render_structure(model: GatewayModel, paths: EnginePaths) -> Files:
     """What only a reload changes: everything but the instances and the shares."""
-    files = render_haproxy(model, {}, paths)
+    # One instance stands for all: how servers are treated is structure, which of them there are is not.
+    any_instance = Instance("any", "127.0.0.1", 1)
+    files = render_haproxy(model, {service.name: [any_instance] for service in model.services}, paths)
     del files[SHARES]
     return files
 
@@ -207,8 +209,10 @@ def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
         yield "  stats enable"
         yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    if not (model.status and paths.admin):
-        yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+        if not paths.admin:
+            yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+    else:
+        yield "  http-request deny deny_status 404 if is_own"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Secrets of the app, from its settings, under which it keeps private keys in the store.
 
-Give the newest first: it seals, all of them open. To change it, put a new one in front, and drop the old one once the
-ring says that nothing is sealed with it any more (`KeyRing.describe`).
+The first seals, all of them open. To change it while instances run: add the new one at the end on all of them, then put
+it in front, then drop the old one once nothing is sealed with it any more (`KeyRing.describe`).
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The ring of signing keys in the store: one for all instances, turned by one of them at a time.
 
-Each instance keeps a copy, at most `RingPolicy.refresh_s` old, and reads anew when it meets a key that it does not know.
-When the ring is due, whoever notices takes a lease; the ring takes changes from the holder of the newest lease only, and
-only to the version that was read, so one that was paused for longer than its lease changes nothing.
+Each instance keeps a copy, at most `RingPolicy.refresh_s` old, and reads anew when it meets a key that is not in it.
+When the ring is due, whoever notices takes a lease; the ring takes changes from the holder of the newest lease only,
+and only to the version that was read, so one that was paused for longer than its lease changes nothing.
 """
 
 import asyncio
@@ -28,6 +28,9 @@ LEASE_MS = 10_000
 """Making an RSA key takes some 0.1 s."""
 UNKNOWN_KEY_EVERY_S = 1.0
 """A key that is not in the copy makes the ring be read again this often at most."""
+FIRST_RING_TRIES = 50
+FIRST_RING_PAUSE_S = 0.05
+"""For the first ring of a deployment, which another instance may be making."""
 COPY_S_MAX = 3600.0
 """For how long a copy serves while the store is away; a key that was withdrawn meanwhile is believed for so long."""
 
@@ -192,12 +195,14 @@ class KeyRing:
                 copy = await self._read()
                 if self._is_due(copy):
                     copy = await self._tend(copy)
+            except ConfigError:
+                raise
             except NoctuleError as error:
                 if self._copy is None or self._clock.now() > self._copy.read_at + COPY_S_MAX:
                     raise UnavailableError("the key ring cannot be read") from error
                 log.warning("key_ring_not_read", extra={"reason": str(error)})
                 return self._copy
-            self._copy = copy
+            self._copy = copy if copy.ring.keys else None
             return copy
 
     async def _read(self) -> _Copy:
@@ -234,7 +239,13 @@ class KeyRing:
             if await self._run(_SAVE, fence, copy.version, msgspec.json.encode(ring)):
                 log.info("key_ring_turned", extra={"version": copy.version + 1, "keys": len(ring.keys)})
         # Whether it was this instance or another: what holds is what the store has.
-        self._copy = read = await self._read()
+        read = await self._read()
+        for _ in range(FIRST_RING_TRIES if not read.ring.keys else 0):
+            await asyncio.sleep(FIRST_RING_PAUSE_S)
+            read = await self._read()
+            if read.ring.keys:
+                break
+        self._copy = read if read.ring.keys else None
         if at_once and not fence:
             raise UnavailableError("another instance is changing the key ring; try again")
         return read
