@@ -88,6 +88,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/migration.py
 	@$(BIN)/python bench/scale.py
 	@$(BIN)/python bench/breaker.py
+	@$(BIN)/python bench/refresh.py
 
 performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
 	@$(BIN)/python bench/throughput.py --json bench/results/throughput.json

@@ -3,6 +3,7 @@
 PYTEST_DONT_REWRITE, as tests also import names from here, which pytest would warn about.
 """
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -127,6 +128,10 @@ class Instance:
         """The status of a request to the API with this token."""
         headers = {"authorization": f"Bearer {access_token}"} if access_token else {}
         return (await self.api.get(path, headers=headers)).status_code
+
+    async def open_connections(self) -> None:
+        """So many that concurrent requests really meet in the store."""
+        await asyncio.gather(*(self.store.ping() for _ in range(60)))
 
     async def aclose(self) -> None:
         """Close what was opened."""

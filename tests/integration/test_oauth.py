@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import KeyRing
+from noctule.kits.jwt.key_ring import _LEASE, _SAVE, KeyRing
 from noctule.kits.jwt.ring_state import RingPolicy
 from noctule.kits.oauth2 import grants as grants_module
 from noctule.kits.oauth2.client_store import ClientStore
@@ -30,6 +30,7 @@ from noctule.kits.oauth2.grants import Grants, GrantTimes
 from noctule.kits.oauth2.revocations import Revocations
 from noctule.kits.oauth_client import OutsideProvider, SignInError
 from noctule.kits.sessions import Sessions
+from noctule.kits.store import retrying_idempotent
 
 if TYPE_CHECKING:
     from engines import RedisServer
@@ -117,6 +118,7 @@ async def test_who_was_signed_out_everywhere_is_not_signed_in_by_a_code_from_bef
 
 async def test_concurrent_refreshes_get_one_successor_byte_for_byte(three: list[Instance]) -> None:
     given = await three[0].sign_in()
+    await asyncio.gather(*(each.open_connections() for each in three))
     answers = await asyncio.gather(*(three[n % 3].refresh(given["refresh_token"]) for n in range(60)))
     assert {each.status for each in answers} == {200}
     assert len({each.raw for each in answers}) == 1
@@ -326,6 +328,22 @@ async def test_others_verify_with_the_key_set_alone(three: list[Instance]) -> No
     assert metadata["code_challenge_methods_supported"] == ["S256"]
 
 
+async def test_a_ring_goes_over_to_rsa_and_tokens_of_both_kinds_are_believed(redis_server: "RedisServer") -> None:
+    async with instances(redis_server.url, 1) as (one,):
+        before = (await one.sign_in())["access_token"]
+        policy = RingPolicy(alg="RS256", publish_ahead_s=1, refresh_s=0.2)
+        async with instances(redis_server.url, 1, policy=policy) as (other,):
+            async with asyncio.timeout(5):
+                while pyjwt.get_unverified_header((await other.sign_in())["access_token"])["alg"] != "RS256":
+                    await asyncio.sleep(0.1)
+            token = (await other.sign_in())["access_token"]
+            assert [await each.who(token) for each in (one, other)] == [200, 200]
+            assert [await each.who(before) for each in (one, other)] == [200, 200]
+            sets = pyjwt.PyJWKSet.from_dict((await other.http.get("/jwks.json")).json())
+            key = sets[pyjwt.get_unverified_header(token)["kid"]]
+            assert pyjwt.decode(token, key.key, algorithms=["RS256"], audience=AUDIENCE, issuer=ISSUER)["sub"] == "ada"
+
+
 async def test_a_token_that_was_touched_is_not_believed(three: list[Instance]) -> None:
     token = (await three[0].sign_in())["access_token"]
     head, body, signature = token.split(".")
@@ -385,11 +403,11 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
         # A holder that slept through its lease.
         late, store = rings[0], rings[0]._store
         old = await late._read()
-        fence = await late._run(_lease(), late._holder, 10_000)
+        fence = await late._run(_LEASE, late._holder, 10_000)
         await store.delete("{oauth:keys}lease")
         await rings[1].rotate()
-        assert await late._run(_save(), fence, old.version, b"{}") == 0, "fenced"
-        assert await late._run(_save(), fence + 1, old.version, b"{}") == 0, "and of an old version"
+        assert await late._run(_SAVE, fence, old.version, b"{}") == 0, "fenced"
+        assert await late._run(_SAVE, fence + 1, old.version, b"{}") == 0, "and of an old version"
         kid, _, _ = await rings[1].signing_key()
         await rings[2].withdraw(kid)
         assert await rings[2].public_key(kid) is None
@@ -407,18 +425,6 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
     finally:
         for ring in rings:
             await ring.aclose()
-
-
-def _lease() -> str:
-    from noctule.kits.jwt.key_ring import _LEASE
-
-    return _LEASE
-
-
-def _save() -> str:
-    from noctule.kits.jwt.key_ring import _SAVE
-
-    return _SAVE
 
 
 # Clients --------------------------------------------------------------------------------------------------------------
@@ -540,3 +546,47 @@ async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redi
             await browser.aclose()
         for app in apps:
             await app._store.aclose()
+
+
+async def test_every_endpoint_says_what_is_wrong_and_keeps_caches_out(three: list[Instance]) -> None:
+    http = three[0].http
+    assert (await http.get("/nothing")).status_code == 404
+    wrong_method = await http.get("/token")
+    assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
+    as_json = await http.post("/token", json={"grant_type": "client_credentials"})
+    assert (as_json.status_code, as_json.json()["error"]) == (400, "invalid_request")
+    in_url = await http.post("/token?client_id=app", data={"grant_type": "refresh_token"})
+    assert in_url.json()["error_description"] == "parameters belong into the body"
+    long = await http.post("/token", data={"client_id": "app", "x": "y" * 20_000})
+    assert long.json()["error"] == "invalid_request"
+    unknown = await http.get("/authorize", params={"client_id": "nobody", "redirect_uri": "https://evil.example"})
+    assert unknown.status_code == 400
+    assert "location" not in unknown.headers
+    told = await http.get("/authorize", params={"client_id": "app", "redirect_uri": REDIRECT, "state": "s"})
+    query = parse_qs(urlsplit(told.headers["location"]).query)
+    assert (query["error"], query["state"], query["iss"]) == (["invalid_request"], ["s"], [ISSUER])
+    assert told.headers["x-frame-options"] == "DENY"
+    for form, code in (
+        ({"client_id": "app"}, "invalid_request"),
+        ({"client_id": "app", "grant_type": "password"}, "unsupported_grant_type"),
+        ({"client_id": "app", "grant_type": "client_credentials"}, "unauthorized_client"),
+        ({"client_id": "nobody", "grant_type": "refresh_token"}, "invalid_client"),
+        ({"client_id": "app", "grant_type": "refresh_token", "refresh_token": "x"}, "invalid_grant"),
+    ):
+        answer = await three[0].post("/token", form)
+        assert answer.body["error"] == code
+        assert answer.headers["cache-control"] == "no-store"
+    code_form = {"token": "nac.0.x.y", "client_id": "app"}
+    assert (await three[0].post("/revoke", code_form)).body["error"] == "unsupported_token_type"
+
+
+async def test_a_store_that_is_away_is_a_503_that_may_be_sent_again(
+    three: list[Instance], redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = await three[0].sign_in()
+    redis_server.kill()
+    impatient = {**(retrying_idempotent.__kwdefaults__ or {}), "budget_s": 0.2}
+    monkeypatch.setattr(retrying_idempotent, "__kwdefaults__", impatient)
+    answer = await three[0].refresh(given["refresh_token"])
+    assert (answer.status, answer.body["error"]) == (503, "temporarily_unavailable")
+    assert answer.headers["retry-after"] == "1"

@@ -52,6 +52,7 @@ async def test_a_thousand_refreshes_of_one_token_give_one_successor_on_noctule(
     database = 5 if leader_dies else 6
     async with instances(url_of(cluster, database), times=PATIENT, staleness_s_max=30.0) as made:
         first = await made[0].sign_in()
+        await asyncio.gather(*(each.open_connections() for each in made))
         leader = await asyncio.to_thread(cluster.leader, database)
         answered = 0
 

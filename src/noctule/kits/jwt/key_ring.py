@@ -218,7 +218,7 @@ class KeyRing:
         if self._app_keys is None:
             return False
         is_resealed = all(key.sealed_with == self._app_keys.newest for key in copy.ring.keys)
-        return not is_resealed or turned(copy.ring, copy.store_ms, self._policy, _unmade) is not copy.ring
+        return not is_resealed or turned(copy.ring, copy.store_ms, self._policy, self._unmade) is not copy.ring
 
     async def _tend(self, copy: _Copy, *, at_once: bool = False) -> _Copy:
         """Bring the ring to what it should be, if this instance gets the lease; the ring as it is then."""
@@ -227,15 +227,9 @@ class KeyRing:
         app_keys = self._app_keys
         fence = await self._run(_LEASE, self._holder, LEASE_MS)
         if fence:
-            made: dict[int, RingKey] = {}
-            due = turned(
-                copy.ring, copy.store_ms, self._policy, lambda at: made.setdefault(at, _unmade(at)), at_once=at_once
-            )
-            for number, key in enumerate(due.keys):
-                if key in made.values():
-                    real = await asyncio.to_thread(_make, self._policy.alg, key.signs_from_ms, app_keys)
-                    due = Ring((*due.keys[:number], real, *due.keys[number + 1 :]))
-            ring = Ring(tuple(_resealed(key, app_keys) for key in due.keys))
+            due = turned(copy.ring, copy.store_ms, self._policy, self._unmade, at_once=at_once)
+            keys = [key if key.kid else await asyncio.to_thread(_make, key, app_keys) for key in due.keys]
+            ring = Ring(tuple(_resealed(key, app_keys) for key in keys))
             if await self._run(_SAVE, fence, copy.version, msgspec.json.encode(ring)):
                 log.info("key_ring_turned", extra={"version": copy.version + 1, "keys": len(ring.keys)})
         # Whether it was this instance or another: what holds is what the store has.
@@ -250,6 +244,10 @@ class KeyRing:
             raise UnavailableError("another instance is changing the key ring; try again")
         return read
 
+    def _unmade(self, signs_from_ms: int) -> RingKey:
+        """Where a key will be: making one takes long, and may turn out to be somebody else's turn."""
+        return RingKey("", self._policy.alg, {}, b"", "", signs_from_ms)
+
     async def _run(self, script: str, *arguments: Any, writes: bool = True) -> Any:
         sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
@@ -262,18 +260,14 @@ class KeyRing:
         return await retrying_idempotent(ask, writes=writes)
 
 
-def _unmade(signs_from_ms: int) -> RingKey:
-    """Where a key will be: making one takes long, and may turn out to be somebody else's turn."""
-    return RingKey("", "EdDSA", {}, b"", "", signs_from_ms)
-
-
-def _make(alg: Algorithm, signs_from_ms: int, app_keys: AppKeys) -> RingKey:
+def _make(place: RingKey, app_keys: AppKeys) -> RingKey:
+    alg = place.alg
     key: SigningKey = OKPKey.generate_key("Ed25519") if alg == "EdDSA" else RSAKey.generate_key(2048)
     kid = key.thumbprint()
     named = {"kid": kid, "use": "sig", "alg": alg}
     private = msgspec.json.encode({**key.as_dict(private=True), **named})
     public = {**key.as_dict(private=False), **named}
-    return RingKey(kid, alg, public, app_keys.seal(private, kid), app_keys.newest, signs_from_ms)
+    return RingKey(kid, alg, public, app_keys.seal(private, kid), app_keys.newest, place.signs_from_ms)
 
 
 def _resealed(key: RingKey, app_keys: AppKeys) -> RingKey:

@@ -173,8 +173,8 @@ class AuthorizationServer:
         except NoctuleError as error:
             log.warning("oauth_not_served", extra={"path": scope["path"], "reason": str(error)})
             if error.retryable or error.outcome == "unknown":
-                # Each operation may be asked for again: it is the same one then.
-                refusal: OAuth2Error = TemporarilyUnavailableError("the store is away; send the same request again")
+                # A refresh or revocation that is sent again is the same one; a code that was spent is spent.
+                refusal: OAuth2Error = TemporarilyUnavailableError("the store is away; try again")
             else:
                 refusal = ServerError("the server cannot serve this request")
             await _send_error(send, refusal, refusal.status)
