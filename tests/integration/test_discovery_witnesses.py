@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -224,7 +225,7 @@ def test_prometheus_scrapes_what_the_registry_names(tmp_path: Path) -> None:
         async with own_node(tmp_path / "node") as node, AsyncExitStack() as stack:
             port = free_port()
             file = tmp_path / "prometheus.yml"
-            shown = shown_in_guide("prometheus.md", "yaml").replace("http://127.0.0.1:7501", node.url)
+            shown = re.sub(r"http://127\.0\.0\.1:750\d", node.url, shown_in_guide("prometheus.md", "yaml"))
             file.write_text(PROMETHEUS + shown.replace("refresh_interval: 10s", "refresh_interval: 1s"))
             await checked(promtool, "check", "config", str(file))
             discovered = await checked(promtool, "check", "service-discovery", "--timeout=1s", str(file), "noctule")
@@ -242,7 +243,11 @@ def test_prometheus_scrapes_what_the_registry_names(tmp_path: Path) -> None:
                         found = json.loads(await answer.text())["data"]["activeTargets"]
                 except (aiohttp.ClientError, KeyError, ValueError):
                     return {}
-                return {f"{each['labels']['service']} {each['labels'].get('id', '')}": each["health"] for each in found}
+                named = {
+                    f"{each['labels']['service']} {each['labels'].get('id', '')}": each["health"] for each in found
+                }
+                assert len(named) == len(found), "each is scraped once, however many nodes tell of it"
+                return named
 
             async def is_up(*targets: str) -> bool:
                 return await up() == dict.fromkeys(targets, "up")

@@ -344,6 +344,7 @@ class Exchange:
         head, plan = self.head, self._plan
         assert plan is not None
         self._connection = connection
+        connection.kept_max = plan.service.keepalive
         self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client

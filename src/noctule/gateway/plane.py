@@ -79,7 +79,6 @@ class DataPlane:
         self._redirects = model.redirect_to_tls and bool(model.tls_port)
         self.has_hooks = self._redirects or self._rate_limit is not None or self._admin is not None
         self.on_model(model)
-        self.upstream.kept_max = max((service.keepalive for service in model.services), default=32)
 
     def admit_client(self, client: Client) -> bool:
         """Whether one more connection is within the bound."""

@@ -101,6 +101,8 @@ class InstanceConnection(asyncio.Protocol):
         self.instance = instance
         self.host = instance.address.encode()
         """As a Host header says it."""
+        self.kept_max = 0
+        """So many idle ones are kept to its instance; `model.Service.keepalive`."""
         self.was_kept = False
         """It has served a request before this one."""
         self.is_full = False
@@ -390,8 +392,6 @@ class Upstream:
         self._kept: dict[tuple[str, int], list[InstanceConnection]] = {}
         self._open: set[InstanceConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.kept_max = 32
-        """Idle connections kept to each instance; see `model.Service.keepalive`."""
 
     @property
     def open_count(self) -> int:
@@ -458,7 +458,7 @@ class Upstream:
         """Take back a connection that is good for another request."""
         instance = connection.instance
         kept = self._kept.setdefault((instance.host, instance.port), [])
-        if len(kept) >= self.kept_max:
+        if len(kept) >= connection.kept_max:
             connection.cut()
             return
         kept.append(connection)
