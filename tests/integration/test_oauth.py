@@ -407,6 +407,19 @@ async def test_keys_turn_under_traffic_and_nobody_is_refused(redis_server: "Redi
         assert set.intersection(*sets)
 
 
+async def test_a_store_that_is_away_does_not_hold_up_checks_by_a_copy_of_the_ring(redis_server: "RedisServer") -> None:
+    async with instances(redis_server.url, 1, mode="jwt", policy=RingPolicy(refresh_s=0.2)) as (one,):
+        token = (await one.sign_in())["access_token"]
+        redis_server.pause()
+        await asyncio.sleep(0.3)  # Until the copy is older than it should be.
+        begun = asyncio.get_running_loop().time()
+        assert set(await asyncio.gather(*(one.who(token) for _ in range(20)))) == {200}
+        assert asyncio.get_running_loop().time() - begun < 4.0, "they waited together, and not one after the other"
+        begun = asyncio.get_running_loop().time()
+        assert await one.who(token) == 200
+        assert asyncio.get_running_loop().time() - begun < 1.0
+
+
 async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdrawn_from(
     redis_server: "RedisServer",
 ) -> None:
@@ -425,6 +438,8 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
         await late._locks.release(lease)
         await rings[1].rotate()
         version = (await late._read()).version
+        with pytest.raises(UnavailableError):  # Of an old version, and nobody is told that it was done.
+            await late._tend(old, at_once=True)
         assert await late._run(_SAVE, lease.token, old.version, b"{}") == 0, "an old version"
         assert await late._run(_SAVE, lease.token, version, b"{}") == 0, "fenced"
         kid, _, _ = await rings[1].signing_key()

@@ -51,7 +51,7 @@ def test_positions_are_numbers() -> None:
     assert not any(map(is_position, ("", "-", "1-", "-1", "²-1", "1-1-1", "1.5-0")))
 
 
-def test_app_keys_open_what_any_of_them_sealed_in_the_same_context() -> None:
+def test_app_keys_open_what_any_of_them_sealed_in_the_same_context(monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = "o" * 32, "n" * 32
     before, after = AppKeys([old]), AppKeys([new, old])
     sealed = before.seal(b"secret", "here")
@@ -62,6 +62,11 @@ def test_app_keys_open_what_any_of_them_sealed_in_the_same_context() -> None:
         with pytest.raises(ConfigError, match="dropped too early"):
             keys.open(sealed, before.newest, context)
     assert old not in repr(before)
+    monkeypatch.setenv("JWT_SECRET", f"{new} {old}")
+    assert AppKeys().open(sealed, before.newest, "here") == b"secret"
+    monkeypatch.delenv("JWT_SECRET")
+    with pytest.raises(ConfigError, match="JWT_SECRET"):
+        AppKeys()
     for short in ([], ["short"], [old, "short"]):
         with pytest.raises(ConfigError):
             AppKeys(short)
