@@ -32,12 +32,13 @@ from noctule.kits.store import connect
 
 ISSUER = "https://id.example"
 AUDIENCE = "https://api.example"
+OTHER_AUDIENCE = "https://other.example"
 REDIRECT = "https://app.example/callback"
 APP_SECRET = "of the tests, and long enough to be one"
 SECRET, SECRET_SHA256 = new_client_secret()
 SCOPES = ("posts:read", "posts:write")
 CLIENTS = [
-    Client("app", "The app", (REDIRECT,), scopes=SCOPES),
+    Client("app", "The app", (REDIRECT,), scopes=SCOPES, audiences=(OTHER_AUDIENCE,)),
     Client(
         "web", "A server", (REDIRECT,), scopes=SCOPES,
         auth_method="client_secret_basic", secret_sha256=SECRET_SHA256,

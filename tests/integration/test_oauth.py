@@ -13,7 +13,7 @@ import jwt as pyjwt
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
-from oauth_instances import AUDIENCE, ISSUER, REDIRECT, SCOPES, SECRET, Instance, instances
+from oauth_instances import AUDIENCE, ISSUER, OTHER_AUDIENCE, REDIRECT, SCOPES, SECRET, Instance, instances
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -184,6 +184,16 @@ async def test_an_access_token_is_revoked_alone_and_a_refresh_token_with_all_of_
     await until_refused(three[1], renewed["access_token"])
     assert await three[1].who(other["access_token"]) == 200
     assert (await three[0].post("/revoke", {"token": "nonsense", "client_id": "app"})).status == 200
+
+
+async def test_a_token_for_another_resource_is_refused_here_and_revoked_all_the_same(three: list[Instance]) -> None:
+    code, verifier = await three[0].code(resource=OTHER_AUDIENCE)
+    given = (await three[0].exchange(code, verifier)).body["access_token"]
+    assert await three[0].who(given) == 401
+    told = await three[0].post("/introspect", {"token": given}, ("web", SECRET))
+    assert (told.body["active"], told.body["aud"]) == (True, [OTHER_AUDIENCE])
+    assert (await three[1].post("/revoke", {"token": given, "client_id": "app"})).status == 200
+    assert (await three[0].post("/introspect", {"token": given}, ("web", SECRET))).body == {"active": False}
 
 
 async def test_devices_are_listed_and_signed_out_one_by_one_and_all(three: list[Instance]) -> None:

@@ -23,7 +23,7 @@ _NONCE_BYTES = 12
 class AppKeys:
     """Seals and opens with AES-256-GCM, by keys that HKDF makes of the secrets.
 
-    None means the environment's JWT_SECRET; several are separated by spaces. Raises `ConfigError` for none or short ones.
+    None means the environment's JWT_SECRET, several separated by spaces. Raises `ConfigError` for none or short ones.
     """
 
     def __init__(self, secrets_: Sequence[str] | None = None) -> None:
