@@ -27,7 +27,7 @@ from noctule.cli import output
 from noctule.core.placement.slots import key_slot, partition_table
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import KeyRing
+from noctule.kits.jwt.key_ring import SigningKeyRing
 from noctule.kits.jwt.ring_state import ALGORITHMS, Algorithm, RingPolicy
 from noctule.kits.oauth2.checks import Checks
 from noctule.kits.oauth2.clients import Client
@@ -175,7 +175,7 @@ async def measure(cluster: NoctuleCluster, machine: Machine, options: Options) -
 def new_instance(url: str) -> Instance:
     """One app instance."""
     store = connect(url)
-    ring = KeyRing(store, AppKeys([SECRET]))
+    ring = SigningKeyRing(store, AppKeys([SECRET]))
     grants = Grants(store, times=TIMES)
     tokens = AccessTokens(ring, issuer=ISSUER, audience=AUDIENCE)
     return Instance(grants, tokens, Revocations(grants, staleness_s_max=30.0))
@@ -260,7 +260,7 @@ async def time_checks(instance: Instance, count: int) -> list[CheckRow]:
 
 async def time_first_checks(instance: Instance, alg: Algorithm, count: int) -> CheckRow:
     """Of tokens that differ."""
-    ring = KeyRing(instance.grants.store, AppKeys([SECRET]), policy=RingPolicy(alg=alg), prefix=f"bench-{alg}")
+    ring = SigningKeyRing(instance.grants.store, AppKeys([SECRET]), policy=RingPolicy(alg=alg), prefix=f"bench-{alg}")
     tokens = AccessTokens(ring, issuer=ISSUER, audience=AUDIENCE)
     signer = await tokens.signer()
     claims: dict[str, Any] = {"subject": "s", "client_id": "c", "audience": AUDIENCE, "scopes": (), "family": ""}

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import _SAVE, KeyRing
+from noctule.kits.jwt.key_ring import _SAVE, SigningKeyRing
 from noctule.kits.jwt.ring_state import RingPolicy
 from noctule.kits.oauth2 import grants as grants_module
 from noctule.kits.oauth2.client_store import ClientStore
@@ -434,7 +434,7 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
     redis_server: "RedisServer",
 ) -> None:
     secrets = ["first secret of the app, 32 characters", "second secret of the app, 32 characters"]
-    rings = [KeyRing(redis_server.url, AppKeys(secrets[:1])) for _ in range(5)]
+    rings = [SigningKeyRing(redis_server.url, AppKeys(secrets[:1])) for _ in range(5)]
     try:
         made = await asyncio.gather(*(ring.signing_key() for ring in rings))
         assert len({kid for kid, _, _ in made}) == 1
@@ -456,13 +456,13 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
         await rings[2].withdraw(kid)
         assert await rings[2].public_key(kid) is None
         # Another app secret: the ring is sealed anew, and the old secret is not needed any more.
-        turned = KeyRing(store, AppKeys(secrets[::-1]))
+        turned = SigningKeyRing(store, AppKeys(secrets[::-1]))
         await turned.signing_key()
         assert {each.sealed_with for each in turned.describe()} == {AppKeys(secrets[1:]).newest}
-        await KeyRing(store, AppKeys(secrets[1:])).signing_key()
+        await SigningKeyRing(store, AppKeys(secrets[1:])).signing_key()
         with pytest.raises(ConfigError, match="dropped too early"):
-            await KeyRing(store, AppKeys(["third secret of the app, 32 characters"])).signing_key()
-        verifying = KeyRing(store)
+            await SigningKeyRing(store, AppKeys(["third secret of the app, 32 characters"])).signing_key()
+        verifying = SigningKeyRing(store)
         assert (await verifying.jwks())["keys"]
         with pytest.raises(ConfigError, match="only verifies"):
             await verifying.signing_key()
@@ -536,7 +536,7 @@ async def test_nothing_that_opens_a_door_is_in_the_store_or_in_a_log(
 # As a client ----------------------------------------------------------------------------------------------------------
 
 
-def client_app(store_url: str, one: Instance) -> Any:
+def client_app(one: Instance) -> Any:
     """An app that lets its users sign in at the authorization server, by Authlib."""
     transport = httpx.ASGITransport(one.http._transport.app)  # type: ignore[attr-defined]
     provider = OutsideProvider(
@@ -560,14 +560,12 @@ def client_app(store_url: str, one: Instance) -> Any:
         request.session["signed_in"] = True
         return JSONResponse({"scope": token["scope"], "token": token["access_token"]})
 
-    return Sessions(
-        Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=store_url, secure=True
-    )
+    return Sessions(Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=one.store)
 
 
 async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redis_server: "RedisServer") -> None:
     async with instances(redis_server.url, 2) as (one, other):
-        apps = [client_app(redis_server.url, each) for each in (one, other)]
+        apps = [client_app(each) for each in (one, other)]
         browsers = [
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://app.example") for app in apps
         ]
@@ -588,8 +586,6 @@ async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redi
         assert (await browsers[1].get(callback)).status_code == 400, "once"
         for browser in browsers:
             await browser.aclose()
-        for app in apps:
-            await app._store.aclose()
 
 
 async def test_every_endpoint_says_what_is_wrong_and_keeps_caches_out(three: list[Instance]) -> None:

@@ -21,7 +21,7 @@ from joserfc.jws import JWSRegistry
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.kits.jwt.claims import TOKEN_BYTES_MAX, TOKEN_IS_INVALID, TYPE, AccessToken, Claims, read_claims
-from noctule.kits.jwt.key_ring import KeyRing, SigningKey
+from noctule.kits.jwt.key_ring import SigningKey, SigningKeyRing
 from noctule.kits.jwt.ring_state import ALGORITHMS, Algorithm
 from noctule.kits.oauth2.errors import InvalidTokenError
 
@@ -46,7 +46,7 @@ class AccessTokens:
 
     def __init__(
         self,
-        ring: KeyRing,
+        ring: SigningKeyRing,
         *,
         issuer: str,
         audience: str,

@@ -1,7 +1,7 @@
 """Secrets of the app, from its settings, under which it keeps private keys in the store.
 
 The first seals, all of them open. To change it while instances run: add the new one at the end on all of them, then put
-it in front, then drop the old one once nothing is sealed with it any more (`KeyRing.describe`).
+it in front, then drop the old one once nothing is sealed with it any more (`SigningKeyRing.describe`).
 """
 
 import hashlib

@@ -77,7 +77,7 @@ class _Copy:
     """And by this instance."""
 
 
-class KeyRing:
+class SigningKeyRing:
     """The keys of all instances. Without `app_keys` it only verifies: it makes no key and opens none.
 
     `store` as everywhere. Tokens of two deployments in one store need two prefixes.
@@ -96,7 +96,7 @@ class KeyRing:
         if store is None or isinstance(store, str):
             store = connect(store)
         if store.get_encoder().decode_responses:  # type: ignore[no-untyped-call]
-            raise ConfigError("the store client handed to a KeyRing must give bytes: decode_responses=False")
+            raise ConfigError("the store client handed to a SigningKeyRing must give bytes: decode_responses=False")
         self._store = store
         self._app_keys = app_keys
         self._policy = policy
