@@ -13,6 +13,8 @@ from noctule.kits.oauth2.errors import InvalidTokenError
 
 TOKEN_BYTES_MAX = 4096
 TYPE = "at+jwt"
+LOG_START = "0-0"
+"""The position before everything."""
 LEEWAY_S = 5
 """By how much the clock of whoever checks may be behind or ahead."""
 
@@ -32,7 +34,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     jti: str
     scope: str = ""
     fid: str = ""
-    pos: str = "0-0"
+    pos: str = LOG_START
 
 
 @dataclass(frozen=True, slots=True)
