@@ -12,6 +12,7 @@ import typer
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.asking import pair_of
+from noctule.cli.gateway_certs import certs
 from noctule.cli.gateway_render import render
 from noctule.cli.output import JsonOption
 
@@ -41,8 +42,8 @@ WaitOption = Annotated[
     float,
     typer.Option("--wait-s", metavar="S", help="How long to wait until what is in flight has ended; 0: not at all."),
 ]
-Service = Annotated[str, typer.Argument(metavar="SERVICE", help="As the config names it.")]
-Route = Annotated[str, typer.Argument(metavar="ROUTE", help="As the config names it.")]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help="Its name in the config.")]
+Route = Annotated[str, typer.Argument(metavar="ROUTE", help="Its name in the config.")]
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id, as status shows it.")]
 
 
@@ -117,6 +118,7 @@ def example() -> None:
 
 
 gateway.command("render")(render)
+gateway.command("certs")(certs)
 
 
 @gateway.command("worker", hidden=True)
