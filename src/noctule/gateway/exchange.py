@@ -13,6 +13,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
@@ -353,6 +354,7 @@ class Exchange:
             instance=connection.host,
             scheme=client.scheme,
             peer=client.peer.encode(),
+            client=self.client_ip.encode(),
             is_peer_trusted=client.is_trusted,
             request_id=self.request_id,
             trace=self._trace,
@@ -672,12 +674,12 @@ class Exchange:
             self._flight = None
             flight.end()
 
-    def _line(self, now_s: float) -> dict[str, object]:
+    def _line(self, now: datetime) -> dict[str, object]:
         """Of the access log."""
         ended = time.perf_counter()
         flight, plan, head = self._flight, self._plan, self.head
         return {
-            "time": now_s,
+            "time": now,
             "request_id": self.request_id.decode(),
             "client": self.client_ip,
             "method": head.method,
@@ -691,6 +693,7 @@ class Exchange:
             "first_byte_ms": _ms(self._began, self._first_byte_at),
             "total_ms": _ms(self._began, ended),
             "route": plan.route.name if plan is not None else "",
+            "service": plan.service.name if plan is not None else "",
         }
 
     def _plan_timeouts(self) -> tuple[float, float, float]:

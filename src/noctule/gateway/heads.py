@@ -209,6 +209,7 @@ def request_headers(
     instance: bytes,
     scheme: bytes,
     peer: bytes,
+    client: bytes,
     is_peer_trusted: bool,
     request_id: bytes,
     trace: bytes,
@@ -216,7 +217,7 @@ def request_headers(
     """What the instance is told: Host first, the client's headers, and who the client is.
 
     `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came
-    from; `request_id` and `trace` stand for what the client did not give.
+    from, `client` what `client_address` made of it; `request_id` and `trace` stand for what the client did not give.
     """
     host = head.host
     told: list[Header] = [(b"Host", host if host is not None else instance), *head.headers]
@@ -230,8 +231,9 @@ def request_headers(
                 proto = value
             elif key == b"x-forwarded-host":
                 forwarded_host = value
-            else:
+            elif key != b"x-real-ip":
                 told.append((name, value))
+    told.append((b"X-Real-IP", client))
     told.append((b"X-Forwarded-For", hops))
     told.append((b"X-Forwarded-Proto", proto))
     if forwarded_host is not None:

@@ -129,7 +129,7 @@ ABILITIES = (
     ),
     Ability("request ids and traceparent", YES, YES, YES),
     Ability("X-Noctule-Gateway tells the tries", YES, "no", "no"),
-    Ability("X-Real-IP", "no: the end of X-Forwarded-For tells it", YES, YES),
+    Ability("X-Real-IP", YES, "yes: one that a trusted proxy sent is kept", YES),
     Ability("a client behind several trusted proxies", YES, "no: the last hop counts as the client", YES),
     Ability("paths are compared as they were sent", YES, YES, "no: decoded, and with dots and double slashes resolved"),
     Ability("its own errors are JSON", YES, YES, YES),

@@ -25,11 +25,11 @@ _REWRITE_BYTES = 1_024
 _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "roundrobin"}
 
 _LOG = {
-    "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%S)]Z"',
     "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
-    "path": '"%[capture.req.uri,json(utf8s)]"',
+    "path": '"%[capture.req.uri,field(1,?),json(utf8s)]"',
     "status": "%ST",
     "bytes": "%B",
     "route": '"%[var(txn.route)]"',

@@ -6,25 +6,24 @@ and only to the version that was read, so one that was paused for longer than it
 """
 
 import asyncio
-import hashlib
 import logging
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from joserfc.jwk import OKPKey, RSAKey
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError, NoctuleError, StorageError, UnavailableError
 from noctule.kits.jwt.app_keys import AppKeys
 from noctule.kits.jwt.ring_state import Algorithm, Ring, RingKey, RingPolicy, turned
+from noctule.kits.locks import Locks
+from noctule.kits.scripts import Script
 from noctule.kits.store import connect, retrying_idempotent
 
-LEASE_MS = 10_000
+LEASE_S = 10.0
 """Making an RSA key takes some 0.1 s."""
 UNKNOWN_KEY_EVERY_S = 1.0
 """A key that is not in the copy makes the ring be read again this often at most."""
@@ -36,27 +35,19 @@ COPY_S_MAX = 3600.0
 
 SigningKey = OKPKey | RSAKey
 
-_LOAD = """
+_LOAD = Script("""
 local time = redis.call('TIME')
 local kept = redis.call('HMGET', KEYS[1], 'version', 'ring')
 return {string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), kept[1] or '0', kept[2] or ''}
-"""
-_LEASE = """
-local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= ARGV[1] then return 0 end
-if not holder then redis.call('HINCRBY', KEYS[1], 'fence', 1) end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-return tonumber(redis.call('HGET', KEYS[1], 'fence'))
-"""
-_SAVE = """
-local kept = redis.call('HMGET', KEYS[1], 'version', 'ring', 'fence')
-local version = tonumber(kept[1] or '0')
+""")
+_SAVE = Script("""
+local kept = redis.call('HMGET', KEYS[1], 'version', 'ring', 'token')
+local token, version = tonumber(ARGV[1]), tonumber(kept[1] or '0')
 if version == tonumber(ARGV[2]) + 1 and kept[2] == ARGV[3] then return 1 end
-if version ~= tonumber(ARGV[2]) or kept[3] ~= ARGV[1] then return 0 end
-redis.call('HSET', KEYS[1], 'version', version + 1, 'ring', ARGV[3])
-redis.call('DEL', KEYS[2])
+if version ~= tonumber(ARGV[2]) or token < tonumber(kept[3] or '0') then return 0 end
+redis.call('HSET', KEYS[1], 'version', version + 1, 'ring', ARGV[3], 'token', ARGV[1])
 return 1
-"""
+""")
 
 log = logging.getLogger("noctule.kits.jwt")
 
@@ -105,9 +96,9 @@ class KeyRing:
         self._store = store
         self._app_keys = app_keys
         self._policy = policy
-        self._keys = [f"{{{prefix}:keys}}ring", f"{{{prefix}:keys}}lease"]
+        self._key = f"{{{prefix}:keys}}ring"
+        self._locks = Locks(store, prefix=f"{prefix}:lock:")
         self._clock = clock
-        self._holder = secrets.token_hex(8)
         self._copy: _Copy | None = None
         self._turn = asyncio.Lock()
         self._loaded: dict[str, SigningKey] = {}
@@ -225,13 +216,14 @@ class KeyRing:
         if self._app_keys is None:
             raise ConfigError("this key ring has no app keys, so it only verifies")
         app_keys = self._app_keys
-        fence = await self._run(_LEASE, self._holder, LEASE_MS)
-        if fence:
+        lease = await self._locks.acquire("keys", ttl_s=LEASE_S)
+        if lease is not None:
             due = turned(copy.ring, copy.store_ms, self._policy, self._unmade, at_once=at_once)
             keys = [key if key.kid else await asyncio.to_thread(_make, key, app_keys) for key in due.keys]
             ring = Ring(tuple(_resealed(key, app_keys) for key in keys))
-            if await self._run(_SAVE, fence, copy.version, msgspec.json.encode(ring)):
+            if await self._run(_SAVE, lease.token, copy.version, msgspec.json.encode(ring)):
                 log.info("key_ring_turned", extra={"version": copy.version + 1, "keys": len(ring.keys)})
+            await self._locks.release(lease)
         # Whether it was this instance or another: what holds is what the store has.
         read = await self._read()
         for _ in range(FIRST_RING_TRIES if not read.ring.keys else 0):
@@ -240,7 +232,7 @@ class KeyRing:
             if read.ring.keys:
                 break
         self._copy = read if read.ring.keys else None
-        if at_once and not fence:
+        if at_once and lease is None:
             raise UnavailableError("another instance is changing the key ring; try again")
         return read
 
@@ -248,16 +240,8 @@ class KeyRing:
         """Where a key will be: making one takes long, and may turn out to be somebody else's turn."""
         return RingKey("", self._policy.alg, {}, b"", "", signs_from_ms)
 
-    async def _run(self, script: str, *arguments: Any, writes: bool = True) -> Any:
-        sha = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
-
-        async def ask() -> Any:
-            try:
-                return await self._store.evalsha(sha, 2, *self._keys, *arguments)
-            except NoScriptError:
-                return await self._store.eval(script, 2, *self._keys, *arguments)
-
-        return await retrying_idempotent(ask, writes=writes)
+    async def _run(self, script: Script, *arguments: str | bytes | int, writes: bool = True) -> Any:
+        return await retrying_idempotent(lambda: script.run(self._store, [self._key], arguments), writes=writes)
 
 
 def _make(place: RingKey, app_keys: AppKeys) -> RingKey:

@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from noctule.base.errors import ConfigError, StorageError
 from noctule.kits.oauth2 import grants_script as scripts
-from noctule.kits.oauth2.errors import GRANT_IS_INVALID, InvalidGrantError
+from noctule.kits.oauth2.errors import GRANT_IS_INVALID, InvalidGrantError, UnauthorizedClientError
 from noctule.kits.oauth2.messages import AuthorizationRequest
 from noctule.kits.oauth2.opaque import digest_of, new_code, parse_opaque, shard_of
+from noctule.kits.scripts import Script
 from noctule.kits.store import RETRY_BUDGET_S, connect, retrying_idempotent
 
 CODE_WATCH_S = 600
@@ -262,11 +262,14 @@ class Grants:
     # Revocation -------------------------------------------------------------------------------------------------------
 
     async def revoke_refresh(self, refresh_text: str, client_id: str) -> bool:
-        """End the family of a refresh token, if it is this client's; whether there was one."""
+        """End the family of a refresh token; whether it was alive. Raises `UnauthorizedClientError` for another's."""
         token = parse_opaque(refresh_text, "nrt", self.shards)
         if token is None:
             return False
-        return bool(await self._run(scripts.REVOKE, token.shard, "family", token.family, client_id))
+        count = await self._run(scripts.REVOKE, token.shard, "family", token.family, client_id)
+        if count < 0:
+            raise UnauthorizedClientError("the token was issued to another client")
+        return bool(count)
 
     async def revoke_family(self, subject: str, family: str) -> bool:
         """End one sign-in of a subject, on every instance; whether it was alive and its own."""
@@ -310,18 +313,12 @@ class Grants:
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
-    async def _run(self, script: scripts.Script, shard: int, *arguments: Any, writes: bool = True) -> Any:
+    async def _run(self, script: Script, shard: int, *arguments: str | bytes | int, writes: bool = True) -> Any:
         # Each may be asked again: what it wrote, it finds.
         key = self.log_key(shard)
         words = (self._base(shard), self.times.keep_s * 1000, self._log_entries_max, *arguments)
 
-        async def ask() -> Any:
-            try:
-                return await self.store.evalsha(script.sha, 1, key, *words)
-            except NoScriptError:
-                return await self.store.eval(script.text, 1, key, *words)
-
-        return await retrying_idempotent(ask, writes=writes)
+        return await retrying_idempotent(lambda: script.run(self.store, [key], words), writes=writes)
 
     def _base(self, shard: int) -> str:
         return f"{{{self.prefix}:{shard}}}"

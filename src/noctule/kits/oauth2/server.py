@@ -33,6 +33,7 @@ from noctule.kits.oauth2.errors import (
     OAuth2Error,
     ServerError,
     TemporarilyUnavailableError,
+    UnauthorizedClientError,
     UnsupportedTokenTypeError,
 )
 from noctule.kits.oauth2.grants import Answer, GrantMeta, Grants, Issue
@@ -118,7 +119,9 @@ class AuthorizationServer:
             ("POST", "/revoke"): self._revoke,
             ("POST", "/introspect"): self._introspect,
             ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
+            ("HEAD", "/.well-known/oauth-authorization-server"): self._metadata,
             ("GET", "/jwks.json"): self._jwks,
+            ("HEAD", "/jwks.json"): self._jwks,
         }
 
     @property
@@ -154,8 +157,7 @@ class AuthorizationServer:
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no WebSocket here"})
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = self._routes.get((method, path))
+        route = self._routes.get((scope["method"], path))
         if route is not None:
             await self._serve(route, scope, receive, send)
             return
@@ -280,7 +282,9 @@ class AuthorizationServer:
                 token = await self._tokens.verify(form["token"])
             except InvalidTokenError:
                 token = None
-            if token is not None and token.client_id == client.id:
+            if token is not None:
+                if token.client_id != client.id:
+                    raise UnauthorizedClientError("the token was issued to another client")  # RFC 7009 2.1.
                 await self._grants.revoke_access(token.subject, token.id)
         # RFC 7009 2.2: a token that is not valid is as good as revoked.
         await _send_answer(send, b"")

@@ -49,6 +49,7 @@ def test_a_good_request_is_taken_as_it_is() -> None:
     ("change", "error"),
     [
         ({"response_type": "token"}, errors.UnsupportedResponseTypeError),
+        ({"response_mode": "fragment"}, errors.InvalidRequestError),
         ({"response_type": ""}, errors.InvalidRequestError),
         ({"code_challenge_method": "plain"}, errors.InvalidRequestError),
         ({"code_challenge_method": ""}, errors.InvalidRequestError),
