@@ -24,6 +24,10 @@ class Framing(Enum):
     """The body ends with the connection: for a client that does not know chunks."""
 
 
+# Looked up once: an enumeration's members cost a search each time.
+_NONE, _LENGTH, _CHUNKED, _CLOSE = Framing
+
+
 def has_body(method: str, status: int) -> bool:
     """Whether a response may have a body at all (RFC 9112 6.3)."""
     return method != "HEAD" and status >= 200 and status != 204 and status != 304
@@ -32,10 +36,10 @@ def has_body(method: str, status: int) -> bool:
 def response_framing(method: str, status: int, length: int | None, *, knows_chunks: bool) -> Framing:
     """How a response to a client is ended."""
     if not has_body(method, status):
-        return Framing.NONE
+        return _NONE
     if length is not None:
-        return Framing.LENGTH
-    return Framing.CHUNKED if knows_chunks else Framing.CLOSE
+        return _LENGTH
+    return _CHUNKED if knows_chunks else _CLOSE
 
 
 def render_response(status: int, reason: bytes, headers: Iterable[Header]) -> bytes:
