@@ -175,20 +175,19 @@ class Exchange:
 
     def start(self) -> None:
         """Its turn has come; called once."""
-        plane = self._plane
+        plane, head = self._plane, self.head
         self._state = _WAITING
         plane.begin(self)
         self.request_id, self._trace = plane.fresh_ids()
-        self.request_id = self.head.request_id or self.request_id
+        if head.request_id:
+            self.request_id = head.request_id
+        limits, length = plane.limits, head.content_length
         if self.refusal is not None:
             self._refuse(self.refusal)
-            return
-        head = self.head
-        length = head.content_length
-        if length is not None and length > plane.limits.body_bytes_max:
-            self._refuse(answers.too_large(plane.limits.body_bytes_max))
-        elif plane.in_flight > plane.limits.in_flight_max:
-            self._refuse(answers.unavailable(f"the gateway has {plane.limits.in_flight_max} requests in flight"))
+        elif length is not None and length > limits.body_bytes_max:
+            self._refuse(answers.too_large(limits.body_bytes_max))
+        elif len(plane.exchanges) > limits.in_flight_max:
+            self._refuse(answers.unavailable(f"the gateway has {limits.in_flight_max} requests in flight"))
         elif plane.has_hooks and plane.take_over(self):
             # Answered by the gateway itself, or to be gone on with by `admit`.
             pass
