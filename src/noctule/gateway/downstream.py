@@ -22,7 +22,7 @@ from noctule.gateway.alarm import Alarm
 from noctule.gateway.answers import Answer, RefusedError
 from noctule.gateway.exchange import Exchange
 from noctule.gateway.h1 import CONTINUE, LAST_CHUNK, Framing, date, render_chunk, render_response, response_framing
-from noctule.gateway.heads import Header, ResponseHead, read_request
+from noctule.gateway.heads import Header, HeadReader, ResponseHead
 
 if TYPE_CHECKING:
     from noctule.gateway.plane import DataPlane
@@ -77,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = None
         self._alarm = Alarm(plane.loop, self._late)
         self._reading = _HTTP
+        self._heads = HeadReader()
         # The request that is being parsed.
         self._target = b""
         self._headers: list[Header] = []
@@ -209,7 +210,7 @@ class ClientConnection(asyncio.Protocol):
         version = parser.get_http_version()
         if version != "1.1" and version != "1.0":
             raise RefusedError(Answer(505, "bad_request", f"HTTP/{version} is not spoken here; HTTP/1.1 is"))
-        head = read_request(parser.get_method().decode("ascii"), self._target, self._headers, version=version)
+        head = self._heads.read(parser.get_method().decode("ascii"), self._target, self._headers, version)
         self._arriving = exchange = Exchange(self._plane, self, head)
         if not head.has_body:
             exchange.body.is_complete = True

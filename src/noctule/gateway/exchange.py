@@ -31,9 +31,12 @@ from noctule.gateway.heads import (
     RequestHead,
     ResponseHead,
     apply_rules,
-    request_headers,
+    headers_of,
+    lines_of,
+    request_lines,
     response_headers,
 )
+from noctule.gateway.model import HeaderRules
 from noctule.gateway.pool import Flight
 from noctule.gateway.traffic import Plan, Refusal
 from noctule.gateway.tunnel import Tunnel
@@ -42,6 +45,8 @@ from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentErro
 if TYPE_CHECKING:
     from noctule.gateway.admin import Admin
     from noctule.gateway.plane import DataPlane
+
+_NO_RULES = HeaderRules()
 
 log = logging.getLogger("noctule.gateway")
 
@@ -349,7 +354,7 @@ class Exchange:
         self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client
-        headers = request_headers(
+        lines = request_lines(
             head,
             instance=connection.host,
             scheme=client.scheme,
@@ -359,14 +364,15 @@ class Exchange:
             request_id=self.request_id,
             trace=self._trace,
         )
-        headers = apply_rules(headers, plan.route.request_headers)
+        if plan.route.request_headers != _NO_RULES:
+            lines = lines_of(apply_rules(headers_of(lines), plan.route.request_headers))
         if head.is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
+            lines += b"Transfer-Encoding: chunked\r\n"
         elif head.content_length is not None:
-            headers.append((b"Content-Length", b"%d" % head.content_length))
+            lines += b"Content-Length: %d\r\n" % head.content_length
         if head.is_websocket:
-            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        connection.send(self, head.method, render_request(head.method, head.target, headers))
+            lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        connection.send(self, head.method, render_request(head.method, head.target, lines))
         if head.is_chunked or head.content_length:
             self._push()
         else:
@@ -444,7 +450,8 @@ class Exchange:
         if has_body(self.head.method, head.status):
             self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
-        headers = apply_rules(headers, plan.route.response_headers)
+        if plan.route.response_headers != _NO_RULES:
+            headers = apply_rules(headers, plan.route.response_headers)
         if not head.has_date:
             headers.append((b"Date", date()))
         if flight.set_cookie is not None:

@@ -98,6 +98,18 @@ class RequestHead:
         self.headers: list[Header] = []
         """End to end, without Host, length, and all that tells of the client."""
 
+    def again(self, target: bytes) -> "RequestHead":
+        """The same head with another target, which must have been checked."""
+        head = RequestHead.__new__(RequestHead)
+        head.__dict__.update(self.__dict__)
+        head.target = target
+        return head
+
+    @functools.cached_property
+    def lines(self) -> bytes:
+        """`headers` as they are passed on."""
+        return lines_of(self.headers)
+
     def header(self, name: str) -> str | None:
         """The first value of a header by its lower-case name, None when there is none."""
         key = name.encode("ascii", "replace")
@@ -172,6 +184,36 @@ def read_request(method: str, target: bytes, headers: Iterable[Header], *, versi
     return head
 
 
+class HeadReader:
+    """Reads the heads of one connection's requests, as `read_request` does.
+
+    Most clients say the same with each request but for the target; then it costs a comparison.
+    """
+
+    __slots__ = ("_head", "_headers")
+
+    def __init__(self) -> None:
+        self._head: RequestHead | None = None
+        self._headers: list[Header] = []
+
+    def read(self, method: str, target: bytes, headers: list[Header], version: str) -> RequestHead:
+        """One more; the list is not to be changed any more."""
+        before = self._head
+        if (
+            before is not None
+            and headers == self._headers
+            and method == before.method
+            and version == before.version
+            and target.startswith(b"/")
+        ):
+            return before.again(split_target(target)[0])
+        head = read_request(method, target, headers, version=version)
+        # A host that came with the target is none of the headers.
+        self._head = head if target.startswith(b"/") else None
+        self._headers = headers
+        return head
+
+
 def split_target(target: bytes, method: str = "GET") -> tuple[bytes, bytes | None]:
     """The request target to pass on, byte for byte, and the host when the target names one (RFC 9112 3.2.1, 3.2.2).
 
@@ -202,7 +244,7 @@ def client_address(head: RequestHead, peer: str, networks: Iterable[Network]) ->
     return hops[0] or peer
 
 
-def request_headers(
+def request_lines(
     head: RequestHead,
     *,
     instance: bytes,
@@ -212,31 +254,30 @@ def request_headers(
     is_peer_trusted: bool,
     request_id: bytes,
     trace: bytes,
-) -> list[Header]:
-    """What the instance is told: Host first, the client's headers, and who the client is.
+) -> bytes:
+    """The lines that tell the instance: Host first, the client's headers, and who the client is.
 
     `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came
     from, `client` that of who asked (see `client_address`); `request_id` and `trace` stand for what the client did not
     give.
     """
-    host = head.host
-    told = [(b"Host", host if host is not None else instance), *head.headers]
     if is_peer_trusted and head.has_forwarding:
-        told += _forwarding(head, scheme, peer.encode(), client.encode())
+        client_lines = lines_of(_forwarding(head, scheme, peer.encode(), client.encode()))
     else:
-        told += _of_client(scheme, peer)
-        if host is not None:
-            told.append((b"X-Forwarded-Host", host))
-    told.append((b"X-Request-ID", head.request_id or request_id))
-    told.append((b"traceparent", head.trace or trace))
-    return told
+        client_lines = _client_lines(head.host, scheme, peer)
+    host = head.host if head.host is not None else instance
+    ids = head.request_id or request_id, head.trace or trace
+    return b"Host: %b\r\n%b%bX-Request-ID: %b\r\ntraceparent: %b\r\n" % (host, head.lines, client_lines, *ids)
 
 
 @functools.lru_cache(maxsize=1024)
-def _of_client(scheme: bytes, peer: str) -> tuple[Header, ...]:
+def _client_lines(host: bytes | None, scheme: bytes, peer: str) -> bytes:
     """What is said of a client for which nobody speaks: the same for all its requests."""
     address = peer.encode()
-    return (b"X-Real-IP", address), (b"X-Forwarded-For", address), (b"X-Forwarded-Proto", scheme)
+    told = [(b"X-Real-IP", address), (b"X-Forwarded-For", address), (b"X-Forwarded-Proto", scheme)]
+    if host is not None:
+        told.append((b"X-Forwarded-Host", host))
+    return lines_of(told)
 
 
 def _forwarding(head: RequestHead, scheme: bytes, peer: bytes, client: bytes) -> list[Header]:
@@ -329,6 +370,17 @@ def response_headers(head: ResponseHead, *, request_id: bytes, attempts: int) ->
         told.append((b"X-Request-ID", request_id))
     told.append((ATTEMPTS_HEADER, b"1" if attempts == 1 else b"%d" % attempts))
     return told
+
+
+def lines_of(headers: Iterable[Header]) -> bytes:
+    """Headers as they are written, each with its line's end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def headers_of(lines: bytes) -> list[Header]:
+    """What `lines_of` made lines of."""
+    found = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return [(name, value) for name, _, value in found]
 
 
 def apply_rules(headers: list[Header], rules: HeaderRules) -> list[Header]:
