@@ -95,6 +95,21 @@ def with_share(model: GatewayModel, service: str) -> GatewayModel:
     return msgspec.structs.replace(model, routes=(Route(name="all", shares=(Share(service),)),))
 
 
+async def test_another_treatment_of_all_servers_is_a_reload(apps: dict[str, Backend]) -> None:
+    """A server that is there keeps what it was added with; only a reload tells it of a new bound."""
+    engine_or_skip("haproxy")
+    model = model_of(free_port())
+    listed = {"blue": [apps["a"].instance]}
+    async with running("haproxy", model, listed) as driver:
+        bounded = msgspec.structs.replace(model.services[0], connections_max=1)
+        changed = msgspec.structs.replace(model, services=(bounded, model.services[1]))
+        await driver.apply(changed, listed)
+        assert (await driver.status()).reloads == 1
+        began = time.monotonic()
+        assert await asyncio.gather(*(ask(model.port, "/?ms=300") for _ in range(2))) == ["a", "a"]
+        assert time.monotonic() - began > 0.55
+
+
 async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: dict[str, Backend]) -> None:
     engine_or_skip("haproxy")
     model = model_of(free_port())
@@ -254,6 +269,18 @@ async def test_nginx_reloads_only_for_changes_and_not_more_often_than_it_may(app
         await asyncio.gather(*(driver.apply(model, {"blue": found}) for found in ([a, b], [b], [c, a], [c])))
         assert {await ask(model.port) for _ in range(4)} == {"c"}
         assert (await driver.status()).reloads == 1
+
+
+async def test_names_are_resolved_and_one_that_nobody_knows_stops_nothing(
+    engine: str, apps: dict[str, Backend]
+) -> None:
+    model = model_of(free_port())
+    named = msgspec.structs.replace(apps["a"].instance, host="localhost")
+    lost = msgspec.structs.replace(apps["c"].instance, host="no-such-host.invalid")
+    async with running(engine, model, {"blue": [named, lost]}) as driver:
+        assert {await ask(model.port) for _ in range(6)} == {"a"}
+        await driver.apply(model, {"blue": [named, lost, apps["b"].instance]})
+        assert {await ask(model.port) for _ in range(12)} == {"a", "b"}
 
 
 async def test_draining_what_is_not_there_is_an_error(engine: str, apps: dict[str, Backend]) -> None:

@@ -1,21 +1,32 @@
 """Sessions on a real Redis: several instances, requests that overlap, logout, theft, and a store that goes away."""
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 from redis.asyncio import Redis
+from session_visitors import (
+    Handler,
+    Visitor,
+    app_of,
+    client_of,
+    key_of,
+    nothing_to_receive,
+    putting,
+    show,
+    signing_in,
+    who,
+)
 
 from noctule.base.errors import ConfigError, RequestError
 from noctule.base.ids import Instant, WallMs
 from noctule.kits.asgi import Message, Receive, Scope, Send, send_json
 from noctule.kits.session_cookie import session_digest
-from noctule.kits.sessions import TOMBSTONE_TTL_S, Session, Sessions
-from noctule.kits.store import connect, retrying_idempotent
+from noctule.kits.session_seal import KeyRing
+from noctule.kits.session_users import TOMBSTONE_TTL_S, UserSessions
+from noctule.kits.sessions import Session, Sessions
+from noctule.kits.store import connect
 
 if TYPE_CHECKING:
     from engines import RedisServer
@@ -23,75 +34,8 @@ if TYPE_CHECKING:
 pytest_plugins = ("engines",)
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
 
-Handler = Callable[[Session], Awaitable[object]]
 NOBODY = "redis://127.0.0.1:1/0"
 """A store where nobody listens."""
-
-
-class Answer(msgspec.Struct):
-    """One response."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        values = [value.decode() for header, value in self.headers if header == name.encode()]
-        assert len(values) <= 1, values
-        return values[0] if values else None
-
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
-
-
-class Visitor:
-    """A browser with one cookie."""
-
-    def __init__(self, cookie: str | None = None) -> None:
-        self.cookie = cookie
-
-    def scope(self, kind: str) -> Scope:
-        headers = [(b"cookie", f"session={self.cookie}".encode())] if self.cookie else []
-        return {"type": kind, "method": "GET", "path": "/", "headers": headers}
-
-    async def visit(self, instance: Sessions) -> Answer:
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        await instance(self.scope("http"), nothing_to_receive, send)
-        assert [m["type"] for m in sent] == ["http.response.start", "http.response.body"]
-        answer = Answer(sent[0]["status"], list(sent[0]["headers"]), sent[1]["body"])
-        set_cookie = answer.header("set-cookie")
-        if set_cookie is not None:
-            self.cookie = set_cookie.partition("=")[2].partition(";")[0] or None
-        return answer
-
-
-async def nothing_to_receive() -> Message:
-    raise AssertionError("these requests have no body")
-
-
-def app_of(handler: Handler, **options: Any) -> Sessions:
-    """An instance whose every page is the handler's result as JSON."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_json(send, 200, await handler(scope["session"]), [(b"x-page", b"1")])
-
-    return Sessions(app, **options)
-
-
-async def show(session: Session) -> object:
-    return dict(session)
-
-
-def putting(**values: object) -> Handler:
-    async def put(session: Session) -> object:
-        session.update(values)
-        return dict(session)
-
-    return put
 
 
 class Meeting:
@@ -117,25 +61,7 @@ async def store(redis_server: "RedisServer") -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-@pytest.fixture
-def short_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give up after 0.4 s and not after 5."""
-    short = functools.partial(retrying_idempotent, budget_s=0.4)
-    monkeypatch.setattr("noctule.kits.sessions.retrying_idempotent", short)
-
-
-@asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Redis]:
-    client = connect(url)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def key_of(cookie: str | None) -> str:
-    assert cookie is not None
-    return f"session:{{{session_digest(cookie)}}}"
+GIVING_UP_SOON: dict[str, Any] = {"patience_s": 0.4}
 
 
 async def test_a_session_is_the_same_on_every_instance(redis_server: "RedisServer") -> None:
@@ -182,13 +108,13 @@ async def test_logout_is_not_undone_by_a_request_that_was_under_way(store: Redis
     late_visit = asyncio.create_task(Visitor(visitor.cookie).visit(app_of(late, store=store)))
     await late.arrived.wait()
     answer = await visitor.visit(app_of(log_out, store=store))
-    assert answer.header("set-cookie") == "session=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax"
+    assert answer.header("set-cookie") == "__Host-session=; Max-Age=0; Path=/; HttpOnly; SameSite=Lax; Secure"
     key = key_of(thief.cookie)
-    assert set(await store.hgetall(key)) == {b"__born__", b"__touched__", b"__dead__"}
+    assert set(await store.hgetall(key)) == {b"__dead__"}
     assert 0 < await store.ttl(key) <= TOMBSTONE_TTL_S
     late.go_on.set()
     assert (await late_visit).status == 200
-    assert await store.hget(key, "seen") == b"true"
+    assert set(await store.hgetall(key)) == {b"__dead__"}
     assert (await thief.visit(app_of(show, store=store))).json() == {}
 
 
@@ -201,12 +127,12 @@ async def test_a_late_save_does_not_make_a_session_of_one_that_expired(store: Re
     await store.delete(key_of(visitor.cookie))
     late.go_on.set()
     await late_visit
-    assert await store.ttl(key_of(visitor.cookie)) > 0, "what was written late must not stay for ever"
+    assert await store.exists(key_of(visitor.cookie)) == 0
     assert (await visitor.visit(app_of(show, store=store))).json() == {}
 
 
 async def test_an_id_chosen_by_the_client_is_never_adopted(store: Redis) -> None:
-    chosen = "c" * 43
+    chosen = "c" * 65
     visitor = Visitor(chosen)
     await visitor.visit(app_of(putting(name="Ada"), store=store))
     assert visitor.cookie not in (None, chosen)
@@ -231,6 +157,7 @@ async def test_regenerate_moves_the_session_and_the_old_id_is_dead_at_once(store
     late.go_on.set()
     await late_visit
     assert visitor.cookie != old.cookie
+    assert key_of(visitor.cookie) == key_of(old.cookie), "one hash, so one script"
     assert before != after == session_digest(visitor.cookie or "")[:8]
     assert (await visitor.visit(app_of(show, store=store))).json() == {"cart": [1], "name": "Ada"}
     assert (await old.visit(app_of(show, store=store))).json() == {}
@@ -248,12 +175,12 @@ async def test_a_dump_of_the_store_gives_no_session_away(store: Redis) -> None:
 
 async def test_the_cookie_is_sent_when_it_is_needed_and_not_otherwise(store: Redis) -> None:
     visitor = Visitor()
-    options = {"store": store, "secure": True, "same_site": "strict", "ttl_s": 600}
+    options = {"store": store, "same_site": "strict", "idle_s": 600}
     untouched = await visitor.visit(app_of(lambda _: asyncio.sleep(0, "hello"), **options))
     assert (untouched.header("set-cookie"), untouched.header("vary")) == (None, None)
     first = await visitor.visit(app_of(putting(a=1), **options))
     assert first.header("set-cookie") == (
-        f"session={visitor.cookie}; Max-Age=600; Path=/; HttpOnly; SameSite=Strict; Secure"
+        f"__Host-session={visitor.cookie}; Max-Age=600; Path=/; HttpOnly; SameSite=Strict; Secure"
     )
     assert (first.header("cache-control"), first.header("vary")) == ("no-store", "Cookie")
     assert first.header("x-page") == "1"
@@ -271,10 +198,13 @@ async def test_each_request_costs_what_is_promised(store: Redis) -> None:
 
     visitor = Visitor()
     assert await calls_of(visitor, show) == {}
-    assert await calls_of(visitor, putting(a=1, b=2)) == {"hset": 1, "expire": 1}
+    made = await calls_of(visitor, putting(a=1, b=2))
+    assert made.pop("evalsha") + made.pop("eval", 0) <= 2
+    assert made == {"time": 1, "hmget": 1, "hget": 2, "hlen": 1, "hset": 1, "pexpire": 1}
     assert await calls_of(visitor, show) == {"hgetall": 1}
     assert await calls_of(visitor, putting(a=1)) == {"hgetall": 1}
-    assert await calls_of(visitor, putting(a=3)) == {"hgetall": 1, "hset": 1, "expire": 1}
+    made = await calls_of(visitor, putting(a=3))
+    assert made == {"hgetall": 1, "evalsha": 1, "time": 1, "hmget": 1, "hget": 1, "hset": 1}
     assert await calls_of(Visitor("not well formed"), show) == {}
 
 
@@ -292,15 +222,20 @@ class HandClock:
 
 
 async def test_a_session_that_is_only_read_has_its_life_renewed_once_a_minute(store: Redis) -> None:
-    clock, visitor = HandClock(), Visitor()
-    instance = app_of(show, store=store, ttl_s=600, clock=clock)
-    await visitor.visit(app_of(putting(a=1), store=store, ttl_s=600, clock=clock))
+    visitor = Visitor()
+    instance = app_of(show, store=store, idle_s=600)
+    await visitor.visit(app_of(putting(a=1), store=store, idle_s=600))
     key = key_of(visitor.cookie)
-    await store.expire(key, 100)
-    clock.seconds += 59
+
+    async def seconds_later(seconds: int) -> None:
+        now_s, _ = await store.time()
+        await store.hset(key, "__touched__", str((now_s - seconds) * 1000))
+        await store.expire(key, 100)
+
+    await seconds_later(58)
     assert (await visitor.visit(instance)).header("set-cookie") is None
     assert await store.ttl(key) <= 100
-    clock.seconds += 1
+    await seconds_later(61)
     assert "Max-Age=600" in ((await visitor.visit(instance)).header("set-cookie") or "")
     assert await store.ttl(key) > 100
     await store.expire(key, 100)
@@ -308,12 +243,153 @@ async def test_a_session_that_is_only_read_has_its_life_renewed_once_a_minute(st
     assert await store.ttl(key) <= 100
 
 
+async def test_an_instance_with_a_wrong_clock_renews_no_more_than_others(store: Redis) -> None:
+    visitor = Visitor()
+    await visitor.visit(app_of(putting(a=1), store=store))
+    before = await store.hgetall(key_of(visitor.cookie))
+    answer = await visitor.visit(app_of(show, store=store, clock=HandClock()))
+    assert (answer.header("set-cookie"), await store.hgetall(key_of(visitor.cookie))) == (None, before)
+
+
+async def test_a_session_ends_by_its_age_however_much_it_is_used(store: Redis) -> None:
+    visitor = Visitor()
+    instance = app_of(putting(a=1), store=store, idle_s=500, absolute_s=600)
+    await visitor.visit(instance)
+    key = key_of(visitor.cookie)
+    now_s, _ = await store.time()
+    await store.hset(key, mapping={"__born__": str((now_s - 550) * 1000), "__touched__": "0"})
+    assert "Max-Age=49" in ((await visitor.visit(instance)).header("set-cookie") or "") or await store.ttl(key) <= 50
+    assert await store.ttl(key) <= 50
+    await store.hset(key, "__born__", str((now_s - 600) * 1000))
+    await visitor.visit(app_of(putting(a=2), store=store, idle_s=500, absolute_s=600))
+    assert await store.hget(key, "a") == b"1", "a save that comes too late writes nothing"
+
+
+async def test_counts_of_requests_at_once_add_up(store: Redis) -> None:
+    async def count(session: Session) -> object:
+        return session.add("n")
+
+    visitor = Visitor()
+    await visitor.visit(app_of(putting(n=0), store=store))
+    instances = [app_of(count, store=store) for _ in range(3)]
+    await asyncio.gather(*(Visitor(visitor.cookie).visit(instances[n % 3]) for n in range(30)))
+    assert (await visitor.visit(app_of(show, store=store))).json() == {"n": 30}
+
+
+async def test_of_two_who_set_one_field_the_later_wins_or_is_refused(store: Redis) -> None:
+    for on_conflict, status, held in (("last_wins", 200, 2), ("refuse", 409, 1)):
+        visitor = Visitor()
+        await visitor.visit(app_of(putting(a=0), store=store))
+        late = Meeting(putting(a=2))
+        instance = app_of(late, store=store, on_conflict=on_conflict)
+        late_visit = asyncio.create_task(Visitor(visitor.cookie).visit(instance))
+        await late.arrived.wait()
+        await visitor.visit(app_of(putting(a=1), store=store))
+        late.go_on.set()
+        assert (await late_visit).status == status
+        assert (await visitor.visit(app_of(show, store=store))).json() == {"a": held}
+        assert instance.describe().overwritten == (on_conflict == "last_wins")
+
+
+async def test_a_user_sees_the_devices_and_ends_one_or_all(store: Redis) -> None:
+    users, visitors = UserSessions(store), [Visitor() for _ in range(3)]
+    asking = app_of(who, store=store)
+    handles = [(await visitor.visit(app_of(signing_in("ada"), store=store))).json() for visitor in visitors]
+    stranger = Visitor()
+    await stranger.visit(app_of(signing_in("bob"), store=store))
+    devices = await users.devices("ada")
+    assert {device.id for device in devices} == set(handles)
+    assert (devices[0].address, devices[0].agent) == ("192.0.2.7", "Browser/1")
+    assert 0 < devices[0].created_ms <= devices[0].seen_ms
+    assert not await users.end("bob", handles[0]), "nobody ends another user's session"
+    assert await users.end("ada", handles[0])
+    assert [(await visitor.visit(asking)).json() for visitor in visitors] == [None, "ada", "ada"]
+    assert await users.end_all("ada") == 2
+    assert [(await visitor.visit(asking)).json() for visitor in visitors] == [None, None, None]
+    assert await users.devices("ada") == []
+    assert (await stranger.visit(asking)).json() == "bob"
+
+
+async def test_signed_out_everywhere_but_here(store: Redis) -> None:
+    users, here, there = UserSessions(store), Visitor(), Visitor()
+
+    async def change_password(session: Session) -> object:
+        assert session.user is not None
+        ended = await users.end_all(session.user, keep=session.handle)
+        session.sign_in(session.user)
+        return ended
+
+    for visitor in (here, there):
+        await visitor.visit(app_of(signing_in("ada"), store=store))
+    assert (await here.visit(app_of(change_password, store=store))).json() == 1
+    assert (await here.visit(app_of(who, store=store))).json() == "ada"
+    assert (await there.visit(app_of(who, store=store))).json() is None
+
+
+async def test_one_user_has_only_so_many_sessions(store: Redis) -> None:
+    visitors = [Visitor() for _ in range(4)]
+    for visitor in visitors:
+        await visitor.visit(app_of(signing_in("ada"), store=store, devices_max=3))
+        await asyncio.sleep(0.002)  # The one that is unused for the longest is told apart by the ms.
+    answers = [(await visitor.visit(app_of(who, store=store))).json() for visitor in visitors]
+    assert answers == [None, "ada", "ada", "ada"]
+
+
+async def test_a_session_that_the_list_lacks_is_signed_out_all_the_same(store: Redis) -> None:
+    users, visitor = UserSessions(store), Visitor()
+    handle = (await visitor.visit(app_of(signing_in("ada"), store=store))).json()
+    await users.forget("ada", handle)
+    assert await users.end_all("ada") == 0
+    assert (await visitor.visit(app_of(who, store=store))).json() is None
+
+
+async def test_what_one_user_kept_is_not_the_next_ones(store: Redis) -> None:
+    visitor = Visitor()
+    await visitor.visit(app_of(signing_in("ada", secret=1), store=store))
+    old = Visitor(visitor.cookie)
+    await visitor.visit(app_of(signing_in("bob"), store=store))
+    assert (await visitor.visit(app_of(show, store=store))).json() == {}
+    assert (await old.visit(app_of(who, store=store))).json() is None
+
+
+async def test_sealed_values_are_read_with_any_key_of_the_ring_and_by_nobody_else(store: Redis) -> None:
+    old, new = KeyRing({"a": b"1" * 32}, "a"), KeyRing({"a": b"1" * 32, "b": b"2" * 32}, "b")
+    visitor = Visitor()
+    await visitor.visit(app_of(signing_in("ada@example.org", name="Ada"), store=store, keys=old))
+    dump = repr([(key, await store.hgetall(key)) for key in await store.keys("*")])
+    assert "Ada" not in dump
+    assert "ada@example.org" not in dump
+    assert "192.0.2.7" not in dump
+    assert (await visitor.visit(app_of(show, store=store, keys=new))).json() == {"name": "Ada"}
+    assert (await UserSessions(store, keys=new).devices("ada@example.org"))[0].address == "192.0.2.7"
+    await visitor.visit(app_of(putting(other=1), store=store, keys=new))
+    assert (await visitor.visit(app_of(show, store=store, keys=old))).json() == {}, "its key is not in that ring"
+    key = key_of(visitor.cookie)
+    await store.hset(key, "other", await store.hget(key, "name"))
+    assert (await visitor.visit(app_of(show, store=store, keys=new))).json() == {}, "a value was moved"
+
+
+async def test_without_its_store_a_visitor_is_anonymous_if_one_says_so(redis_server: "RedisServer") -> None:
+    async with client_of(redis_server.url) as store:
+        visitor = Visitor()
+        options: dict[str, Any] = {"store": store, "on_store_loss": "anonymous", "patience_s": 0.2}
+        reading, writing = app_of(show, **options), app_of(putting(a=2), **options)
+        await visitor.visit(app_of(putting(a=1), **options))
+        cookie = visitor.cookie
+        redis_server.kill()
+        answer = await visitor.visit(reading)
+        assert (answer.status, answer.json(), answer.header("noctule-session")) == (200, {}, "degraded")
+        assert (await visitor.visit(writing)).status == 503
+        assert visitor.cookie == cookie
+        picture = reading.describe()
+        assert (picture.is_away, picture.degraded, picture.on_store_loss) == (True, 1, "anonymous")
+
+
 async def test_a_request_without_cookie_that_needs_no_session_does_not_notice_a_dead_store() -> None:
     async with client_of(NOBODY) as dead:
         assert (await Visitor().visit(app_of(show, store=dead))).json() == {}
 
 
-@pytest.mark.usefixtures("short_budget")
 async def test_a_dead_store_is_503_and_all_is_well_when_it_is_back(redis_server: "RedisServer", store: Redis) -> None:
     called: list[int] = []
 
@@ -322,7 +398,7 @@ async def test_a_dead_store_is_503_and_all_is_well_when_it_is_back(redis_server:
         session["n"] = session.get("n", 0) + 1
         return session["n"]
 
-    visitor, instance = Visitor(), app_of(count, store=store)
+    visitor, instance = Visitor(), app_of(count, store=store, **GIVING_UP_SOON)
     assert (await visitor.visit(instance)).json() == 1
     redis_server.kill()
     refused = await visitor.visit(instance)
@@ -371,7 +447,7 @@ async def test_a_failed_renewal_fails_no_request(redis_server: "RedisServer", st
 
 
 async def test_a_store_that_refuses_is_503_without_its_words(store: Redis) -> None:
-    visitor = Visitor("d" * 43)
+    visitor = Visitor("d" * 65)
     await store.set(key_of(visitor.cookie), "not a hash")
     answer = await visitor.visit(app_of(show, store=store))
     assert answer.status == 503
@@ -429,7 +505,6 @@ async def test_a_websocket_reads_its_session_and_cannot_change_it(store: Redis) 
     assert seen == [{"a": 1}]
 
 
-@pytest.mark.usefixtures("short_budget")
 @pytest.mark.parametrize(
     ("extensions", "first"),
     [({}, "websocket.close"), ({"websocket.http.response": {}}, "websocket.http.response.start")],
@@ -441,8 +516,8 @@ async def test_a_websocket_is_turned_away_while_the_store_is_dead(extensions: di
         sent.append(message)
 
     async with client_of(NOBODY) as dead:
-        scope = {**Visitor("e" * 43).scope("websocket"), "extensions": extensions}
-        await app_of(show, store=dead)(scope, nothing_to_receive, send)
+        scope = {**Visitor("e" * 65).scope("websocket"), "extensions": extensions}
+        await app_of(show, store=dead, **GIVING_UP_SOON)(scope, nothing_to_receive, send)
     assert sent[0]["type"] == first
     assert (sent[0].get("code"), sent[0].get("status")) in ((1013, None), (None, 503))
 
@@ -453,7 +528,7 @@ async def test_a_client_made_from_a_url_is_closed_with_the_lifespan(redis_server
             await send_json(send, 200, list(scope["session"]))
 
     instance = Sessions(app, store=redis_server.url)
-    await Visitor("f" * 43).visit(instance)
+    await Visitor("f" * 65).visit(instance)
     before = (await store.info("clients"))["connected_clients"]
     await instance({"type": "lifespan"}, nothing_to_receive, lambda _: asyncio.sleep(0))
     async with asyncio.timeout(5):

@@ -1,7 +1,6 @@
 """One breaker for many instances: on a real Redis, by the rules of the machine, when holders die and the store goes."""
 
 import asyncio
-import hashlib
 import random
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from noctule.core.balance.breaker import Breaker, BreakerPolicy, BreakerState, P
 from noctule.kits import shared_breaker
 from noctule.kits.breaker import Authority, BreakerOpenError, CircuitBreaker
 from noctule.kits.breaker_standing import AskProbe, Exchange, SharedView, Verdict
+from noctule.kits.scripts import Script
 from noctule.kits.shared_breaker import SharedBreaker
 
 if TYPE_CHECKING:
@@ -260,10 +260,9 @@ def test_the_script_follows_the_machine(redis_socket: Path, seed: int, monkeypat
     The script's one reading of the store's clock is replaced by a time that is handed in.
     """
     clock = "redis.call('TIME')"
-    assert shared_breaker._SCRIPT.count(clock) == 1
-    script = shared_breaker._SCRIPT.replace(clock, "{redis.call('GET', '{pay}s'), redis.call('GET', '{pay}us')}")
-    monkeypatch.setattr(shared_breaker, "_SCRIPT", script)
-    monkeypatch.setattr(shared_breaker, "_SHA", hashlib.sha1(script.encode()).hexdigest())
+    assert shared_breaker.SCRIPT.count(clock) == 1
+    script = shared_breaker.SCRIPT.replace(clock, "{redis.call('GET', '{pay}s'), redis.call('GET', '{pay}us')}")
+    monkeypatch.setattr(shared_breaker, "_STEP", Script(script))
     asyncio.run(compare(redis_socket, random.Random(seed)))
 
 

@@ -52,6 +52,10 @@ class BrokenError(Exception):
     """The connection ended, or what came over it is not HTTP; the request may have been acted on."""
 
 
+class UnfitError(BrokenError):
+    """The instance answered, with a head that cannot be passed on."""
+
+
 class Asker(Protocol):
     """Who sent a request and waits for what comes of it. After `response_ended` or `response_broke` nothing comes."""
 
@@ -72,6 +76,9 @@ class Asker(Protocol):
 
     def response_broke(self, reason: str) -> None:
         """It will not come, or not to its end."""
+
+    def response_unfit(self, reason: str) -> None:
+        """It has come, and cannot be passed on: the app's doing, not the instance's state."""
 
     def response_late(self) -> None:
         """The time set by `wait` is over; the connection is the asker's to cut."""
@@ -94,6 +101,9 @@ class InstanceConnection(asyncio.Protocol):
         self.instance = instance
         self.host = instance.address.encode()
         """As a Host header says it."""
+        self.key = (instance.host, instance.port)
+        self.kept_max = 0
+        """So many idle ones are kept to its instance; `model.Service.keepalive`."""
         self.was_kept = False
         """It has served a request before this one."""
         self.is_full = False
@@ -125,7 +135,8 @@ class InstanceConnection(asyncio.Protocol):
         self._interim_count = 0
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        self._write(head)
+        if self.transport is not None:
+            self.transport.write(head)
 
     def send_body(self, piece: bytes, *, is_chunked: bool) -> None:
         """A piece of the request's body, not empty."""
@@ -160,7 +171,6 @@ class InstanceConnection(asyncio.Protocol):
     def release(self) -> None:
         """The exchange is over on both sides: keep the connection, if nothing about it is in doubt."""
         self._asker = None
-        self._alarm.clear()
         self._is_released = True
         if not self._is_feeding:
             self._settle()
@@ -277,7 +287,7 @@ class InstanceConnection(asyncio.Protocol):
         try:
             head = read_response(status, self._status_text, self._headers)
         except ValueError as error:
-            raise BrokenError(f"its response cannot be passed on: {error}") from None
+            raise UnfitError(str(error)) from None
         if status < 200:
             self._interim_count += 1
             if self._interim_count > INTERIM_MAX:
@@ -341,12 +351,16 @@ class InstanceConnection(asyncio.Protocol):
             # A bug of ours: the connection's owner logs it, and this connection is of no use any more.
             self._break("the gateway failed")
             raise error
-        self._break(str(cause))
+        self._break(str(cause), is_unfit=isinstance(cause, UnfitError))
 
-    def _break(self, reason: str) -> None:
+    def _break(self, reason: str, *, is_unfit: bool = False) -> None:
         asker, self._asker = self._asker, None
         self.cut()
-        if asker is not None:
+        if asker is None:
+            return
+        if is_unfit:
+            asker.response_unfit(reason)
+        else:
             asker.response_broke(reason)
 
     def _late(self) -> None:
@@ -379,8 +393,6 @@ class Upstream:
         self._kept: dict[tuple[str, int], list[InstanceConnection]] = {}
         self._open: set[InstanceConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.kept_max = 32
-        """Idle connections kept to each instance; see `model.Service.keepalive`."""
 
     @property
     def open_count(self) -> int:
@@ -445,9 +457,10 @@ class Upstream:
 
     def keep(self, connection: InstanceConnection) -> None:
         """Take back a connection that is good for another request."""
-        instance = connection.instance
-        kept = self._kept.setdefault((instance.host, instance.port), [])
-        if len(kept) >= self.kept_max:
+        kept = self._kept.get(connection.key)
+        if kept is None:
+            kept = self._kept[connection.key] = []
+        if len(kept) >= connection.kept_max:
             connection.cut()
             return
         kept.append(connection)
@@ -460,13 +473,12 @@ class Upstream:
     def forget(self, connection: InstanceConnection) -> None:
         """A connection is gone, or another's."""
         self._open.discard(connection)
-        key = (connection.instance.host, connection.instance.port)
-        kept = self._kept.get(key)
+        kept = self._kept.get(connection.key)
         if kept is not None:
             if connection in kept:
                 kept.remove(connection)
             if not kept:
-                del self._kept[key]
+                del self._kept[connection.key]
 
     async def _connect(
         self,
@@ -508,6 +520,9 @@ class _ProbeAnswer:
     def response_broke(self, reason: str) -> None:
         if not self.status.done():
             self.status.set_exception(BrokenError(reason))
+
+    def response_unfit(self, reason: str) -> None:
+        self.response_broke(reason)
 
     def response_late(self) -> None:
         pass

@@ -36,7 +36,7 @@ RESTART_S_MAX = 5.0
 WATCH_S = 2.0
 """Between two questions to a worker whether it is alive."""
 SILENT_S_MAX = 10.0
-"""A worker that has not answered for so long hangs, and so do the connections that the kernel gives it: it is killed."""
+"""A worker that has not answered for so long hangs, as do the connections that the kernel gives it: it is killed."""
 STABLE_S = 30.0
 """A worker that ran for so long begins at the first pause again."""
 

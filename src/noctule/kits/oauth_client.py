@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.starlette_client import OAuth
 from httpx import HTTPError
+from joserfc.errors import JoseError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -77,7 +78,7 @@ class OutsideProvider:
         try:
             await self._check_issuer(request)
             token: dict[str, Any] = await self._client.authorize_access_token(request)
-        except (OAuthError, ValueError) as error:
+        except (OAuthError, JoseError, ValueError) as error:
             # Authlib's words may quote what the provider sent.
             raise SignInError("the sign-in was refused, or was not begun in this browser") from error
         except HTTPError as error:

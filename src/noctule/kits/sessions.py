@@ -1,54 +1,90 @@
 """Web sessions for any ASGI app, kept in the store, so that every instance serves every visitor.
 
-    app.add_middleware(Sessions, secure=True)
+    app.add_middleware(Sessions)
     request.session["name"] = "Ada"
 
-One read of the store for a request that brings a session cookie, none for one that does not; one round trip to save,
-and only when something changed. `session_state.py` decides what is written and why nothing revives a dead session;
-`docs/guides/sessions.md` shows the use.
+One read of the store for a request that brings a session cookie (two when somebody is signed in), none for one that
+does not; one atomic script to save, and only when something changed. Read on in session_store.py; sealed_sessions.py
+keeps sessions in the cookie itself. `docs/guides/sessions.md` shows the use.
 """
 
 import logging
-from collections.abc import Callable
-from typing import Any, cast
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
-from noctule.base.errors import ConfigError, NoctuleError, OutcomeUnknownError, RequestError
-from noctule.kits.asgi import App, Message, Receive, Scope, Send, error_body, header_values, send_json
-from noctule.kits.session_cookie import SameSite, SessionCookie, new_session_id, read_session_id, session_digest
-from noctule.kits.session_state import DEAD, SavePlan, Session, StoredSession, read_stored
-from noctule.kits.store import connect, retrying_idempotent
+from noctule.base.errors import ConfigError, NoctuleError, RequestError
+from noctule.base.ids import Instant
+from noctule.kits.asgi import App, Receive, Scope, Send, header_values
+from noctule.kits.client_address import Network, client_address, parse_networks
+from noctule.kits.session_asgi import HeaderList, serve
+from noctule.kits.session_cookie import SameSite, SessionCookie, new_session_id, read_session_id
+from noctule.kits.session_seal import KeyRing
+from noctule.kits.session_state import Session
+from noctule.kits.session_store import OnConflict, SessionStore
+from noctule.kits.session_users import ABSOLUTE_S, DEVICES_MAX, IDLE_S, PREFIX, About, UserSessions
+from noctule.kits.store import RETRY_BUDGET_S, connect
 
-__all__ = ["Session", "Sessions"]
-
-TOMBSTONE_TTL_S = 3600
-"""How long a dead session is remembered: longer than any request or delayed packet that could still write to it."""
-
-RETRY_AFTER_S = 1
-"""What a client is told when the store is away."""
+__all__ = ["Session", "Sessions", "SessionsPicture"]
 
 ANSWER_TIMEOUT_S = 2.0
 """For one command, when the kit makes the client itself: two attempts fit into the retry budget."""
+AWAY_S = 1.0
+"""Whom ``on_store_loss="anonymous"`` serves without the store does not wait for it more often than this."""
+PLAIN_HTTP = "NOCTULE_PLAIN_HTTP"
+"""``1`` in the environment of an app says that it is served without TLS; ``noctule up`` says so, which is for
+development."""
+
+OnStoreLoss = Literal["refuse", "anonymous"]
 
 log = logging.getLogger("noctule.kits.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionsPicture:
+    """What this instance did with sessions, for metrics and status pages."""
+
+    cookie: str
+    """Its name."""
+    is_plain_http: bool
+    on_store_loss: OnStoreLoss
+    is_away: bool
+    """The store did not answer last time."""
+    loads: int
+    saves: int
+    """Requests that were told to go on, after whatever they left to be written."""
+    refused: int
+    """Loads and saves that failed."""
+    degraded: int
+    """Requests that were served as anonymous while the store was away."""
+    dropped: int
+    """Saves that met a session which another request had ended."""
+    overwritten: int
+    """Fields that were written over a change of another request."""
+    keys: tuple[str, ...]
+    """Names of the keys that seal, the active one first; empty when values are plain."""
 
 
 class Sessions:
     """ASGI middleware: ``scope["session"]`` is a `Session` in every HTTP and WebSocket request.
 
     `store` is a client, a URL, or None for the environment's NOCTULE_STORE_URL (see `store.connect`); a client that
-    was handed in must give bytes and stays the caller's to close. `ttl_s` counts from the last request. The cookie's
-    options are told in `SessionCookie`. Keys in the store are ``<prefix>{<SHA-256 of the id>}``. `clock`
-    decides only when a time to live is renewed.
+    was handed in must give bytes and stays the caller's to close. A session ends `idle_s` after its last request and
+    `absolute_s` after its first, by the store's clock. Of one user at most `devices_max` are signed in; the one unused
+    for the longest goes. The cookie's options are told in `SessionCookie`; `plain_http` makes it one that travels over
+    plain HTTP, for development (None: the environment's NOCTULE_PLAIN_HTTP says). `keys` seals what sessions hold.
 
     An id that the store does not know is never adopted: the first write makes a new one. A WebSocket reads its session
-    and cannot change it. While the store is away a request with a session cookie is answered 503 with Retry-After and
-    the app is not called; when a save fails the app's response is replaced by 503, whose outcome is ``unknown``.
-    An app that raises or answers 5xx changes nothing in the session.
+    and cannot change it. `on_conflict`: what happens when another request has changed the same field meanwhile. While
+    the store is away, after `patience_s`, a request with a session cookie is answered 503 with Retry-After and the app
+    is not called (``refuse``), or served as anonymous, marked by a header, and cannot write (``anonymous``). When a
+    save fails the app's response is replaced by 503, whose outcome is ``unknown``. An app that raises or answers 5xx
+    changes nothing in the session. `trusted_proxies`: whose X-Forwarded-For is believed in the list of devices.
     Raises `ConfigError` for options that cannot work.
     """
 
@@ -57,18 +93,31 @@ class Sessions:
         app: App,
         *,
         store: Redis | str | None = None,
-        cookie_name: str = "session",
-        ttl_s: int = 14 * 24 * 3600,
-        secure: bool = False,
+        idle_s: int = IDLE_S,
+        absolute_s: int = ABSOLUTE_S,
+        devices_max: int = DEVICES_MAX,
+        plain_http: bool | None = None,
+        cookie_name: str | None = None,
         same_site: SameSite = "lax",
         path: str = "/",
         domain: str | None = None,
-        prefix: str = "session:",
+        prefix: str = PREFIX,
+        keys: KeyRing | None = None,
+        on_conflict: OnConflict = "last_wins",
+        on_store_loss: OnStoreLoss = "refuse",
+        patience_s: float = RETRY_BUDGET_S,
+        epoch_age_s: float = 0.0,
+        trusted_proxies: Sequence[str] = (),
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
     ) -> None:
         self._app = app
-        self._cookie = SessionCookie(cookie_name, ttl_s, secure, same_site, path, domain)
-        self._cookie.validate()
+        self._cookie = cookie_of(cookie_name, plain_http, idle_s, same_site, path, domain)
+        if absolute_s < idle_s or devices_max < 1 or on_conflict not in ("last_wins", "refuse"):
+            raise ConfigError(
+                "sessions: absolute_s must be idle_s or more, devices_max 1 or more, on_conflict last_wins or refuse"
+            )
+        if on_store_loss not in ("refuse", "anonymous"):
+            raise ConfigError(f"sessions: on_store_loss {on_store_loss!r} must be refuse or anonymous")
         self._owns_store = store is None or isinstance(store, str)
         if store is None or isinstance(store, str):
             store = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S)
@@ -76,9 +125,35 @@ class Sessions:
             raise ConfigError(
                 "the store client handed to Sessions must give bytes: connect it with decode_responses=False"
             )
-        self._store = store
-        self._prefix = prefix
+        self._client = store
+        users = UserSessions(
+            store,
+            prefix=prefix,
+            keys=keys,
+            idle_s=idle_s,
+            absolute_s=absolute_s,
+            devices_max=devices_max,
+            epoch_age_s=epoch_age_s,
+            patience_s=patience_s,
+            clock=clock,
+        )
+        self._store = SessionStore(
+            store,
+            users,
+            prefix=prefix,
+            idle_s=idle_s,
+            absolute_s=absolute_s,
+            keys=keys,
+            on_conflict=on_conflict,
+            patience_s=patience_s,
+            clock=clock,
+        )
+        self._keys = keys
+        self._on_store_loss = on_store_loss
+        self._trusted = parse_networks(trusted_proxies)
         self._clock = clock
+        self._away_until: Instant | None = None
+        self._counts = dict.fromkeys(("loads", "saves", "refused", "degraded", "dropped", "overwritten"), 0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -87,146 +162,82 @@ class Sessions:
                 await self._app(scope, receive, send)
             finally:
                 if self._owns_store:
-                    await self._store.aclose()
-            return
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        session_id = read_session_id(scope["headers"], self._cookie.name)
-        try:
-            session = Session(await self._load(session_id) if session_id else None, new_session_id)
-        except NoctuleError as error:
-            log.warning("session_load_failed", extra={"reason": str(error)})
-            await _refuse(scope, send)
-            return
-        scope["session"] = session
-        if scope["type"] == "websocket":
-            session.close("a WebSocket only reads it")
-            await self._app(scope, receive, send)
+                    await self._client.aclose()
+        elif scope["type"] in ("http", "websocket"):
+            await serve(self._app, self, scope, receive, send)
         else:
-            await self._app(scope, receive, _SavingSend(send, lambda: self._save(session)))
+            await self._app(scope, receive, send)
 
-    async def _load(self, session_id: str) -> StoredSession | None:
-        key = self._key(session_id)
-        raw = await retrying_idempotent(lambda: cast("Any", self._store.hgetall(key)), writes=False)
-        return read_stored(session_id, raw)
+    def describe(self) -> SessionsPicture:
+        """What it has done so far."""
+        names = tuple(self._keys.names) if self._keys else ()
+        is_away = self._away_until is not None
+        plain = not self._cookie.secure
+        return SessionsPicture(self._cookie.name, plain, self._on_store_loss, is_away, **self._counts, keys=names)
 
-    async def _save(self, session: Session) -> list[tuple[bytes, bytes]]:
-        """Write what changed; give the headers that the response needs for it.
-
-        Raises `OutcomeUnknownError` for the store's failures, `RequestError` for what the app put into the session.
-        """
-        session.close("it was saved when the response started")
-        plan = session.plan(self._clock.wall_ms() // 1000)
+    async def open(self, scope: Scope) -> Session:
+        """The session of a request; raises `NoctuleError` when the store is away and such requests are refused."""
+        session_id = read_session_id(scope["headers"], self._cookie.name)
+        if session_id is None:
+            return Session(None, new_session_id)
+        may_degrade = self._on_store_loss == "anonymous"
         try:
-            if plan.touch_only:
-                plan = await self._touch(plan)
-            elif plan.write_id:
-                await retrying_idempotent(lambda: self._write(plan), writes=True)
-            if plan.dead:
-                dead = plan.dead
-                await retrying_idempotent(lambda: self._bury(dead), writes=True)
-        except RequestError as error:
-            raise OutcomeUnknownError(str(error)) from error
-        headers = [(b"vary", b"Cookie")] if session.accessed else []
-        if plan.cookie_id:
-            headers.append((b"set-cookie", self._cookie.render(plan.cookie_id)))
-        elif plan.forget_cookie:
-            headers.append((b"set-cookie", self._cookie.render_removal()))
-        return headers
+            if may_degrade and self._away_until is not None and self._clock.now() < self._away_until:
+                return self._degraded()
+            stored = await self._store.load(session_id)
+        except RequestError:  # The store is there, and refuses: nothing that being anonymous would answer.
+            self._counts["refused"] += 1
+            raise
+        except NoctuleError as error:
+            self._away_until = Instant(self._clock.now() + AWAY_S)
+            if may_degrade:
+                log.warning("session_degraded", extra={"reason": str(error)})
+                return self._degraded()
+            self._counts["refused"] += 1
+            raise
+        if self._away_until is not None:
+            self._away_until = None
+            log.info("session_store_back")
+        self._counts["loads"] += 1
+        return Session(stored, new_session_id)
 
-    async def _touch(self, plan: SavePlan) -> SavePlan:
-        """Renew the time to live, once: losing it costs a minute of life, so it delays and fails no response."""
+    async def keep(self, session: Session, scope: Scope) -> HeaderList:
+        """Save what the request did; the headers that the response needs for it. Raises `NoctuleError`."""
         try:
-            await self._write(plan)
-        except RedisError as error:
-            log.warning("session_touch_failed", extra={"reason": type(error).__name__})
-            return SavePlan()
-        return plan
+            saved = await self._store.save(session, about(scope, self._trusted))
+        except NoctuleError:
+            self._counts["refused"] += 1
+            raise
+        self._counts["saves"] += 1
+        self._counts["dropped"] += saved.is_dropped
+        self._counts["overwritten"] += saved.overwritten
+        if saved.cookie_id:
+            return [(b"set-cookie", self._cookie.render(saved.cookie_id, saved.left_s))]
+        return [(b"set-cookie", self._cookie.render_removal())] if saved.is_over else []
 
-    async def _write(self, plan: SavePlan) -> None:
-        # The time to live goes with every write: a hash that expired just now would be created anew without one.
-        key = self._key(plan.write_id or "")
-        mapping: dict[Any, Any] = {**plan.changed}
-        async with self._store.pipeline(transaction=False) as pipeline:
-            if mapping:
-                pipeline.hset(key, mapping=mapping)
-            if plan.removed:
-                pipeline.hdel(key, *plan.removed)
-            pipeline.expire(key, self._cookie.max_age_s)
-            _raise_first(await pipeline.execute(raise_on_error=False))
-
-    async def _bury(self, dead: StoredSession) -> None:
-        key = self._key(dead.id)
-        async with self._store.pipeline(transaction=False) as pipeline:
-            pipeline.hset(key, mapping={DEAD: b"1"})
-            if dead.fields:
-                pipeline.hdel(key, *dead.fields)
-            pipeline.expire(key, TOMBSTONE_TTL_S)
-            _raise_first(await pipeline.execute(raise_on_error=False))
-
-    def _key(self, session_id: str) -> str:
-        return f"{self._prefix}{{{session_digest(session_id)}}}"
+    def _degraded(self) -> Session:
+        self._counts["degraded"] += 1
+        return Session(None, new_session_id, is_degraded=True)
 
 
-class _SavingSend:
-    """The app's `send`, which saves before the response starts; after a failed save the app speaks to nobody."""
-
-    def __init__(self, send: Send, save: Callable[[], Any]) -> None:
-        self._send = send
-        self._save = save
-        self._refused = False
-
-    async def __call__(self, message: Message) -> None:
-        if self._refused:
-            return
-        if message["type"] == "http.response.start" and message["status"] < 500:
-            try:
-                headers = await self._save()
-            except NoctuleError as error:
-                self._refused = True
-                await self._answer(error)
-                return
-            message = {**message, "headers": _merged(list(message.get("headers", ())), headers)}
-        await self._send(message)
-
-    async def _answer(self, error: NoctuleError) -> None:
-        log.error("session_save_failed", extra={"code": error.code, "reason": str(error)})
-        if not isinstance(error, OutcomeUnknownError):
-            # The app put more into the session than fits: a fault of the app, which waiting does not mend.
-            body = error_body("internal", "the session could not be saved", retryable=False, outcome="unknown")
-            await send_json(self._send, 500, body)
-            return
-        body = error_body(
-            OutcomeUnknownError.code,
-            "the session could not be saved; what the request did otherwise may have taken effect",
-            retryable=False,
-            outcome="unknown",
-        )
-        await send_json(self._send, 503, body)
+def cookie_of(
+    name: str | None, plain_http: bool | None, max_age_s: int, same_site: SameSite, path: str, domain: str | None
+) -> SessionCookie:
+    """The cookie that these options ask for; says so in the log when it is not protected. Raises `ConfigError`."""
+    is_plain = os.environ.get(PLAIN_HTTP) == "1" if plain_http is None else plain_http
+    # The prefix allows neither a domain nor another path.
+    protected = "__Host-session" if path == "/" and domain is None else "__Secure-session"
+    name = name or ("session" if is_plain else protected)
+    cookie = SessionCookie(name, max_age_s, not is_plain, same_site, path, domain)
+    cookie.validate()
+    if is_plain:
+        log.warning("session_cookie_unprotected", extra={"cookie": name})
+    return cookie
 
 
-def _merged(headers: list[tuple[bytes, bytes]], ours: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    # RFC 9111 7.3: Set-Cookie alone does not keep a shared cache from handing the response to somebody else.
-    sets_cookie = bool(header_values(ours, b"set-cookie"))
-    if sets_cookie and not header_values(headers, b"cache-control"):
-        ours = [*ours, (b"cache-control", b"no-store")]
-    return headers + ours
-
-
-async def _refuse(scope: Scope, send: Send) -> None:
-    body = error_body("unavailable", "the session store is away; try again", retryable=True, outcome="not_applied")
-    headers = [(b"retry-after", str(RETRY_AFTER_S).encode())]
-    if scope["type"] == "http":
-        await send_json(send, 503, body, headers)
-    elif "websocket.http.response" in scope.get("extensions", {}):
-        await send_json(send, 503, body, headers, kind="websocket.http")
-    else:
-        # RFC 6455 7.4.1 and its IANA registry: 1013 is "try again later".
-        await send({"type": "websocket.close", "code": 1013, "reason": "session store away"})
-
-
-def _raise_first(results: list[Any]) -> None:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
+def about(scope: Scope, trusted: Sequence[Network]) -> About:
+    """What a request tells of the device that it comes from."""
+    peer = scope.get("client")
+    address = client_address(peer[0] if peer else None, scope["headers"], trusted)
+    agents = header_values(scope["headers"], b"user-agent")
+    return About(str(address or ""), agents[0].decode("latin-1") if agents else "")

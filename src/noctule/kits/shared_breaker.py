@@ -6,25 +6,24 @@ state gives a greater epoch, at least the store's time in ms: it grows even when
 verdict and counts of another epoch change nothing.
 """
 
-import hashlib
 from collections.abc import Sequence
 from random import Random
-from typing import Any, assert_never, cast
+from typing import assert_never
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from noctule.base.errors import ProtocolError
 from noctule.core.balance.breaker import BreakerPolicy, BreakerState
 from noctule.core.balance.window import SLOTS
 from noctule.kits.breaker_standing import AskProbe, Exchange, Question, SharedView, Verdict
+from noctule.kits.scripts import Script
 
 KEY_PREFIX = "breaker:"
 
 IDLE_TTL_S = 3600
 """A breaker that nobody has used for so long beside its longest time is forgotten, and closed."""
 
-_SCRIPT = """
+SCRIPT = """
 local key, op, epoch_asked = KEYS[1], ARGV[1], tonumber(ARGV[2])
 local slot_ms, calls_min = tonumber(ARGV[3]), tonumber(ARGV[4])
 local failure_rate, slow_rate = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -116,7 +115,7 @@ if state == 'half_open' and probes >= probes_max and probe_free > 0 then wait_ms
 return {state, string.format('%.0f', epoch), wait_ms, granted, counts[1], counts[2], counts[3], probes}
 """
 
-_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()  # What EVALSHA calls a script.
+_STEP = Script(SCRIPT)
 
 # The script cannot see the constant of the machine that it follows.
 assert SLOTS == 10
@@ -163,11 +162,7 @@ class SharedBreaker:
     async def _run(self, operation: str, epoch: int, *arguments: str | int) -> SharedView:
         stretch = 1 + self._policy.jitter * self._chance.random()
         values = [operation, epoch, *self._before, stretch, *self._after, *arguments]
-        client = cast("Any", self._client)
-        try:
-            reply = await client.evalsha(_SHA, 1, self._key, *values)
-        except NoScriptError:  # A server that was never given it, or was started anew.
-            reply = await client.eval(_SCRIPT, 1, self._key, *values)
+        reply = await _STEP.run(self._client, [self._key], [str(value) for value in values])
         try:
             state, number, wait_ms, granted, calls, failures, slow, probes = reply
             text = state.decode() if isinstance(state, bytes) else state

@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from noctule.gateway.answers import RefusedError
 from noctule.gateway.heads import (
     Header,
+    HeadReader,
     apply_rules,
     client_address,
+    headers_of,
+    lines_of,
     read_request,
     read_response,
-    request_headers,
+    request_lines,
     response_headers,
     split_target,
 )
@@ -22,15 +25,17 @@ HOST = (b"Host", b"shop.example")
 
 
 def passed(*headers: Header, is_peer_trusted: bool = False, target: bytes = b"/") -> list[Header]:
-    return request_headers(
+    lines = request_lines(
         read_request("GET", target, headers),
         instance=b"10.9.8.7:80",
         scheme=b"http",
-        peer=b"192.0.2.7",
+        peer="192.0.2.7",
+        client="203.0.113.5" if is_peer_trusted else "192.0.2.7",
         is_peer_trusted=is_peer_trusted,
         request_id=b"id-1",
         trace=b"trace-1",
     )
+    return headers_of(lines)
 
 
 def values(headers: list[Header], name: bytes) -> list[bytes]:
@@ -86,6 +91,7 @@ def test_hop_by_hop_headers_stay_behind_and_so_do_those_named_in_connection() ->
     assert [name for name, _ in headers] == [
         b"Host",
         b"Accept",
+        b"X-Real-IP",
         b"X-Forwarded-For",
         b"X-Forwarded-Proto",
         b"X-Forwarded-Host",
@@ -101,15 +107,17 @@ def test_connection_cannot_take_away_host_or_length() -> None:
 
 def test_a_client_that_names_no_host_is_given_the_instances() -> None:
     """HTTP/1.0 may do without; what goes on is HTTP/1.1."""
-    told = request_headers(
+    lines = request_lines(
         read_request("GET", b"/", [], version="1.0"),
         instance=b"10.9.8.7:80",
         scheme=b"http",
-        peer=b"192.0.2.7",
+        peer="192.0.2.7",
+        client="192.0.2.7",
         is_peer_trusted=False,
         request_id=b"id-1",
         trace=b"trace-1",
     )
+    told = headers_of(lines)
     assert told[0] == (b"Host", b"10.9.8.7:80")
     assert not values(told, b"X-Forwarded-Host")
 
@@ -135,6 +143,7 @@ def test_a_stranger_cannot_say_who_he_is() -> None:
     )
     assert headers == [
         HOST,
+        (b"X-Real-IP", b"192.0.2.7"),
         (b"X-Forwarded-For", b"192.0.2.7"),
         (b"X-Forwarded-Proto", b"http"),
         (b"X-Forwarded-Host", b"shop.example"),
@@ -151,12 +160,14 @@ def test_a_trusted_proxy_is_believed_and_added_to() -> None:
         (b"X-Forwarded-Proto", b"https"),
         (b"X-Forwarded-Host", b"shop.example"),
         (b"X-Forwarded-Prefix", b"/shop"),
+        (b"X-Real-IP", b"6.6.6.6"),
         is_peer_trusted=True,
     )
     assert values(headers, b"X-Forwarded-For") == [b"198.51.100.1, 203.0.113.5, 192.0.2.7"]
     assert values(headers, b"X-Forwarded-Proto") == [b"https"]
     assert values(headers, b"X-Forwarded-Host") == [b"shop.example"]
     assert values(headers, b"X-Forwarded-Prefix") == [b"/shop"]
+    assert values(headers, b"X-Real-IP") == [b"203.0.113.5"]
 
 
 def test_the_host_of_an_absolute_target_replaces_the_header() -> None:
@@ -252,6 +263,44 @@ def test_only_a_websocket_is_an_upgrade(method: str, upgrade: bytes, connection:
     assert head.is_websocket is expected
 
 
+TARGETS = st.sampled_from([b"/", b"/a?b", b"//c", b"http://other.example/d", b"/e#f", b"*", b"/\xff"])
+VERSIONS = st.sampled_from(["1.1", "1.0"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["GET", "PUT"]),
+            TARGETS,
+            st.sampled_from(
+                [[HOST], [HOST, (b"Accept", b"a")], [(b"Host", b"x y")], [HOST, (b"Content-Length", b"3")]]
+            ),
+            VERSIONS,
+        ),
+        max_size=8,
+    )
+)
+def test_a_head_like_the_one_before_is_read_as_if_it_were_alone(
+    requests: list[tuple[str, bytes, list[Header], str]],
+) -> None:
+    reader = HeadReader()
+    for method, target, headers, version in requests:
+        try:
+            expected = read_request(method, target, list(headers), version=version)
+        except RefusedError:
+            with pytest.raises(RefusedError):
+                reader.read(method, target, list(headers), version)
+            continue
+        found = reader.read(method, target, list(headers), version)
+        for name in ("method", "target", "version", "host", "headers", "content_length", "lines"):
+            assert getattr(found, name) == getattr(expected, name)
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"A", b"b-c"]), st.sampled_from([b"", b"1", b": x: ", b"a:b"]))))
+def test_lines_are_read_as_they_were_written(headers: list[Header]) -> None:
+    assert headers_of(lines_of(headers)) == headers
+
+
 # --- Responses ---
 
 
@@ -325,8 +374,14 @@ VALUES = st.sampled_from(
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_whatever_a_stranger_sends_the_gateway_has_the_last_word(headers: list[Header]) -> None:
     told = passed(HOST, *headers)
-    for name, value in [(b"Host", b"shop.example"), (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Request-ID", b"id-1")]:
+    said = {
+        b"Host": b"shop.example",
+        b"X-Real-IP": b"192.0.2.7",
+        b"X-Forwarded-For": b"192.0.2.7",
+        b"X-Request-ID": b"id-1",
+    }
+    for name, value in said.items():
         assert values(told, name) == [value]
     names = {name.lower().replace(b"_", b"-") for name, _ in told}
     assert not names & {b"connection", b"keep-alive", b"te", b"trailer", b"upgrade", b"proxy-authorization", b"expect"}
-    assert not names & {b"forwarded", b"x-real-ip", b"x-forwarded-anything"}
+    assert not names & {b"forwarded", b"x-forwarded-anything"}

@@ -14,7 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from noctule.base.ensure import ensure
-from noctule.base.errors import RequestError
+from noctule.base.errors import InternalError, RequestError
 from noctule.base.ids import Instant
 from noctule.core.balance.hash_ring import HashRing
 from noctule.core.balance.instances import BalancedInstance, InstanceLoad, InstanceState
@@ -45,6 +45,9 @@ HASH_OVERLOAD = 1.25
 (consistent hashing with bounded loads, Mirrokni and others 2016)."""
 
 _NOBODY: frozenset[str] = frozenset()
+
+# Looked up once: a member of an enumeration costs a search each time, which is much beside a decision.
+_HEALTHY, _UNHEALTHY, _ROUND_ROBIN = InstanceState.HEALTHY, InstanceState.UNHEALTHY, Algorithm.ROUND_ROBIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +80,18 @@ class Ticket:
         """The state of that instance now."""
         return self._instance.state
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `Balancer.succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
+        instance = self._instance
+        return instance.is_open and not instance.failed_requests and not self._is_trial
+
 
 class Balancer:
     """Decides which instance gets a request. Deterministic: the same calls give the same choices."""
 
     def __init__(self, rules: BalancerRules | None = None) -> None:
-        self._rules = rules or BalancerRules()
+        self._set_rules(rules or BalancerRules())
         self._instances: dict[str, BalancedInstance] = {}
         self._ring = HashRing()
         self._turn = 0.0
@@ -95,8 +104,15 @@ class Balancer:
 
     def configure(self, rules: BalancerRules) -> None:
         """Other rules from the next decision on; health and counters stay as they are."""
-        self._rules = rules
+        self._set_rules(rules)
         self._changed()
+
+    def _set_rules(self, rules: BalancerRules) -> None:
+        self._rules = rules
+        # What every decision asks, in the shape it asks for.
+        self._is_by_hash = rules.algorithm.is_hash
+        self._is_by_turn = rules.algorithm is _ROUND_ROBIN
+        self._in_flight_max = rules.connections_max or math.inf
 
     def add(self, instance_id: str, weight: int = 1, *, healthy_since: Instant | None = None) -> None:
         """Take in an instance as STARTING; a weight of 2 gets twice the requests in flight of a weight of 1.
@@ -150,16 +166,15 @@ class Balancer:
         """
         if self._has_news:
             self._prepare(now)
-        if self._rules.algorithm.is_hash:
+        if self._is_by_hash:
             return self._choose_by_hash(now, excluding, key)
-        by_turn = self._rules.algorithm is Algorithm.ROUND_ROBIN
-        connections_max = self._rules.connections_max or math.inf
+        by_turn, in_flight_max = self._is_by_turn, self._in_flight_max
         best: BalancedInstance | None = None
         best_load = math.inf
         for instance in self._instances.values():
             if not instance.is_open and not instance.may_try(now):
                 continue
-            if instance.in_flight >= connections_max or (excluding and instance.id in excluding):
+            if instance.in_flight >= in_flight_max or (excluding and instance.id in excluding):
                 continue
             load = 0.0 if by_turn else instance.in_flight / instance.share
             if best is None or load < best_load or (load == best_load and instance.turn < best.turn):
@@ -175,12 +190,12 @@ class Balancer:
         """Count one request in flight at an instance that `choose` has just named; `end` must follow."""
         instance = self._instances.get(instance_id) or self._find(instance_id)
         is_trial = False
-        if instance.health is InstanceState.UNHEALTHY:
+        if instance.health is _UNHEALTHY:
             ensure(not instance.has_trial, "one trial request at a time", instance=instance_id)
             is_trial = instance.has_trial = True
-        start = max(instance.turn, self._turn)
-        self._turn = start
-        instance.turn = start + 1.0 / instance.share
+        if instance.turn > self._turn:
+            self._turn = instance.turn
+        instance.turn = self._turn + 1.0 / instance.share
         instance.in_flight += 1
         instance.requests += 1
         self._in_flight += 1
@@ -190,9 +205,9 @@ class Balancer:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
         instance = ticket._instance
         was_trial = _close_trial(ticket)
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             instance.failed_requests = 0
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_healthy(instance, now)
 
     def failed(self, ticket: Ticket, now: Instant, *, is_gone: bool = False) -> None:
@@ -205,21 +220,23 @@ class Balancer:
         was_trial = _close_trial(ticket)
         instance.failures += 1
         instance.failed_requests += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if self._is_enough(instance.failed_requests, is_gone=is_gone):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_unhealthy(instance, now)
 
     def end(self, ticket: Ticket) -> None:
         """The request is over, or given up without a verdict on the instance. Exactly once for each ticket."""
-        ensure(ticket._is_open, "a ticket is ended once", instance=ticket._instance.id)
-        ticket._is_open = False
         instance = ticket._instance
+        if not ticket._is_open:
+            raise InternalError(f"a ticket is ended once, instance={instance.id!r}")
+        ticket._is_open = False
         instance.in_flight -= 1
         if self._instances.get(instance.id) is instance:
             self._in_flight -= 1
-        _close_trial(ticket)
+        if ticket._is_trial:
+            _close_trial(ticket)
 
     def probed(self, instance_id: str, now: Instant, *, is_good: bool, is_gone: bool = False) -> None:
         """The result of an active health probe. `RequestError` when the instance is not there.
@@ -231,14 +248,14 @@ class Balancer:
         instance = self._find(instance_id)
         if is_good:
             instance.failed_probes = 0
-            if instance.health is not InstanceState.HEALTHY:
+            if instance.health is not _HEALTHY:
                 self._become_healthy(instance, now)
             return
         instance.failed_probes += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if is_gone or instance.failed_probes >= (self._rules.failures_max or FAILURES_IN_A_ROW_MAX):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY:
+        elif instance.health is _UNHEALTHY:
             self._become_unhealthy(instance, now)
 
     def state(self, instance_id: str) -> InstanceState:
@@ -270,7 +287,7 @@ class Balancer:
             ensure(0 <= instance.in_flight <= instance.requests, "requests in flight were begun", **facts)
             ensure(instance.failures <= instance.requests, "failed requests were begun", **facts)
             ensure(not instance.has_trial or instance.in_flight > 0, "a trial is in flight", **facts)
-            is_healthy = instance.health is InstanceState.HEALTHY
+            is_healthy = instance.health is _HEALTHY
             ensure(instance.is_open == (is_healthy and not instance.is_draining), "open is what is healthy", **facts)
 
     def _choose_by_hash(self, now: Instant, excluding: Set[str], key: str) -> str | None:
@@ -288,8 +305,7 @@ class Balancer:
         return first
 
     def _may_take(self, instance: BalancedInstance, now: Instant) -> bool:
-        connections_max = self._rules.connections_max
-        if connections_max and instance.in_flight >= connections_max:
+        if instance.in_flight >= self._in_flight_max:
             return False
         return instance.is_open or instance.may_try(now)
 

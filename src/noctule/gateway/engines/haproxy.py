@@ -7,6 +7,7 @@ certificate is for which names.
 
 from collections.abc import Iterable, Iterator
 
+from noctule.base.addresses import bracketed
 from noctule.gateway.engines.checks import OWN_PATHS, REQUEST_ID, SPOKEN_FOR, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
@@ -25,11 +26,11 @@ _REWRITE_BYTES = 1_024
 _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "roundrobin"}
 
 _LOG = {
-    "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
-    "client": '"%ci"',
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%S)]Z"',
+    "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
-    "path": '"%[capture.req.uri,json(utf8s)]"',
+    "path": '"%[capture.req.uri,field(1,?),json(utf8s)]"',
     "status": "%ST",
     "bytes": "%B",
     "route": '"%[var(txn.route)]"',
@@ -69,7 +70,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
 
 def render_structure(model: GatewayModel, paths: EnginePaths) -> Files:
     """What only a reload changes: everything but the instances and the shares."""
-    files = render_haproxy(model, {}, paths)
+    # One instance stands for all: how servers are treated is structure, which of them there are is not.
+    any_instance = Instance("any", "127.0.0.1", 1)
+    files = render_haproxy(model, {service.name: [any_instance] for service in model.services}, paths)
     del files[SHARES]
     return files
 
@@ -172,7 +175,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
 
 
 def _binds(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
-    host = f"[{model.host}]" if ":" in model.host else model.host or "*"
+    host = bracketed(model.host) or "*"
     if model.port:
         yield f"  bind {host}:{model.port}"
     if model.tls_port:
@@ -207,8 +210,10 @@ def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
         yield "  stats enable"
         yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    if not (model.status and paths.admin):
-        yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+        if not paths.admin:
+            yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+    else:
+        yield "  http-request deny deny_status 404 if is_own"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:

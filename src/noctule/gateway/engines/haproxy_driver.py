@@ -7,13 +7,9 @@ so whatever was done before, by whom, and how far it got, the end is the same.
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
-import socket as sockets
 from pathlib import Path
-
-import msgspec
 
 from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
 from noctule.gateway.engines import certificates
@@ -37,6 +33,7 @@ from noctule.gateway.engines.haproxy import (
     shares_value,
 )
 from noctule.gateway.engines.haproxy_socket import RuntimeSocket, ServerLoad, ServerState
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
@@ -81,7 +78,7 @@ class HAProxyDriver:
         self._folder.open()
         try:
             async with self._lock:
-                await self._reload(model, instances, await self._running_process())
+                await self._reload(model, await resolved(instances), await self._running_process())
         except BaseException:
             self._folder.close()
             raise
@@ -95,7 +92,7 @@ class HAProxyDriver:
         """See `EngineDriver.apply`."""
         async with self._lock:
             try:
-                await self._apply(model, instances)
+                await self._apply(model, await resolved(instances))
             except NoctuleError as error:
                 self._last_error = str(error)
                 raise
@@ -251,7 +248,7 @@ class HAProxyDriver:
             for instance in listed(instances, service):
                 key = service.name, engine_name(instance.id)
                 wanted.add(key)
-                for command in await self._to_serve(service, instance, there.get(key)):
+                for command in _commands(service, instance, there.get(key)):
                     await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
         backends = {service.name for service in model.services}
         await self._remove([key for key in there if key not in wanted and key[0] in backends], there)
@@ -263,27 +260,6 @@ class HAProxyDriver:
     @property
     def _shares_file(self) -> str:
         return f"{self._folder.paths.folder}/{SHARES}"
-
-    async def _to_serve(self, service: Service, instance: Instance, now: ServerState | None) -> list[str]:
-        """The commands that make a server what the instance is."""
-        name = f"{service.name}/{engine_name(instance.id)}"
-        is_serving = instance.standing is Standing.SERVING
-        address = await _resolve(instance.host)
-        commands = []
-        if now is None:
-            words = server_arguments(service, msgspec.structs.replace(instance, host=address))
-            commands += [f"add server {name} {' '.join(words)}", f"enable health {name}"]
-        else:
-            if (now.address, now.port) != (address, instance.port):
-                commands.append(f"set server {name} addr {address} port {instance.port}")
-            if now.weight != instance.weight:
-                commands.append(f"set server {name} weight {instance.weight}")
-        # Not `drain`: clients with a cookie would still be let in.
-        if (now is None or now.is_out) and is_serving:
-            commands.append(f"set server {name} state ready")
-        if now is not None and not now.is_out and not is_serving:
-            commands.append(f"set server {name} state maint")
-        return commands
 
     async def _remove(self, keys: list[tuple[str, str]], there: dict[tuple[str, str], ServerState]) -> None:
         """Take servers out; one that still has connections is deleted by a later tick."""
@@ -318,6 +294,26 @@ class HAProxyDriver:
         ]
 
 
+def _commands(service: Service, instance: Instance, now: ServerState | None) -> list[str]:
+    """The commands that make a server what the instance is."""
+    name = f"{service.name}/{engine_name(instance.id)}"
+    is_serving = instance.standing is Standing.SERVING
+    commands = []
+    if now is None:
+        commands += [f"add server {name} {' '.join(server_arguments(service, instance))}", f"enable health {name}"]
+    else:
+        if (now.address, now.port) != (instance.host, instance.port):
+            commands.append(f"set server {name} addr {instance.host} port {instance.port}")
+        if now.weight != instance.weight:
+            commands.append(f"set server {name} weight {instance.weight}")
+    # Not `drain`: clients with a cookie would still be let in.
+    if (now is None or now.is_out) and is_serving:
+        commands.append(f"set server {name} state ready")
+    if now is not None and not now.is_out and not is_serving:
+        commands.append(f"set server {name} state maint")
+    return commands
+
+
 def _picture(service: Service, instances: list[Instance], loads: dict[str, ServerLoad]) -> ServicePicture:
     known = [(each, load) for each in instances if (load := loads.get(engine_name(each.id))) is not None]
     return ServicePicture(
@@ -347,14 +343,3 @@ def _state(instance: Instance, status: str) -> str:
     if instance.standing is not Standing.SERVING or status.startswith("MAINT"):
         return "draining"
     return "healthy" if status.startswith(("UP", "no check")) else "unhealthy"
-
-
-async def _resolve(host: str) -> str:
-    """The address of an instance: HAProxy resolves no names of servers that come while it runs."""
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=sockets.SOCK_STREAM)
-    except OSError as error:
-        raise UnavailableError(f"{host} cannot be resolved: {error.strerror or error}") from error
-    return str(found[0][4][0])

@@ -31,7 +31,7 @@ _LOG = {
     "client": "$remote_addr",
     "method": "$request_method",
     "host": "$host",
-    "path": "$request_uri",
+    "path": "$noctule_path",
     "status": "$status",
     "bytes": "$bytes_sent",
     "route": "$noctule_route",
@@ -118,6 +118,8 @@ def _http(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
 
 
 def _log(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
+    yield "# Without the query, which may hold what nobody should read in a log."
+    yield from block("map $request_uri $noctule_path", ['"~^(?<noctule_before_query>[^?]*)" $noctule_before_query;'])
     fields = ",".join(f'"{name}":{value if name in _NUMBERS else quote(value)}' for name, value in _LOG.items())
     yield f"log_format noctule escape=json '{{{fields}}}';"
     yield f"access_log {quote(paths.access_log)} noctule;" if model.access_log else "access_log off;"

@@ -22,6 +22,7 @@ from noctule.gateway.engines.engine import (
     with_shares,
 )
 from noctule.gateway.engines.folder import EngineFolder, find_program
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.nginx import CONFIG, render_nginx
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
@@ -64,7 +65,7 @@ class NginxDriver:
         self._program = find_program(self._program)
         self._folder.open()
         try:
-            self._newest = model, instances
+            self._newest = model, await resolved(instances)
             async with self._lock:
                 found = self._running_process()
                 if found is not None:
@@ -81,6 +82,7 @@ class NginxDriver:
 
     async def apply(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.apply`; waits for its turn up to `RELOAD_INTERVAL_S`."""
+        instances = await resolved(instances)
         before = self._newest
         self._newest = model, instances
         async with self._lock:

@@ -15,8 +15,7 @@ Times are the store's, in milliseconds. Each script begins with its own checks a
 Strings that clients chose are compared and stored, never searched.
 """
 
-import hashlib
-from dataclasses import dataclass
+from noctule.kits.scripts import Script
 
 _PRELUDE = """
 local base, keep, log_max = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -53,29 +52,23 @@ local function note(kind, id)
   return append(kind, id)
 end
 
+-- Whether a family is not there, or began before all were revoked.
+local function is_over(family)
+  local floor, begun = redis.call('GET', base .. 'floor'), redis.call('HGET', family, 'position')
+  return not begun or (floor and behind(floor, begun)) or false
+end
+
 local function end_family(id)
   local family = base .. 'family:' .. id
-  local user = redis.call('HGET', family, 'user')
+  local user, was_over = redis.call('HGET', family, 'user'), is_over(family)
   if not user then return 0 end
   redis.call('DEL', family)
   redis.call('ZREM', base .. 'user:' .. user, id)
   note('family', id)
+  if was_over then return 0 end
   return 1
 end
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script and what EVALSHA calls it."""
-
-    text: str
-
-    @property
-    def sha(self) -> str:
-        """SHA-1 in hexadecimal digits."""
-        return hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
-
 
 SAVE_CODE = Script(
     _PRELUDE
@@ -143,14 +136,8 @@ ROTATE = Script(
 local id, presented, client, grace = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 local successor, sealed, idle, address = ARGV[8], ARGV[9], tonumber(ARGV[10]), ARGV[11]
 local family = base .. 'family:' .. id
-local kept = redis.call('HMGET', family, 'client', 'current', 'previous', 'sealed', 'rotated', 'ends', 'meta',
-  'position')
-if not kept[1] or kept[1] ~= client then return {'unknown'} end
-local floor = redis.call('GET', base .. 'floor')
-if floor and behind(floor, kept[8]) then
-  end_family(id)
-  return {'unknown'}
-end
+local kept = redis.call('HMGET', family, 'client', 'current', 'previous', 'sealed', 'rotated', 'ends', 'meta')
+if kept[1] ~= client or is_over(family) then return {'unknown'} end
 if presented == kept[2] then
   if successor == '' then return {'live', whole(now), position(), kept[7]} end
   redis.call('HSET', family, 'current', successor, 'previous', presented, 'sealed', sealed, 'rotated', whole(now),
@@ -170,7 +157,8 @@ REVOKE = Script(
     + """
 local kind, id, client = ARGV[4], ARGV[5], ARGV[6]
 if kind == 'family' then
-  if client ~= '' and redis.call('HGET', base .. 'family:' .. id, 'client') ~= client then return 0 end
+  local owner = redis.call('HGET', base .. 'family:' .. id, 'client')
+  if owner and owner ~= client then return -1 end
   return end_family(id)
 end
 if kind == 'device' then
@@ -178,13 +166,15 @@ if kind == 'device' then
   if not owner or owner ~= client then return 0 end
   return end_family(id)
 end
-local count = 1
+local count = 0
 if kind == 'subject' then
   local user = base .. 'user:' .. id
   local families = redis.call('ZRANGE', user, 0, -1)
-  for _, each in ipairs(families) do redis.call('DEL', base .. 'family:' .. each) end
+  for _, each in ipairs(families) do
+    if not is_over(base .. 'family:' .. each) then count = count + 1 end
+    redis.call('DEL', base .. 'family:' .. each)
+  end
   redis.call('DEL', user)
-  count = #families
 end
 local at = note(kind, id)
 if kind == 'all' then
@@ -196,22 +186,8 @@ end
 return count
 """
 )
-"""End a family, one of a user's devices, an access token, all of a subject, or all there is in the shard."""
-
-CHECK = Script(
-    _PRELUDE
-    + """
-local family, jti, subject, issued = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-if family ~= '' and redis.call('EXISTS', base .. 'family:' .. family) == 0 then return 0 end
-if redis.call('EXISTS', base .. 'dead:jti:' .. jti) == 1 then return 0 end
-for _, key in ipairs({base .. 'dead:subject:' .. subject, base .. 'dead:all', base .. 'floor'}) do
-  local at = redis.call('GET', key)
-  if at and behind(at, issued) then return 0 end
-end
-return 1
-"""
-)
-"""Whether an access token is not revoked."""
+"""End a family, one of a user's devices, an access token, all of a subject, or all there is in the shard: how many
+families ended, those of "all" not counted, or -1 for another client's."""
 
 LOOK = Script(
     _PRELUDE
@@ -226,8 +202,9 @@ DEVICES = Script(
     + """
 local found = {}
 for _, id in ipairs(redis.call('ZREVRANGE', base .. 'user:' .. ARGV[4], 0, -1)) do
-  local kept = redis.call('HMGET', base .. 'family:' .. id, 'client', 'meta', 'begun', 'used', 'address')
-  if kept[1] then table.insert(found, {id, kept[1], kept[2], kept[3], kept[4], kept[5]}) end
+  local family = base .. 'family:' .. id
+  local kept = redis.call('HMGET', family, 'client', 'meta', 'begun', 'used', 'address')
+  if not is_over(family) then table.insert(found, {id, kept[1], kept[2], kept[3], kept[4], kept[5]}) end
 end
 return found
 """
@@ -238,27 +215,9 @@ FAMILY = Script(
     _PRELUDE
     + """
 local family = base .. 'family:' .. ARGV[4]
-local kept = redis.call('HMGET', family, 'client', 'current', 'meta', 'begun', 'position')
-local floor = redis.call('GET', base .. 'floor')
-if not kept[1] or kept[2] ~= ARGV[5] or (floor and behind(floor, kept[5])) then return {} end
+local kept = redis.call('HMGET', family, 'client', 'current', 'meta', 'begun')
+if kept[2] ~= ARGV[5] or is_over(family) then return {} end
 return {kept[1], kept[3], kept[4], whole(now + redis.call('PTTL', family))}
 """
 )
 """What a refresh token stands for, if it is the present one."""
-
-FOLLOW = Script(
-    _PRELUDE
-    + """
-local cursor, from, is_reset = ARGV[4], '-', 0
-if cursor ~= '0-0' then
-  if #redis.call('XRANGE', log, cursor, cursor) == 1 then from = '(' .. cursor else is_reset = 1 end
-end
-local found = {}
-for _, entry in ipairs(redis.call('XRANGE', log, from, '+', 'COUNT', ARGV[5])) do
-  table.insert(found, {entry[1], entry[2][2], entry[2][4]})
-end
-return {is_reset, found}
-"""
-)
-"""What the log has behind a cursor. A cursor that the log does not know begins anew: entries have expired, or the store
-was replaced by one that knew less."""

@@ -111,6 +111,8 @@ def read_authorization(query: dict[str, str], client: Client | None, audience: s
             raise InvalidRequestError("response_type is missing")
         if query["response_type"] != "code":
             raise UnsupportedResponseTypeError("response_type must be code")
+        if query.get("response_mode", "query") != "query":
+            raise InvalidRequestError("response_mode must be query")
         if "authorization_code" not in client.grants:
             raise UnauthorizedClientError("the client may not use authorization codes")
         challenge = query.get("code_challenge", "")

@@ -33,6 +33,7 @@ from noctule.kits.oauth2.errors import (
     OAuth2Error,
     ServerError,
     TemporarilyUnavailableError,
+    UnauthorizedClientError,
     UnsupportedTokenTypeError,
 )
 from noctule.kits.oauth2.grants import Answer, GrantMeta, Grants, Issue
@@ -118,7 +119,9 @@ class AuthorizationServer:
             ("POST", "/revoke"): self._revoke,
             ("POST", "/introspect"): self._introspect,
             ("GET", "/.well-known/oauth-authorization-server"): self._metadata,
+            ("HEAD", "/.well-known/oauth-authorization-server"): self._metadata,
             ("GET", "/jwks.json"): self._jwks,
+            ("HEAD", "/jwks.json"): self._jwks,
         }
 
     @property
@@ -154,8 +157,7 @@ class AuthorizationServer:
             await send({"type": "websocket.close", "code": 1008, "reason": "there is no WebSocket here"})
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        route = self._routes.get((method, path))
+        route = self._routes.get((scope["method"], path))
         if route is not None:
             await self._serve(route, scope, receive, send)
             return
@@ -173,8 +175,8 @@ class AuthorizationServer:
         except NoctuleError as error:
             log.warning("oauth_not_served", extra={"path": scope["path"], "reason": str(error)})
             if error.retryable or error.outcome == "unknown":
-                # Each operation may be asked for again: it is the same one then.
-                refusal: OAuth2Error = TemporarilyUnavailableError("the store is away; send the same request again")
+                # A refresh or revocation that is sent again is the same one; a code that was spent is spent.
+                refusal: OAuth2Error = TemporarilyUnavailableError("the store is away; try again")
             else:
                 refusal = ServerError("the server cannot serve this request")
             await _send_error(send, refusal, refusal.status)
@@ -277,10 +279,12 @@ class AuthorizationServer:
             await self._grants.revoke_refresh(form["token"], client.id)
         else:
             try:
-                token = await self._tokens.verify(form["token"])
+                token = await self._tokens.verify_issued(form["token"])
             except InvalidTokenError:
                 token = None
-            if token is not None and token.client_id == client.id:
+            if token is not None:
+                if token.client_id != client.id:
+                    raise UnauthorizedClientError("the token was issued to another client")  # RFC 7009 2.1.
                 await self._grants.revoke_access(token.subject, token.id)
         # RFC 7009 2.2: a token that is not valid is as good as revoked.
         await _send_answer(send, b"")
@@ -310,8 +314,10 @@ class AuthorizationServer:
                 "iss": self._tokens.issuer,
             }
         try:
-            token = await self._checks.check(text)
+            token = await self._tokens.verify_issued(text)
         except InvalidTokenError:
+            return {"active": False}
+        if not await self._checks.is_alive(token):
             return {"active": False}
         return {
             "active": True,
