@@ -69,6 +69,9 @@ class Repairs:
                         await self._uploads.sweep()
                 except NoctuleError as error:
                     log.warning("repair_delayed", extra={"reason": str(error)})
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise asyncio.CancelledError  # redis-py loses some, when they come while it reads an answer.
                 await asyncio.sleep(PAUSE_S)
 
         await locks.lead(f"files:{name}:repairs", work)
