@@ -19,6 +19,7 @@ from s3_servers import SECRET, RcloneServer, S3Server, SwiftServer, client
 
 from noctule.base.errors import RequestError, UnavailableError
 from noctule.kits.files import FileNotFoundInStoreError, FileStore, StoredFile
+from noctule.kits.files.chain import EndpointAwayError
 from noctule.kits.files.journal import Repair
 
 if TYPE_CHECKING:
@@ -339,6 +340,30 @@ async def test_an_upload_goes_on_at_another_instance_without_the_first_store(
             await asyncio.sleep(0.1)
     saved = await chain[2].uploads.finish(upload, kind="photos")
     assert await chain[0].read(saved.key) == PNG[:2000]
+
+
+async def test_what_failed_and_was_tried_again_is_not_deleted_later(
+    redis_server: "RedisServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upload keeps its key, so whatever a failed attempt left is no rubbish."""
+    files = FileStore(f"file://{tmp_path}/a", store=redis_server.url)
+    upload = files.uploads.begin()
+    await files.uploads.put(upload, 1, PNG)
+
+    async def put_fails(*_: object) -> None:
+        raise EndpointAwayError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files._chain, "put", put_fails)
+        with pytest.raises(UnavailableError):
+            await files.uploads.finish(upload, kind="photos")
+        with pytest.raises(UnavailableError):
+            await files.save(PNG, kind="photos")
+    assert await files.journal.count() == 1  # Of the save, whose key nobody got.
+    saved = await files.uploads.finish(upload, kind="photos")
+    await until_repaired(files)
+    assert await files.read(saved.key) == PNG
+    await files.aclose()
 
 
 async def test_what_is_deleted_while_it_is_copied_stays_deleted(

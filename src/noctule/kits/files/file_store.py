@@ -127,7 +127,12 @@ class FileStore:
             await spool.take(data, self.bytes_max)
             extension = _allowed_extension(spool, allowed)
             key = new_key(kind, extension, self._clock.wall_ms(), secrets.randbits(74))
-            return await self._put(key, spool, name)
+            try:
+                return await self._put(key, spool, name)
+            except UnavailableError:
+                # A store may have it nevertheless, as its answer was lost. Nobody will use this key again.
+                await self.journal.note(key, Repair("delete", tuple(each.name for each in self._chain.endpoints)))
+                raise
 
     async def _save_upload(
         self, pieces: AsyncIterator[bytes], kind: str, name: str, allowed: tuple[str, ...], upload: str, sha256: str
@@ -170,8 +175,6 @@ class FileStore:
                 self._saved_elsewhere += 1
                 await self.journal.note(key, Repair("copy", tuple(missing), saved.sha256, saved.name))
             return saved
-        # One of them may have it nevertheless: its answer was lost.
-        await self.journal.note(key, Repair("delete", tuple(missing)))
         raise UnavailableError("no store of files took it; try again")
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -267,7 +270,8 @@ class FileStore:
         """
         kind = check_key(key).partition("/")[0]
         try:
-            saved = await self.save(self.stream(key), kind=kind, name=name, allowed=allowed)
+            async with aclosing(self.stream(key)) as pieces:
+                saved = await self.save(pieces, kind=kind, name=name, allowed=allowed)
         except (UnavailableError, FileNotFoundInStoreError):
             raise
         except RequestError:
