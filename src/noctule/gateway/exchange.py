@@ -31,9 +31,12 @@ from noctule.gateway.heads import (
     RequestHead,
     ResponseHead,
     apply_rules,
-    request_headers,
+    headers_of,
+    lines_of,
+    request_lines,
     response_headers,
 )
+from noctule.gateway.model import HeaderRules
 from noctule.gateway.pool import Flight
 from noctule.gateway.traffic import Plan, Refusal
 from noctule.gateway.tunnel import Tunnel
@@ -42,6 +45,8 @@ from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentErro
 if TYPE_CHECKING:
     from noctule.gateway.admin import Admin
     from noctule.gateway.plane import DataPlane
+
+_NO_RULES = HeaderRules()
 
 log = logging.getLogger("noctule.gateway")
 
@@ -116,6 +121,10 @@ class Exchange:
     request_id = b""
     refusal: Answer | None = None
     """What is wrong with the request already, to be said when its turn comes."""
+    is_last = False
+    """Its client's connection closes after the response; kept here for the connection, which has many in a row."""
+    tried: frozenset[str] = frozenset()
+    """Instances that have had an attempt and failed it."""
     # Defaults of the class, so that a request sets only what becomes of it.
     _state = _QUEUED
     _plan: Plan | None = None
@@ -139,7 +148,6 @@ class Exchange:
         self._client = client
         self.head = head if head is not None else RequestHead("", b"")
         self.body = RequestBody()
-        self.tried: set[str] = set()
         self.client_ip = client.peer
         self._began = time.perf_counter()
 
@@ -172,20 +180,19 @@ class Exchange:
 
     def start(self) -> None:
         """Its turn has come; called once."""
-        plane = self._plane
+        plane, head = self._plane, self.head
         self._state = _WAITING
         plane.begin(self)
         self.request_id, self._trace = plane.fresh_ids()
-        self.request_id = self.head.request_id or self.request_id
+        if head.request_id:
+            self.request_id = head.request_id
+        limits, length = plane.limits, head.content_length
         if self.refusal is not None:
             self._refuse(self.refusal)
-            return
-        head = self.head
-        length = head.content_length
-        if length is not None and length > plane.limits.body_bytes_max:
-            self._refuse(answers.too_large(plane.limits.body_bytes_max))
-        elif plane.in_flight > plane.limits.in_flight_max:
-            self._refuse(answers.unavailable(f"the gateway has {plane.limits.in_flight_max} requests in flight"))
+        elif length is not None and length > limits.body_bytes_max:
+            self._refuse(answers.too_large(limits.body_bytes_max))
+        elif len(plane.exchanges) > limits.in_flight_max:
+            self._refuse(answers.unavailable(f"the gateway has {limits.in_flight_max} requests in flight"))
         elif plane.has_hooks and plane.take_over(self):
             # Answered by the gateway itself, or to be gone on with by `admit`.
             pass
@@ -296,15 +303,13 @@ class Exchange:
 
     def _try(self, flight: Flight) -> None:
         self.attempts += 1
-        self.tried.add(flight.instance.id)
         self._flight = flight
         upstream = self._plane.upstream
-        connection = None
-        if self.may_repeat and not self._was_lost:
+        if not self._was_lost and self.may_repeat:
             connection = upstream.take(flight.instance)
-        if connection is not None:
-            self._send(connection)
-            return
+            if connection is not None:
+                self._send(connection)
+                return
         self._state = _CONNECTING
         connect_s = self._plan_timeouts()[0]
         self._connecting = upstream.connect(flight.instance, connect_s, self._connected, self._not_connected)
@@ -349,24 +354,25 @@ class Exchange:
         self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client
-        headers = request_headers(
+        lines = request_lines(
             head,
             instance=connection.host,
             scheme=client.scheme,
-            peer=client.peer.encode(),
-            client=self.client_ip.encode(),
+            peer=client.peer,
+            client=self.client_ip,
             is_peer_trusted=client.is_trusted,
             request_id=self.request_id,
             trace=self._trace,
         )
-        headers = apply_rules(headers, plan.request_headers)
+        if plan.route.request_headers != _NO_RULES:
+            lines = lines_of(apply_rules(headers_of(lines), plan.route.request_headers))
         if head.is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
+            lines += b"Transfer-Encoding: chunked\r\n"
         elif head.content_length is not None:
-            headers.append((b"Content-Length", b"%d" % head.content_length))
+            lines += b"Content-Length: %d\r\n" % head.content_length
         if head.is_websocket:
-            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        connection.send(self, head.method, render_request(head.method, head.target, headers))
+            lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        connection.send(self, head.method, render_request(head.method, head.target, lines))
         if head.is_chunked or head.content_length:
             self._push()
         else:
@@ -419,6 +425,7 @@ class Exchange:
         assert flight is not None
         fields = {"request_id": self.request_id.decode(), "instance": flight.instance.id, "reason": reason}
         log.info("attempt_failed", extra={**fields, "attempt": self.attempts})
+        self.tried = self.tried | {flight.instance.id}
         flight.end()
         self._flight = None
 
@@ -443,7 +450,8 @@ class Exchange:
         if has_body(self.head.method, head.status):
             self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
-        headers = apply_rules(headers, plan.response_headers)
+        if plan.route.response_headers != _NO_RULES:
+            headers = apply_rules(headers, plan.route.response_headers)
         if not head.has_date:
             headers.append((b"Date", date()))
         if flight.set_cookie is not None:
@@ -459,7 +467,7 @@ class Exchange:
         assert connection is not None
         if not self.may_repeat or self.attempts >= 1 + plan.service.retries_max:
             return False
-        other = plan.next(self.tried)
+        other = plan.next(self.tried | {flight.instance.id})
         if other is None:
             return False
         connection.cut()
@@ -616,7 +624,7 @@ class Exchange:
                 "status": answer.status,
                 "code": answer.code,
                 "attempts": self.attempts,
-                "tried": sorted(self.tried),
+                "tried": sorted(self.tried if self._flight is None else self.tried | {self._flight.instance.id}),
             }
             log.log(level, "request_refused", extra=fields)
         headers, body = render_answer(answer, request_id=self.request_id, attempts=self.attempts)
@@ -659,15 +667,16 @@ class Exchange:
         if self._state is _OVER:
             return
         self._state = _OVER
-        self._drop_instance()
+        if self._connection is not None or self._connecting is not None:
+            self._drop_instance()
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None
-        flight, plan = self._flight, self._plan
-        self._plane.end(self)
+        flight, plan, plane = self._flight, self._plan, self._plane
+        plane.end(self)
         if plan is not None:
             plan.done(self._status, time.perf_counter() - self._began)
-        access_log = self._plane.access_log
+        access_log = plane.access_log
         if access_log is not None and (plan is None or plan.route.log):
             access_log.add(self._line(access_log.now()))
         if flight is not None:

@@ -1,10 +1,8 @@
 """What all connections of one data plane share: the model, who decides, the connections to instances, the counters."""
 
 import asyncio
-import itertools
 import logging
 import os
-import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -23,6 +21,9 @@ log = logging.getLogger("noctule.gateway")
 
 RateLimit = Callable[[str, str, str, str], float | Awaitable[float]]
 """Client's address, method, host, path: how many seconds it is to wait, 0 for go on. May be awaited."""
+
+_IDS_BYTES = 24 * 128
+"""A request's id is 16 random bytes, its span's 8: of so many requests."""
 
 _ADMIN_PREFIX = PREFIX.encode()
 
@@ -63,9 +64,8 @@ class DataPlane:
         self._admin = admin
         self._waits: set[asyncio.Future[float]] = set()
         self._answering: set[asyncio.Future[AdminAnswer]] = set()
-        # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
-        self._chance = random.Random(os.urandom(32))
-        self._spans = itertools.count(1)
+        self._ids = b""
+        self._ids_used = 0
         self.on_model: Callable[[GatewayModel], None] = _nothing
         """Called with each new model."""
         self._follow()
@@ -132,8 +132,14 @@ class DataPlane:
 
     def fresh_ids(self) -> tuple[bytes, bytes]:
         """A request id and a traceparent that carries it as its trace id, so that one finds the other."""
-        request_id = b"%032x" % (self._chance.getrandbits(128) | 1)
-        return request_id, b"00-%b-%016x-01" % (request_id, next(self._spans))
+        start = self._ids_used
+        if start >= len(self._ids):
+            # Hexadecimal digits for many at once: a call of the system for each would cost more than all else of it.
+            self._ids = os.urandom(_IDS_BYTES).hex().encode("ascii")
+            start = 0
+        self._ids_used = start + 48
+        request_id = self._ids[start : start + 32]
+        return request_id, b"00-%b-%b-01" % (request_id, self._ids[start + 32 : start + 48])
 
     def plan(self, exchange: Exchange) -> Plan | Refusal:
         """Who may answer it."""

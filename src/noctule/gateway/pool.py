@@ -65,7 +65,8 @@ class Flight:
 
     def succeeded(self, latency_s: float = 0.0, status: int = 200) -> None:
         """The instance answered, `latency_s` seconds after it was asked, up to the end of its response's head."""
-        self._pool.judge(self._ticket, "answered", is_ok=True, is_outlying=status in SPEAKS_OF_THE_INSTANCE)
+        if self._pool.heeds_successes or not self._ticket.is_settled:
+            self._pool.judge(self._ticket, "answered", is_ok=True, is_outlying=status in SPEAKS_OF_THE_INSTANCE)
 
     def failed(self, reason: str, *, is_gone: bool = False) -> None:
         """The instance did not answer properly; `is_gone` when nothing listens there."""
@@ -99,6 +100,11 @@ class Pool:
         self.retries = 0
         self.retries_refused = 0
         self._set_service(service)
+
+    @property
+    def heeds_successes(self) -> bool:
+        """Whether an answer counts, though the balancer learns nothing from it."""
+        return self._outliers is not None
 
     @property
     def probed_instances(self) -> list[Instance]:
@@ -209,8 +215,6 @@ class Pool:
         self, ticket: Ticket, reason: str, *, is_ok: bool, is_outlying: bool = False, is_gone: bool = False
     ) -> None:
         """Tell the balancer what came of a request; the change of state is logged with the reason."""
-        if is_ok and self._outliers is None and self._balancer.is_settled(ticket):
-            return
         before, now = ticket.state, self._clock.now()
         if is_ok:
             self._balancer.succeeded(ticket, now)

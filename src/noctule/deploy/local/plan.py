@@ -395,6 +395,7 @@ def _instance_plan(
         "PORT": str(port),
         "NOCTULE_STORE_URL": f"redis://{','.join(join_address(node.host, node.resp_port) for node in preferred)}/0",
         "NOCTULE_NODE": preferred[0].url,
+        "NOCTULE_PLAIN_HTTP": "1",  # The gateway of a local cluster has no certificate; cookies must not demand one.
         "NOCTULE_REGISTRY_URL": ",".join(node.url for node in preferred),
     }
     process = ProcessPlan(name, _command(python, "instance", flags, str(config.app)), environment)
