@@ -6,12 +6,12 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from tests.unit.hand_clock import HandClock
 
 from noctule.base.errors import UnavailableError
 from noctule.client.registry.endpoints import Endpoint, Instance
 from noctule.client.registry.follower import PAUSE_S_MAX, PAUSE_S_MAX_EMPTY, Follower
 from noctule.client.registry.registry_client import RegistryClient
-from tests.unit.hand_clock import HandClock
 
 
 class HighestChance(Random):
