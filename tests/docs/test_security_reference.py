@@ -12,7 +12,7 @@ V7 = {"7.1": 3, "7.2": 4, "7.3": 2, "7.4": 5, "7.5": 3, "7.6": 2}
 
 
 def test_every_test_that_is_named_exists() -> None:
-    named = re.findall(r"`((?:unit|integration)/[\w/]+\.py)`(?:: `(test_\w+)`)?", PAGE)
+    named = re.findall(r"`tests/((?:unit|integration)/[\w/]+\.py)`(?:: `(test_\w+)`)?", PAGE)
     assert named
     for file, test in named:
         path = ROOT / "tests" / file
