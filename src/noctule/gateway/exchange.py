@@ -437,18 +437,17 @@ class Exchange:
 
     def response_began(self, head: ResponseHead) -> None:
         """The final response's head."""
-        flight, connection, plan = self._flight, self._connection, self._plan
+        flight, plan = self._flight, self._plan
         assert flight is not None
-        assert connection is not None
         assert plan is not None
-        now = time.perf_counter()
-        self._first_byte_at = now
-        flight.succeeded(now - self._sent_at, head.status)
-        if head.status == 503 and flight.is_draining and self._go_elsewhere():
+        plane, status = self._plane, head.status
+        self._first_byte_at = now = time.perf_counter()
+        flight.succeeded(now - self._sent_at, status)
+        if status == 503 and flight.is_draining and self._go_elsewhere():
             return
         self._state = _PASSING
-        if has_body(self.head.method, head.status):
-            self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
+        if plane.model.compression.enabled and has_body(self.head.method, status):
+            self._compressor = plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
         if plan.route.response_headers != _NO_RULES:
             headers = apply_rules(headers, plan.route.response_headers)
@@ -456,9 +455,9 @@ class Exchange:
             headers.append((b"Date", date()))
         if flight.set_cookie is not None:
             headers.append((b"Set-Cookie", flight.set_cookie.encode()))
-        self._status = head.status
-        is_last = not self.body.is_complete or self._plane.is_stopping
-        self._client.begin_response(head.status, head.reason, headers, head.content_length, is_last=is_last)
+        self._status = status
+        is_last = not self.body.is_complete or plane.is_stopping
+        self._client.begin_response(status, head.reason, headers, head.content_length, is_last=is_last)
 
     def _go_elsewhere(self) -> bool:
         plan, flight, connection = self._plan, self._flight, self._connection
