@@ -403,11 +403,12 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, piece: bytes) -> None:
         """A piece of its body: it leaves with what else has come of it, in as few system calls as will do."""
-        if self._framing is _NONE:
+        framing = self._framing
+        if framing is _NONE:
             return
-        parts = render_chunk(piece) if self._framing is _CHUNKED else (piece,)
+        parts = render_chunk(piece) if framing is _CHUNKED else (piece,)
         if len(piece) <= JOINED_BYTES_MAX:
-            self._out = b"".join((self._out, *parts))
+            self._out += piece if framing is not _CHUNKED else b"".join(parts)
             if len(self._out) > WRITE_BYTES_MAX:
                 self.flush()
         elif self._transport is not None:

@@ -144,8 +144,7 @@ class DataPlane:
     def plan(self, exchange: Exchange) -> Plan | Refusal:
         """Who may answer it."""
         head = exchange.head
-        host = head.host.decode("ascii") if head.host is not None else ""
-        return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
+        return self.traffic.plan(head.host_name, head.target.decode(), head.header, exchange.client_ip)
 
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""
@@ -162,9 +161,8 @@ class DataPlane:
             return True
         if self._rate_limit is None:
             return False
-        host = head.host.decode("ascii") if head.host is not None else ""
         path = head.target.partition(b"?")[0].decode()
-        verdict = self._rate_limit(exchange.client_ip, head.method, host, path)
+        verdict = self._rate_limit(exchange.client_ip, head.method, head.host_name, path)
         if isinstance(verdict, int | float):
             if verdict > 0:
                 exchange.answer(answers.too_many_requests(verdict))

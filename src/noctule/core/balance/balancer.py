@@ -65,7 +65,7 @@ class Ticket:
 
     __slots__ = ("_instance", "_is_open", "_is_trial")
 
-    def __init__(self, instance: BalancedInstance, *, is_trial: bool) -> None:
+    def __init__(self, instance: BalancedInstance, is_trial: bool) -> None:
         self._instance = instance
         self._is_trial = is_trial
         self._is_open = True
@@ -201,7 +201,7 @@ class Balancer:
         instance.in_flight += 1
         instance.requests += 1
         self._in_flight += 1
-        return Ticket(instance, is_trial=is_trial)
+        return Ticket(instance, is_trial)
 
     def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
