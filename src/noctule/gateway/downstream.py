@@ -408,7 +408,7 @@ class ClientConnection(asyncio.Protocol):
             return
         parts = render_chunk(piece) if framing is _CHUNKED else (piece,)
         if len(piece) <= JOINED_BYTES_MAX:
-            self._out += piece if framing is not _CHUNKED else b"".join(parts)
+            self._out = b"".join((self._out, *parts))
             if len(self._out) > WRITE_BYTES_MAX:
                 self.flush()
         elif self._transport is not None:

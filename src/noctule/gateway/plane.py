@@ -14,7 +14,7 @@ from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
 from noctule.gateway.model import GatewayModel, Limits, Service
 from noctule.gateway.networks import Network, is_in, parse_networks
-from noctule.gateway.traffic import Plan, Refusal, Traffic
+from noctule.gateway.traffic import Traffic
 from noctule.gateway.upstream import Upstream
 
 log = logging.getLogger("noctule.gateway")
@@ -140,11 +140,6 @@ class DataPlane:
         self._ids_used = start + 48
         request_id = self._ids[start : start + 32]
         return request_id, b"00-%b-%b-01" % (request_id, self._ids[start + 32 : start + 48])
-
-    def plan(self, exchange: Exchange) -> Plan | Refusal:
-        """Who may answer it."""
-        head = exchange.head
-        return self.traffic.plan(head.host_name, head.target.decode(), head.header, exchange.client_ip)
 
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""

@@ -188,6 +188,7 @@ class Pool:
     def conclude(self, permit: Permit, status: int) -> None:
         """What a request was answered; 499 when its client left before."""
         if self._breaker is None:
+            # Taken out of the model since.
             return
         if status == CLIENT_LEFT:
             self._breaker.give_up(permit)
