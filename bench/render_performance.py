@@ -14,6 +14,7 @@ import eventual
 import gateway
 import kits
 import msgspec
+import registry
 import throughput
 from machine import Machine, describe
 from subjects import CHECKOUT
@@ -25,7 +26,8 @@ HEAD = """# Performance
 
 <!-- Rendered from bench/results/*.json by bench/render_performance.py; tests/docs holds it current. -->
 
-What `make bench` measured of the store and the gateway beside others: in one run, on one machine, clients and servers on its cores.
+What `make bench` measured of the store and the gateway beside others, each in one run, on one machine.
+Clients and servers share its cores.
 [The method](../../bench/README.md) of each number stands with its bench.
 A number of one machine says little about another.
 """
@@ -50,6 +52,7 @@ def render_performance(results: Path) -> str:
         section(results, "clients", "Ten thousand clients", clients.Report, clients_table),
         section(results, "gateway", "The gateway beside HAProxy and nginx", gateway.Report, gateway_table),
         section(results, "kits", "Sessions and rate limits beside starsessions and limits", kits.Report, kits_table),
+        section(results, "registry", "The registry", registry.Report, registry_table),
     ]
     return "\n".join([HEAD, *sections])
 
@@ -143,10 +146,10 @@ def gateway_table(report: gateway.Report) -> list[str]:
     """Of gateway.py."""
     options = report.options
     intro = (
-        "`bench/gateway.py`: GETs of 1 KiB through a gateway with one worker or thread before three backends, by wrk on "
-        f"{gateway.BUSY_CONNECTIONS} connections; what a gateway adds is measured on one. Medians of {options.rounds} "
-        f"alternating rounds of {options.seconds:g} s. CPU is that of the gateway's own processes for one request: by it "
-        "the last column compares what each makes of a core, whatever wrk and the backends take of the machine."
+        "`bench/gateway.py`: GETs of 1 KiB through a gateway with one worker or thread before three backends, by wrk "
+        f"on {gateway.BUSY_CONNECTIONS} connections; what a gateway adds is measured on one. Medians of "
+        f"{options.rounds} alternating rounds of {options.seconds:g} s. CPU is that of its own processes for a "
+        "request: by it the last column compares what each makes of a core, whatever others take of the machine."
     )
     rows = [gateway.cells(row) for row in report.rows]
     return [intro, "", *table(gateway.TITLES, rows), "", *(f"- {line}" for line in gateway.sentences(report))]
@@ -161,6 +164,33 @@ def kits_table(report: kits.Report) -> list[str]:
         "difference from an app that only answers."
     )
     return [intro, "", *table(kits.TITLES, [kits.cells(row) for row in report.rows])]
+
+
+def registry_table(report: registry.Report) -> list[str]:
+    """Of registry.py."""
+    options, mebibyte = report.options, 1 << 20
+    intro = (
+        f"`bench/registry.py`: {options.instances:,} instances registered with three nodes, half of them in each way; "
+        f"then {options.changes} changes, one after the other, heard by {options.watchers} watchers over the nodes."
+    )
+    registered = [
+        (each.way, f"{each.instances:,}", f"{each.per_s:,.0f}", f"{each.p50_ms:.1f}", f"{each.p99_ms:.1f}")
+        for each in report.registered
+    ]
+    heard = [
+        (each.way, f"{each.p50_ms:.1f}", f"{each.p99_ms:.1f}", f"{each.max_ms:.1f}", f"{each.load_average:.1f}")
+        for each in report.heard
+    ]
+    before, after = max(report.memory_bytes_before) / mebibyte, max(report.memory_bytes_after) / mebibyte
+    return [
+        intro,
+        "",
+        *table(("registered", "instances", "each second", "p50 ms", "p99 ms"), registered),
+        "",
+        *table(("from a change to every watcher", "p50 ms", "p99 ms", "max ms", "load average"), heard),
+        "",
+        f"The largest node grew from {before:.0f} to {after:.0f} MiB.",
+    ]
 
 
 if __name__ == "__main__":

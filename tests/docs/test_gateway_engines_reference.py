@@ -16,3 +16,8 @@ def test_every_cell_says_yes_or_no() -> None:
         for engine in ("embedded", "haproxy", "nginx"):
             said = row.of(engine)
             assert said == YES or said.startswith(("yes: ", "no")), (row.name, engine)
+
+
+def test_every_row_is_named_once() -> None:
+    names = [row.name for row in ABILITIES]
+    assert len(set(names)) == len(names)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,14 +28,14 @@ class CheckedHttp:
         return web.Response(status=self.status, text=self.body)
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["CheckedHttp"]:
+    async def serving(self, tls: ssl.SSLContext | None = None) -> AsyncIterator["CheckedHttp"]:
         app = web.Application()
         app.router.add_route("*", "/health", self._answer)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{site.port}/health"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{site.port}/health"
         try:
             yield self
         finally:
@@ -60,7 +61,9 @@ async def tcp_server() -> AsyncIterator[tuple[str, asyncio.Server]]:
 
 
 @asynccontextmanager
-async def grpc_server() -> AsyncIterator[tuple[str, health.HealthServicer]]:
+async def grpc_server(
+    tls: grpc.ServerCredentials | None = None,
+) -> AsyncIterator[tuple[str, health.HealthServicer]]:
     """Its address, and the standard health service of it, whose word is set by the test."""
     server, servicer = grpc.aio.server(), health.HealthServicer()
     server.add_generic_rpc_handlers(
@@ -77,7 +80,8 @@ async def grpc_server() -> AsyncIterator[tuple[str, health.HealthServicer]]:
             ),
         )
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, tls) if tls is not None else server.add_insecure_port(address)
     await server.start()
     try:
         yield f"127.0.0.1:{port}", servicer

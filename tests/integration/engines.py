@@ -23,6 +23,8 @@ from noctule.deploy.local.checks import free_ports
 ENGINES = Path(__file__).parents[2] / ".engines"
 """What scripts/install-engines unpacks, as it is not of this Debian."""
 
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+
 START_S_MAX = 10.0
 """How long an engine may take until it answers."""
 
@@ -51,6 +53,11 @@ def engine_or_skip(program: str) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     return path
+
+
+def shown_in_guide(name: str, language: str) -> str:
+    """The first block of this language in a guide: what it shows is what is run."""
+    return (GUIDES / name).read_text().partition(f"```{language}\n")[2].partition("```")[0]
 
 
 class RedisServer:

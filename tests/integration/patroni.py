@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import ENGINES, free_port, wait_until
+from engines import ENGINES, free_port, shown_in_guide, wait_until
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 TTL_S = 20
-"""Of the leader's key; Patroni takes no less. So long after its loss a leader is followed by another."""
+"""Of the leader's key, in the guide; Patroni takes no less. So long after its loss a leader is followed by another."""
 BEGIN_S_MAX = 60.0
 """A first leader, and two replicas that stream from it, on a busy machine."""
 SCOPE = "witness"
+"""Of the settings in the guide."""
 _WRITER = Path(__file__).with_name("patroni_writer.py")
 
 
@@ -50,48 +51,28 @@ class PatroniNode:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder.mkdir()
         python.own(self._folder)
-        (self._folder / "patroni.json").write_text(json.dumps(self._settings(dcs)))  # JSON is YAML.
+        (self._folder / "patroni.yml").write_text(self._settings(dcs))
 
-    def _settings(self, dcs: str) -> dict[str, Any]:
-        parameters = {"wal_level": "replica", "hot_standby": "on", "max_connections": 50, "shared_buffers": "16MB"}
-        timing = {"ttl": TTL_S, "loop_wait": 1, "retry_timeout": 3, "primary_start_timeout": 0}
-        return {
-            "scope": SCOPE,
-            "name": self.name,
-            "restapi": {"listen": f"127.0.0.1:{self.rest_port}", "connect_address": f"127.0.0.1:{self.rest_port}"},
-            "consul": {"host": dcs, "register_service": True},
-            "bootstrap": {
-                "dcs": {
-                    **timing,
-                    "synchronous_mode": True,
-                    "postgresql": {"use_pg_rewind": True, "use_slots": True, "parameters": parameters},
-                },
-                "initdb": [{"encoding": "UTF8"}, "data-checksums", {"auth-local": "trust"}, {"auth-host": "trust"}],
-            },
-            "postgresql": {
-                "listen": f"127.0.0.1:{self.port}",
-                "connect_address": f"127.0.0.1:{self.port}",
-                "data_dir": str(self._folder / "data"),
-                "bin_dir": str(POSTGRES),
-                "pgpass": str(self._folder / "pgpass"),
-                "authentication": {
-                    "superuser": {"username": "postgres", "password": "s"},
-                    "replication": {"username": "replicator", "password": "r"},
-                    "rewind": {"username": "rewinder", "password": "w"},
-                },
-                "pg_hba": [
-                    "local all all trust",
-                    "host all all 127.0.0.1/32 trust",
-                    "host replication all 127.0.0.1/32 trust",
-                ],
-                "parameters": {"unix_socket_directories": str(self._folder)},
-            },
-        }
+    def _settings(self, dcs: str) -> str:
+        """Those of the guide, with its own name, ports and folders."""
+        text = shown_in_guide("patroni.md", "yaml")
+        for shown, own in (
+            ("name: pg0", f"name: {self.name}"),
+            ("127.0.0.1:8400", f"127.0.0.1:{self.rest_port}"),
+            ("127.0.0.1:7501", dcs),
+            ("127.0.0.1:5400", f"127.0.0.1:{self.port}"),
+            ("/var/lib/postgresql/pg0.pgpass", str(self._folder / "pgpass")),
+            ("/var/lib/postgresql/pg0", str(self._folder / "data")),
+            ("/usr/lib/postgresql/15/bin", str(POSTGRES)),
+        ):
+            assert shown in text, shown
+            text = text.replace(shown, own)
+        return f"{text}  parameters: {{unix_socket_directories: {self._folder}}}\n"
 
     def start(self) -> None:
         """Begin, with an empty folder."""
         with (self._folder / "log").open("ab") as log:
-            self._process = self._python.start(["-m", "patroni", str(self._folder / "patroni.json")], log)
+            self._process = self._python.start(["-m", "patroni", str(self._folder / "patroni.yml")], log)
 
     def kill(self) -> None:
         """Patroni and PostgreSQL at once, as when their machine is lost."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from engines import engine_or_skip, free_port
+from engines import engine_or_skip, free_port, shown_in_guide
 from own_node import own_node
 from scenarios import Run
 
@@ -116,21 +117,29 @@ defaults
   timeout client 10s
   timeout server 10s
   option redispatch
-resolvers noctule
-  nameserver node1 {protocol}127.0.0.1:{dns_port}
-  accepted_payload_size 1232
-  timeout resolve 200ms
-  timeout retry 200ms
-  hold valid 200ms
-  hold obsolete 0s
-  hold nx 0s
 frontend web
   bind 127.0.0.1:{port}
   default_backend web
-backend web
-  balance roundrobin
-  server-template web 10 _web._tcp.service.consul resolvers noctule resolve-prefer ipv4 init-addr none
 """
+"""What stands around the part that the guide shows."""
+
+
+def haproxy_config(folder: Path, port: int, nameserver: str) -> str:
+    """What the guide shows, with a frontend before it."""
+    shown = shown_in_guide("dns.md", "haproxy").replace("tcp@127.0.0.1:7553", nameserver)
+    return HAPROXY.format(folder=folder, port=port) + shown
+
+
+async def servers_of(folder: Path) -> int:
+    """How many servers of HAProxy have an address."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(folder / "socket"))
+    except OSError:
+        return 0
+    writer.write(b"show servers state web\n")
+    lines = (await reader.read()).decode().splitlines()
+    writer.close()
+    return sum(" 127.0.0.1 " in line for line in lines)
 
 
 async def seen(url: str) -> set[str]:
@@ -152,7 +161,7 @@ def test_haproxy_follows_instances_as_they_come_and_go(run: Run, tmp_path: Path,
         async with own_node(tmp_path / "node") as node, AsyncExitStack() as stack:
             port = free_port()
             file = tmp_path / "haproxy.cfg"
-            file.write_text(HAPROXY.format(folder=tmp_path, protocol=protocol, dns_port=node.dns_port, port=port))
+            file.write_text(haproxy_config(tmp_path, port, f"{protocol}127.0.0.1:{node.dns_port}"))
             await checked(haproxy, "-c", "-f", str(file))
             first, second, third = [await stack.enter_async_context(app_instance(free_port())) for _ in range(3)]
             await node.register("web", first)
@@ -178,21 +187,34 @@ def test_haproxy_follows_instances_as_they_come_and_go(run: Run, tmp_path: Path,
     run(scenario())
 
 
+def test_haproxy_by_tcp_knows_more_instances_than_a_packet_holds(run: Run, tmp_path: Path) -> None:
+    haproxy = engine_or_skip("haproxy")
+
+    async def scenario() -> None:
+        async with own_node(tmp_path / "node") as node, AsyncExitStack() as stack:
+            for port in range(9001, 9061):
+                await node.register("web", port)
+            file = tmp_path / "haproxy.cfg"
+            config = haproxy_config(tmp_path, free_port(), f"tcp@127.0.0.1:{node.dns_port}")
+            file.write_text(config.replace("server-template web 10", "server-template web 80"))
+            await stack.enter_async_context(running(haproxy, "-db", "-f", str(file), folder=tmp_path))
+
+            async def knows_all() -> bool:
+                return await servers_of(tmp_path) == 60
+
+            await until(knows_all, "60 servers having an address")
+
+    run(scenario())
+
+
 # Prometheus -----------------------------------------------------------------------------------------------------------
 
 PROMETHEUS = """
 global:
   scrape_interval: 500ms
   scrape_timeout: 400ms
-scrape_configs:
-  - job_name: noctule
-    http_sd_configs:
-      - url: {url}/api/prometheus/targets
-        refresh_interval: 1s
-    relabel_configs:
-      - source_labels: [__meta_noctule_service_id]
-        target_label: id
 """
+"""What stands before the part that the guide shows."""
 
 
 def test_prometheus_scrapes_what_the_registry_names(tmp_path: Path) -> None:
@@ -203,7 +225,8 @@ def test_prometheus_scrapes_what_the_registry_names(tmp_path: Path) -> None:
         async with own_node(tmp_path / "node") as node, AsyncExitStack() as stack:
             port = free_port()
             file = tmp_path / "prometheus.yml"
-            file.write_text(PROMETHEUS.format(url=node.url))
+            shown = re.sub(r"http://127\.0\.0\.1:750\d", node.url, shown_in_guide("prometheus.md", "yaml"))
+            file.write_text(PROMETHEUS + shown.replace("refresh_interval: 10s", "refresh_interval: 1s"))
             await checked(promtool, "check", "config", str(file))
             discovered = await checked(promtool, "check", "service-discovery", "--timeout=1s", str(file), "noctule")
             assert '"node": "node-1"' in discovered
@@ -220,7 +243,11 @@ def test_prometheus_scrapes_what_the_registry_names(tmp_path: Path) -> None:
                         found = json.loads(await answer.text())["data"]["activeTargets"]
                 except (aiohttp.ClientError, KeyError, ValueError):
                     return {}
-                return {f"{each['labels']['service']} {each['labels'].get('id', '')}": each["health"] for each in found}
+                named = {
+                    f"{each['labels']['service']} {each['labels'].get('id', '')}": each["health"] for each in found
+                }
+                assert len(named) == len(found), "each is scraped once, however many nodes tell of it"
+                return named
 
             async def is_up(*targets: str) -> bool:
                 return await up() == dict.fromkeys(targets, "up")

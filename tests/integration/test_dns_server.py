@@ -1,6 +1,7 @@
 """The sockets of the DNS door, with clients that are unkind."""
 
 import asyncio
+import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,14 @@ from tests.unit.servers.dns.registries import FilledRegistry, zone_of
 from noctule.base.errors import ConfigError
 from noctule.servers.dns import server as server_module
 from noctule.servers.dns.messages import QUERY_BYTES_MAX, Replier, Via
-from noctule.servers.dns.server import CONNECTIONS_MAX, IDLE_S_MAX, REFUSALS_PER_S_MAX, DnsServer
+from noctule.servers.dns.server import (
+    CONNECTIONS_MAX,
+    IDLE_S_MAX,
+    REFUSALS_PER_S_MAX,
+    TIME_AT_ONCE_S_MAX,
+    TIME_SHARE_MAX,
+    DnsServer,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -25,17 +33,17 @@ QUERY = dns.message.make_query("web.service.consul", "SRV")
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def new_server(count: int = 60) -> DnsServer:
+def filled_registry(count: int) -> FilledRegistry:
     registry = FilledRegistry()
     for number in range(count):
         registry.add_node(f"n{number}", f"10.0.0.{number}")
         registry.add(f"n{number}", f"web{number}", "web", port=8000 + number)
-    return DnsServer(Replier(zone_of(registry)), HOST, 0)
+    return registry
 
 
 @asynccontextmanager
 async def serving(count: int = 60) -> AsyncIterator[DnsServer]:
-    server = new_server(count)
+    server = DnsServer(Replier(zone_of(filled_registry(count))), HOST, 0)
     await server.start()
     try:
         yield server
@@ -145,10 +153,17 @@ def test_who_does_not_read_is_not_answered_without_end(run: Run, monkeypatch: py
     monkeypatch.setattr(server_module, "TIME_SHARE_MAX", 1.0)
 
     async def scenario() -> None:
-        async with serving() as server, connected(server) as (_, writer):
-            writer.write(framed(QUERY.to_wire()) * 50_000)
+        # With a small window, so that little is under way.
+        small = socket.socket()
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        small.setblocking(False)
+        async with serving() as server:
+            await asyncio.get_running_loop().sock_connect(small, (HOST, server.port))
+            _, writer = await asyncio.open_connection(sock=small, limit=1)
+            writer.write(framed(QUERY.to_wire()) * 20_000)
             await until(lambda: server.counters()["noctule_dns_connections_cut_total"] == 1, 15)
             assert server.counters()['noctule_dns_answers_total{type="SRV",rcode="NOERROR"}'] < 10_000
+            writer.close()
 
     run(scenario())
 
@@ -194,15 +209,36 @@ async def flood(server: DnsServer, query: bytes, seconds: float) -> int:
     return protocol.replies
 
 
+class _TimedReplier(Replier):
+    """Knows how long its replies took."""
+
+    spent_s = longest_s = 0.0
+
+    def reply(self, query: bytes, via: Via) -> bytes | None:
+        begun = time.monotonic()
+        reply = super().reply(query, via)
+        took_s = time.monotonic() - begun
+        self.spent_s += took_s
+        self.longest_s = max(self.longest_s, took_s)
+        return reply
+
+
 def test_a_flood_by_udp_takes_a_share_of_the_time(run: Run) -> None:
     """The rest of it is dropped and counted, and who asks afterwards is answered."""
 
     async def scenario() -> None:
-        async with serving() as server:
-            replies = await flood(server, QUERY.to_wire(), 1.0)
-            assert server.counters()["noctule_dns_queries_dropped_total"] > replies > 100
-            assert server.reply(QUERY.to_wire(), Via.UDP)
+        replier = _TimedReplier(zone_of(filled_registry(60)))
+        server = DnsServer(replier, HOST, 0)
+        begun = time.monotonic()
+        await server.start()
+        try:
+            assert await flood(server, QUERY.to_wire(), 1.0) > 0
+            share_s = TIME_SHARE_MAX * (time.monotonic() - begun)
+            assert replier.spent_s <= share_s + TIME_AT_ONCE_S_MAX + replier.longest_s
+            assert server.counters()["noctule_dns_queries_dropped_total"] > 0
             await until(server.has_time)
+        finally:
+            await server.stop()
 
     run(scenario())
 
@@ -212,8 +248,9 @@ def test_who_asks_for_other_names_is_refused_so_many_times_only(run: Run) -> Non
 
     async def scenario() -> None:
         async with serving() as server:
+            begun = time.monotonic()
             replies = await flood(server, dns.message.make_query("example.com", "A").to_wire(), 0.5)
-            assert 0 < replies <= 2 * REFUSALS_PER_S_MAX
+            assert 0 < replies <= REFUSALS_PER_S_MAX * (1 + time.monotonic() - begun) + 1
 
     run(scenario())
 

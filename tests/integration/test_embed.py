@@ -1,16 +1,20 @@
 """Nodes in this process, and the managers over their client: the example of it, whole."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 from examples.in_process import config_of, free_port, play
 
-from noctule.base.errors import ConfigError, RequestError
+from noctule.base.errors import ConfigError, RequestError, UnavailableError
 from noctule.client.admin import AdminClient
+from noctule.client.services import ServicesClient
+from noctule.core.registry.views import ServiceRegistration
 from noctule.embed.cluster_node import ClusterNode
 from noctule.embed.migration_engine import MigrationEngine
 from noctule.embed.partition_manager import PartitionManager
 from noctule.embed.replication_manager import ReplicationManager
+from noctule.embed.service_discovery import ServiceDiscovery
 
 pytestmark = pytest.mark.integration
 
@@ -22,6 +26,20 @@ async def test_a_node_joins_is_given_partitions_and_leaves(tmp_path: Path) -> No
         "partition 2 moved from node 1 to node 4: done",
         "members [1, 2, 3], copies of everything: 3",
     ]
+
+
+async def test_services_are_found_by_a_node_in_this_process(tmp_path: Path) -> None:
+    async with ClusterNode(config_of(tmp_path, 1, {1: free_port()})) as node, ServicesClient(node.url) as client:
+        service = ServiceRegistration("web", id="web-1", address="127.0.0.1", port=80, ttl_s=10)
+        async with ServiceDiscovery(client) as discovery:
+            while True:
+                try:
+                    await discovery.register(service)
+                    break
+                except (RequestError, UnavailableError):  # The cluster of one is being formed.
+                    await asyncio.sleep(0.05)
+            assert [each.id for each in await discovery.discover("web")] == ["web-1"]
+        assert (await client.services("web")).services == ()
 
 
 async def test_the_managers_say_what_cannot_be(tmp_path: Path) -> None:

@@ -784,6 +784,26 @@ async def test_websocket_handshake_headers_pass(world: World) -> None:
     assert seen.headers["X-Forwarded-For"] == "127.0.0.1"
 
 
+async def test_a_handshake_waits_its_turn_and_frames_sent_with_it_are_not_lost(world: World) -> None:
+    """A client may pipeline all of it: a request, a handshake, and a masked text frame "hi"."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await echo(request) if request.path == "/ws" else web.Response(text="first")
+
+    await world.toy("a", answer)
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.gateway.port)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x82\0\0\0\0hi"
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        assert b" 200 OK" in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(5) == b"first"
+        assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(4) == b"\x81\x02hi"
+    writer.close()
+
+
 async def test_close_codes_pass_both_ways(world: World) -> None:
     closed: list[int | None] = []
 

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import gzip
 import json
+import re
 import ssl
 import tempfile
 import time
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import httpx
 import msgspec
 import pytest
 from engines import engine_or_skip, free_port
@@ -493,11 +495,15 @@ class TestConnections:
                     await handshake(model.tls_port, "one.example.com", authority, [], version)
                 with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError):  # noqa: PT011 - either may refuse
                     await handshake(model.tls_port, "one.example.com", authority, [], ssl.TLSVersion.TLSv1_1)
-                async with client_of(model) as client:
-                    url = f"https://127.0.0.1:{model.tls_port}/"
-                    context = ssl.create_default_context(cadata=authority)
-                    async with client.session.get(url, ssl=context, server_hostname="two.example.com") as response:
-                        assert header(await response.json(), "X-Forwarded-Proto") == ["https"]
+                url = f"https://127.0.0.1:{model.tls_port}/"
+                context = ssl.create_default_context(cadata=authority)
+                async with httpx.AsyncClient(http2=True, verify=context) as client:
+                    response = await client.post(
+                        url, content=b"x" * 50_000, extensions={"sni_hostname": "two.example.com"}
+                    )
+                answer = response.json()
+                assert (response.http_version, answer["body_bytes"]) == ("HTTP/2", 50_000)
+                assert header(answer, "X-Forwarded-Proto") == ["https"]
 
     async def test_plain_http_is_sent_to_tls(self, engine: str, apps: dict[str, Backend]) -> None:
         with tempfile.TemporaryDirectory(prefix="tls") as name:
@@ -540,7 +546,7 @@ class TestHeaders:
         assert header(answer, "X-Forwarded-For") == ["127.0.0.1"]
         assert header(answer, "X-Forwarded-Proto") == ["http"]
         assert header(answer, "X-Forwarded-Host") == [f"shop.example.com:{model.port}"]
-        assert header(answer, "X-Real-IP") == (["127.0.0.1"] if ability("X-Real-IP").is_had_by(engine) else [])
+        assert header(answer, "X-Real-IP") == ["127.0.0.1"]
         assert "6.6.6.6" not in str(answer)
         assert len(header(answer, "X-Request-ID")) == 1
 
@@ -553,9 +559,23 @@ class TestHeaders:
             response, answer = await client.get(headers=said)
         assert header(answer, "X-Forwarded-For") == ["9.9.9.9, 127.0.0.1"]
         assert header(answer, "X-Forwarded-Proto") == ["https"]
-        assert header(answer, "X-Real-IP") == (["9.9.9.9"] if ability("X-Real-IP").is_had_by(engine) else [])
+        assert header(answer, "X-Real-IP") == ["9.9.9.9"]
         assert header(answer, "X-Request-ID") == ["abc-1"]
         assert response.headers["X-Request-ID"] == "abc-1"
+
+    async def test_ids_of_requests_and_traces(self, engine: str, apps: dict[str, Backend]) -> None:
+        model = model_of()
+        given = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+        async with running(engine, model, {"app": instances_of(apps)}), client_of(model) as client:
+            response, first = await client.get()
+            _, second = await client.get(headers={"traceparent": given, "X-Request-ID": "mine"})
+            _, third = await client.get(headers={"traceparent": "00-lie", "X-Request-ID": "a b"})
+        own = header(first, "X-Request-ID")[0]
+        assert response.headers["X-Request-ID"] == own
+        assert header(first, "traceparent")[0].startswith(f"00-{own}-")
+        assert (header(second, "traceparent"), header(second, "X-Request-ID")) == ([given], ["mine"])
+        assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", header(third, "traceparent")[0])
+        assert re.fullmatch("[0-9a-f]{32}", header(third, "X-Request-ID")[0])
 
     async def test_header_rules(self, engine: str, apps: dict[str, Backend]) -> None:
         awkward = 'a "b" $host ${c} %[src] \\ {d}; # é'
@@ -628,7 +648,7 @@ class TestOwnPages:
                 for path in ("/__noctule/engine", "/__noctule/engine/metrics"):
                     response, _ = await client.get(path, headers={"X-Forwarded-For": "9.9.9.9"})
                     assert response.status in (403, 404)
-                await client.get("/app?q=%22x")
+                await client.get("/app%22?q=x")
 
                 async def is_logged() -> bool:
                     return "/app" in (folder / "access.log").read_text()
@@ -636,9 +656,23 @@ class TestOwnPages:
                 await until(is_logged)
             lines = [json.loads(line) for line in (folder / "access.log").read_text().splitlines() if "{" in line]
             assert not [line for line in lines if line["path"] == "/__noctule/health"]
-            line = next(line for line in lines if line["path"] == "/app?q=%22x")
+            line = next(line for line in lines if line["path"] == "/app%22")
             assert (line["status"], line["method"], line["route"], line["service"]) == (200, "GET", "all", "app")
+            age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(line["time"])
+            assert abs(age) < datetime.timedelta(minutes=1)
+            assert line["client"] == "127.0.0.1"
             assert line["instance"] in {"a", "b", "c", *(each.instance.address for each in apps.values())}
+
+    async def test_without_a_status_page_no_own_path_reaches_an_instance(
+        self, engine: str, apps: dict[str, Backend]
+    ) -> None:
+        if engine == "embedded":
+            pytest.skip("its pages have their own tests")
+        model = model_of(status=False)
+        async with running(engine, model, {"app": instances_of(apps, "a")}), client_of(model) as client:
+            for path in ("/__noctule/engine", "/__noctule/engine/metrics", "/__noctule/status", "/__noctule/x"):
+                response, answer = await client.get(path)
+                assert response.status in (403, 404), (path, answer)
 
     async def test_a_route_may_be_left_out_of_the_access_log(self, engine: str, apps: dict[str, Backend]) -> None:
         if engine == "embedded":

@@ -6,6 +6,7 @@ import os
 import signal
 import ssl
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -92,6 +93,21 @@ async def test_haproxy_follows_instances_and_shares_without_a_reload(apps: dict[
 
 def with_share(model: GatewayModel, service: str) -> GatewayModel:
     return msgspec.structs.replace(model, routes=(Route(name="all", shares=(Share(service),)),))
+
+
+async def test_another_treatment_of_all_servers_is_a_reload(apps: dict[str, Backend]) -> None:
+    """A server that is there keeps what it was added with; only a reload tells it of a new bound."""
+    engine_or_skip("haproxy")
+    model = model_of(free_port())
+    listed = {"blue": [apps["a"].instance]}
+    async with running("haproxy", model, listed) as driver:
+        bounded = msgspec.structs.replace(model.services[0], connections_max=1)
+        changed = msgspec.structs.replace(model, services=(bounded, model.services[1]))
+        await driver.apply(changed, listed)
+        assert (await driver.status()).reloads == 1
+        began = time.monotonic()
+        assert await asyncio.gather(*(ask(model.port, "/?ms=300") for _ in range(2))) == ["a", "a"]
+        assert time.monotonic() - began > 0.55
 
 
 async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: dict[str, Backend]) -> None:
@@ -182,6 +198,44 @@ async def test_a_killed_engine_is_started_again(engine: str, apps: dict[str, Bac
         assert await ask(model.port) == "b"
 
 
+async def test_a_stop_waits_for_what_is_in_flight_and_not_for_idle_clients(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    model = model_of(free_port())
+    driver = DRIVERS[engine](folder)
+    await driver.start(model, {"blue": [apps["a"].instance]})
+    async with aiohttp.ClientSession() as idle:
+        async with idle.get(f"http://127.0.0.1:{model.port}/") as response:
+            assert response.status == 200
+        slow = asyncio.create_task(ask(model.port, "/?ms=1000"))
+        await asyncio.sleep(0.3)  # So that it is in flight.
+        began = time.monotonic()
+        await driver.stop(20)
+        assert 0.3 < time.monotonic() - began < 5
+        assert await slow == "a"
+        with pytest.raises(aiohttp.ClientError):
+            await ask(model.port)
+
+
+async def test_a_port_that_is_taken_later_leaves_the_old_config(
+    engine: str, apps: dict[str, Backend], folder: Path
+) -> None:
+    """The program's check sees nothing wrong; only its start does. A restart must not find it on disk."""
+    model = model_of(free_port())
+    async with running(engine, model, {"blue": [apps["a"].instance]}, folder) as driver:
+        with pytest.raises(ConfigError, match=r"did not (start|take)"):
+            await driver.apply(model_of(apps["b"].port), {"blue": [apps["b"].instance]})
+        assert await ask(model.port) == "a"
+        killed = (await driver.status()).pid
+        os.kill(killed, signal.SIGKILL)
+
+        async def is_back() -> bool:
+            return (await driver.status()).pid not in (0, killed)
+
+        await until(is_back)
+        assert await ask(model.port) == "a"
+
+
 async def test_a_running_engine_is_taken_over(engine: str, apps: dict[str, Backend], folder: Path) -> None:
     """The driver was killed, the engine was not; clients see nothing of the next driver's start."""
     model = model_of(free_port())
@@ -215,6 +269,18 @@ async def test_nginx_reloads_only_for_changes_and_not_more_often_than_it_may(app
         await asyncio.gather(*(driver.apply(model, {"blue": found}) for found in ([a, b], [b], [c, a], [c])))
         assert {await ask(model.port) for _ in range(4)} == {"c"}
         assert (await driver.status()).reloads == 1
+
+
+async def test_names_are_resolved_and_one_that_nobody_knows_stops_nothing(
+    engine: str, apps: dict[str, Backend]
+) -> None:
+    model = model_of(free_port())
+    named = msgspec.structs.replace(apps["a"].instance, host="localhost")
+    lost = msgspec.structs.replace(apps["c"].instance, host="no-such-host.invalid")
+    async with running(engine, model, {"blue": [named, lost]}) as driver:
+        assert {await ask(model.port) for _ in range(6)} == {"a"}
+        await driver.apply(model, {"blue": [named, lost, apps["b"].instance]})
+        assert {await ask(model.port) for _ in range(12)} == {"a", "b"}
 
 
 async def test_draining_what_is_not_there_is_an_error(engine: str, apps: dict[str, Backend]) -> None:

@@ -1,5 +1,7 @@
 """`noctule gateway --engine` as a person runs it: commands work as with the embedded one, and it outlives a kill."""
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -8,13 +10,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from engines import engine_or_skip, free_port, wait_until
 from gateway_backends import Backend, backends
+from gateway_process import Client, GatewayProcess, serving, toys
+from own_node import own_node
+
+from noctule.core.registry.objects import CheckStatus
 
 pytestmark = pytest.mark.integration
 
@@ -96,6 +104,12 @@ def test_commands_work_and_a_kill_costs_nothing(engine: str, apps: dict[str, Bac
         status = json.loads(process.run("status", "--json"))
         states = {each["id"]: each["state"] for one in status["traffic"]["services"] for each in one["instances"]}
         b = f"127.0.0.1:{apps['b'].port}"
+        # A page in a browser on this machine, or a proxy, asks for somebody else.
+        for lie in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"X-Forwarded-For": "9.9.9.9"}):
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(
+                    urllib.request.Request(f"{process.url}/__noctule/status", headers=lie), timeout=5
+                )
         assert states[b] in ("healthy", "given")
         assert "done" in process.run("drain", "blue", b, "--wait-s", "10")
         assert {process.ask() for _ in range(6)} == {"a"}
@@ -164,6 +178,60 @@ def test_files_can_be_rendered_for_an_engine_that_nobody_drives(engine: str, app
         alone.terminate()
         alone.wait(10)
     shutil.rmtree(folder)
+
+
+REGISTRY_CONFIG = """
+port = 0
+[[services]]
+name = "shop"
+registry = "shop"
+[[routes]]
+name = "shop"
+shares = [{ service = "shop" }]
+"""
+
+
+async def test_an_engine_follows_the_registry(engine: str, tmp_path: Path) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gw"))
+    folder.chmod(0o755)
+    arguments = ("--config", str(tmp_path / "gateway.toml"), "--engine", engine, "--data-dir", str(folder))
+    async with toys("a", "b", "c") as (a, b, c), own_node(tmp_path / "node") as node:
+        await node.register("shop", a.port)
+        gateway = GatewayProcess(tmp_path, *arguments, "--node", node.url)
+        gateway.config.write_text(REGISTRY_CONFIG)
+        async with serving(gateway) as client:
+            assert await answered_by(client) == {"a"}
+            await node.register("shop", b.port)
+            await wait_answered_by(client, "a", "b")
+            await node.tell(a.port, CheckStatus.CRITICAL)
+            await wait_answered_by(client, "b")
+            await node.tell(a.port, CheckStatus.PASSING)
+            await node.register("shop", c.port)
+            for gone in (a, b):
+                await node.deregister(gone.port)
+            await wait_answered_by(client, "c")
+            assert '"service":"shop"' in gateway.access_log.read_text()
+            # In order, or the engine would outlive it.
+            gateway.signal(signal.SIGTERM)
+            assert await gateway.wait_end() == 0
+    shutil.rmtree(folder)
+
+
+async def answered_by(client: Client) -> set[str]:
+    """The instances that answer ten requests; nginx may close a connection under one."""
+    found = set()
+    while len(found) < 10:
+        with contextlib.suppress(aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            status, text = await client.get()
+            assert status == 200, text
+            found.add((len(found), text))
+    return {text for _, text in found}
+
+
+async def wait_answered_by(client: Client, *names: str) -> None:
+    async with asyncio.timeout(20):
+        while await answered_by(client) != set(names):
+            await asyncio.sleep(0.05)
 
 
 def _listens(port: int) -> bool:

@@ -450,22 +450,39 @@ async def test_a_response_that_two_could_read_differently_is_502(world: World, r
         while (status := (await wire.response())[0]) == 103:
             pass
         assert status == 502
-    assert world.gateway.picture().failures > 0
 
 
-async def test_a_response_in_waiting_answers_nobody_elses_request(world: World) -> None:
-    """Two responses to one request: the second must not become the answer to the next request."""
-    response = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+async def test_an_apps_own_unfit_header_takes_no_instance_out(world: World) -> None:
+    """Nor is it tried elsewhere: another instance of the same app would hardly answer otherwise."""
     served = 0
 
     async def serve(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         served += 1
-        writer.write(response + b"mine" + response + b"evil")
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Name: caf\xe9\r\nContent-Length: 0\r\n\r\n")
+
+    for name in ("a", "b"):
+        await world.raw(name, serve)
+    for _ in range(5):
+        status, text, _ = await world.get()
+        assert (status, json.loads(text)["error"]["message"].count("X-Name is not valid UTF-8")) == (502, 1)
+    assert served == 5
+    assert (world.state("a"), world.state("b"), world.gateway.picture().failures) == ("healthy", "healthy", 0)
+
+
+@pytest.mark.parametrize("length", [0, 20, 45])
+async def test_a_response_in_waiting_answers_nobody_elses_request(world: World, length: int) -> None:
+    """Two responses to one request, the second perhaps in part: it must not become the answer to the next request."""
+    response = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    connections: set[asyncio.StreamWriter] = set()
+
+    async def serve(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        writer.write(response + b"mine" + (response + b"evil")[:length])
 
     await world.raw("a", serve)
     assert [(await world.get())[1] for _ in range(5)] == ["mine"] * 5
-    assert served == 5
+    assert len(connections) == (5 if length else 1)
 
 
 async def test_bytes_that_come_late_end_the_kept_connection(world: World) -> None:

@@ -201,6 +201,21 @@ async def test_a_killed_worker_comes_back_and_does_as_the_others(tmp_path: Path)
             await wait_until(lambda: _all_green(client))
 
 
+async def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    async with toys("blue", "green") as (blue, green):
+        gateway = GatewayProcess(tmp_path)
+        gateway.config.write_text(two_services(blue, green, top="workers = 2", shares=(100, 0)))
+        async with serving(gateway) as client:
+            await client.wait_healthy(2)
+            hung, other = _children(gateway)
+            os.kill(hung, signal.SIGSTOP)
+            await wait_until(lambda: _is(not Path(f"/proc/{hung}").exists()))
+            assert [event["pid"] for event in gateway.events("worker_stuck")] == [hung]
+            await wait_until(lambda: _is(len(_children(gateway)) == 2))
+            assert other in _children(gateway)
+            await client.wait_healthy(2)
+
+
 async def _all_green(client: Client) -> bool:
     return {await client.get() for _ in range(40)} == {(200, "green")}
 

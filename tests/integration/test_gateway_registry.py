@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from engines import free_port
 from gateway_process import Client, GatewayProcess, Toy, serving, toys, wait_until
 from own_node import OwnNode, own_node
 
@@ -114,6 +115,21 @@ async def test_without_the_registry_the_last_list_goes_on_also_over_a_start(tmp_
             assert set(await answers(client)) == {(200, "a"), (200, "b")}
             _, found = await client.admin("GET", "status")
             assert found["registry"][0]["source"] == "last-good"
+
+
+async def test_a_start_without_registry_and_list_serves_what_it_can_until_the_registry_comes(tmp_path: Path) -> None:
+    port = free_port()
+    async with toys("a") as (a,):
+        gateway = GatewayProcess(
+            tmp_path, "--config", str(tmp_path / "gateway.toml"), "--node", f"http://127.0.0.1:{port}"
+        )
+        gateway.config.write_text(CONFIG)
+        async with serving(gateway) as client:
+            assert (await client.get())[0] == 503
+            assert len(gateway.events("registry_list_missing")) == 1
+            async with own_node(tmp_path / "node", http_port=port) as node:
+                await node.register("shop", a.port)
+                await wait_answered_by(client, "a")
 
 
 async def _has_files(folder: Path) -> bool:

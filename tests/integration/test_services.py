@@ -3,11 +3,15 @@
 import asyncio
 import json
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
+import grpc
 import pytest
 from checked_servers import CheckedHttp, grpc_server, tcp_server
 from cluster_processes import CATCHES_UP_S_MAX, Door, NodeCluster, StartNodes, until, until_ready
@@ -15,6 +19,7 @@ from grpc_health.v1 import health_pb2
 from mounted_disks import MountDisk
 from up_process import command, environment
 
+from noctule.adapters.certificates import CertificateAuthority
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError, RequestError, StorageError, UnavailableError
 from noctule.client.admin import AdminClient
@@ -159,6 +164,44 @@ async def test_a_grpc_check_asks_the_standard_health_service(doors: list[Door]) 
         assert any("NOT_FOUND" in check.output for check in (await until_output(client, "grpc-2")).checks)
         for instance in ("grpc-1", "grpc-2"):
             await client.deregister_service(instance)
+
+
+async def test_certificates_are_held_against_those_that_the_system_trusts(
+    start_nodes: StartNodes, tmp_path: Path
+) -> None:
+    authority = CertificateAuthority("checked", datetime.now(UTC))
+    certificate, key = authority.issue(["127.0.0.1"], datetime.now(UTC))
+    for name, pem in (("ca", authority.certificate_pem), ("server", certificate + key)):
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    https = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    https.load_cert_chain(tmp_path / "server.pem")
+    trusting = ["env", f"SSL_CERT_FILE={tmp_path}/ca.pem", f"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={tmp_path}/ca.pem"]
+    credentials = grpc.ssl_server_credentials([(key, certificate)])
+    cluster = start_nodes(partitions=1)
+    lives = [cluster.start(1, prefix=trusting), cluster.start(2), cluster.start(3)]
+    trusting_door, other, _ = [life.wait_serving() for life in lives]
+    await until_ready(trusting_door, other)
+    checked_http = CheckedHttp()
+    async with (
+        client_of(trusting_door) as client,
+        client_of(other) as stranger,
+        checked_http.serving(https),
+        grpc_server(credentials) as (address, servicer),
+    ):
+        await until_members(client, trusting_door)
+        await until_members(stranger, other)
+        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
+        for asked, of in ((client, "trusting"), (stranger, "stranger")):
+            await asked.register_service(checked(f"https-{of}", "https", http=checked_http.url))
+            await asked.register_service(checked(f"grpc-{of}", "grpcs", grpc=address, grpc_tls=True))
+        skipping = checked("https-skipping", "https", http=checked_http.url, tls_skip_verify=True)
+        await stranger.register_service(skipping)
+        for instance in ("https-trusting", "grpc-trusting", "https-skipping"):
+            await until_status(client, instance, PASSING)
+        refused = await until_output(client, "https-stranger")
+        assert refused.status is CRITICAL
+        assert any("CERTIFICATE_VERIFY_FAILED" in check.output for check in refused.checks)
+        assert (await until_output(client, "grpc-stranger")).status is CRITICAL
 
 
 async def until_output(client: ServicesClient, instance: str) -> ServiceView:

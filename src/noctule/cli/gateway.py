@@ -41,8 +41,8 @@ WaitOption = Annotated[
     float,
     typer.Option("--wait-s", metavar="S", help="How long to wait until what is in flight has ended; 0: not at all."),
 ]
-Service = Annotated[str, typer.Argument(metavar="SERVICE")]
-Route = Annotated[str, typer.Argument(metavar="ROUTE")]
+Service = Annotated[str, typer.Argument(metavar="SERVICE", help="Its name in the config.")]
+Route = Annotated[str, typer.Argument(metavar="ROUTE", help="Its name in the config.")]
 InstanceId = Annotated[str, typer.Argument(metavar="INSTANCE", help="Its id, as status shows it.")]
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,9 +61,9 @@ class AccessLog:
             raise ConfigError(f"cannot open the access log {path or 'on stdout'}: {error.strerror}") from error
 
     @staticmethod
-    def now() -> float:
-        """The time of a line, in seconds since 1970."""
-        return round(time.time(), 3)  # noqa: TID251 - the edge: a log is read beside other clocks
+    def now() -> datetime:
+        """The time of a line, in milliseconds; written as RFC 3339 says, as the other engines and events do."""
+        return datetime.fromtimestamp(round(time.time(), 3), UTC)  # noqa: TID251 - the edge: a log is read beside other clocks
 
     def add(self, line: dict[str, object]) -> None:
         """Take a line; never waits."""

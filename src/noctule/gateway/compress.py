@@ -4,6 +4,7 @@ Only what the app left uncompressed, of a type and size for which it pays, for a
 length is unknown may be a stream somebody waits for, so each piece of it leaves at once; others are packed as a whole.
 """
 
+import functools
 import zlib
 from typing import Protocol
 
@@ -94,18 +95,22 @@ def _quality(parameters: list[str]) -> float:
 
 def _is_compressible(settings: Compression, head: ResponseHead) -> bool:
     entity = head.entity
-    if not entity or head.status == 206 or head.status < 200 or b"content-encoding" in entity:
+    if entity is None or head.status == 206 or head.status < 200 or b"content-encoding" in entity:
         return False
     if head.content_length is not None and head.content_length < settings.bytes_min:
         return False
-    media_type = entity.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("ascii", "replace")
-    if media_type not in settings.types:
+    if _media_type(entity.get(b"content-type", b"")) not in settings.types:
         return False
     return b"no-transform" not in entity.get(b"cache-control", b"").lower()
 
 
+@functools.lru_cache(maxsize=256)
+def _media_type(content_type: bytes) -> str:
+    return content_type.partition(b";")[0].strip().lower().decode("ascii", "replace")
+
+
 def _add_vary(head: ResponseHead) -> None:
-    vary = head.entity.get(b"vary", b"")
+    vary = (head.entity or {}).get(b"vary", b"")
     named = {name.strip().lower() for name in vary.split(b",")}
     if b"accept-encoding" not in named and b"*" not in named:
         head.headers.append((b"Vary", b"Accept-Encoding"))

@@ -437,10 +437,11 @@ class ClientConnection(asyncio.Protocol):
             self._out += LAST_CHUNK
         self.flush()
         self._is_body_paused = False
-        if turn.is_last:
+        if turn.is_last or self._is_stopping:
             self._close(is_quiet=turn.exchange.body.is_complete and self._reading is _HTTP)
             return
-        if self._reading is _HELD:
+        if self._reading is _HELD and turn is self._newest:
+            # The upgrade was refused, so what came behind it is HTTP again.
             self._reading = _HTTP
         limits = self._plane.limits
         self._alarm.set(limits.head_timeout_s if self._is_in_head else limits.client_idle_s)
@@ -509,7 +510,8 @@ class ClientConnection(asyncio.Protocol):
         assert self._transport is not None
         self._reading = _DROPPED
         self._transport.write(render_response(answer.status, b"", headers) + body)
-        self._close(is_quiet=False)
+        # Without lingering: what is over the bound must not be held.
+        self._close(is_quiet=True)
 
 
 class _BodyOnly:

@@ -13,13 +13,15 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 from noctule.gateway import answers
+from noctule.gateway.admin import BODY_BYTES_MAX as ADMIN_BYTES_MAX
 from noctule.gateway.alarm import Alarm
 from noctule.gateway.answers import Answer, render_answer
-from noctule.gateway.body import BUFFER_BYTES_MAX, RequestBody, is_read_ahead
+from noctule.gateway.body import RequestBody, is_read_ahead
 from noctule.gateway.compress import Compressor
 from noctule.gateway.h1 import date, has_body, render_request
 from noctule.gateway.heads import (
@@ -219,16 +221,15 @@ class Exchange:
         if self._state is _OVER:
             return
         self.body.add(piece)
-        if self.body.taken_bytes > self._plane.limits.body_bytes_max:
-            self.fail(answers.too_large(self._plane.limits.body_bytes_max))
+        bytes_max = self._plane.limits.body_bytes_max if self._handler is None else ADMIN_BYTES_MAX
+        if self.body.taken_bytes > bytes_max:
+            self.fail(answers.too_large(bytes_max))
         elif self._connection is not None:
             self._push()
         elif self.body.is_over_buffer:
-            if self._handler is not None:
-                self.fail(answers.too_large(BUFFER_BYTES_MAX))
-            elif self._state is _READING:
+            if self._state is _READING and self._handler is None:
                 self._try_next()
-            else:
+            elif self._handler is None:
                 self._client.pause_body()
 
     def body_ended(self) -> None:
@@ -344,6 +345,7 @@ class Exchange:
         head, plan = self.head, self._plan
         assert plan is not None
         self._connection = connection
+        connection.kept_max = plan.service.keepalive
         self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client
@@ -352,6 +354,7 @@ class Exchange:
             instance=connection.host,
             scheme=client.scheme,
             peer=client.peer.encode(),
+            client=self.client_ip.encode(),
             is_peer_trusted=client.is_trusted,
             request_id=self.request_id,
             trace=self._trace,
@@ -513,15 +516,18 @@ class Exchange:
         if not connection.was_kept:
             flight.failed(reason)
         self._was_lost = True
-        if reason.startswith("its response"):
-            self._refuse(answers.bad_response(reason, is_safe=self.head.method in SAFE_METHODS))
-        elif not self.may_repeat:
+        if not self.may_repeat:
             self._refuse(self._lost())
         else:
             if connection.was_kept:
                 self._stale = flight.instance.id
             self._leave_instance(reason)
             self._try_next()
+
+    def response_unfit(self, reason: str) -> None:
+        """Its head cannot be passed on. Another instance of the same app would hardly answer otherwise."""
+        self._connection = None
+        self._refuse(answers.bad_response(reason, is_safe=self.head.method in SAFE_METHODS))
 
     def response_late(self) -> None:
         """The instance, or a client that does not read, has not moved in time."""
@@ -668,12 +674,12 @@ class Exchange:
             self._flight = None
             flight.end()
 
-    def _line(self, now_s: float) -> dict[str, object]:
+    def _line(self, now: datetime) -> dict[str, object]:
         """Of the access log."""
         ended = time.perf_counter()
         flight, plan, head = self._flight, self._plan, self.head
         return {
-            "time": now_s,
+            "time": now,
             "request_id": self.request_id.decode(),
             "client": self.client_ip,
             "method": head.method,
@@ -687,6 +693,7 @@ class Exchange:
             "first_byte_ms": _ms(self._began, self._first_byte_at),
             "total_ms": _ms(self._began, ended),
             "route": plan.route.name if plan is not None else "",
+            "service": plan.service.name if plan is not None else "",
         }
 
     def _plan_timeouts(self) -> tuple[float, float, float]:

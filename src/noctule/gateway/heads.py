@@ -7,8 +7,7 @@ work of a small request is here. Sources: RFC 9110 7.6.1 (hop-by-hop), RFC 9112 
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 from noctule.gateway.answers import ATTEMPTS_HEADER, Answer, RefusedError, bad_request
 from noctule.gateway.model import HeaderRules
@@ -210,13 +209,15 @@ def request_headers(
     instance: bytes,
     scheme: bytes,
     peer: bytes,
+    client: bytes,
     is_peer_trusted: bool,
     request_id: bytes,
     trace: bytes,
 ) -> list[Header]:
     """What the instance is told: Host first, the client's headers, and who the client is.
 
-    `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came from; `request_id` and `trace` stand for what the client did not give.
+    `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came
+    from, `client` what `client_address` made of it; `request_id` and `trace` stand for what the client did not give.
     """
     host = head.host
     told: list[Header] = [(b"Host", host if host is not None else instance), *head.headers]
@@ -230,8 +231,9 @@ def request_headers(
                 proto = value
             elif key == b"x-forwarded-host":
                 forwarded_host = value
-            else:
+            elif key != b"x-real-ip":
                 told.append((name, value))
+    told.append((b"X-Real-IP", client))
     told.append((b"X-Forwarded-For", hops))
     told.append((b"X-Forwarded-Proto", proto))
     if forwarded_host is not None:
@@ -248,8 +250,8 @@ class ResponseHead:
     is_chunked = False
     has_date = False
     has_request_id = False
-    entity: Mapping[bytes, bytes] = MappingProxyType({})
-    """Those that tell what the body is, by their lower-case names; several of one name joined by commas."""
+    entity: dict[bytes, bytes] | None = None
+    """Those that tell what the body is, by their lower-case names; several of one name joined by commas; None: none."""
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
@@ -270,7 +272,7 @@ def read_response(status: int, reason: bytes, headers: Iterable[Header]) -> Resp
     """
     if not 100 <= status <= 599:
         raise ValueError(f"its status is {status}")
-    head = ResponseHead(status, reason if reason.isascii() and reason.decode("ascii").isprintable() else b"")
+    head = ResponseHead(status, _printable(reason))
     passed = head.headers
     named: list[bytes] = []
     for name, value in headers:
@@ -291,8 +293,10 @@ def read_response(status: int, reason: bytes, headers: Iterable[Header]) -> Resp
             named += [token.strip().lower() for token in value.split(b",")]
         elif kind == _ENTITY:
             key = name.lower()
+            if head.entity is None:
+                head.entity = {}
             before = head.entity.get(key)
-            head.entity = {**head.entity, key: value if before is None else before + b", " + value}
+            head.entity[key] = value if before is None else before + b", " + value
             passed.append((name, value))
         elif kind in (_DROPPED, _UPGRADE, _ATTEMPTS):
             pass
@@ -333,6 +337,12 @@ def _kind(name: bytes) -> int:
         is_forwarding = _KINDS.get(plain) in (_FORWARDING, _HOPS) or plain.startswith(b"x-forwarded-")
         return _FORWARDING if is_forwarding else _PASSES
     return _KINDS.get(key, _FORWARDING if key.startswith(b"x-forwarded-") else _PASSES)
+
+
+@functools.lru_cache(maxsize=256)
+def _printable(reason: bytes) -> bytes:
+    """A reason phrase, or none where it is no text."""
+    return reason if reason.isascii() and reason.decode("ascii").isprintable() else b""
 
 
 def _read_coding(head: RequestHead, value: bytes, version: str) -> None:

@@ -31,6 +31,7 @@ METRICS = (
     Metric("service_in_flight", "gauge", "The same of a whole service, with those at instances that have left."),
     Metric("retries_total", "counter", "Requests of a service that were sent once more."),
     Metric("retries_refused_total", "counter", "Retries that were not made for lack of budget."),
+    Metric("breaker_open", "gauge", "1 while a service is left alone, 0.5 while single requests try it."),
     Metric("responses_total", "counter", "Responses to clients by route and class of status."),
     Metric("request_seconds", "histogram", "From a request's head to the end of its response, by route."),
     Metric("unrouted_total", "counter", "Requests that no route matched."),
@@ -71,6 +72,9 @@ def _samples(picture: ControlPicture) -> Iterator[tuple[str, list[str]]]:
     yield "retries_total", [_line("retries_total", labels, each.retries) for labels, each in services]
     refused = [_line("retries_refused_total", labels, each.retries_refused) for labels, each in services]
     yield "retries_refused_total", refused
+    levels = {"closed": 0, "half_open": 0.5, "open": 1}
+    breakers = [(labels, levels[each.breaker]) for labels, each in services if each.breaker]
+    yield "breaker_open", [_line("breaker_open", labels, level) for labels, level in breakers]
     yield (
         "responses_total",
         [

@@ -53,6 +53,9 @@ class Service(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An instance that came (back) gets its full share after so long."""
     outlier_ratio: float = 0.0
     """Eject an instance whose share of failures over 10 s is above this (0: never), at most half of all."""
+    breaker_ratio: float = 0.0
+    """Circuit breaker: once this share of at least 20 requests over 10 s ended in 502, 503 or 504 (0: never),
+    requests are answered 503 at once for 5 s, twice as long each time, and then single ones try the service."""
     connections_max: int = 0
     """Requests in flight for each instance (0: no bound)."""
     keepalive: int = 32

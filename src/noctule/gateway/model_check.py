@@ -114,6 +114,7 @@ def _service(service: Service) -> Iterator[str]:
         ("fails_max", 0, 1_000),
         ("slow_start_s", 0, 86_400),
         ("outlier_ratio", 0, 1),
+        ("breaker_ratio", 0, 1),
         ("connections_max", 0, 1_000_000),
         ("keepalive", 0, 10_000),
         ("retries_max", 0, 10),

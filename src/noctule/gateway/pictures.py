@@ -38,6 +38,8 @@ class ServicePicture(Struct, frozen=True):
     retries_refused: int
     """For lack of budget."""
     instances: tuple[InstancePicture, ...]
+    breaker: str = ""
+    """closed, half_open or open; of several workers' the worst. Empty without one."""
 
 
 class RoutePicture(Struct, frozen=True):
@@ -70,6 +72,9 @@ class GatewayPicture(Struct, frozen=True):
         """Of all services."""
         return tuple(instance for service in self.services for instance in service.instances)
 
+
+_BREAKER_STATES = ("", "closed", "half_open", "open")
+"""From best to worst."""
 
 T = TypeVar("T", ServicePicture, RoutePicture)
 
@@ -133,6 +138,7 @@ def _sum_services(pictures: list[ServicePicture]) -> ServicePicture:
         retries=sum(each.retries for each in pictures),
         retries_refused=sum(each.retries_refused for each in pictures),
         instances=tuple(_sum_instances(found) for found in by_id.values()),
+        breaker=max((each.breaker for each in pictures), key=_BREAKER_STATES.index),
     )
 
 

@@ -79,7 +79,6 @@ class DataPlane:
         self._redirects = model.redirect_to_tls and bool(model.tls_port)
         self.has_hooks = self._redirects or self._rate_limit is not None or self._admin is not None
         self.on_model(model)
-        self.upstream.kept_max = max((service.keepalive for service in model.services), default=32)
 
     def admit_client(self, client: Client) -> bool:
         """Whether one more connection is within the bound."""
@@ -122,6 +121,8 @@ class DataPlane:
             self._follow()
         self.requests += 1
         self.exchanges.add(exchange)
+        if exchange.head.hops and self._networks:
+            exchange.client_ip = client_address(exchange.head, exchange.client_ip, self._networks)
 
     def end(self, exchange: Exchange) -> None:
         """It is over."""
@@ -137,8 +138,6 @@ class DataPlane:
     def plan(self, exchange: Exchange) -> Plan | Refusal:
         """Who may answer it."""
         head = exchange.head
-        if head.hops and self._networks:
-            exchange.client_ip = client_address(head, exchange.client_ip, self._networks)
         host = head.host.decode("ascii") if head.host is not None else ""
         return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
 

@@ -7,10 +7,12 @@ of its service: what it knows of the health of instances that stay is kept.
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Set
+from random import Random
 
 from noctule.base.clock import Clock
 from noctule.base.ids import Instant
 from noctule.core.balance.balancer import INSTANCES_MAX, Balancer, InstanceState, Ticket
+from noctule.core.balance.breaker import Breaker, BreakerPolicy, Permit
 from noctule.core.balance.outliers import OutlierPolicy, Outliers
 from noctule.core.balance.retry_budget import RetryBudget
 from noctule.gateway.instances import Instance, Standing
@@ -19,6 +21,12 @@ from noctule.gateway.pictures import InstancePicture, ServicePicture
 
 SPEAKS_OF_THE_INSTANCE = frozenset((502, 503, 504))
 """Answers by which an instance stands out, though they are answers."""
+
+CLIENT_LEFT = 499
+"""Stands for a status where there was nobody to answer any more."""
+
+UNGUARDED = Permit(Instant(0.0), 0, 0)
+"""For a request of a service without a circuit breaker."""
 
 log = logging.getLogger("noctule.gateway")
 
@@ -71,9 +79,11 @@ class Flight:
 class Pool:
     """Who may take a request for one service. All calls are made in one event loop."""
 
-    def __init__(self, service: Service, clock: Clock, gauge: Gauge) -> None:
+    def __init__(self, service: Service, clock: Clock, gauge: Gauge, chance: Random) -> None:
         self.service = service
         self._clock = clock
+        self._chance = chance
+        self._breaker: Breaker | None = None
         self._gauge = gauge
         self._balancer = Balancer(service.rules)
         self._instances: dict[str, Instance] = {}
@@ -161,9 +171,31 @@ class Pool:
         """Whether a sticky cookie's value names an instance of this service."""
         return token in self._by_token
 
-    def deposit(self) -> None:
-        """A request came for this service: it earns a share of a retry."""
-        self._budget.deposit(self._clock.now())
+    def admit(self) -> Permit | None:
+        """Let a request in, which earns a share of a retry; None while the circuit breaker is open.
+
+        `conclude` must follow.
+        """
+        now = self._clock.now()
+        permit = self._breaker.ask(now) if self._breaker is not None else UNGUARDED
+        if permit is not None:
+            self._budget.deposit(now)
+        return permit
+
+    def conclude(self, permit: Permit, status: int) -> None:
+        """What a request was answered; 499 when its client left before."""
+        if self._breaker is None:
+            return
+        if status == CLIENT_LEFT:
+            self._breaker.give_up(permit)
+            return
+        now = self._clock.now()
+        before = self._breaker.describe(now).state
+        self._breaker.end(permit, status not in SPEAKS_OF_THE_INSTANCE, now)
+        after = self._breaker.describe(now).state
+        if after is not before:
+            fields = {"service": self.service.name, "before": before.value, "after": after.value}
+            log.warning("breaker_state_changed", extra=fields)
 
     def may_retry(self) -> bool:
         """Take one retry from the budget, if there is one."""
@@ -177,6 +209,8 @@ class Pool:
         self, ticket: Ticket, reason: str, *, is_ok: bool, is_outlying: bool = False, is_gone: bool = False
     ) -> None:
         """Tell the balancer what came of a request; the change of state is logged with the reason."""
+        if is_ok and self._outliers is None and self._balancer.is_settled(ticket):
+            return
         before, now = ticket.state, self._clock.now()
         if is_ok:
             self._balancer.succeeded(ticket, now)
@@ -240,10 +274,12 @@ class Pool:
             self.retries,
             self.retries_refused,
             instances,
+            self._breaker.describe(self._clock.now()).state.value if self._breaker is not None else "",
         )
 
     def _set_service(self, service: Service) -> None:
         is_new_budget = service.retry_budget != self.service.retry_budget
+        is_new_breaker = service is self.service or service.breaker_ratio != self.service.breaker_ratio
         is_new_ratio = service is self.service or service.outlier_ratio != self.service.outlier_ratio
         self.service = service
         self._balancer.configure(service.rules)
@@ -252,6 +288,9 @@ class Pool:
         if is_new_ratio:
             policy = OutlierPolicy(failure_rate=service.outlier_ratio) if service.outlier_ratio else None
             self._outliers = Outliers(policy) if policy is not None else None
+        if is_new_breaker:
+            breaking = BreakerPolicy(failure_rate=service.breaker_ratio) if service.breaker_ratio else None
+            self._breaker = Breaker(breaking, self._chance) if breaking is not None else None
 
     def _take(self, instance: Instance, now: Instant, *, is_drained: bool) -> None:
         """Bring one that is listed up to date."""

@@ -145,7 +145,7 @@ async def _serve(run: GatewayRun, version: str) -> int:
 
 def _planes(run: GatewayRun, model: GatewayModel) -> OwnPlane | WorkerPlanes | EnginePlane:
     if run.engine != "embedded":
-        return EnginePlane(run.engine, run.engine_dir)
+        return EnginePlane(run.engine, run.engine_dir, run.access_log)
     return WorkerPlanes(model.workers, run.access_log) if model.workers > 1 else OwnPlane(run.access_log)
 
 

@@ -5,6 +5,7 @@ said goes on, is kept on disk for the next start, and status, metrics and log sa
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,13 +160,20 @@ class RegistryConfig:
                 continue
             is_lost = False
             if self._last.content != before.content:
-                try:
-                    control.set_model(await self._parse(self._last))
-                except NoctuleError as error:
-                    control.refuse(error)
+                await self._bring_in(control)
             if self._last.index <= before.index:
                 # Without a higher index the next answer would come at once again.
                 await asyncio.sleep(PAUSE_S)
+
+    async def _bring_in(self, control: Control) -> None:
+        try:
+            model = await self._parse(self._last)
+        except NoctuleError as error:
+            control.refuse(error)
+            return
+        with contextlib.suppress(NoctuleError):
+            # An engine that refuses it has been told of already.
+            await control.bring_in(model)
 
     async def _parse(self, value: KeyValue) -> GatewayModel:
         if value.content is None:

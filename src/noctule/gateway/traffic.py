@@ -11,6 +11,7 @@ from collections.abc import Callable, Set
 from msgspec import Struct
 
 from noctule.base.clock import Clock
+from noctule.core.balance.breaker import Permit
 from noctule.core.balance.routing import HeaderReader, RouteTable, pick_share, place_of
 from noctule.core.balance.rules import Algorithm
 from noctule.gateway.instances import Instance
@@ -34,13 +35,16 @@ class Refusal(Struct, frozen=True):
 class Plan:
     """One request's way, from its head to the end of its response."""
 
-    __slots__ = ("_counts", "_key", "_pool", "_token", "route", "service")
+    __slots__ = ("_counts", "_key", "_permit", "_pool", "_token", "route", "service")
 
-    def __init__(self, route: Route, pool: Pool, counts: RouteCounts, key: str, token: str | None) -> None:
+    def __init__(
+        self, route: Route, pool: Pool, permit: Permit, counts: RouteCounts, key: str, token: str | None
+    ) -> None:
         self.route = route
         self.service = pool.service
         """Its timeouts and retries are those of the moment the plan was made."""
         self._pool = pool
+        self._permit = permit
         self._counts = counts
         self._key = key
         self._token = token
@@ -74,8 +78,12 @@ class Plan:
         return self._pool.may_retry()
 
     def done(self, status: int, seconds: float) -> None:
-        """The response has ended, or was cut: for the metrics. Once."""
+        """The request is over: for the metrics, and the service's circuit breaker. Once, in any case.
+
+        `status` is that of the response, 499 when the client left before there was one.
+        """
         self._counts.add(status, seconds)
+        self._pool.conclude(self._permit, status)
 
 
 class Traffic:
@@ -107,7 +115,7 @@ class Traffic:
             drained.setdefault(service_name, set()).add(instance_id)
         pools: dict[str, Pool] = {}
         for name, service in services.items():
-            pool = pools[name] = self._pools.get(name) or Pool(service, self._clock, self._gauge)
+            pool = pools[name] = self._pools.get(name) or Pool(service, self._clock, self._gauge, self._chance)
             pool.follow(service, orders.instances_of(service), drained.get(name, _NOBODY))
         # A plan that knows a pool which is gone finds its instances there as before.
         self._leaving += [pool for name, pool in self._pools.items() if name not in pools]
@@ -133,11 +141,13 @@ class Traffic:
         name = shares[0].service if len(shares) == 1 else self._share(route, header, client_ip)
         pool = self._pools[name]
         service = pool.service
-        pool.deposit()
+        permit = pool.admit()
+        if permit is None:
+            return Refusal(503, "unavailable", f"service {name} fails; it is left alone for a moment", retryable=True)
         sticky = service.sticky
         token = None if sticky is None else cookie_in(header("cookie"), sticky.cookie) or ""
         key = _hash_key(service, path, header, client_ip) if service.algorithm.is_hash else ""
-        return Plan(route, pool, self._counts[route.name], key, token)
+        return Plan(route, pool, permit, self._counts[route.name], key, token)
 
     @property
     def in_flight(self) -> int:

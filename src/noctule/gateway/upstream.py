@@ -52,6 +52,10 @@ class BrokenError(Exception):
     """The connection ended, or what came over it is not HTTP; the request may have been acted on."""
 
 
+class UnfitError(BrokenError):
+    """The instance answered, with a head that cannot be passed on."""
+
+
 class Asker(Protocol):
     """Who sent a request and waits for what comes of it. After `response_ended` or `response_broke` nothing comes."""
 
@@ -72,6 +76,9 @@ class Asker(Protocol):
 
     def response_broke(self, reason: str) -> None:
         """It will not come, or not to its end."""
+
+    def response_unfit(self, reason: str) -> None:
+        """It has come, and cannot be passed on: the app's doing, not the instance's state."""
 
     def response_late(self) -> None:
         """The time set by `wait` is over; the connection is the asker's to cut."""
@@ -94,6 +101,8 @@ class InstanceConnection(asyncio.Protocol):
         self.instance = instance
         self.host = instance.address.encode()
         """As a Host header says it."""
+        self.kept_max = 0
+        """So many idle ones are kept to its instance; `model.Service.keepalive`."""
         self.was_kept = False
         """It has served a request before this one."""
         self.is_full = False
@@ -277,7 +286,7 @@ class InstanceConnection(asyncio.Protocol):
         try:
             head = read_response(status, self._status_text, self._headers)
         except ValueError as error:
-            raise BrokenError(f"its response cannot be passed on: {error}") from None
+            raise UnfitError(str(error)) from None
         if status < 200:
             self._interim_count += 1
             if self._interim_count > INTERIM_MAX:
@@ -341,12 +350,16 @@ class InstanceConnection(asyncio.Protocol):
             # A bug of ours: the connection's owner logs it, and this connection is of no use any more.
             self._break("the gateway failed")
             raise error
-        self._break(str(cause))
+        self._break(str(cause), is_unfit=isinstance(cause, UnfitError))
 
-    def _break(self, reason: str) -> None:
+    def _break(self, reason: str, *, is_unfit: bool = False) -> None:
         asker, self._asker = self._asker, None
         self.cut()
-        if asker is not None:
+        if asker is None:
+            return
+        if is_unfit:
+            asker.response_unfit(reason)
+        else:
             asker.response_broke(reason)
 
     def _late(self) -> None:
@@ -379,8 +392,6 @@ class Upstream:
         self._kept: dict[tuple[str, int], list[InstanceConnection]] = {}
         self._open: set[InstanceConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.kept_max = 32
-        """Idle connections kept to each instance; see `model.Service.keepalive`."""
 
     @property
     def open_count(self) -> int:
@@ -447,7 +458,7 @@ class Upstream:
         """Take back a connection that is good for another request."""
         instance = connection.instance
         kept = self._kept.setdefault((instance.host, instance.port), [])
-        if len(kept) >= self.kept_max:
+        if len(kept) >= connection.kept_max:
             connection.cut()
             return
         kept.append(connection)
@@ -508,6 +519,9 @@ class _ProbeAnswer:
     def response_broke(self, reason: str) -> None:
         if not self.status.done():
             self.status.set_exception(BrokenError(reason))
+
+    def response_unfit(self, reason: str) -> None:
+        self.response_broke(reason)
 
     def response_late(self) -> None:
         pass

@@ -33,6 +33,10 @@ KILL_AFTER_S = 5.0
 RESTART_S_FIRST = 0.1
 RESTART_S_MAX = 5.0
 """Pause before a worker is started again: the first, doubled each time, up to the second."""
+WATCH_S = 2.0
+"""Between two questions to a worker whether it is alive."""
+SILENT_S_MAX = 10.0
+"""A worker that has not answered for so long hangs, as do the connections that the kernel gives it: it is killed."""
 STABLE_S = 30.0
 """A worker that ran for so long begins at the first pause again."""
 
@@ -220,6 +224,7 @@ class WorkerPlanes:
     async def _hear_until_end(self, worker: "_Worker") -> None:
         """Until it closes its end, which is when it has nothing more to serve; while everything stops, not for ever."""
         hearing = asyncio.create_task(self._hear(worker), name=f"gateway-worker-{worker.process.pid}")
+        watching = asyncio.create_task(self._watch(worker), name=f"gateway-watch-{worker.process.pid}")
         stopping = asyncio.create_task(self._stopping.wait(), name="gateway-stopping")
         try:
             await asyncio.wait((hearing, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -229,8 +234,22 @@ class WorkerPlanes:
                 worker.process.kill()
             await hearing
         finally:
-            stopping.cancel()
-            hearing.cancel()
+            for each in (hearing, watching, stopping):
+                each.cancel()
+
+    async def _watch(self, worker: "_Worker") -> None:
+        """Kill one that hangs, until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            if not worker.port:
+                continue
+            try:
+                async with asyncio.timeout(SILENT_S_MAX):
+                    await worker.picture()
+            except TimeoutError:
+                log.error("worker_stuck", extra={"pid": worker.process.pid})
+                worker.process.kill()
+                return
 
     async def _hear(self, worker: "_Worker") -> None:
         async with asyncio.TaskGroup() as asking:

@@ -1,1 +1,1 @@
-"""Floor 4: what a node shows to clients: RESP and HTTP; may import node and lower floors."""
+"""Floor 4: what a node shows to clients: RESP, HTTP and DNS; may import node and lower floors."""

@@ -230,6 +230,7 @@ This page is written by `python -m noctule.servers.http_metrics` from the table 
 Groups are Raft groups: 0 is *meta*, 1 and up are the partitions of the keyspace.
 Beside the families below, each counter (`noctule_…_total`) and gauge that the node keeps appears under its own name.
 Those are the `counters` and `gauges` of `GET /api/cluster`.
+[DNS](../guides/dns.md) counts `noctule_dns_answers_total` by `type` and `rcode`; its guide names the others.
 """
 
 

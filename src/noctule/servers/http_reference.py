@@ -25,6 +25,7 @@ This page is written by `python -m noctule.servers.http_reference` from the tabl
 - A body is at most {HTTP_BODY_BYTES_MAX} bytes, of known length or chunked; a compressed one is refused.
 - A request waits at most {REPLY_S_MAX:g} s for the store.
 - `HEAD` works where `GET` does.
+- What stands under `/v1/` is [Consul's HTTP API](consul-api.md), whose answers and errors are Consul's.
 - A query parameter that `/api/` does not know is refused; `/health` and `/metrics` pass over them.
 """
 

@@ -43,8 +43,8 @@ from noctule.servers.http_parameters import (
 )
 from noctule.servers.http_route import Answer, Call, json_answer, shown
 
-SERVICES_SHOWN_MAX = 10_000
-"""Instances in one answer; over it a service must be named."""
+SERVICES_SHOWN_MAX = 2_000
+"""Instances in one answer; over it a service must be named. To show so many takes 20 ms of the loop."""
 HEARTBEAT_S = 5.0
 """A stream of lists says something at least so often, and so notices that its client has gone."""
 

@@ -27,6 +27,7 @@ def passed(*headers: Header, is_peer_trusted: bool = False, target: bytes = b"/"
         instance=b"10.9.8.7:80",
         scheme=b"http",
         peer=b"192.0.2.7",
+        client=b"203.0.113.5" if is_peer_trusted else b"192.0.2.7",
         is_peer_trusted=is_peer_trusted,
         request_id=b"id-1",
         trace=b"trace-1",
@@ -86,6 +87,7 @@ def test_hop_by_hop_headers_stay_behind_and_so_do_those_named_in_connection() ->
     assert [name for name, _ in headers] == [
         b"Host",
         b"Accept",
+        b"X-Real-IP",
         b"X-Forwarded-For",
         b"X-Forwarded-Proto",
         b"X-Forwarded-Host",
@@ -106,6 +108,7 @@ def test_a_client_that_names_no_host_is_given_the_instances() -> None:
         instance=b"10.9.8.7:80",
         scheme=b"http",
         peer=b"192.0.2.7",
+        client=b"192.0.2.7",
         is_peer_trusted=False,
         request_id=b"id-1",
         trace=b"trace-1",
@@ -135,6 +138,7 @@ def test_a_stranger_cannot_say_who_he_is() -> None:
     )
     assert headers == [
         HOST,
+        (b"X-Real-IP", b"192.0.2.7"),
         (b"X-Forwarded-For", b"192.0.2.7"),
         (b"X-Forwarded-Proto", b"http"),
         (b"X-Forwarded-Host", b"shop.example"),
@@ -151,12 +155,14 @@ def test_a_trusted_proxy_is_believed_and_added_to() -> None:
         (b"X-Forwarded-Proto", b"https"),
         (b"X-Forwarded-Host", b"shop.example"),
         (b"X-Forwarded-Prefix", b"/shop"),
+        (b"X-Real-IP", b"6.6.6.6"),
         is_peer_trusted=True,
     )
     assert values(headers, b"X-Forwarded-For") == [b"198.51.100.1, 203.0.113.5, 192.0.2.7"]
     assert values(headers, b"X-Forwarded-Proto") == [b"https"]
     assert values(headers, b"X-Forwarded-Host") == [b"shop.example"]
     assert values(headers, b"X-Forwarded-Prefix") == [b"/shop"]
+    assert values(headers, b"X-Real-IP") == [b"203.0.113.5"]
 
 
 def test_the_host_of_an_absolute_target_replaces_the_header() -> None:
@@ -325,8 +331,14 @@ VALUES = st.sampled_from(
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=12))
 def test_whatever_a_stranger_sends_the_gateway_has_the_last_word(headers: list[Header]) -> None:
     told = passed(HOST, *headers)
-    for name, value in [(b"Host", b"shop.example"), (b"X-Forwarded-For", b"192.0.2.7"), (b"X-Request-ID", b"id-1")]:
+    said = {
+        b"Host": b"shop.example",
+        b"X-Real-IP": b"192.0.2.7",
+        b"X-Forwarded-For": b"192.0.2.7",
+        b"X-Request-ID": b"id-1",
+    }
+    for name, value in said.items():
         assert values(told, name) == [value]
     names = {name.lower().replace(b"_", b"-") for name, _ in told}
     assert not names & {b"connection", b"keep-alive", b"te", b"trailer", b"upgrade", b"proxy-authorization", b"expect"}
-    assert not names & {b"forwarded", b"x-real-ip", b"x-forwarded-anything"}
+    assert not names & {b"forwarded", b"x-forwarded-anything"}

@@ -1,15 +1,22 @@
 """A gateway's config: the example is whole and right, and what is wrong is told with its table and field."""
 
 import re
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from noctule.base.errors import ConfigError
+from noctule.core.balance.routing import RouteTable
 from noctule.gateway.model import ActiveCheck, Algorithm, GatewayModel, Route, Service, Share
 from noctule.gateway.model_file import MODEL_BYTES_MAX, load_model, model_of, parse_model
 from noctule.gateway.model_reference import EXAMPLE, every_setting, read_sections, render_gateway_reference
+from noctule.gateway.orders import Orders
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "gateway.md"
 SMALL = """
@@ -135,6 +142,40 @@ def test_what_cannot_be_is_told(content: bytes, words: str) -> None:
 def test_all_problems_are_told_at_once() -> None:
     told = complaint(small("fails_max = -1", 'path = "x"', "port = -1\n"))
     assert all(words in told for words in ("port is -1", "fails_max is -1", "path has 'x'"))
+
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every value in a document."""
+    if not isinstance(document, dict | list):
+        return
+    for key, value in document.items() if isinstance(document, dict) else enumerate(document):
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@given(st.data())
+@settings(max_examples=400)
+def test_whatever_stands_in_a_config_the_answer_is_a_model_or_a_complaint(data: st.DataObject) -> None:
+    document = tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
+    *way, last = data.draw(st.sampled_from(list(places(document))))
+    target = document
+    for step in way:
+        target = target[step]
+    target[last] = data.draw(json_values)
+    try:
+        model = model_of(document, "the test")
+    except ConfigError:
+        return
+    # What passes can be carried out.
+    Orders(model).instances_of(model.services[0])
+    RouteTable(model.routes).match("shop.example.com", "/", lambda _: None)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:

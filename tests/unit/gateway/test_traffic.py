@@ -242,6 +242,50 @@ def test_the_retry_budget_is_spent_and_comes_back_with_requests() -> None:
     assert (picture.retries, picture.retries_refused) == (40, 160)
 
 
+def answered(world: World, status: int) -> None:
+    plan = world.plan()
+    flight = plan.next()
+    assert flight is not None
+    flight.succeeded(0.01, status)
+    flight.end()
+    plan.done(status, 0.01)
+
+
+def breaker_of(world: World) -> str:
+    return world.traffic.picture().services[0].breaker
+
+
+def test_a_service_that_fails_is_left_alone_until_single_requests_find_it_well() -> None:
+    model = GatewayModel(services=(service("app", breaker_ratio=0.5),), routes=(route(("app", 100.0)),))
+    world = World(model)
+    for _ in range(20):
+        answered(world, 500)
+        answered(world, 200)
+        answered(world, 503)
+    assert breaker_of(world) == "closed"
+    for _ in range(20):
+        answered(world, 503)
+    assert breaker_of(world) == "open"
+    refusal = world.traffic.plan("localhost", "/", header_reader({}), "10.0.0.1")
+    assert isinstance(refusal, Refusal)
+    assert (refusal.status, refusal.retryable) == (503, True)
+    world.clock.seconds += 7.0
+    probe = world.plan()
+    assert isinstance(world.traffic.plan("localhost", "/", header_reader({}), "10.0.0.1"), Refusal)
+    # Its client went away: that says nothing, and the place is free for another.
+    probe.done(499, 0.1)
+    for _ in range(3):
+        answered(world, 200)
+    assert breaker_of(world) == "closed"
+
+
+def test_without_a_ratio_nothing_is_refused() -> None:
+    world = World(GatewayModel(services=(service("app"),), routes=(route(("app", 100.0)),)))
+    for _ in range(100):
+        answered(world, 503)
+    assert breaker_of(world) == ""
+
+
 # --- Changes ---
 
 

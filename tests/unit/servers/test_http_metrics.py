@@ -185,3 +185,12 @@ def test_staleness_has_a_bounded_number_of_series_and_one_for_the_worst_of_all()
     text = render_metrics(replace(PICTURE, groups=groups), None)
     assert sum(name == "noctule_group_staleness_seconds" for name, _ in parse(text)) == STALENESS_GROUPS_MAX
     assert value_of(text, "noctule_staleness_seconds_max") == (STALENESS_GROUPS_MAX + 8) / 1_000
+
+
+def test_counters_with_labels_are_one_family() -> None:
+    counters = {'noctule_a_total{type="A"}': 1, 'noctule_a_total{type="SRV"}': 2, "noctule_ab_total": 3}
+    lines = render_metrics(replace(PICTURE, counters=counters), None).splitlines()
+    assert lines.count("# TYPE noctule_a_total counter") == 1
+    first = lines.index("# TYPE noctule_a_total counter")
+    assert lines[first + 1 : first + 3] == ['noctule_a_total{type="A"} 1', 'noctule_a_total{type="SRV"} 2']
+    assert "noctule_ab_total 3" in lines

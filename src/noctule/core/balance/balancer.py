@@ -46,6 +46,9 @@ HASH_OVERLOAD = 1.25
 
 _NOBODY: frozenset[str] = frozenset()
 
+# Looked up once: a member of an enumeration costs a search each time, which is much beside a decision.
+_HEALTHY, _UNHEALTHY, _ROUND_ROBIN = InstanceState.HEALTHY, InstanceState.UNHEALTHY, Algorithm.ROUND_ROBIN
+
 
 @dataclass(frozen=True, slots=True)
 class BalancerPicture:
@@ -88,12 +91,14 @@ class Balancer:
         self._turn = 0.0
         self._in_flight = 0
         self._open_weight = 0
-        self._is_warming = False
+        self._has_news = False
+        """Something that decisions are prepared by has changed, or goes on changing in a slow start."""
+        self._is_stale = False
+        """Who is there or who is open has changed."""
 
     def configure(self, rules: BalancerRules) -> None:
         """Other rules from the next decision on; health and counters stay as they are."""
         self._rules = rules
-        self._is_warming = True
         self._changed()
 
     def add(self, instance_id: str, weight: int = 1, *, healthy_since: Instant | None = None) -> None:
@@ -118,7 +123,6 @@ class Balancer:
         _check_weight(instance_id, weight)
         instance.weight = weight
         instance.share = float(weight)
-        self._is_warming = True
         self._changed()
 
     def remove(self, instance_id: str) -> None:
@@ -147,11 +151,11 @@ class Balancer:
         routing to unhealthy ones, because a clear 503 that can be tried again is worth more than a request lost in a
         process that is known not to answer. Asking changes nothing that a later answer depends on.
         """
-        if self._is_warming:
-            self._warm_up(now)
+        if self._has_news:
+            self._prepare(now)
         if self._rules.algorithm.is_hash:
             return self._choose_by_hash(now, excluding, key)
-        by_turn = self._rules.algorithm is Algorithm.ROUND_ROBIN
+        by_turn = self._rules.algorithm is _ROUND_ROBIN
         connections_max = self._rules.connections_max or math.inf
         best: BalancedInstance | None = None
         best_load = math.inf
@@ -174,7 +178,7 @@ class Balancer:
         """Count one request in flight at an instance that `choose` has just named; `end` must follow."""
         instance = self._instances.get(instance_id) or self._find(instance_id)
         is_trial = False
-        if instance.health is InstanceState.UNHEALTHY:
+        if instance.health is _UNHEALTHY:
             ensure(not instance.has_trial, "one trial request at a time", instance=instance_id)
             is_trial = instance.has_trial = True
         start = max(instance.turn, self._turn)
@@ -185,15 +189,19 @@ class Balancer:
         self._in_flight += 1
         return Ticket(instance, is_trial=is_trial)
 
+    def is_settled(self, ticket: Ticket) -> bool:
+        """Whether `succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
+        instance = ticket._instance
+        return instance.is_open and not instance.failed_requests and not ticket._is_trial
+
     def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
         instance = ticket._instance
         was_trial = _close_trial(ticket)
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             instance.failed_requests = 0
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_healthy(instance, now)
-            self._changed()
 
     def failed(self, ticket: Ticket, now: Instant, *, is_gone: bool = False) -> None:
         """The instance did not answer properly. `is_gone`: nothing listens at its address, so one failure will do.
@@ -205,10 +213,10 @@ class Balancer:
         was_trial = _close_trial(ticket)
         instance.failures += 1
         instance.failed_requests += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if self._is_enough(instance.failed_requests, is_gone=is_gone):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY and was_trial:
+        elif instance.health is _UNHEALTHY and was_trial:
             self._become_unhealthy(instance, now)
 
     def end(self, ticket: Ticket) -> None:
@@ -231,15 +239,14 @@ class Balancer:
         instance = self._find(instance_id)
         if is_good:
             instance.failed_probes = 0
-            if instance.health is not InstanceState.HEALTHY:
+            if instance.health is not _HEALTHY:
                 self._become_healthy(instance, now)
-                self._changed()
             return
         instance.failed_probes += 1
-        if instance.health is InstanceState.HEALTHY:
+        if instance.health is _HEALTHY:
             if is_gone or instance.failed_probes >= (self._rules.failures_max or FAILURES_IN_A_ROW_MAX):
                 self._become_unhealthy(instance, now)
-        elif instance.health is InstanceState.UNHEALTHY:
+        elif instance.health is _UNHEALTHY:
             self._become_unhealthy(instance, now)
 
     def state(self, instance_id: str) -> InstanceState:
@@ -264,13 +271,14 @@ class Balancer:
         ensure(len(instances) <= INSTANCES_MAX, "too many instances", count=len(instances))
         ensure(self._in_flight == sum(each.in_flight for each in instances), "all that is in flight is counted")
         open_weight = sum(each.weight for each in instances if each.is_open)
-        ensure(self._open_weight == open_weight, "the open instances' weights are summed", is_=self._open_weight)
+        is_summed = self._is_stale or self._open_weight == open_weight
+        ensure(is_summed, "the open instances' weights are summed", summed=self._open_weight)
         for instance in instances:
             facts = {"instance": instance.id, "state": instance.state}
             ensure(0 <= instance.in_flight <= instance.requests, "requests in flight were begun", **facts)
             ensure(instance.failures <= instance.requests, "failed requests were begun", **facts)
             ensure(not instance.has_trial or instance.in_flight > 0, "a trial is in flight", **facts)
-            is_healthy = instance.health is InstanceState.HEALTHY
+            is_healthy = instance.health is _HEALTHY
             ensure(instance.is_open == (is_healthy and not instance.is_draining), "open is what is healthy", **facts)
 
     def _choose_by_hash(self, now: Instant, excluding: Set[str], key: str) -> str | None:
@@ -296,7 +304,7 @@ class Balancer:
     def _become_healthy(self, instance: BalancedInstance, now: Instant) -> None:
         instance.become_healthy(now)
         instance.turn = max(instance.turn, self._turn)
-        self._is_warming = True
+        self._changed()
 
     def _become_unhealthy(self, instance: BalancedInstance, now: Instant) -> None:
         instance.become_unhealthy(now, self._rules)
@@ -306,18 +314,22 @@ class Balancer:
         failures_max = self._rules.failures_max
         return failures_max > 0 and (is_gone or failed_requests >= failures_max)
 
-    def _warm_up(self, now: Instant) -> None:
-        """Bring the shares up to date; switched off once nobody is in slow start."""
-        slow_start_s = self._rules.slow_start_s
-        still = [instance.warm_up(now, slow_start_s) for instance in self._instances.values()]
-        self._is_warming = any(still)
-
     def _changed(self) -> None:
-        """After each change of who is there or who is open."""
-        self._open_weight = sum(instance.weight for instance in self._instances.values() if instance.is_open)
+        self._has_news = self._is_stale = True
+
+    def _prepare(self, now: Instant) -> None:
+        """Before the first decision after changes, so that many of them cost no more than one."""
+        instances = self._instances.values()
+        slow_start_s = self._rules.slow_start_s
+        still = [instance.warm_up(now, slow_start_s) for instance in instances]
+        self._has_news = any(still)
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        self._open_weight = sum(instance.weight for instance in instances if instance.is_open)
         if self._rules.algorithm.is_hash:
             # All that are there, not the open ones: one that comes back finds its keys again.
-            self._ring.set_members({instance.id: instance.weight for instance in self._instances.values()})
+            self._ring.set_members({instance.id: instance.weight for instance in instances})
 
     def _find(self, instance_id: str) -> BalancedInstance:
         instance = self._instances.get(instance_id)

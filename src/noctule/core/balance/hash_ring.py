@@ -30,7 +30,7 @@ class HashRing:
     def set_members(self, weights: dict[str, int]) -> None:
         """Make these the members, with points in proportion to their weights (1 or more).
 
-        Costs some 10 µs for each member that comes or changes and 5 ms for sorting the points of 1,000.
+        Costs some 50 µs for each member that comes or changes, and 10 ms for the points of 1,000 that stay.
         """
         heaviest = max(weights.values(), default=1)
         counts = {name: max(1, round(POINTS * weight / heaviest)) for name, weight in weights.items()}

@@ -84,6 +84,8 @@ class RouteTable(Generic[R]):
         bytes too. A route says where a request goes; it does not protect anything.
         """
         path = path.partition("?")[0]
+        if not self._exact and not self._wildcards:
+            return self._any.match(path, header)
         host = plain_host(host)
         found = None
         if self._exact and (paths := self._exact.get(host)) is not None:

@@ -25,7 +25,10 @@ class Algorithm(StrEnum):
     @property
     def is_hash(self) -> bool:
         """Whether it needs a key."""
-        return self in (Algorithm.CONSISTENT_HASH, Algorithm.IP_HASH)
+        return self in _HASHES
+
+
+_HASHES = frozenset((Algorithm.CONSISTENT_HASH, Algorithm.IP_HASH))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ ABILITIES = (
     ),
     Ability("slow start", YES, YES, "no (nginx-plus has it)"),
     Ability("outlier ejection", YES, "no", "no"),
+    Ability("circuit breaker of a service", YES, "no", "no"),
     Ability("retries of idempotent requests", YES, "yes: of requests that fit into a buffer", YES),
     Ability("retry budget", YES, "no: `retries_max` of each request is the only bound", "no: as HAProxy"),
     Ability(
@@ -126,7 +127,9 @@ ABILITIES = (
         YES,
         "yes: of those that strangers send, X-Forwarded-* with names of their own pass",
     ),
-    Ability("X-Real-IP", "no: the end of X-Forwarded-For tells it", YES, YES),
+    Ability("request ids and traceparent", YES, YES, YES),
+    Ability("X-Noctule-Gateway tells the tries", YES, "no", "no"),
+    Ability("X-Real-IP", YES, "yes: one that a trusted proxy sent is kept", YES),
     Ability("a client behind several trusted proxies", YES, "no: the last hop counts as the client", YES),
     Ability("paths are compared as they were sent", YES, YES, "no: decoded, and with dots and double slashes resolved"),
     Ability("its own errors are JSON", YES, YES, YES),
@@ -151,6 +154,7 @@ _USED: dict[str, Callable[[GatewayModel], bool]] = {
     "active checks": lambda model: any(service.check.enabled for service in model.services),
     "slow start": lambda model: any(service.slow_start_s > 0 for service in model.services),
     "outlier ejection": lambda model: any(service.outlier_ratio > 0 for service in model.services),
+    "circuit breaker of a service": lambda model: any(service.breaker_ratio > 0 for service in model.services),
     "a sticky cookie holds the share too": lambda model: (
         any(len(route.shares) > 1 for route in model.routes) and any(service.sticky for service in model.services)
     ),

@@ -19,6 +19,10 @@ OWN_PATHS = "/__noctule"
 SPOKEN_FOR = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
 """A request with one of these comes from here for somebody else, by a proxy or a page in a browser: no own pages."""
 
+REQUEST_ID = "^[!-~]{1,128}$"
+TRACEPARENT = "^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$"
+"""Regular expressions of what a client may say of a request's id and its trace (W3C Trace Context 2.2)."""
+
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*|[0-9A-Fa-f:.]{2,45}")
 
 

@@ -5,8 +5,11 @@ Orders are taken at once and carried out one after the other; of those that come
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from msgspec import structs
 
 from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.gateway.admin import Admin
@@ -16,13 +19,14 @@ from noctule.gateway.engines.engine import EngineDriver, Instances, with_drained
 from noctule.gateway.engines.haproxy_driver import HAProxyDriver
 from noctule.gateway.engines.machine import fitted
 from noctule.gateway.engines.nginx_driver import NginxDriver
+from noctule.gateway.model import GatewayModel
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture
 
 APPLY_TIMEOUT_S = 30.0
 """A reload of nginx waits for its turn, a check and the new workers."""
 
-DRIVERS: dict[str, Callable[[Path], EngineDriver]] = {"haproxy": HAProxyDriver, "nginx": NginxDriver}
+DRIVERS: dict[str, Callable[[Path, Path | None], EngineDriver]] = {"haproxy": HAProxyDriver, "nginx": NginxDriver}
 """By the name of the engine."""
 
 log = logging.getLogger("noctule.gateway")
@@ -31,10 +35,10 @@ log = logging.getLogger("noctule.gateway")
 class EnginePlane:
     """`start`, then `stop`. `folder` holds all of the engine's files; the next plane there takes the engine over."""
 
-    def __init__(self, engine: str, folder: Path) -> None:
+    def __init__(self, engine: str, folder: Path, access_log: Path | None = None) -> None:
         self._engine = engine
         self._folder = folder.absolute()
-        self._driver = DRIVERS[engine](folder)
+        self._driver = DRIVERS[engine](folder, access_log)
         self._admin: AdminSocket | None = None
         self._orders: Orders | None = None
         self._applied = -1
@@ -51,9 +55,9 @@ class EnginePlane:
         """Have the engine serve; `ConfigError` with its own words when it does not."""
         for line in lacks(self._engine, orders.model):
             log.warning("engine_lacks", extra={"engine": self._engine, "what": line})
-        await self._driver.start(fitted(orders.model), instances_of(orders))
+        self.port = orders.model.port or _free_port(orders.model.host)
+        await self._driver.start(self._model_of(orders), instances_of(orders))
         self._orders, self._applied, self._tried = orders, orders.version, orders.version
-        self.port = orders.model.port
         if orders.model.status:
             self._admin = AdminSocket(self._folder / "admin.sock", admin)
             await self._admin.start()
@@ -115,7 +119,7 @@ class EnginePlane:
                 await self._changed.wait()
                 continue
             try:
-                await self._driver.apply(fitted(orders.model), instances_of(orders))
+                await self._driver.apply(self._model_of(orders), instances_of(orders))
             except NoctuleError as error:
                 self._refusal = error
                 log.error("engine_refused_orders", extra={"engine": self._engine, "reason": str(error)})
@@ -123,6 +127,11 @@ class EnginePlane:
                 self._applied = orders.version
             self._tried = orders.version
             self._notice()
+
+    def _model_of(self, orders: Orders) -> GatewayModel:
+        """As this machine allows it; a port that the system has chosen stays."""
+        model = fitted(orders.model)
+        return model if model.port else structs.replace(model, port=self.port)
 
     def _notice(self) -> None:
         self._changed.set()
@@ -133,3 +142,11 @@ def instances_of(orders: Orders) -> Instances:
     """Who is listed for each service; those that an operator took out are draining."""
     found = {service.name: orders.instances_of(service) for service in orders.model.services}
     return with_drained(found, orders.drained)
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody listens on now: another program must be told one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.bind(address)
+        return int(probe.getsockname()[1])

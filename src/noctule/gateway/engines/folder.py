@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from noctule.adapters.files import disk_errors, lock_directory
@@ -34,11 +35,11 @@ def find_program(name: str) -> str:
 class EngineFolder:
     """One folder, for one driver at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, access_log: Path | None = None) -> None:
         self.path = path.absolute()
-        self.paths = EnginePaths.within(self.path)
         self.log = self.path / "engine.log"
-        self.access_log = self.path / "access.log"
+        self.access_log = (access_log or self.path / "access.log").absolute()
+        self.paths = replace(EnginePaths.within(self.path), access_log=str(self.access_log))
         self._release: Callable[[], None] | None = None
 
     def open(self) -> None:

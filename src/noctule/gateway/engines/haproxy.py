@@ -7,7 +7,7 @@ certificate is for which names.
 
 from collections.abc import Iterable, Iterator
 
-from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR, check_renderable
+from noctule.gateway.engines.checks import OWN_PATHS, REQUEST_ID, SPOKEN_FOR, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
 from noctule.gateway.engines.own_answers import OK, OWN_ANSWERS, RETRY_AFTER_S
@@ -25,11 +25,11 @@ _REWRITE_BYTES = 1_024
 _BALANCE = {Algorithm.LEAST_CONNECTIONS: "leastconn", Algorithm.ROUND_ROBIN: "roundrobin"}
 
 _LOG = {
-    "time": '"%[date(0,us),utime(%Y-%m-%dT%H:%M:%S)]Z"',
-    "client": '"%ci"',
+    "time": '"%[date,utime(%Y-%m-%dT%H:%M:%S)]Z"',
+    "client": '"%[var(txn.client)]"',
     "method": '"%HM"',
     "host": '"%[var(txn.host),json(utf8s)]"',
-    "path": '"%[capture.req.uri,json(utf8s)]"',
+    "path": '"%[capture.req.uri,field(1,?),json(utf8s)]"',
     "status": "%ST",
     "bytes": "%B",
     "route": '"%[var(txn.route)]"',
@@ -69,7 +69,9 @@ def render_haproxy(model: GatewayModel, instances: Instances, paths: EnginePaths
 
 def render_structure(model: GatewayModel, paths: EnginePaths) -> Files:
     """What only a reload changes: everything but the instances and the shares."""
-    files = render_haproxy(model, {}, paths)
+    # One instance stands for all: how servers are treated is structure, which of them there are is not.
+    any_instance = Instance("any", "127.0.0.1", 1)
+    files = render_haproxy(model, {service.name: [any_instance] for service in model.services}, paths)
     del files[SHARES]
     return files
 
@@ -207,8 +209,10 @@ def _own_pages(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
         yield "  stats enable"
         yield f"  stats uri {OWN_PATHS}/engine"
         yield "  stats refresh 5s"
-    if not (model.status and paths.admin):
-        yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+        if not paths.admin:
+            yield f"  http-request deny deny_status 404 if is_own !{{ path_beg {OWN_PATHS}/engine }}"
+    else:
+        yield "  http-request deny deny_status 404 if is_own"
 
 
 def _redirect(model: GatewayModel) -> Iterator[str]:
@@ -238,10 +242,19 @@ def _forwarding_headers(model: GatewayModel) -> Iterator[str]:
         ("X-Forwarded-Host", "%[req.hdr(host)]", ""),
     ):
         yield f"  http-request set-header {name} {value} if !{{ req.hdr({name}) -m found }}{condition}"
-    is_usable = f"{{ req.fhdr(x-request-id) -m reg {quote('^[!-~]{1,128}$')} }}"
-    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_usable}"
-    yield "  http-request set-var(txn.id) uuid() unless { var(txn.id) -m found }"
+    yield from _request_ids()
+
+
+def _request_ids() -> Iterator[str]:
+    """A request's id and its trace, where the client gave none that is one: the trace's id is then the request's."""
+    yield "  http-request set-var(txn.fresh) uuid(),regsub(-,,g)"
+    yield "  http-request set-var(txn.id) var(txn.fresh)"
+    is_id = f"{{ req.fhdr(x-request-id) -m reg {quote(REQUEST_ID)} }}"
+    yield f"  http-request set-var(txn.id) req.fhdr(x-request-id) if {is_id}"
     yield "  http-request set-header X-Request-ID %[var(txn.id)]"
+    trace = quote("00-%[var(txn.fresh)]-%[uuid(),regsub(-,,g),bytes(0,16)]-01")
+    is_trace = f"{{ req.fhdr(traceparent) -m reg {quote(TRACEPARENT)} }}"
+    yield f"  http-request set-header traceparent {trace} unless {is_trace}"
 
 
 def _route_match(route: Route) -> Iterator[str]:

@@ -7,13 +7,9 @@ so whatever was done before, by whom, and how far it got, the end is the same.
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
-import socket as sockets
 from pathlib import Path
-
-import msgspec
 
 from noctule.base.errors import ConfigError, NoctuleError, RequestError, UnavailableError
 from noctule.gateway.engines import certificates
@@ -37,6 +33,7 @@ from noctule.gateway.engines.haproxy import (
     shares_value,
 )
 from noctule.gateway.engines.haproxy_socket import RuntimeSocket, ServerLoad, ServerState
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import GatewayModel, Service, Share
@@ -51,11 +48,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class HAProxyDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "haproxy") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "haproxy") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._socket = RuntimeSocket(self._folder.paths.socket)
         self._keeper = Keeper("haproxy", self._start_again)
         self._lock = asyncio.Lock()
@@ -66,6 +66,8 @@ class HAProxyDriver:
         self._instances: Instances = {}
         self._drained: set[tuple[str, str]] = set()
         self._structure: tuple[Files, object] | None = None
+        self._written: tuple[Files, dict[str, bytes]] | None = None
+        """What is on disk, to be put back when HAProxy does not start with what comes next."""
         self._has_leftovers = False
         self._reloads = 0
         self._last_error = ""
@@ -76,7 +78,7 @@ class HAProxyDriver:
         self._folder.open()
         try:
             async with self._lock:
-                await self._reload(model, instances, await self._running_process())
+                await self._reload(model, await resolved(instances), await self._running_process())
         except BaseException:
             self._folder.close()
             raise
@@ -90,7 +92,7 @@ class HAProxyDriver:
         """See `EngineDriver.apply`."""
         async with self._lock:
             try:
-                await self._apply(model, instances)
+                await self._apply(model, await resolved(instances))
             except NoctuleError as error:
                 self._last_error = str(error)
                 raise
@@ -134,12 +136,22 @@ class HAProxyDriver:
             for task in self._tasks:
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        process = self._keeper.process
-        ending = [*self._leaving, *([process] if process is not None else [])]
-        # SIGUSR1 is the soft stop: no new connections, and it ends with the last request.
-        await asyncio.gather(*(each.stop(signal.SIGUSR1, drain_s) for each in ending))
+        deadline = asyncio.get_running_loop().time() + drain_s
+        if (process := self._keeper.process) is not None and process.is_alive:
+            with contextlib.suppress(UnavailableError):
+                await self._stop_softly(process, deadline)
+            await process.stop(signal.SIGTERM, 1.0)
+        left_s = max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.gather(*(each.stop(signal.SIGUSR1, left_s) for each in self._leaving))
         self._folder.close()
         log.info("engine_stopped", extra={"engine": "haproxy"})
+
+    async def _stop_softly(self, process: EngineProcess, deadline: float) -> None:
+        """Accept nothing new, and wait until nothing is in flight. Idle connections of clients are not waited for."""
+        async with self._socket.watching() as in_flight:
+            process.send(signal.SIGUSR1)
+            while process.is_alive and asyncio.get_running_loop().time() < deadline and await in_flight():
+                await process.wait_end(POLL_S)
 
     async def _running_process(self) -> EngineProcess | None:
         """The HAProxy of an earlier driver, when one still answers in this folder."""
@@ -159,6 +171,7 @@ class HAProxyDriver:
                 log.warning("engine_step_failed", extra={"engine": "haproxy", "reason": str(error)})
             else:
                 self._folder.write(lambda _: files, {})
+                self._written = files, self._written[1] if self._written else {}
                 self._note(model, instances)
                 return
         await self._reload(model, instances, self._keeper.process)
@@ -180,6 +193,7 @@ class HAProxyDriver:
         await self._folder.check(
             render, secrets, lambda folder: [self._program, "-c", "-q", "-f", str(folder / CONFIG)]
         )
+        before, self._written = self._written, (render(self._folder.paths), secrets)
         self._folder.write(render, secrets)
         take_over = ["-x", self._folder.paths.socket, "-sf", str(old.pid)] if old is not None and old.is_alive else []
         # From here on the old one may end before the new one is known to serve.
@@ -187,6 +201,9 @@ class HAProxyDriver:
         try:
             new = await self._start(take_over)
         except BaseException:
+            if before is not None:
+                self._written = before
+                self._folder.write(lambda _: before[0], before[1])
             if old is not None:
                 self._keeper.keep(old)
             raise
@@ -199,6 +216,8 @@ class HAProxyDriver:
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
+            if (process := self._keeper.process) is not None and process.is_alive:
+                return process  # A change that came meanwhile has started it.
             return await self._start([])
 
     async def _start(self, take_over: list[str]) -> EngineProcess:
@@ -229,7 +248,7 @@ class HAProxyDriver:
             for instance in listed(instances, service):
                 key = service.name, engine_name(instance.id)
                 wanted.add(key)
-                for command in await self._to_serve(service, instance, there.get(key)):
+                for command in _commands(service, instance, there.get(key)):
                     await self._socket.do(command, "New server registered", "IP changed", "port changed", "no need")
         backends = {service.name for service in model.services}
         await self._remove([key for key in there if key not in wanted and key[0] in backends], there)
@@ -241,27 +260,6 @@ class HAProxyDriver:
     @property
     def _shares_file(self) -> str:
         return f"{self._folder.paths.folder}/{SHARES}"
-
-    async def _to_serve(self, service: Service, instance: Instance, now: ServerState | None) -> list[str]:
-        """The commands that make a server what the instance is."""
-        name = f"{service.name}/{engine_name(instance.id)}"
-        is_serving = instance.standing is Standing.SERVING
-        address = await _resolve(instance.host)
-        commands = []
-        if now is None:
-            words = server_arguments(service, msgspec.structs.replace(instance, host=address))
-            commands += [f"add server {name} {' '.join(words)}", f"enable health {name}"]
-        else:
-            if (now.address, now.port) != (address, instance.port):
-                commands.append(f"set server {name} addr {address} port {instance.port}")
-            if now.weight != instance.weight:
-                commands.append(f"set server {name} weight {instance.weight}")
-        # Not `drain`: clients with a cookie would still be let in.
-        if (now is None or now.is_out) and is_serving:
-            commands.append(f"set server {name} state ready")
-        if now is not None and not now.is_out and not is_serving:
-            commands.append(f"set server {name} state maint")
-        return commands
 
     async def _remove(self, keys: list[tuple[str, str]], there: dict[tuple[str, str], ServerState]) -> None:
         """Take servers out; one that still has connections is deleted by a later tick."""
@@ -296,6 +294,26 @@ class HAProxyDriver:
         ]
 
 
+def _commands(service: Service, instance: Instance, now: ServerState | None) -> list[str]:
+    """The commands that make a server what the instance is."""
+    name = f"{service.name}/{engine_name(instance.id)}"
+    is_serving = instance.standing is Standing.SERVING
+    commands = []
+    if now is None:
+        commands += [f"add server {name} {' '.join(server_arguments(service, instance))}", f"enable health {name}"]
+    else:
+        if (now.address, now.port) != (instance.host, instance.port):
+            commands.append(f"set server {name} addr {instance.host} port {instance.port}")
+        if now.weight != instance.weight:
+            commands.append(f"set server {name} weight {instance.weight}")
+    # Not `drain`: clients with a cookie would still be let in.
+    if (now is None or now.is_out) and is_serving:
+        commands.append(f"set server {name} state ready")
+    if now is not None and not now.is_out and not is_serving:
+        commands.append(f"set server {name} state maint")
+    return commands
+
+
 def _picture(service: Service, instances: list[Instance], loads: dict[str, ServerLoad]) -> ServicePicture:
     known = [(each, load) for each in instances if (load := loads.get(engine_name(each.id))) is not None]
     return ServicePicture(
@@ -325,14 +343,3 @@ def _state(instance: Instance, status: str) -> str:
     if instance.standing is not Standing.SERVING or status.startswith("MAINT"):
         return "draining"
     return "healthy" if status.startswith(("UP", "no check")) else "unhealthy"
-
-
-async def _resolve(host: str) -> str:
-    """The address of an instance: HAProxy resolves no names of servers that come while it runs."""
-    with contextlib.suppress(ValueError):
-        return str(ipaddress.ip_address(host))
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=sockets.SOCK_STREAM)
-    except OSError as error:
-        raise UnavailableError(f"{host} cannot be resolved: {error.strerror or error}") from error
-    return str(found[0][4][0])

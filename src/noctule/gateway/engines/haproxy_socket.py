@@ -1,8 +1,10 @@
 """HAProxy's runtime socket: one command, one answer; and what its tables say."""
 
 import asyncio
+import contextlib
 import csv
 import io
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from noctule.base.errors import UnavailableError
@@ -10,6 +12,10 @@ from noctule.base.errors import UnavailableError
 ANSWER_S_MAX = 5.0
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 """`show stat` of 10,000 servers is some 10 MB."""
+
+_SHOW_LOADS = "show stat -1 4 -1"
+_PROMPT = b"\n> "
+"""Ends each answer on a connection that stays open."""
 
 _MAINTENANCE = 0x01 | 0x04
 """SRV_ADMF_FMAINT and SRV_ADMF_CMAINT: taken out at the socket, or by `disabled` in the config."""
@@ -99,20 +105,48 @@ class RuntimeSocket:
 
     async def loads(self) -> dict[tuple[str, str], ServerLoad]:
         """The numbers of all servers by backend and name."""
-        text = (await self.ask("show stat -1 4 -1")).removeprefix("# ")
-        return {
-            (row["pxname"], row["svname"]): ServerLoad(
-                row["status"],
-                int(row["scur"] or 0),
-                int(row["qcur"] or 0),
-                int(row["stot"] or 0),
-                int(row["econ"] or 0) + int(row["eresp"] or 0),
-                int(row["wretr"] or 0),
-            )
-            for row in csv.DictReader(io.StringIO(text))
-        }
+        return _loads(await self.ask(_SHOW_LOADS))
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[Callable[[], Awaitable[int]]]:
+        """Ask over one connection how much is in flight, also after the soft stop, when HAProxy takes no new ones."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                reader, writer = await asyncio.open_unix_connection(self._path, limit=ANSWER_BYTES_MAX)
+                writer.write(b"prompt\n")
+                await reader.readuntil(_PROMPT)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise UnavailableError(f"HAProxy does not answer at {self._path}: {error or 'too slow'}") from error
+
+        async def in_flight() -> int:
+            try:
+                async with asyncio.timeout(ANSWER_S_MAX):
+                    writer.write(_SHOW_LOADS.encode() + b"\n")
+                    text = (await reader.readuntil(_PROMPT)).decode(errors="replace").removesuffix(_PROMPT.decode())
+            except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+                raise UnavailableError(f"HAProxy does not answer at {self._path}: {error or 'too slow'}") from error
+            return sum(load.in_flight + load.queued for load in _loads(text.strip()).values())
+
+        try:
+            yield in_flight
+        finally:
+            writer.close()
 
     async def map_entries(self, file: str) -> dict[str, str]:
         """What a map holds."""
         lines = (line.split(maxsplit=2) for line in (await self.ask(f"show map {file}")).splitlines())
         return {words[1]: words[2] for words in lines if len(words) == 3}
+
+
+def _loads(text: str) -> dict[tuple[str, str], ServerLoad]:
+    return {
+        (row["pxname"], row["svname"]): ServerLoad(
+            row["status"],
+            int(row["scur"] or 0),
+            int(row["qcur"] or 0),
+            int(row["stot"] or 0),
+            int(row["econ"] or 0) + int(row["eresp"] or 0),
+            int(row["wretr"] or 0),
+        )
+        for row in csv.DictReader(io.StringIO(text.removeprefix("# ")))
+    }

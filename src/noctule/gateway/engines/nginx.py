@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from noctule.base.errors import ConfigError
-from noctule.gateway.engines.checks import check_renderable
+from noctule.gateway.engines.checks import REQUEST_ID, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, listed
 from noctule.gateway.engines.nginx_routes import FORWARDING, forwarding_variable, render_routes
 from noctule.gateway.engines.nginx_text import DOLLAR, block, header_variable, quote, seconds
@@ -31,7 +31,7 @@ _LOG = {
     "client": "$remote_addr",
     "method": "$request_method",
     "host": "$host",
-    "path": "$request_uri",
+    "path": "$noctule_path",
     "status": "$status",
     "bytes": "$bytes_sent",
     "route": "$noctule_route",
@@ -118,6 +118,8 @@ def _http(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
 
 
 def _log(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
+    yield "# Without the query, which may hold what nobody should read in a log."
+    yield from block("map $request_uri $noctule_path", ['"~^(?<noctule_before_query>[^?]*)" $noctule_before_query;'])
     fields = ",".join(f'"{name}":{value if name in _NUMBERS else quote(value)}' for name, value in _LOG.items())
     yield f"log_format noctule escape=json '{{{fields}}}';"
     yield f"access_log {quote(paths.access_log)} noctule;" if model.access_log else "access_log off;"
@@ -185,8 +187,13 @@ def _client(model: GatewayModel) -> Iterator[str]:
         yield from _map(asked, f"$noctule_forwarded_{name}", own, (f'"~^1:(?<{said[1:]}>.+)$"', value))
     for name in FORWARDING:
         yield from _map("$noctule_from_proxy", forwarding_variable(name), '""', ("1", header_variable(name)))
-    usable = ('"~^[!-~]{1,128}$"', "$http_x_request_id")
-    yield from _map("$http_x_request_id", "$noctule_request_id", "$request_id", usable)
+    yield from _map(
+        "$http_x_request_id", "$noctule_request_id", "$request_id", (quote("~" + REQUEST_ID), "$http_x_request_id")
+    )
+    # The trace's id is the request's; half of it does for the first span.
+    yield from _map("$request_id", "$noctule_span", '""', ('"~^(?<noctule_half>.{16})"', "$noctule_half"))
+    fresh = '"00-$request_id-$noctule_span-01"'
+    yield from _map("$http_traceparent", "$noctule_trace", fresh, (quote("~" + TRACEPARENT), "$http_traceparent"))
     yield from _map("$upstream_http_x_request_id", "$noctule_answer_id", '""', ('""', "$noctule_request_id"))
 
 

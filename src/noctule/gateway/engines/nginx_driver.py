@@ -22,6 +22,7 @@ from noctule.gateway.engines.engine import (
     with_shares,
 )
 from noctule.gateway.engines.folder import EngineFolder, find_program
+from noctule.gateway.engines.names import resolved
 from noctule.gateway.engines.nginx import CONFIG, render_nginx
 from noctule.gateway.engines.process import EngineProcess, Keeper, cut_log, last_words
 from noctule.gateway.instances import Instance, Standing
@@ -40,11 +41,14 @@ log = logging.getLogger("noctule.gateway")
 
 
 class NginxDriver:
-    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over."""
+    """See `EngineDriver`. `folder` holds everything of the engine's; whoever starts there next takes it over.
 
-    def __init__(self, folder: Path, *, program: str = "nginx") -> None:
+    `access_log` is a file elsewhere for the access log.
+    """
+
+    def __init__(self, folder: Path, access_log: Path | None = None, *, program: str = "nginx") -> None:
         self._program = program
-        self._folder = EngineFolder(folder)
+        self._folder = EngineFolder(folder, access_log)
         self._keeper = Keeper("nginx", self._start_again)
         self._lock = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,7 +65,7 @@ class NginxDriver:
         self._program = find_program(self._program)
         self._folder.open()
         try:
-            self._newest = model, instances
+            self._newest = model, await resolved(instances)
             async with self._lock:
                 found = self._running_process()
                 if found is not None:
@@ -78,6 +82,7 @@ class NginxDriver:
 
     async def apply(self, model: GatewayModel, instances: Instances) -> None:
         """See `EngineDriver.apply`; waits for its turn up to `RELOAD_INTERVAL_S`."""
+        instances = await resolved(instances)
         before = self._newest
         self._newest = model, instances
         async with self._lock:
@@ -198,14 +203,17 @@ class NginxDriver:
         process.send(signal.SIGHUP)
         # The old workers take connections until the new ones have run for a tenth of a second.
         while not self._workers() - before or any(map(_is_accepting, before)):
-            if not process.is_alive or loop.time() > self._reloaded_at + RELOAD_S_MAX:
-                raise ConfigError(f"nginx did not take the config: {last_words(self._folder.log, offset)}")
+            words = last_words(self._folder.log, offset)
+            if not process.is_alive or "[emerg]" in words or loop.time() > self._reloaded_at + RELOAD_S_MAX:
+                raise ConfigError(f"nginx did not take the config: {words}")
             await asyncio.sleep(POLL_S)
         self._reloads += 1
 
     async def _start_again(self) -> EngineProcess:
         async with self._lock:
             if (process := self._keeper.process) is not None:
+                if process.is_alive:
+                    return process  # A change that came meanwhile has started it.
                 # Workers outlive a master that was killed, and hold its ports: they finish what they have.
                 process.send_to_group(signal.SIGQUIT)
             return await self._start()

@@ -38,6 +38,7 @@ _HEADERS = {
     "X-Forwarded-Proto": "$noctule_forwarded_proto",
     "X-Forwarded-Host": "$noctule_forwarded_host",
     "X-Request-ID": "$noctule_request_id",
+    "traceparent": "$noctule_trace",
 }
 
 _NOBODY = "@_no_route"

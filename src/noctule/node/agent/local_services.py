@@ -112,16 +112,16 @@ class LocalServices:
 
     def put_service(self, definition: ServiceDefinition, maintenance: str, now: Instant) -> None:
         """Have a merged service; checks that are defined as before go on."""
-        known = self.services.get(definition.id)
-        if known is None or known.definition.tags != definition.tags:
+        before = self.services.get(definition.id)
+        if before is None or before.definition.tags != definition.tags:
             self.dirty.tags.add(definition.id)
         self.services[definition.id] = Service(definition, maintenance)
         self.dirty.services.add(definition.id)
         self.dirty.checks.add(SERVICE_MAINTENANCE + definition.id)
         wanted = {each.id for each in definition.checks}
-        for id_ in [id_ for id_, each in self.checks.items() if each.definition.service_id == definition.id]:
-            if id_ not in wanted:
-                self.remove_check(id_)
+        for check in before.definition.checks if before is not None else ():
+            if check.id not in wanted:
+                self.remove_check(check.id)
         for check in definition.checks:
             self.put_check(check, now)
 
@@ -193,6 +193,15 @@ class LocalServices:
             type=of.kind,
             deregister_after_ms=round(of.deregister_after_s * 1000),
         )
+
+    def owner_of(self, check_id: str) -> str | None:
+        """The id of the service that a check here is of; empty for the node's own, None when it is not here."""
+        if check_id == NODE_MAINTENANCE:
+            return ""
+        if check_id.startswith(SERVICE_MAINTENANCE):
+            return check_id.removeprefix(SERVICE_MAINTENANCE)
+        check = self.checks.get(check_id)
+        return check.definition.service_id if check is not None else None
 
     def check_ids(self) -> Iterator[str]:
         """Of all checks here, those of maintenance among them."""

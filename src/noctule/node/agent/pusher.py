@@ -7,7 +7,7 @@ or came twice, is made good by the next one.
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from random import Random
 
 import msgspec
@@ -30,7 +30,10 @@ COMPARE_NODES = 128
 """With more nodes than this they are made less often, as Consul does: every doubling adds another `COMPARE_S`."""
 BATCH_CHANGES_MAX = 500
 BATCH_BYTES_MAX = 512 << 10
-"""Of one push: one entry of the log of *meta*."""
+"""Of one push, which is one entry of the log of *meta*; a service with its checks, and all checks of a node, are below
+what the registry takes."""
+OWNERS_PER_TURN = 200
+"""Services that are compared, each with its checks, between two turns of the loop: some milliseconds."""
 RETRY_S_MIN = 0.25
 RETRY_S_MAX = 5.0
 """After a push that failed; doubled each time, and by chance up to twice as long."""
@@ -147,8 +150,7 @@ class Pusher:
             dirty.services |= services | self._local.services.keys()
             dirty.checks |= checks | set(self._local.check_ids())
         try:
-            for batch in batches_of(self._changes(dirty)):
-                await self._tell(batch)
+            await self._tell_all(dirty)
         except BaseException:
             # Everything is compared next, but which tags were told anew cannot be seen from what is there.
             self._local.dirty.tags |= dirty.tags
@@ -160,22 +162,50 @@ class Pusher:
         self._told_number = number
         self._told.ring()
 
-    def _changes(self, dirty: Dirty) -> list[Change]:
+    async def _tell_all(self, dirty: Dirty) -> None:
+        """Each service in one list with its checks: what is seen without them would be taken to be well."""
+        checks_of = self._by_owner(dirty.checks)
+        batch: list[Change] = []
+        size = 0
+        for number, owner in enumerate(sorted(dirty.services | checks_of.keys())):
+            services = [owner] if owner in dirty.services else []
+            changes = self._changes(services, checks_of.get(owner, []), dirty.tags)
+            added = sum(len(msgspec.msgpack.encode(change)) for change in changes)
+            if len(batch) + len(changes) > BATCH_CHANGES_MAX or size + added > BATCH_BYTES_MAX:
+                await self._tell(batch)
+                batch, size = [], 0
+            batch += changes
+            size += added
+            if number % OWNERS_PER_TURN == OWNERS_PER_TURN - 1:
+                await asyncio.sleep(0)
+        await self._tell(batch)
+
+    def _by_owner(self, checks: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for id_ in checks:
+            owner = self._local.owner_of(id_)
+            if owner is None:
+                known = self._registry.view.checks.get((self._local.node, id_))
+                owner = known.service_id if known is not None else ""
+            found.setdefault(owner, []).append(id_)
+        return found
+
+    def _changes(self, services: Sequence[str], checks: Sequence[str], tags: Collection[str]) -> list[Change]:
         local = self._local
-        services = {id_: instance for id_ in dirty.services if (instance := local.instance(id_)) is not None}
-        checks = {id_: check for id_ in dirty.checks if (check := local.picture(id_)) is not None}
         return repairs(
             self._registry.view,
             local.node,
-            services,
-            checks,
-            of_services=dirty.services,
-            of_checks=dirty.checks,
-            of_tags=dirty.tags,
+            {id_: instance for id_ in services if (instance := local.instance(id_)) is not None},
+            {id_: check for id_ in checks if (check := local.picture(id_)) is not None},
+            of_services=services,
+            of_checks=checks,
+            of_tags=tags,
             is_deferred=lambda id_: id_ in local.checks and local.checks[id_].is_deferred,
         )
 
     async def _tell(self, batch: Sequence[Change]) -> None:
+        if not batch:
+            return
         self.pushes_total += 1
         try:
             await self._registry.change(batch)
@@ -187,21 +217,6 @@ class Pusher:
                 return
             fields = {"change": type(batch[0]).__name__, "reason": str(error)}
             log.warning("registration_refused", extra={"fields": fields})
-
-
-def batches_of(changes: Sequence[Change]) -> Iterator[list[Change]]:
-    """In the same order, each of a size for one entry of a log."""
-    batch: list[Change] = []
-    size = 0
-    for change in changes:
-        length = len(msgspec.msgpack.encode(change))
-        if batch and (len(batch) >= BATCH_CHANGES_MAX or size + length > BATCH_BYTES_MAX):
-            yield batch
-            batch, size = [], 0
-        batch.append(change)
-        size += length
-    if batch:
-        yield batch
 
 
 def compare_factor(member_count: int) -> int:

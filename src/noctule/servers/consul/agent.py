@@ -30,7 +30,7 @@ async def list_services(call: Call) -> Answer:
 
 
 async def get_service(call: Call) -> Answer:
-    """One of them. With `hash` it waits until the service is another than the one that had this hash."""
+    """One service of this node. With `hash` it waits until it is another than the one that had this hash."""
     known = call.query.get("hash")
     if known and _content_hash(call, call.value) == known:
         wait_s = call.options.wait_s * (1 + call.chance.uniform(0, JITTER))
@@ -80,7 +80,7 @@ async def set_service_maintenance(call: Call) -> Answer:
 
 
 async def set_node_maintenance(call: Call) -> Answer:
-    """The same for this node, with all that is on it."""
+    """Take this node out of the traffic with all that is on it, or put it back."""
     await call.agent.set_node_maintenance(_load_enable(call), call.query.get("reason"))
     return DONE
 
@@ -130,7 +130,7 @@ async def fail_check(call: Call) -> Answer:
 
 
 async def update_check(call: Call) -> Answer:
-    """Report any of the three, with an output that may be longer than fits a query."""
+    """Report how a check with a TTL stands, with an output that may be longer than fits a query."""
     asked = load_body(call.body, CheckUpdateBody)
     if asked.status not in tuple(CheckStatus):
         raise bad_request(f"Invalid check status: '{asked.status}'")
@@ -153,7 +153,7 @@ async def get_health_by_id(call: Call) -> Answer:
 
 
 async def get_health_by_name(call: Call) -> Answer:
-    """The same of all services of this node with one name; the worst of them makes the status."""
+    """How all services of this node with one name are; the worst of them makes the status."""
     if not call.value:
         raise refused("Bad request: Missing service Name")
     services = [each for _, each in sorted(call.agent.services().items()) if each.name == call.value]

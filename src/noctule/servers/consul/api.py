@@ -9,6 +9,7 @@ from dataclasses import replace
 from urllib.parse import quote, unquote_to_bytes
 
 from noctule.node.api import Node
+from noctule.servers.consul.answers import Answers
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.errors import TEXT, bad_request, error_answer, text_answer
 from noctule.servers.consul.requests import Query, load_read_options
@@ -36,6 +37,7 @@ class ConsulApi:
         self._node = node
         self._chance = chance
         self._datacenter = datacenter.lower()
+        self._answers = Answers()
         self.waiting = Waiting(node.registry, node.cluster.watch)
 
     async def answer(self, request: Request, path: str, query: str) -> Answer:
@@ -78,15 +80,17 @@ class ConsulApi:
             registry=self._node.registry,
             agent=self._node.agent,
             waiting=self.waiting,
+            answers=self._answers,
             chance=self._chance,
             datacenter=self._datacenter,
+            path=path,
             query=query,
             options=options,
             value=value,
             body=body,
             is_gone=request.is_gone,
         )
-        if not endpoint.ignores_datacenter:
+        if endpoint.heeds_datacenter:
             call.check_datacenter(query.get("dc"))
         return await endpoint.handler(call)
 

@@ -10,6 +10,7 @@ from noctule.base.errors import RequestError
 from noctule.core.registry.changes import Change
 from noctule.core.registry.registry import Answered, Registry
 from noctule.node.api import Agent, Node, RegistryDoor
+from noctule.servers.consul.answers import Answers
 from noctule.servers.consul.errors import ConsulError, refused
 from noctule.servers.consul.filters import Names, Test, load_filter
 from noctule.servers.consul.requests import Query, ReadOptions
@@ -34,8 +35,11 @@ class Call:
     registry: RegistryDoor
     agent: Agent
     waiting: Waiting
+    answers: Answers
     chance: random.Random
     datacenter: str
+    path: str
+    """Decoded."""
     query: Query
     options: ReadOptions
     value: str
@@ -89,6 +93,20 @@ class Call:
         if topic.partition(":")[0] not in _OF_KEYS:
             headers["X-Consul-Effective-Consistency"] = options.consistency
         return headers
+
+    async def answer(self, topic: str, render: Callable[[], object]) -> Answer:
+        """Read as `read` does; the answer that `render` makes of `state`, or the same as made before.
+
+        Only for what is a function of the topic and the query: it is not rendered anew while the topic has its index.
+        """
+        headers = await self.read(topic)
+        index, key = int(headers["X-Consul-Index"]), (self.path, *self.query.selecting())
+        body = self.answers.get(self.state, key, index)
+        if body is not None:
+            return Answer(200, body, JSON, headers)
+        answer = self.json(render(), headers=headers)
+        self.answers.put(key, index, answer.body)
+        return answer
 
     async def refresh(self) -> None:
         """Make `state` as fresh as this query asks for."""

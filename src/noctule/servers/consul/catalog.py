@@ -33,9 +33,12 @@ async def list_datacenters(call: Call) -> Answer:
 async def list_nodes(call: Call) -> Answer:
     """Every node."""
     test = call.filter(NODE_NAMES)
-    headers = await call.read("nodes")
-    rendered = (render_node(node, call.datacenter) for node in nodes_in_order(call, call.state))
-    return call.json([each for each in rendered if test(each)], headers=headers)
+
+    def render() -> list[Json]:
+        rendered = (render_node(node, call.datacenter) for node in nodes_in_order(call, call.state))
+        return [each for each in rendered if test(each)]
+
+    return await call.answer("nodes", render)
 
 
 async def list_services(call: Call) -> Answer:
@@ -53,10 +56,13 @@ async def list_services(call: Call) -> Answer:
 async def get_service(call: Call) -> Answer:
     """The instances of a service with their nodes."""
     name, test = call.require("Missing service name"), call.filter(CATALOG_NAMES)
-    headers = await call.read(f"service:{name}")
-    found = find_instances(call, name)
-    rendered = (render_catalog_service(node, instance, call.datacenter) for node, instance in found)
-    return call.json([each for each in rendered if test(each)], headers=headers)
+
+    def render() -> list[Json]:
+        found = find_instances(call, name)
+        rendered = (render_catalog_service(node, instance, call.datacenter) for node, instance in found)
+        return [each for each in rendered if test(each)]
+
+    return await call.answer(f"service:{name}", render)
 
 
 async def get_connect_service(call: Call) -> Answer:
@@ -75,7 +81,7 @@ async def get_node(call: Call) -> Answer:
 
 
 async def get_node_services(call: Call) -> Answer:
-    """The same with its services in a list."""
+    """A node with its services in a list."""
     node, services = await _read_node(call)
     if node is None:
         return call.json({"Node": None, "Services": None}, headers=services.headers)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from noctule.core.registry.objects import Check
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.filters import Test
-from noctule.servers.consul.renderings import render_check, render_instance, render_node
+from noctule.servers.consul.renderings import Json, render_check, render_instance, render_node
 from noctule.servers.consul.selections import (
     CHECK_NAMES,
     HEALTH_NAMES,
@@ -24,20 +24,23 @@ async def get_service_health(call: Call) -> Answer:
     """The instances of a service with their nodes and checks; with `passing` only those of which all checks pass."""
     name = call.require("Missing service name")
     passing, test = only_passing(call), call.filter(HEALTH_NAMES)
-    headers = await call.read(f"service:{name}")
-    entries = []
-    for node, instance in find_instances(call, name):
-        checks = call.state.checks_of(instance.node, instance.id)
-        if passing and not is_passing(checks):
-            continue
-        entry = {
-            "Node": render_node(node, call.datacenter),
-            "Service": render_instance(instance),
-            "Checks": [render_check(check) for check in checks],
-        }
-        if test(entry):
-            entries.append(entry)
-    return call.json(entries, headers=headers)
+
+    def render() -> list[Json]:
+        entries = []
+        for node, instance in find_instances(call, name):
+            checks = call.state.checks_of(instance.node, instance.id)
+            if passing and not is_passing(checks):
+                continue
+            entry: Json = {
+                "Node": render_node(node, call.datacenter),
+                "Service": render_instance(instance),
+                "Checks": [render_check(check) for check in checks],
+            }
+            if test(entry):
+                entries.append(entry)
+        return entries
+
+    return await call.answer(f"service:{name}", render)
 
 
 async def get_node_health(call: Call) -> Answer:

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from noctule.servers.consul.routes import ENDPOINTS, READING, Endpoint
+from noctule.servers.consul.requests import READING
+from noctule.servers.consul.routes import ENDPOINTS, Endpoint
 from noctule.servers.http_route import JSON, RAW
 
 _REFERENCES = "#/components/schemas/{name}"

@@ -20,6 +20,8 @@ WAIT_S = 5 * 60.0
 WAIT_S_MAX = 10 * 60.0
 """However long it says."""
 QUERY_PAIRS_MAX = 256
+READING = ("index", "wait", "stale", "consistent", "cached", "max_stale")
+"""What every blocking read takes."""
 INDEX_MAX = 2**64 - 1
 
 _INDEX = re.compile(r"[0-9]{1,20}", re.ASCII)
@@ -68,6 +70,11 @@ class Query:
         if not text:
             return otherwise
         return True if text in _TRUE else False if text in _FALSE else None
+
+    def selecting(self) -> tuple[str, ...]:
+        """All that has a part in what is shown, and not only in when and how surely it is."""
+        named = sorted(name for name in self._given if name not in READING)
+        return tuple(f"{name}={value}" for name in named for value in self._given[name])
 
     def conflicts(self) -> str:
         """The whole query as an error shows it, names in order."""

@@ -21,13 +21,14 @@ from noctule.servers.consul.bodies import (
     TxnOp,
 )
 from noctule.servers.consul.call import Call
+from noctule.servers.consul.requests import READING
 from noctule.servers.http_route import Answer
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer]]
 
-READING = ("index", "wait", "stale", "consistent", "cached", "max_stale")
-"""What every blocking read takes."""
 CHOOSING = ("near", "node-meta", "filter")
+_OF_THIS_NODE = ("/v1/agent/", "/v1/event/", "/v1/acl/")
+"""Below these Consul asks no other server, and does not look at `dc`."""
 _KEY_WRITES = ("flags", "cas", "acquire", "release")
 
 
@@ -44,9 +45,13 @@ class Endpoint:
     body: type[Struct] | type[bytes] | None = None
     is_list: bool = False
     """Whether the body is a list of these."""
-    ignores_datacenter: bool = False
     differs: str = ""
     """In what it is not as Consul's; empty where it is."""
+
+    @property
+    def heeds_datacenter(self) -> bool:
+        """Whether another one than this cluster is asked for in vain."""
+        return not self.path.startswith(_OF_THIS_NODE) and self.path != "/v1/catalog/datacenters"
 
     @property
     def summary(self) -> str:
@@ -64,15 +69,8 @@ class Endpoint:
         return self.path.endswith("}")
 
 
-def _get(path: str, handler: Handler, *query: str, differs: str = "", ignores_datacenter: bool = False) -> Endpoint:
-    return Endpoint(
-        method="GET",
-        path=path,
-        handler=handler,
-        query=query,
-        differs=differs,
-        ignores_datacenter=ignores_datacenter,
-    )
+def _get(path: str, handler: Handler, *query: str, differs: str = "") -> Endpoint:
+    return Endpoint(method="GET", path=path, handler=handler, query=query, differs=differs)
 
 
 def _put(
@@ -95,13 +93,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get(
         "/v1/agent/self",
         system.get_self,
-        ignores_datacenter=True,
         differs="`DebugConfig` and `Stats` hold a part of what Consul's do; `Config.SessionTTLMin` is added.",
     ),
-    _get("/v1/agent/members", system.list_members, ignores_datacenter=True),
-    _get("/v1/agent/services", agent.list_services, "filter", ignores_datacenter=True, differs=_FILTER),
-    _get("/v1/agent/service/{id}", agent.get_service, "hash", "wait", ignores_datacenter=True),
-    _get("/v1/agent/checks", agent.list_checks, "filter", ignores_datacenter=True, differs=_FILTER),
+    _get("/v1/agent/members", system.list_members),
+    _get("/v1/agent/services", agent.list_services, "filter", differs=_FILTER),
+    _get("/v1/agent/service/{id}", agent.get_service, "hash", "wait"),
+    _get("/v1/agent/checks", agent.list_checks, "filter", differs=_FILTER),
     _put(
         "/v1/agent/service/register",
         agent.register_service,
@@ -122,21 +119,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _put("/v1/agent/check/warn/{id}", agent.warn_check, "note"),
     _put("/v1/agent/check/fail/{id}", agent.fail_check, "note"),
     _put("/v1/agent/check/update/{id}", agent.update_check, body=CheckUpdateBody),
-    _get("/v1/agent/health/service/id/{id}", agent.get_health_by_id, "format", ignores_datacenter=True),
-    _get("/v1/agent/health/service/name/{name}", agent.get_health_by_name, "format", ignores_datacenter=True),
+    _get("/v1/agent/health/service/id/{id}", agent.get_health_by_id, "format"),
+    _get("/v1/agent/health/service/name/{name}", agent.get_health_by_name, "format"),
     _put("/v1/agent/maintenance", agent.set_node_maintenance, "enable", "reason"),
     _put(
         "/v1/catalog/register",
         catalog.register,
         body=RegisterBody,
-        differs="A check with `Definition.TTL` turns critical by itself when nobody renews it; "
+        differs="A check with `Definition.TTL` turns critical by itself unless it is registered again in time; "
         "of its definition nothing else is kept. An unknown status is refused.",
     ),
     _put("/v1/catalog/deregister", catalog.deregister, body=DeregisterBody),
     _get(
         "/v1/catalog/datacenters",
         catalog.list_datacenters,
-        ignores_datacenter=True,
         differs="Always this one.",
     ),
     _get("/v1/catalog/nodes", catalog.list_nodes, *READING, *CHOOSING, differs=f"{_NEAR} {_FILTER}"),
@@ -205,7 +201,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _get("/v1/status/leader", system.get_leader),
     _get("/v1/status/peers", system.list_peers),
     _get("/v1/operator/raft/configuration", system.get_raft_configuration, differs="All members are shown as voters."),
-    _get("/v1/event/list", system.list_events, ignores_datacenter=True, differs="Always empty: no user events."),
+    _get("/v1/event/list", system.list_events, differs="Always empty: no user events."),
     _put("/v1/event/fire/{name}", system.fire_event, body=bytes, differs="501: there are no user events."),
     _get("/v1/coordinate/datacenters", system.list_coordinate_datacenters, differs=_NOT_MEASURED),
     _get("/v1/coordinate/nodes", system.list_coordinates, *READING, differs=_NOT_MEASURED),
@@ -215,7 +211,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             method=method,
             path="/v1/acl/{rest}",
             handler=system.refuse_acl,
-            ignores_datacenter=True,
             differs="401 `ACL support disabled`, as Consul answers with access control off.",
         )
         for method in ("GET", "PUT", "POST", "DELETE")

@@ -3,6 +3,7 @@
 from noctule.base.ids import META_GROUP
 from noctule.core.registry.bounds import VALUE_BYTES_MAX
 from noctule.core.roster.members import Member, MemberState
+from noctule.node.api import NodePicture
 from noctule.servers.consul.call import Call
 from noctule.servers.consul.durations import NS_PER_MS, render_duration
 from noctule.servers.consul.errors import TEXT, ConsulError
@@ -49,12 +50,12 @@ async def get_self(call: Call) -> Answer:
         "KVMaxValueSize": VALUE_BYTES_MAX,
         "ServerMode": True,
     }
-    own = next((each for each in _members(call) if each["Name"] == name), None)
+    own = next((each for each in _members(call, picture.version) if each["Name"] == name), None)
     agent = call.agent
     stats = {
         "agent": {"checks": str(len(agent.checks())), "services": str(len(agent.services()))},
         "build": {"prerelease": "", "revision": f"noctule-{picture.version}", "version": CONSUL_VERSION},
-        "consul": {"acl": "disabled", "known_datacenters": "1", "leader": _leads(call), "server": "true"},
+        "consul": {"acl": "disabled", "known_datacenters": "1", "leader": _leads(picture), "server": "true"},
     }
     meta = call.state.nodes[name].meta if name in call.state.nodes else {}
     whole = {"Config": config, "DebugConfig": debug, "Coord": _COORDINATE, "Member": own, "Stats": stats, "Meta": meta}
@@ -63,7 +64,7 @@ async def get_self(call: Call) -> Answer:
 
 async def list_members(call: Call) -> Answer:
     """Every member of the cluster, and whether this node's failure detector trusts it."""
-    return call.json(_members(call))
+    return call.json(_members(call, call.node.picture().version))
 
 
 async def get_leader(call: Call) -> Answer:
@@ -94,7 +95,7 @@ async def get_raft_configuration(call: Call) -> Answer:
 
 
 async def list_events(call: Call) -> Answer:
-    """None: there are no user events."""
+    """No event: there are no user events."""
     return call.json([], headers={"X-Consul-Index": "1"})
 
 
@@ -107,18 +108,18 @@ async def fire_event(call: Call) -> Answer:
 
 
 async def list_coordinates(call: Call) -> Answer:
-    """None: distances in the network are not measured."""
+    """No node, for the same reason."""
     return call.json([], headers=await call.read("nodes"))
 
 
 async def get_coordinate(call: Call) -> Answer:
-    """None, of any node."""
+    """No node has coordinates."""
     call.require("Missing node name")
     return Answer(404, b"", TEXT)
 
 
 async def list_coordinate_datacenters(call: Call) -> Answer:
-    """None of them."""
+    """No datacenter: distances in the network are not measured."""
     return call.json([])
 
 
@@ -134,8 +135,7 @@ def _present(call: Call) -> list[Member]:
     ]
 
 
-def _members(call: Call) -> list[Json]:
-    version = call.node.picture().version
+def _members(call: Call, version: str) -> list[Json]:
     return [_member(call, member, version) for _, member in sorted(call.node.cluster.meta.roster.items())]
 
 
@@ -179,7 +179,6 @@ def _leader(call: Call) -> str:
     return next((peer.peer for peer in picture.nodes if peer.id == leader), "")
 
 
-def _leads(call: Call) -> str:
-    picture = call.node.picture()
+def _leads(picture: NodePicture) -> str:
     is_leader = any(group.id == META_GROUP and group.leader == picture.node_id for group in picture.groups)
     return "true" if is_leader else "false"

@@ -93,5 +93,6 @@ async def _write(call: Call, steps: Sequence[Step]) -> list[Json] | list[OpError
                 continue  # What it reads was changed meanwhile, and may be read now.
             return [OpError(number, why_now or why)]
         view = call.state
-        return [result for number, step in enumerate(steps) for result in before.get(number) or step.results(view)]
+        shown = [before[number] if number in before else step.results(view) for number, step in enumerate(steps)]
+        return [result for results in shown for result in results]
     raise refused(f"others wrote what the transaction reads, {TRIES_MAX} times; nothing was done, try again")

@@ -13,7 +13,7 @@ from noctule.node.watch import Watch
 from noctule.servers.consul.errors import ConsulError
 
 WAITING_MAX = 10_000
-"""Blocking queries that wait at one node, each some KB; one more is answered 429."""
+"""Blocking queries that wait at one node, each some 16 KiB with its connection; one more is answered 429."""
 
 LOOK_S = 1.0
 """So often it is looked whose client has gone: that rings nothing."""

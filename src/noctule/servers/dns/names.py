@@ -106,7 +106,7 @@ def address_name(address: IPv4Address | IPv6Address, datacenter: str, domain: dn
 
 def host_name(text: str) -> dns.name.Name | None:
     """A host name from the registry as an absolute name; None for what is none."""
-    return _name(text.rstrip(".").split("."), dns.name.root)
+    return _name(text.removesuffix(".").split("."), dns.name.root)
 
 
 def parse_ip(text: str) -> IPv4Address | IPv6Address | None:

@@ -5,7 +5,7 @@ old as that is; a node without a quorum goes on answering.
 """
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
@@ -27,8 +27,9 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 from dns.rdtypes.IN.SRV import SRV
 
-from noctule.core.registry.objects import CheckStatus, ServiceInstance
+from noctule.core.registry.objects import RegistryNode
 from noctule.core.registry.registry import Registry
+from noctule.servers.dns.healthy import FoldedNames, Healthy, HealthyInstances
 from noctule.servers.dns.names import (
     Apex,
     AskedAddress,
@@ -41,9 +42,6 @@ from noctule.servers.dns.names import (
     parse_ip,
     parse_labels,
 )
-
-SERVICES_KEPT_MAX = 1_024
-"""Services whose healthy instances are kept between questions; of one more they are looked up again."""
 
 SERVERS_MAX = 8
 """Name servers told of."""
@@ -95,21 +93,6 @@ class Found:
     """Whether there were more answers than were asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """A healthy instance, as far as answers need it."""
-
-    tags: tuple[str, ...]
-    place: tuple[dns.name.Name, int]
-    """Its target and port."""
-    service: dns.rdataset.Rdataset
-    """The SRV record."""
-    address: dns.rdataset.Rdataset | None
-    """None where it is known by a host name only, which then is the target."""
-    distance: int
-    """0 on the answering node, 1 in its zone, 2 elsewhere."""
-
-
 class Zone:
     """Answers questions about names in the domain."""
 
@@ -125,10 +108,9 @@ class Zone:
         self._registry = registry
         self._servers = servers
         self._chance = chance
-        self._service_names = _Folded("services", lambda registry: registry.by_name)
-        self._node_names = _Folded("nodes", lambda registry: registry.nodes)
-        self._served: dict[str, tuple[int, list[_Served]]] = {}
-        """By the service's name, with the index at which it was so."""
+        self._service_names = FoldedNames("services", lambda registry: registry.by_name)
+        self._node_names = FoldedNames("nodes", lambda registry: registry.nodes)
+        self._healthy = HealthyInstances(registry, only_passing=settings.only_passing)
 
     def contains(self, name: dns.name.Name) -> bool:
         """Whether the name is in the domain."""
@@ -166,84 +148,69 @@ class Zone:
     # Services --------------------------------------------------------------------------------------------------------
 
     def _find_service(self, name: dns.name.Name, kind: RdataType, asked: AskedService, answers_max: int) -> Found:
-        served = self._served_by(self._service_names.find(self._registry(), asked.name))
+        service = self._service_names.find(self._registry(), asked.name)
+        healthy = self._healthy.of(service) if service is not None else []
         if asked.tag:
             below = f".{asked.tag}"
-            is_between = any(tag.endswith(below) for each in served for tag in each.tags)
-            served = [each for each in served if asked.tag in each.tags]
-            if not served and is_between:
+            is_between = any(tag.endswith(below) for each in healthy for tag in each.tags)
+            healthy = [each for each in healthy if asked.tag in each.tags]
+            if not healthy and is_between:
                 return Found()
-        if not served:
+        if not healthy:
             return Found(dns.rcode.NXDOMAIN)
         if kind == dns.rdatatype.SRV:
-            return self._services(name, served, answers_max)
-        aliases = [each.place[0] for each in served if each.address is None]
-        if len(aliases) == len(served):
+            return self._services(name, healthy, answers_max)
+        if all(each.ip is None for each in healthy):
             # A name that has a CNAME can have nothing else, and only one of them.
-            return Found(answer=[self._alias(name, self._chance.choice(aliases))])
-        hosts = {each.address[0].address: each for each in served if each.address and each.address.rdtype == kind}
+            alias = host_name(self._chance.choice(healthy).host)
+            return Found(answer=[self._alias(name, alias)] if alias is not None else [])
+        version = {dns.rdatatype.A: 4, dns.rdatatype.AAAA: 6}.get(kind)
+        hosts = {each.host: each for each in healthy if each.ip is not None and each.ip.version == version}
         chosen = self._choose(list(hosts.values()), answers_max)
-        answer = [Record(name, each.address) for each in chosen if each.address]
+        answer = [self._address(name, each.ip) for each in chosen if each.ip is not None]
         return Found(answer=answer, is_partial=len(hosts) > answers_max)
 
-    def _services(self, name: dns.name.Name, served: list[_Served], answers_max: int) -> Found:
-        places = {each.place: each for each in served}
-        chosen = self._choose(list(places.values()), answers_max)
-        addresses = {each.place[0]: each.address for each in chosen if each.address}
-        return Found(
-            answer=[Record(name, each.service) for each in chosen],
-            additional=[Record(target, address) for target, address in addresses.items()],
-            is_partial=len(places) > answers_max,
-        )
+    def _services(self, name: dns.name.Name, healthy: list[Healthy], answers_max: int) -> Found:
+        places = {(each.instance.address or each.node.name, each.instance.port): each for each in healthy}
+        found = Found(is_partial=len(places) > answers_max)
+        addresses: dict[dns.name.Name, IPv4Address | IPv6Address] = {}
+        for each in self._choose(list(places.values()), answers_max):
+            target = self._target(each)
+            if target is not None:
+                record = SRV(IN, dns.rdatatype.SRV, PRIORITY, each.weight, each.instance.port, target)
+                found.answer.append(self._record(name, record))
+                if each.ip is not None:
+                    addresses[target] = each.ip
+        found.additional = [self._address(target, ip) for target, ip in addresses.items()]
+        return found
 
-    def _choose(self, served: list[_Served], count: int) -> list[_Served]:
+    def _target(self, healthy: Healthy) -> dns.name.Name | None:
+        """The name of its node, of its own address, or its host name."""
+        settings = self._settings
+        if healthy.ip is None:
+            return host_name(healthy.host)
+        own = None
+        if not healthy.instance.address:
+            own = node_name(healthy.node.name, settings.datacenter, settings.domain)
+        return own or address_name(healthy.ip, settings.datacenter, settings.domain)
+
+    def _choose(self, healthy: list[Healthy], count: int) -> list[Healthy]:
         """At most so many: the nearer ones first where that is wanted, and those equally near by chance."""
-        groups = [served]
+        groups = [healthy]
         if self._settings.prefer_local:
-            groups = [[each for each in served if each.distance == distance] for distance in range(3)]
-        chosen: list[_Served] = []
+            groups = [[], [], []]
+            for each in healthy:
+                groups[self._distance(each.node)].append(each)
+        chosen: list[Healthy] = []
         for group in groups:
             chosen += self._chance.sample(group, min(len(group), count - len(chosen)))
         return chosen
 
-    def _served_by(self, service: str | None) -> list[_Served]:
-        if service is None:
-            return []
-        registry = self._registry()
-        index = registry.index_of(f"service:{service}")
-        kept = self._served.get(service)
-        if kept is None or kept[0] != index:
-            made = [self._serve(registry, each) for each in registry.instances_of(service)]
-            self._served.pop(service, None)
-            if len(self._served) >= SERVICES_KEPT_MAX:
-                del self._served[next(iter(self._served))]
-            kept = self._served[service] = index, [each for each in made if each is not None]
-        return kept[1]
-
-    def _serve(self, registry: Registry, instance: ServiceInstance) -> _Served | None:
-        """None of one that is not healthy, or cannot be told of."""
-        settings, node = self._settings, registry.nodes[instance.node]
-        statuses = {check.status for check in registry.checks_of(instance.node, instance.id)}
-        is_warned = CheckStatus.WARNING in statuses
-        if CheckStatus.CRITICAL in statuses or (is_warned and settings.only_passing):
-            return None
-        ip = parse_ip(instance.address or node.address)
-        if ip is None:
-            target = host_name(instance.address or node.address)
-        else:
-            own = None if instance.address else node_name(node.name, settings.datacenter, settings.domain)
-            target = own or address_name(ip, settings.datacenter, settings.domain)
-        if target is None:
-            return None
+    def _distance(self, node: RegistryNode) -> int:
+        """0 for this node, 1 for one of its zone, 2 for any other."""
+        settings = self._settings
         is_near = settings.zone != "" and node.meta.get("zone") == settings.zone
-        port, weight = instance.port, instance.weights.warning if is_warned else instance.weights.passing
-        return _Served(
-            tags=tuple(tag.lower() for tag in instance.tags),
-            place=(target, port),
-            service=self._data(SRV(IN, dns.rdatatype.SRV, PRIORITY, weight, port, target)),
-            address=None if ip is None else self._data(_address_record(ip)),
-            distance=0 if node.name == settings.node else 1 if is_near else 2,
-        )
+        return 0 if node.name == settings.node else 1 if is_near else 2
 
     # Nodes and the domain itself -------------------------------------------------------------------------------------
 
@@ -297,31 +264,6 @@ class Zone:
 
     def _data(self, record: dns.rdata.Rdata) -> dns.rdataset.Rdataset:
         return dns.rdataset.from_rdata(self._settings.ttl_s, record)
-
-
-class _Folded:
-    """Names of the registry by their lower case, made anew when the registry's index of them has moved on."""
-
-    def __init__(self, topic: str, names: Callable[[Registry], Iterable[str]]) -> None:
-        self._topic = topic
-        self._names = names
-        self._index = 0
-        self._by_folded: dict[str, str] = {}
-        self._between: set[str] = set()
-
-    def find(self, registry: Registry, folded: str) -> str | None:
-        """The name as it was registered; of several that differ in case only, the first in order."""
-        index = registry.index_of(self._topic)
-        if index != self._index:
-            self._index = index
-            self._by_folded = {name.lower(): name for name in sorted(self._names(registry), reverse=True)}
-            dotted = [name.split(".") for name in self._by_folded if "." in name]
-            self._between = {".".join(words[start:]) for words in dotted for start in range(1, len(words))}
-        return self._by_folded.get(folded)
-
-    def is_between(self, folded: str) -> bool:
-        """Whether there is a name with more labels that ends so; as of the last `find`."""
-        return folded in self._between
 
 
 def _address_record(address: IPv4Address | IPv6Address) -> A | AAAA:

@@ -235,6 +235,22 @@ def test_whoever_knows_the_same_members_finds_the_same_home() -> None:
     assert all(list(one.walk(str(key))) == list(other.walk(str(key))) for key in range(300))
 
 
+def test_many_changes_cost_one_new_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand instances that came at once took 20 s, for each of them the ring was made anew."""
+    made: list[int] = []
+    make = HashRing.set_members
+
+    def count(ring: HashRing, weights: dict[str, int]) -> None:
+        made.append(len(weights))
+        make(ring, weights)
+
+    monkeypatch.setattr(HashRing, "set_members", count)
+    balancer = balancer_of({f"web-{number}": 1 for number in range(100)}, Algorithm.IP_HASH, slow_start_s=10.0)
+    for _ in range(5):
+        request(balancer, key="x")
+    assert made == [100]
+
+
 def test_an_empty_ring_has_nobody() -> None:
     assert list(HashRing().walk("x")) == []
     assert Balancer(BalancerRules(Algorithm.IP_HASH)).choose(START, key="x") is None

@@ -7,7 +7,7 @@ from noctule.gateway.model import ActiveCheck, GatewayModel, Route, Service, Sha
 def test_only_what_is_asked_for_and_lacking_is_told() -> None:
     plain = Service(name="a", registry="a", check=ActiveCheck(enabled=False))
     assert lacks("nginx", GatewayModel(services=(plain,))) == []
-    rich = Service(name="a", registry="a", slow_start_s=1, outlier_ratio=0.5, sticky=Sticky())
+    rich = Service(name="a", registry="a", slow_start_s=1, outlier_ratio=0.5, breaker_ratio=0.5, sticky=Sticky())
     other = Service(name="b", registry="b")
     route = Route(name="r", shares=(Share("a", 50), Share("b", 50)))
     model = GatewayModel(services=(rich, other), routes=(route,))
@@ -16,6 +16,12 @@ def test_only_what_is_asked_for_and_lacking_is_told() -> None:
     }
     assert told == {
         "embedded": [],
-        "haproxy": ["outlier ejection", "a sticky cookie holds the share too"],
-        "nginx": ["active checks", "slow start", "outlier ejection", "a sticky cookie holds the share too"],
+        "haproxy": ["outlier ejection", "circuit breaker of a service", "a sticky cookie holds the share too"],
+        "nginx": [
+            "active checks",
+            "slow start",
+            "outlier ejection",
+            "circuit breaker of a service",
+            "a sticky cookie holds the share too",
+        ],
     }

@@ -29,7 +29,7 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeDriver:
     """Notes what it is told; refuses models on port 1."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, access_log: Path | None) -> None:
         self.told: list[tuple[GatewayModel, Instances]] = []
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
@@ -97,6 +97,15 @@ async def test_a_refusal_reaches_whoever_waits_and_the_next_orders_count(plane: 
     assert (await plane.pictures())[0].version == 0
     plane.apply(orders_of(2))
     await plane.wait_applied(2)
+    await plane.stop(0)
+
+
+async def test_a_port_that_the_system_chose_stays(plane: EnginePlane) -> None:
+    await plane.start(orders_of(0, port=0), admin)
+    plane.apply(orders_of(1, port=0))
+    await plane.wait_applied(1)
+    assert [model.port for model, _ in plane._driver.told] == [plane.port, plane.port]
+    assert plane.port > 0
     await plane.stop(0)
 
 

@@ -365,3 +365,24 @@ async def test_what_may_be_gone_after_a_crash_is_not_acknowledged(tmp_path: Path
         await world.agent.register_service(ServiceDefinition("db-1", "db"))
     assert set(world.agent.services()) == {"web-1"}
     await world.agent.stop()
+
+
+async def test_no_service_is_ever_there_without_its_checks(world: World) -> None:
+    """Seen without them, for a moment, it is taken to be well."""
+    many = [
+        ServiceDefinition(f"web-{number}", "web", checks=(CheckDefinition(f"c-{number}", ttl_s=60),))
+        for number in range(500)
+    ]
+    bare: list[str] = []
+    change = world.door.change
+
+    async def looking(changes, *, all_done=False):  # type: ignore[no-untyped-def]
+        answers = await change(changes, all_done=all_done)
+        view = world.door.view
+        bare.extend(id_ for node, id_ in view.instances if not view.checks_of(node, id_))
+        return answers
+
+    world.door.change = looking  # type: ignore[method-assign]
+    await asyncio.gather(*map(world.agent.register_service, many))
+    assert len(world.door.view.instances) == 500
+    assert bare == []

@@ -52,6 +52,7 @@ async def test_another_datacenter_is_out_of_reach() -> None:
         assert await face.sentence("GET", f"{path}?dc=elsewhere") == (500, "No path to datacenter")
     assert (await face.ask("GET", "/v1/catalog/nodes?dc=DC1")).status == 200
     assert await face.get("/v1/catalog/datacenters?dc=elsewhere") == ["dc1"]
+    assert await face.put("/v1/agent/service/register?dc=elsewhere", {"Name": "here"}) is None
     body = {"Node": "n", "Address": "1.1.1.1", "Datacenter": "elsewhere"}
     assert await face.sentence("PUT", "/v1/catalog/register", body) == (500, "No path to datacenter")
 

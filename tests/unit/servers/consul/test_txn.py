@@ -157,6 +157,11 @@ async def test_it_reads_what_it_has_written_before_and_what_was_there_before_it_
     assert await value(face, "t1") is None
 
 
+async def test_an_empty_tree_stays_empty_though_it_is_filled_behind_it() -> None:
+    shown = await results(Face(), kv("get-tree", "p"), kv("check-not-exists", "p1"), kv("set", "p1", "x"))
+    assert [each["KV"]["Key"] for each in shown] == ["p1"]
+
+
 async def test_what_it_reads_is_as_it_was_when_it_wrote() -> None:
     """Somebody writes the key between the look at it and the list: the guard refuses the list, and it looks again."""
     face = Face()

@@ -74,7 +74,7 @@ def test_malformed_queries_are_told_so() -> None:
     query = dns.message.make_query("one.service.consul", "A").to_wire()
     two = bytearray(query + query[12:])
     two[5] = 2
-    crowded = bytearray(query + b"\0\0\1\0\1\0\0\0\0\0\0" * 3)
+    crowded = bytearray(query + b"\0\0\x0a\0\1\0\0\0\0\0\0" * 3)
     crowded[11] = 3
     looped = query[:12] + b"\xc0\x0c\x00\x01\x00\x01"
     for wire in (

@@ -8,9 +8,10 @@ from dns.rdatatype import RdataType
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noctule.core.registry.changes import TellCheck
 from noctule.core.registry.objects import CheckStatus, Weights
 from noctule.servers.dns.zone import Found
-from tests.unit.servers.dns.registries import DOMAIN, FilledRegistry, zone_of
+from tests.unit.servers.dns.registries import DOMAIN, NOW_MS, FilledRegistry, zone_of
 
 A, AAAA, SRV, TXT, SOA, NS, ANY = (RdataType[each] for each in ("A", "AAAA", "SRV", "TXT", "SOA", "NS", "ANY"))
 CRITICAL, WARNING, PASSING = CheckStatus.CRITICAL, CheckStatus.WARNING, CheckStatus.PASSING
@@ -71,6 +72,12 @@ def test_what_was_answered_before_is_not_answered_after_a_change(registry: Fille
     assert len(zone.find(name, A, 9).answer) == 2
     registry.remove("n2", "web2")
     assert answers(zone.find(name, A, 9)) == ["10.0.0.3"]
+    registry.add_node("n3", "10.0.0.33")
+    assert answers(zone.find(name, A, 9)) == ["10.0.0.33"]
+    registry.add("n3", "web3", "web", port=99, weights=Weights(passing=1, warning=4))
+    assert answers(zone.find(name, SRV, 9)) == ["1 1 99 n3.node.dc1.consul."]
+    registry.apply([TellCheck("n3", "check-web3", WARNING)], NOW_MS)
+    assert answers(zone.find(name, SRV, 9)) == ["1 4 99 n3.node.dc1.consul."]
     registry.add("n1", "late", "late")
     assert len(zone.find(dns.name.from_text("late.service.consul."), A, 9).answer) == 1
 
@@ -202,6 +209,8 @@ def test_an_instance_that_cannot_be_told_of_is_left_out(registry: FilledRegistry
     registry.add_node("x" * 70, "10.0.0.8")
     registry.add("x" * 70, "web8", "web", port=8008)
     assert sorted(answers(ask(registry, "web.service"))) == ["10.0.0.2", "10.0.0.3", "10.0.0.8"]
+    registry.add("n1", "odd", "odd", address="not a host..")
+    assert is_nxdomain(ask(registry, "odd.service"))
     assert "1 1 8008 0a000008.addr.dc1.consul." in answers(ask(registry, "web.service", SRV))
 
 

@@ -1,0 +1,168 @@
+"""Passwords by Argon2id, off the event loop and within a bound of memory; and signing in with them.
+
+Each hash takes `memory_kib` for its whole time, so `workers * memory_kib` is what this can take of the machine, and who
+finds `WAITING_MAX` before it is refused (503) instead of waiting. A user who is not there costs the same hash as one
+who is. Needs ``noctule[auth]``.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar, TypeVarTuple
+
+from pwdlib.hashers.argon2 import Argon2Hasher
+
+from noctule.base.errors import ConfigError, RequestError, UnavailableError
+from noctule.core.limits.policy import AUTHENTICATION, Policy
+from noctule.kits.limiter import Decision, Limiter
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
+
+PASSWORD_BYTES_MAX = 1024
+"""More is refused before it is hashed."""
+WAITING_MAX = 64
+"""Hashes that wait for a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Cost:
+    """What a hash costs; the default is the second recommendation of RFC 9106 4 with one lane. Raises `ConfigError`."""
+
+    memory_kib: int = 64 * 1024
+    passes: int = 3
+    lanes: int = 1
+
+    def __post_init__(self) -> None:
+        # OWASP's password storage cheat sheet has nothing below 7 MiB; 8 KiB a lane is what the algorithm needs.
+        if self.memory_kib < 7 * 1024 or self.passes < 1 or not 1 <= self.lanes <= 8:
+            raise ConfigError("Argon2: memory_kib must be 7168 or more, passes 1 or more, lanes 1 to 8")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a password is right."""
+
+    is_right: bool
+    new_hash: str | None = field(default=None, repr=False)
+    """To be kept in place of the old one, which was made at another cost."""
+
+
+class Passwords:
+    """Hashes and verifies in threads of its own. `close` ends them."""
+
+    def __init__(self, cost: Argon2Cost = Argon2Cost(), *, workers: int = 2) -> None:
+        if not 1 <= workers <= 64:
+            raise ConfigError("passwords: workers must be 1 to 64")
+        self.memory_kib_max = workers * cost.memory_kib
+        """What all hashes at once can take."""
+        self._hasher = Argon2Hasher(cost.passes, cost.memory_kib, cost.lanes)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="argon2")
+        self._workers = workers
+        self._running = 0
+        self._nobody: str | None = None
+
+    async def hash(self, password: str) -> str:
+        """What to keep of a password. Raises `RequestError` for one that is too long, `UnavailableError` when busy."""
+        return await self._run(self._hasher.hash, _checked(password))
+
+    async def verify(self, password: str, kept: str | None) -> Verdict:
+        """Whether it is the password; None stands for a user who is not there, which takes as long and is never right.
+
+        Raises `RequestError` for a hash that is no Argon2 hash or a password that is too long, `UnavailableError` when
+        busy.
+        """
+        return await self._run(self._verify, _checked(password), kept)
+
+    def close(self) -> None:
+        """End the threads once they are done."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _verify(self, password: str, kept: str | None) -> Verdict:
+        if kept is None:
+            if self._nobody is None:  # Two threads may make it at once; either is good.
+                self._nobody = self._hasher.hash("a password that nobody has")
+            self._hasher.verify(password, self._nobody)
+            return Verdict(False)
+        if not self._hasher.identify(kept):
+            raise RequestError("the stored password hash is not one of Argon2")
+        if not self._hasher.verify(password, kept):
+            return Verdict(False)
+        return Verdict(True, self._hasher.hash(password) if self._hasher.check_needs_rehash(kept) else None)
+
+    async def _run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        if self._running >= self._workers + WAITING_MAX:
+            raise UnavailableError("too many passwords are being checked; try again")
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        finally:
+            self._running -= 1
+
+
+Find: TypeAlias = Callable[[str], Awaitable[tuple[str, str] | None]]
+"""By the name that was typed: the subject and the hash that is kept; None when there is no such user."""
+
+Keep: TypeAlias = Callable[[str, str], Awaitable[None]]
+"""Keeps another hash of a subject."""
+
+
+class RateLimitedError(RequestError):
+    """Too many attempts; `decision` says when to come back."""
+
+    code = "rate_limited"
+    retryable = True
+
+    def __init__(self, decision: Decision) -> None:
+        super().__init__(decision.why)
+        self.decision = decision
+
+
+class Login:
+    """Signs in by name and password, counted for the address and for the name, whether or not there is such a user."""
+
+    def __init__(
+        self,
+        passwords: Passwords,
+        find: Find,
+        keep: Keep | None = None,
+        *,
+        limiter: Limiter | None = None,
+        policies: Sequence[Policy] = (AUTHENTICATION,),
+    ) -> None:
+        self._passwords = passwords
+        self._find = find
+        self._keep = keep
+        self._limiter = limiter
+        self._policies = policies
+
+    async def check(self, name: str, password: str, *, subjects: Sequence[str] = ()) -> str | None:
+        """The subject; None when name or password is wrong, and nobody can tell which.
+
+        `subjects` are counted besides the name, as `subject_of(client_address(...))` of the request. Raises
+        `RateLimitedError` without having looked, and what `Passwords.verify` raises.
+        """
+        if self._limiter is not None:
+            decision = await self._limiter.hit(self._policies, [*subjects, f"login:{_name_digest(name)}"])
+            if not decision.is_admitted:
+                raise RateLimitedError(decision)
+        found = await self._find(name)
+        verdict = await self._passwords.verify(password, found[1] if found else None)
+        if found is None or not verdict.is_right:
+            return None
+        if verdict.new_hash is not None and self._keep is not None:
+            await self._keep(found[0], verdict.new_hash)
+        return found[0]
+
+
+def _checked(password: str) -> str:
+    if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES_MAX:
+        raise RequestError(f"a password may have {PASSWORD_BYTES_MAX} bytes at most")
+    return password
+
+
+def _name_digest(name: str) -> str:
+    # A name may be of any length and hold anything; the store is not told it.
+    return hashlib.sha256(name.strip().casefold().encode(errors="surrogatepass")).hexdigest()[:32]

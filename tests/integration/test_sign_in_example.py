@@ -1,0 +1,65 @@
+"""examples/sign_in: from the password to the list of devices, as a browser and an app go through it."""
+
+import base64
+import hashlib
+import importlib
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from engines import RedisServer
+
+pytest_plugins = ("engines",)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.engine("redis-server"),
+    pytest.mark.usefixtures("clients_leave_connections"),
+]
+
+VERIFIER = "v" * 43
+
+
+async def test_a_user_signs_in_consents_and_signs_out_everywhere(
+    redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
+    monkeypatch.delitem(sys.modules, "examples.sign_in.app", raising=False)
+    example = importlib.import_module("examples.sign_in.app")
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
+    query = {
+        "response_type": "code", "client_id": "phone", "code_challenge": challenge, "code_challenge_method": "S256",
+    }  # fmt: skip
+    transport = httpx.ASGITransport(example.app)
+    browser = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
+    async with example.app.router.lifespan_context(example.app), browser:
+        page = await browser.get("/oauth/authorize", params=query)
+        assert "Sign in" in page.text
+        assert page.headers["x-frame-options"] == "DENY"
+        where = page.url
+        wrong = await browser.post(where, data={"name": "ada", "password": "wrong"})
+        assert wrong.status_code == 401
+        right = await browser.post(where, data={"name": "ada", "password": "correct horse battery staple"})
+        assert right.status_code == 303
+        page = await browser.get(right.headers["location"])
+        assert "The app on your phone" in page.text
+        consent = page.text.partition('value="')[2].partition('"')[0]
+        forged = await browser.post(where, data={"consent": "00000000"})
+        assert forged.status_code == 200, "another site's form gets the page, and no code"
+        done = await browser.post(where, data={"consent": consent})
+        code = parse_qs(urlsplit(done.headers["location"]).query)["code"][0]
+        form = {"grant_type": "authorization_code", "code": code, "client_id": "phone", "code_verifier": VERIFIER}
+        answer = (await browser.post("/oauth/token", data=form)).json()
+        signed_in = {"authorization": f"Bearer {answer['access_token']}"}
+        assert (await browser.get("/api/me", headers=signed_in)).json() == {"user": "ada"}
+        (device,) = (await browser.get("/api/devices", headers=signed_in)).json()
+        assert device["name"].startswith("python-httpx")
+        assert (await browser.delete("/api/devices/nothing", headers=signed_in)).status_code == 404
+        assert (await browser.delete("/api/devices", headers=signed_in)).status_code == 204
+        refresh = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"], "client_id": "phone"}
+        assert (await browser.post("/oauth/token", data=refresh)).json()["error"] == "invalid_grant"
+        assert (await browser.get("/oauth/jwks.json")).json()["keys"]
+        assert (await browser.get("/api/me")).status_code == 401
