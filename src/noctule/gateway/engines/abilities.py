@@ -49,7 +49,12 @@ ABILITIES = (
     Ability("outlier ejection", YES, "no", "no"),
     Ability("circuit breaker of a service", YES, "no", "no"),
     Ability("retries of idempotent requests", YES, "yes: of requests that fit into a buffer", YES),
-    Ability("retry budget", YES, "no: `retries_max` of each request is the only bound", "no: as HAProxy"),
+    Ability(
+        "retry budget",
+        YES,
+        "no: `retries_max` of each request is the only bound",
+        "no: `retries_max` of each request is the only bound",
+    ),
     Ability(
         "a bound of requests for each instance",
         YES,
@@ -61,7 +66,7 @@ ABILITIES = (
         "a sticky cookie holds the share too",
         YES,
         "no: split on the client, a header or a cookie instead",
-        "no: as HAProxy",
+        "no: split on the client, a header or a cookie instead",
     ),
     Ability(
         "cookie stickiness",
