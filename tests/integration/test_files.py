@@ -21,6 +21,7 @@ from noctule.base.errors import RequestError, UnavailableError
 from noctule.kits.files import FileNotFoundInStoreError, FileStore, StoredFile
 from noctule.kits.files.chain import EndpointAwayError
 from noctule.kits.files.journal import Repair
+from noctule.kits.files.keys import new_key
 
 if TYPE_CHECKING:
     from engines import RedisServer
@@ -427,5 +428,5 @@ async def test_the_example(redis_server: "RedisServer", tmp_path: Path, monkeypa
         assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
         assert (await visitor.put("/avatar", content=b"<html>")).status_code == 400
         assert (await visitor.get("/avatar/../../etc/passwd")).status_code == 404
-        gone = saved["key"].replace("2026", "2025")
+        gone = new_key("avatars", "png", 0, 0)
         assert (await visitor.get(f"/avatar/{gone}")).status_code == 404
