@@ -126,8 +126,8 @@ import json, sys
 from swift.common.ring import RingBuilder
 for path, port in json.loads(sys.argv[1]).items():
     builder = RingBuilder(4, 1, 1)
-    builder.add_dev(dict(id=0, region=1, zone=1, ip="127.0.0.1", port=port, device="d1", weight=1, replication_ip="127.0.0.1",
-        replication_port=port, meta=""))
+    place = dict(ip="127.0.0.1", port=port, replication_ip="127.0.0.1", replication_port=port)
+    builder.add_dev(dict(id=0, region=1, zone=1, device="d1", weight=1, meta="", **place))
     builder.rebalance()
     builder.get_ring().save(path)
 """

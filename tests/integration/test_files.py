@@ -207,8 +207,8 @@ def test_boto3_signs_the_same_link(swift: SwiftServer, query: dict[str, str]) ->
     wall_ms = int(datetime.strptime(given["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp() * 1000)
     signer = files._chain.endpoints[0].signer
     assert signer is not None
-    named = {"response-content-disposition": value for value in query.values()}
-    ours = signer.presign("GET", key, expires_s=60, wall_ms=wall_ms, query=named)
+    named = [("response-content-disposition", value) for value in query.values()]
+    ours = signer.presign("GET", key, expires_s=60, wall_ms=wall_ms, query=dict(named))
     assert ours.partition("?")[0] == theirs.partition("?")[0]
     assert dict(parse_qsl(urlsplit(ours).query)) == given
 
@@ -244,7 +244,7 @@ async def test_a_lost_store_is_written_around_and_repaired(chain: list[FileStore
     with pytest.raises(UnavailableError):  # Only the first has it.
         await reader.read(kept.key)
     assert writer.describe().saved_elsewhere == 10
-    assert writer.links.sign(saved[1].key).startswith(second.endpoint)
+    assert (await writer.links.find(saved[1].key)).startswith(second.endpoint)
     assert await writer.journal.count() == 11
     keepers = [asyncio.create_task(each.keep_repaired()) for each in chain]
     first.start()
@@ -377,3 +377,24 @@ async def test_uploads_that_nobody_finished_are_swept(redis_server: "RedisServer
     assert await files.uploads.sweep() == 1
     assert await files.uploads.parts(upload) == {}
     await files.aclose()
+
+
+# The example ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_example(redis_server: "RedisServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOCTULE_FILES_URL", f"file://{tmp_path}/avatars")
+    monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
+    monkeypatch.setenv("LINK_SECRET", "00" * 32)
+    from examples.files import app, lifespan
+
+    transport = httpx.ASGITransport(app)
+    async with lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://app") as visitor:
+        saved = (await visitor.put("/avatar", content=PNG)).json()
+        assert (await visitor.get(saved["link"])).content == PNG
+        shown = await visitor.get(f"/avatar/{saved['key']}", follow_redirects=True)
+        assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+        assert (await visitor.put("/avatar", content=b"<html>")).status_code == 400
+        assert (await visitor.get("/avatar/../../etc/passwd")).status_code == 404
+        gone = saved["key"].replace("2026", "2025")
+        assert (await visitor.get(f"/avatar/{gone}")).status_code == 404

@@ -285,6 +285,30 @@ async def test_how_long_a_revoked_token_goes_on_in_each_mode(redis_server: "Redi
         assert (await one.refresh(given["refresh_token"])).status == 400
 
 
+@pytest.mark.parametrize("mode", ["hybrid", "server"])
+async def test_every_kind_of_revocation_is_known_in_both_modes(redis_server: "RedisServer", mode: Any) -> None:
+    """Tokens of clients have no family, so that only what is written of their subject tells."""
+    async with instances(redis_server.url, 2, mode=mode) as (one, other):
+
+        async def own_token() -> str:
+            form = {"grant_type": "client_credentials", "client_id": "job", "client_secret": SECRET}
+            return str((await one.post("/token", form)).body["access_token"])
+
+        given = await one.sign_in()
+        renewed = (await one.refresh(given["refresh_token"])).body
+        claims = pyjwt.decode(given["access_token"], options={"verify_signature": False})
+        await one.grants.revoke_access("ada", claims["jti"])
+        await until_refused(other, given["access_token"])
+        assert await other.who(renewed["access_token"]) == 200
+        for revoke in (lambda: one.grants.revoke_subject("job"), one.grants.revoke_all):
+            token = await own_token()
+            assert await other.who(token) == 200
+            await revoke()
+            await until_refused(other, token)
+            assert await other.who(await own_token()) == 200, "what is issued later is good"
+        await until_refused(other, renewed["access_token"])
+
+
 async def test_an_instance_that_is_cut_off_refuses_after_the_bound_and_hears_the_rest_later(
     redis_server: "RedisServer", caplog: pytest.LogCaptureFixture
 ) -> None:

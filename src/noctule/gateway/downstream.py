@@ -192,10 +192,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_in_head:
             return
         headers, limits = self._headers, self._plane.limits
-        size = len(name) + len(value)
-        self._head_bytes += size
-        if size > limits.header_bytes_max or self._head_bytes > 4 * limits.header_bytes_max:
-            raise RefusedError(answers.head_too_large(f"a header is over the bound of {limits.header_bytes_max} bytes"))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > limits.header_bytes_max:
+            self._check_header_bytes(len(name) + len(value))
         if len(headers) >= limits.headers_max:
             raise RefusedError(answers.head_too_large(f"the request has more than {limits.headers_max} headers"))
         headers.append((name, value))
@@ -235,6 +234,11 @@ class ClientConnection(asyncio.Protocol):
             exchange.body_ended()
 
     # --- What is wrong with what came ---
+
+    def _check_header_bytes(self, size: int) -> None:
+        bound = self._plane.limits.header_bytes_max
+        if size > bound or self._head_bytes > 4 * bound:
+            raise RefusedError(answers.head_too_large(f"a header is over the bound of {bound} bytes"))
 
     def _fail_parsing(self, sentence: str) -> None:
         """Not HTTP: what was whole before is answered, then this, then no more."""
@@ -344,7 +348,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer what has come, one after the other."""
-        if self._is_advancing:
+        if self._is_advancing or self._current is not None:
             return
         self._is_advancing = True
         while self._current is None and self._queue and not self._is_full and self._transport is not None:
@@ -385,8 +389,7 @@ class ClientConnection(asyncio.Protocol):
         assert exchange is not None
         method, is_new = exchange.head.method, exchange.head.version == "1.1"
         self._framing = framing = response_framing(method, status, length, knows_chunks=is_new)
-        is_deaf = self._reading is _DROPPED and not self._queue
-        if is_last or framing is _CLOSE or self._is_stopping or is_deaf:
+        if is_last or framing is _CLOSE or self._is_stopping or (self._reading is _DROPPED and not self._queue):
             exchange.is_last = True
         if length is not None and (framing is _LENGTH or method == "HEAD"):
             headers.append((b"Content-Length", b"%d" % length))
@@ -400,9 +403,10 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, piece: bytes) -> None:
         """A piece of its body: it leaves with what else has come of it, in as few system calls as will do."""
-        if self._framing is _NONE:
+        framing = self._framing
+        if framing is _NONE:
             return
-        parts = render_chunk(piece) if self._framing is _CHUNKED else (piece,)
+        parts = render_chunk(piece) if framing is _CHUNKED else (piece,)
         if len(piece) <= JOINED_BYTES_MAX:
             self._out = b"".join((self._out, *parts))
             if len(self._out) > WRITE_BYTES_MAX:

@@ -201,7 +201,8 @@ class Exchange:
 
     def admit(self) -> None:
         """Find who may answer, and read the body ahead as far as that helps."""
-        plan = self._plane.plan(self)
+        head = self.head
+        plan = self._plane.traffic.plan(head.host_name, head.target.decode(), head.header, self.client_ip)
         if isinstance(plan, Refusal):
             self._refuse(answers.of_refusal(plan.status, plan.code, plan.message, is_retryable=plan.retryable))
             return
@@ -213,9 +214,9 @@ class Exchange:
             # Before its body is read, and before a client that asked is told to send it.
             self._refuse(self._nobody())
             return
-        if self.head.expects_continue and not self.body.taken_bytes:
+        if head.expects_continue and not self.body.taken_bytes:
             self._client.go_on()
-        if not is_read_ahead(length=self.head.content_length, is_idempotent=self.is_idempotent):
+        if not is_read_ahead(length=head.content_length, is_idempotent=self.is_idempotent):
             self._try_next()
             return
         self._state = _READING
@@ -295,7 +296,9 @@ class Exchange:
     # --- Trying instances ---
 
     def _try_next(self) -> None:
-        flight = self._next_flight()
+        plan = self._plan
+        assert plan is not None
+        flight = self._next_flight(plan) if self.attempts else plan.next()
         if flight is None:
             self._refuse(self._lost() if self._was_lost else self._nobody())
         else:
@@ -314,11 +317,8 @@ class Exchange:
         connect_s = self._plan_timeouts()[0]
         self._connecting = upstream.connect(flight.instance, connect_s, self._connected, self._not_connected)
 
-    def _next_flight(self) -> Flight | None:
-        plan = self._plan
-        assert plan is not None
-        if self.attempts == 0:
-            return plan.next(self.tried)
+    def _next_flight(self, plan: Plan) -> Flight | None:
+        """For another attempt, if there may be one."""
         if self.attempts >= 1 + plan.service.retries_max:
             return None
         stale, self._stale = self._stale, ""
@@ -437,18 +437,17 @@ class Exchange:
 
     def response_began(self, head: ResponseHead) -> None:
         """The final response's head."""
-        flight, connection, plan = self._flight, self._connection, self._plan
+        flight, plan = self._flight, self._plan
         assert flight is not None
-        assert connection is not None
         assert plan is not None
-        now = time.perf_counter()
-        self._first_byte_at = now
-        flight.succeeded(now - self._sent_at, head.status)
-        if head.status == 503 and flight.is_draining and self._go_elsewhere():
+        plane, status = self._plane, head.status
+        self._first_byte_at = now = time.perf_counter()
+        flight.succeeded(now - self._sent_at, status)
+        if status == 503 and flight.is_draining and self._go_elsewhere():
             return
         self._state = _PASSING
-        if has_body(self.head.method, head.status):
-            self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
+        if plane.model.compression.enabled and has_body(self.head.method, status):
+            self._compressor = plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
         if plan.route.response_headers != _NO_RULES:
             headers = apply_rules(headers, plan.route.response_headers)
@@ -456,9 +455,9 @@ class Exchange:
             headers.append((b"Date", date()))
         if flight.set_cookie is not None:
             headers.append((b"Set-Cookie", flight.set_cookie.encode()))
-        self._status = head.status
-        is_last = not self.body.is_complete or self._plane.is_stopping
-        self._client.begin_response(head.status, head.reason, headers, head.content_length, is_last=is_last)
+        self._status = status
+        is_last = not self.body.is_complete or plane.is_stopping
+        self._client.begin_response(status, head.reason, headers, head.content_length, is_last=is_last)
 
     def _go_elsewhere(self) -> bool:
         plan, flight, connection = self._plan, self._flight, self._connection
@@ -495,10 +494,8 @@ class Exchange:
 
     def response_ended(self) -> None:
         """It is whole; what the client has not sent yet, nobody waits for."""
-        if self._state is _PASSING:
-            self._end_response()
-
-    def _end_response(self) -> None:
+        if self._state is not _PASSING:
+            return
         if self._compressor is not None and (rest := self._compressor.end()):
             self._bytes_sent += len(rest)
             self._client.write(rest)

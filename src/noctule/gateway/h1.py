@@ -30,12 +30,12 @@ _NONE, _LENGTH, _CHUNKED, _CLOSE = Framing
 
 def has_body(method: str, status: int) -> bool:
     """Whether a response may have a body at all (RFC 9112 6.3)."""
-    return method != "HEAD" and status >= 200 and status != 204 and status != 304
+    return response_framing(method, status, None, knows_chunks=True) is not _NONE
 
 
 def response_framing(method: str, status: int, length: int | None, *, knows_chunks: bool) -> Framing:
     """How a response to a client is ended."""
-    if not has_body(method, status):
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
         return _NONE
     if length is not None:
         return _LENGTH

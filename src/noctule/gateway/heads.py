@@ -106,6 +106,11 @@ class RequestHead:
         return head
 
     @functools.cached_property
+    def host_name(self) -> str:
+        """`host` as text, empty where there is none."""
+        return self.host.decode("ascii") if self.host is not None else ""
+
+    @functools.cached_property
     def lines(self) -> bytes:
         """`headers` as they are passed on."""
         return lines_of(self.headers)

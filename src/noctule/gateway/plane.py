@@ -14,7 +14,7 @@ from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
 from noctule.gateway.model import GatewayModel, Limits, Service
 from noctule.gateway.networks import Network, is_in, parse_networks
-from noctule.gateway.traffic import Plan, Refusal, Traffic
+from noctule.gateway.traffic import Traffic
 from noctule.gateway.upstream import Upstream
 
 log = logging.getLogger("noctule.gateway")
@@ -141,12 +141,6 @@ class DataPlane:
         request_id = self._ids[start : start + 32]
         return request_id, b"00-%b-%b-01" % (request_id, self._ids[start + 32 : start + 48])
 
-    def plan(self, exchange: Exchange) -> Plan | Refusal:
-        """Who may answer it."""
-        head = exchange.head
-        host = head.host.decode("ascii") if head.host is not None else ""
-        return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
-
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""
         return choose_compressor(self.model.compression, accept_encoding, head)
@@ -162,9 +156,8 @@ class DataPlane:
             return True
         if self._rate_limit is None:
             return False
-        host = head.host.decode("ascii") if head.host is not None else ""
         path = head.target.partition(b"?")[0].decode()
-        verdict = self._rate_limit(exchange.client_ip, head.method, host, path)
+        verdict = self._rate_limit(exchange.client_ip, head.method, head.host_name, path)
         if isinstance(verdict, int | float):
             if verdict > 0:
                 exchange.answer(answers.too_many_requests(verdict))

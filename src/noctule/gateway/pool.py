@@ -93,6 +93,8 @@ class Pool:
         """No longer listed, and in use until those that are can take over."""
         self._leaving_until = Instant(0.0)
         self._outliers: Outliers | None = None
+        self.heeds_successes = False
+        """Whether an answer counts, though the balancer learns nothing from it."""
         self._budget = RetryBudget(service.retry_budget)
         self.in_flight = 0
         self.requests = 0
@@ -100,11 +102,6 @@ class Pool:
         self.retries = 0
         self.retries_refused = 0
         self._set_service(service)
-
-    @property
-    def heeds_successes(self) -> bool:
-        """Whether an answer counts, though the balancer learns nothing from it."""
-        return self._outliers is not None
 
     @property
     def probed_instances(self) -> list[Instance]:
@@ -191,6 +188,7 @@ class Pool:
     def conclude(self, permit: Permit, status: int) -> None:
         """What a request was answered; 499 when its client left before."""
         if self._breaker is None:
+            # Taken out of the model since.
             return
         if status == CLIENT_LEFT:
             self._breaker.give_up(permit)
@@ -232,11 +230,12 @@ class Pool:
         """A flight is over."""
         self._balancer.end(ticket)
         self.in_flight -= 1
-        self._gauge.in_flight -= 1
+        gauge = self._gauge
+        gauge.in_flight -= 1
         if self._leaving:
             self._settle(self._clock.now())
-        if self._gauge.is_watched:
-            self._gauge.on_change()
+        if gauge.is_watched:
+            gauge.on_change()
 
     def probed(self, instance: Instance, reason: str, *, is_good: bool, is_gone: bool = False) -> None:
         """Tell the balancer what a probe said; one of an instance that has left is not heeded."""
@@ -292,6 +291,7 @@ class Pool:
         if is_new_ratio:
             policy = OutlierPolicy(failure_rate=service.outlier_ratio) if service.outlier_ratio else None
             self._outliers = Outliers(policy) if policy is not None else None
+            self.heeds_successes = self._outliers is not None
         if is_new_breaker:
             breaking = BreakerPolicy(failure_rate=service.breaker_ratio) if service.breaker_ratio else None
             self._breaker = Breaker(breaking, self._chance) if breaking is not None else None

@@ -18,7 +18,7 @@ from noctule.gateway.instances import Instance
 from noctule.gateway.model import Route, Service
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture, RouteCounts
-from noctule.gateway.pool import Flight, Gauge, Pool
+from noctule.gateway.pool import UNGUARDED, Flight, Gauge, Pool
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -73,7 +73,8 @@ class Plan:
         `status` is that of the response, 499 when the client left before there was one.
         """
         self._counts.add(status, seconds)
-        self._pool.conclude(self._permit, status)
+        if self._permit is not UNGUARDED:
+            self._pool.conclude(self._permit, status)
 
 
 class Traffic:

@@ -110,7 +110,11 @@ class InstanceConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._asker: Asker | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._alarm = Alarm(pool.loop, self._late)
+        self._alarm = alarm = Alarm(pool.loop, self._late)
+        self.wait = alarm.set
+        """`response_late` in so many seconds, unless it is called again before."""
+        self.rest = alarm.clear
+        """Do not be late until `wait` is called again."""
         self._method = ""
         self._status_text = b""
         self._headers: list[Header] = []
@@ -149,14 +153,6 @@ class InstanceConnection(asyncio.Protocol):
     def end_chunks(self) -> None:
         """The chunked body is whole."""
         self._write(LAST_CHUNK)
-
-    def wait(self, timeout_s: float) -> None:
-        """`response_late` in so many seconds, unless it is called again before."""
-        self._alarm.set(timeout_s)
-
-    def rest(self) -> None:
-        """Do not be late until `wait` is called again."""
-        self._alarm.clear()
 
     def pause(self) -> None:
         """Read nothing more until `resume`."""

@@ -65,7 +65,7 @@ class Ticket:
 
     __slots__ = ("_instance", "_is_open", "_is_trial")
 
-    def __init__(self, instance: BalancedInstance, *, is_trial: bool) -> None:
+    def __init__(self, instance: BalancedInstance, is_trial: bool) -> None:
         self._instance = instance
         self._is_trial = is_trial
         self._is_open = True
@@ -170,15 +170,17 @@ class Balancer:
             return self._choose_by_hash(now, excluding, key)
         by_turn, in_flight_max = self._is_by_turn, self._in_flight_max
         best: BalancedInstance | None = None
-        best_load = math.inf
+        best_load = best_turn = math.inf
         for instance in self._instances.values():
+            load = 0.0 if by_turn else instance.in_flight / instance.share
+            # Cheapest first: most of many instances are ruled out by this alone.
+            if load > best_load or (load == best_load and instance.turn >= best_turn):
+                continue
             if not instance.is_open and not instance.may_try(now):
                 continue
             if instance.in_flight >= in_flight_max or (excluding and instance.id in excluding):
                 continue
-            load = 0.0 if by_turn else instance.in_flight / instance.share
-            if best is None or load < best_load or (load == best_load and instance.turn < best.turn):
-                best, best_load = instance, load
+            best, best_load, best_turn = instance, load, instance.turn
         return None if best is None else best.id
 
     def may_take(self, instance_id: str, now: Instant) -> bool:
@@ -199,7 +201,7 @@ class Balancer:
         instance.in_flight += 1
         instance.requests += 1
         self._in_flight += 1
-        return Ticket(instance, is_trial=is_trial)
+        return Ticket(instance, is_trial)
 
     def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""

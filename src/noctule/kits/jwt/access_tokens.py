@@ -102,9 +102,17 @@ class Signer:
         self._key = key
 
     def sign(
-        self, *, subject: str, client_id: str, audience: str, scopes: Iterable[str], family: str, position: str,
-        now_ms: int, life_s: int,
-    ) -> str:  # fmt: skip
+        self,
+        *,
+        subject: str,
+        client_id: str,
+        audience: str,
+        scopes: Iterable[str],
+        family: str,
+        position: str,
+        now_ms: int,
+        life_s: int,
+    ) -> str:
         """One token; times are the store's."""
         issued_s = now_ms // 1000
         claims = Claims(

@@ -191,9 +191,16 @@ class Grants:
         return code.text
 
     async def exchange(
-        self, code_text: str, client_id: str, redirect_uri: str, challenge: str, answer: Answer, *, refreshes: bool,
+        self,
+        code_text: str,
+        client_id: str,
+        redirect_uri: str,
+        challenge: str,
+        answer: Answer,
+        *,
+        refreshes: bool,
         address: str = "",
-    ) -> bytes:  # fmt: skip
+    ) -> bytes:
         """Use a code; give the answer. Raises `InvalidGrantError`, after which a code that was used before has taken
         everything with it that it gave, and `OutcomeUnknownError`."""
         code = parse_opaque(code_text, "nac", self.shards)
