@@ -47,7 +47,8 @@ class Certificates:
             try:
                 self._load(each)
             except (OSError, ssl.SSLError, ValueError) as error:
-                raise ConfigError(f"gateway: the certificate {each.certificate} cannot be used: {_reason(error)}") from error
+                why = _reason(error)
+                raise ConfigError(f"gateway: the certificate {each.certificate} cannot be used: {why}") from error
         self._index()
         self.context = self._make(self._settings[0])
         """To listen with."""
