@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from gateway_backends import Backend, backends
 from gateway_process import Client, GatewayProcess, serving, toys
 from own_node import own_node
 
+from noctule.adapters.certificates import write_certificates
 from noctule.core.registry.objects import CheckStatus
 
 pytestmark = pytest.mark.integration
@@ -131,6 +133,23 @@ def test_commands_work_and_a_kill_costs_nothing(engine: str, apps: dict[str, Bac
     finally:
         assert process.end(signal.SIGTERM) == 0
     assert not _listens(process.port)
+    shutil.rmtree(folder)
+
+
+def test_commands_reach_a_gateway_that_sends_all_else_to_tls(engine: str, apps: dict[str, Backend]) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gw"))
+    folder.chmod(0o755)
+    process = Process(engine, folder, apps)
+    write_certificates(folder, "test", ["localhost"], datetime.datetime.now(datetime.UTC), is_node=False)
+    pair = f'certificate = "{folder}/localhost.pem"\nkey = "{folder}/localhost.key"'
+    config = folder / "gateway.toml"
+    top = f"tls_port = {free_port()}\nredirect_to_tls = true\n"
+    config.write_text(f"{top}{config.read_text()}\n[[certificates]]\n{pair}\n")
+    process.start()
+    try:
+        assert json.loads(process.run("status", "--json"))["workers"] == 1
+    finally:
+        assert process.end(signal.SIGTERM) == 0
     shutil.rmtree(folder)
 
 

@@ -182,6 +182,10 @@ async def test_an_unusable_certificate_is_told_before_the_start(make_world: Make
     missing = Certificate(certificate=str(tmp_path / "missing.crt"), key=str(tmp_path / "missing.key"))
     with pytest.raises(ConfigError, match=r"^gateway: the certificate .*missing.crt cannot be used"):
         await make_world(replace(CONFIG, tls=(missing,), tls_port=_free_port()))
+    Path(missing.certificate).write_text("no certificate")
+    Path(missing.key).write_text("no key")
+    with pytest.raises(ConfigError, match=r"missing.crt cannot be used: one of its two files is not .* in PEM"):
+        await make_world(replace(CONFIG, tls=(missing,), tls_port=_free_port()))
 
 
 async def test_plain_requests_are_sent_to_tls(make_world: MakeWorld, authority: Authority) -> None:

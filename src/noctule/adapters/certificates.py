@@ -7,6 +7,7 @@ clients may compare them. Keys are P-256; the CA's key is needed for further nod
 import datetime
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from noctule.base.errors import ConfigError
 CA_DAYS = 3_650
 NODE_DAYS = 825
 """What browsers and TLS libraries accept at most from a private CA."""
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _BACKDATED = datetime.timedelta(hours=1)
 """Clocks of other machines may be behind."""
 
@@ -138,11 +140,9 @@ def _name_of(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
-        pass
-    try:
-        return x509.DNSName(host)
-    except ValueError as error:
-        raise ConfigError(f"{host!r} is neither a name nor an address of a host") from error
+        if _HOST.fullmatch(host):
+            return x509.DNSName(host)
+        raise ConfigError(f"{host!r} is neither a name nor an address of a host") from None
 
 
 def _file_name(host: str) -> str:

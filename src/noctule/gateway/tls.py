@@ -47,7 +47,8 @@ class Certificates:
             try:
                 self._load(each)
             except (OSError, ssl.SSLError, ValueError) as error:
-                raise ConfigError(f"gateway: the certificate {each.certificate} cannot be used: {error}") from error
+                why = _reason(error)
+                raise ConfigError(f"gateway: the certificate {each.certificate} cannot be used: {why}") from error
         self._index()
         self.context = self._make(self._settings[0])
         """To listen with."""
@@ -69,7 +70,7 @@ class Certificates:
                     if not is_first:
                         log.info("certificate_reloaded", extra={"certificate": each.certificate})
             except (OSError, ssl.SSLError, ValueError) as error:
-                fields = {"certificate": each.certificate, "error": str(error)}
+                fields = {"certificate": each.certificate, "error": _reason(error)}
                 log.warning("certificate_unusable", extra=fields)
         self._index()
 
@@ -130,6 +131,12 @@ def _names(each: Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         return []
     return [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+
+
+def _reason(error: Exception) -> str:
+    """OpenSSL has no word for a file that holds something else, or nothing."""
+    is_no_pem = isinstance(error, ssl.SSLError) and error.reason is None
+    return "one of its two files is not a certificate or a key in PEM" if is_no_pem else str(error)
 
 
 def _stamp(each: Certificate) -> _Stamp:

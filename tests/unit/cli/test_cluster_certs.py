@@ -33,7 +33,7 @@ def test_it_overwrites_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [path.name for path in tmp_path.iterdir()] == ["ca.key"]
 
 
-@pytest.mark.parametrize("host", ["", "../x", "ca", "ü.example"])
+@pytest.mark.parametrize("host", ["", "../x", "ca", "ü.example", "a b", "a.*.example"])
 def test_a_host_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str) -> None:
     assert main(["cluster", "certs", "--out", str(tmp_path), "--host", host]) == 2
     assert "neither a name nor an address" in capsys.readouterr().err

@@ -220,7 +220,7 @@ def _redirect(model: GatewayModel) -> Iterator[str]:
     if model.redirect_to_tls:
         port = "" if model.tls_port == 443 else f":{model.tls_port}"
         target = quote(f"https://%[req.hdr(host),host_only]{port}%[pathq]")
-        yield f"  http-request redirect location {target} code 308 unless {{ ssl_fc }}"
+        yield f"  http-request redirect location {target} code 308 unless {{ ssl_fc }} or is_own"
 
 
 def _forwarding_headers(model: GatewayModel) -> Iterator[str]:

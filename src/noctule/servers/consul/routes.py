@@ -218,8 +218,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 )
 
 ABSENT: tuple[tuple[str, str], ...] = (
-    ("/v1/agent/join, leave, force-leave", "Members join with a token and leave by `noctule nodes`."),
-    ("/v1/agent/reload, token, monitor, metrics, host", "See `/metrics`, the log and `noctule settings`."),
+    ("/v1/agent/join, leave, force-leave", "Members join with a token and leave by `noctule cluster leave`."),
+    ("/v1/agent/reload, token, monitor, metrics, host", "See `/metrics`, the log and `noctule cluster settings`."),
     ("/v1/agent/connect, /v1/connect, /v1/config, /v1/discovery-chain", "There is no service mesh."),
     ("/v1/query", "Prepared queries; ask health with `passing`, `tag` and `near` instead."),
     ("/v1/snapshot", "Nodes keep snapshots of their own."),
