@@ -272,7 +272,9 @@ VERSIONS = st.sampled_from(["1.1", "1.0"])
         st.tuples(
             st.sampled_from(["GET", "PUT"]),
             TARGETS,
-            st.sampled_from([[HOST], [HOST, (b"Accept", b"a")], [(b"Host", b"x y")], [HOST, (b"Content-Length", b"3")]]),
+            st.sampled_from(
+                [[HOST], [HOST, (b"Accept", b"a")], [(b"Host", b"x y")], [HOST, (b"Content-Length", b"3")]]
+            ),
             VERSIONS,
         ),
         max_size=8,
