@@ -5,10 +5,7 @@ of instances show the same board, and one of them may end at any time.
 """
 
 import asyncio
-import hashlib
-import hmac
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -23,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from examples.board.guestbook import Entry, Guestbook, is_entry_id, new_cache, new_entry_id, now_ms
 from noctule.base.errors import NoctuleError
+from noctule.kits.csrf import CsrfError, check_csrf, csrf_token, is_browser
 from noctule.kits.locks import Lease, Locks
 from noctule.kits.ratelimit import Policy, RateLimits, Rule
 from noctule.kits.sessions import Session, Sessions
@@ -37,7 +35,7 @@ POSTS = Policy(name="posts", limit=1_000, window_s=60.0)
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40), Form()]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500), Form()]
 FormId = Annotated[str, Form(max_length=64)]
-Seal = Annotated[str, Form(max_length=64)]
+Token = Annotated[str, Form(max_length=64)]
 
 store = connect()
 guestbook = Guestbook(store, new_cache(store))
@@ -103,7 +101,7 @@ async def page(request: Request) -> Response:
         "instance": INSTANCE,
         "entries": await guestbook.newest(),
         "form_id": form_id,
-        "seal": seal(session, form_id),
+        "token": csrf_token(session, form_id),
     }
     return templates.TemplateResponse(request, "board.html", context, headers={"cache-control": "no-store"})
 
@@ -121,30 +119,29 @@ async def whoami(request: Request) -> dict[str, str | int | None]:
 
 
 @app.post("/sign-in")
-async def sign_in(request: Request, name: Name, form_id: FormId = "", seal: Seal = "") -> Response:
+async def sign_in(request: Request, name: Name, form_id: FormId = "", token: Token = "") -> Response:
     """Be somebody; under a new session id, so that nobody who knew the old one is signed in too."""
     session: Session = request.scope["session"]
-    check_form(request, session, form_id, seal)
+    check_form(request, session, form_id, token)
     session.regenerate()
     session["name"] = name
-    session["form_secret"] = secrets.token_hex(16)
     return RedirectResponse("/", status_code=303)
 
 
 @app.post("/sign-out")
-async def sign_out(request: Request, form_id: FormId = "", seal: Seal = "") -> Response:
+async def sign_out(request: Request, form_id: FormId = "", token: Token = "") -> Response:
     """Be nobody again."""
     session: Session = request.scope["session"]
-    check_form(request, session, form_id, seal)
+    check_form(request, session, form_id, token)
     session.destroy()
     return RedirectResponse("/", status_code=303)
 
 
 @app.post("/guestbook")
-async def write(request: Request, text: Text, form_id: FormId = "", seal: Seal = "") -> Response:
+async def write(request: Request, text: Text, form_id: FormId = "", token: Token = "") -> Response:
     """Add an entry; the form's id is the entry's, so that a second click adds nothing."""
     session: Session = request.scope["session"]
-    check_form(request, session, form_id, seal)
+    check_form(request, session, form_id, token)
     entry = Entry(session.get("name") or "Somebody", text, INSTANCE, now_ms())
     await guestbook.add(form_id or new_entry_id(), entry)
     return RedirectResponse("/", status_code=303)
@@ -153,27 +150,22 @@ async def write(request: Request, text: Text, form_id: FormId = "", seal: Seal =
 def visit(request: Request) -> Session:
     """Count the visit and give the session."""
     session: Session = request.scope["session"]
-    session["visits"] = session.get("visits", 0) + 1
-    session.setdefault("form_secret", secrets.token_hex(16))
+    session.add("visits")
     return session
 
 
-def seal(session: Session, form_id: str) -> str:
-    """What only a form of this session can carry: it proves the origin, and that the id was given out here."""
-    return hmac.new(session["form_secret"].encode(), form_id.encode(), hashlib.sha256).hexdigest()
+def check_form(request: Request, session: Session, form_id: str, token: str) -> None:
+    """Refuse forms of other sites, with 403: the token proves the page, and that the id was given out there.
 
-
-def check_form(request: Request, session: Session, form_id: str, sealed: str) -> None:
-    """Refuse forms of other sites, with 403.
-
-    A browser always names itself by Origin or Sec-Fetch-Site when it posts (Fetch standard, 3.1 and Fetch Metadata).
-    Without both it is a program that carries no visitor's cookie by accident, and may leave the seal out.
+    A program that names no origin, as every browser does, may leave the token out.
     """
-    is_browser = "origin" in request.headers or "sec-fetch-site" in request.headers
-    if not (form_id or sealed or is_browser):
+    if not (form_id or token or is_browser(request.scope)):
         return
-    known = "form_secret" in session and is_entry_id(form_id)
-    if not (known and hmac.compare_digest(seal(session, form_id), sealed)):
+    try:
+        check_csrf(request.scope, session, token, form_id)
+    except CsrfError as error:
+        raise HTTPException(403, "This form is no longer valid. Go back, reload the page and try again.") from error
+    if not is_entry_id(form_id):
         raise HTTPException(403, "This form is no longer valid. Go back, reload the page and try again.")
 
 

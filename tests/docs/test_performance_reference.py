@@ -32,7 +32,7 @@ def test_the_page_is_current(renderer: Any) -> None:
 
 def test_what_was_not_measured_is_named(renderer: Any, tmp_path: Path) -> None:
     page = renderer.render_performance(tmp_path)
-    for name in ("throughput", "partitions", "etcd", "eventual", "clients", "gateway"):
+    for name in ("throughput", "partitions", "etcd", "eventual", "clients", "gateway", "kits"):
         assert f"there is no `bench/results/{name}.json`" in page
 
 

@@ -28,7 +28,7 @@ class Board:
 @pytest.fixture
 def board(redis_server: "RedisServer", start_instance: StartInstance) -> Board:
     """Two instances of the board on one store."""
-    environment = {"NOCTULE_STORE_URL": redis_server.url}
+    environment = {"NOCTULE_STORE_URL": redis_server.url, "NOCTULE_PLAIN_HTTP": "1"}
     options: dict[str, Any] = {"app": "examples.board:app", "environment": environment, "drain_delay_ms": 0}
     return Board(start_instance(id="web-1", **options), start_instance(id="web-2", **options))
 
@@ -104,7 +104,7 @@ async def test_entries_are_shown_escaped_newest_first(board: Board, visitor: aio
 async def test_a_second_click_adds_nothing(board: Board, visitor: aiohttp.ClientSession) -> None:
     form = hidden(await page(visitor, board.one))
     for instance in (board.one, board.two):
-        assert await post(visitor, instance, "/guestbook", origin=board.one.url, text="once", **form) == (303, "/")
+        assert await post(visitor, instance, "/guestbook", origin=instance.url, text="once", **form) == (303, "/")
     assert (await page(visitor, board.one)).count("<p>once</p>") == 1
 
 
@@ -112,10 +112,10 @@ async def test_a_form_of_another_site_is_refused(board: Board, visitor: aiohttp.
     own = hidden(await page(visitor, board.one))
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as attacker:
         foreign = hidden(await page(attacker, board.one))
-    refused: list[dict[str, str]] = [{}, foreign, {**own, "seal": foreign["seal"]}, {**own, "form_id": "x"}]
-    for form in refused:
+    refused: list[dict[str, str]] = [{}, foreign, {**own, "token": foreign["token"]}, {**own, "form_id": "x"}]
+    for origin, form in [("https://evil.example", own), *((board.one.url, form) for form in refused)]:
         for path, field in (("/guestbook", "text"), ("/sign-in", "name"), ("/sign-out", "unused")):
-            status, body = await post(visitor, board.one, path, origin="https://evil.example", **{field: "a"}, **form)
+            status, body = await post(visitor, board.one, path, origin=origin, **{field: "a"}, **form)
             assert (status, "no longer valid" in body) == (403, True), (path, form)
     assert (await whoami(visitor, board.one))["name"] is None
     assert (await post(visitor, board.one, "/sign-in", origin=board.one.url, name="Ada", **own))[0] == 303
@@ -142,7 +142,8 @@ async def test_forms_have_bounds(
     start_instance: StartInstance,
     visitor: aiohttp.ClientSession,
 ) -> None:
-    instance = start_instance(app="examples.board:app", environment={"NOCTULE_STORE_URL": redis_server.url})
+    environment = {"NOCTULE_STORE_URL": redis_server.url, "NOCTULE_PLAIN_HTTP": "1"}
+    instance = start_instance(app="examples.board:app", environment=environment)
     got, body = await post(visitor, instance, path, **form)
     assert got == status
     assert status == 303 or "That did not work" in body

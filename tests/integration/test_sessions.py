@@ -1,18 +1,28 @@
 """Sessions on a real Redis: several instances, requests that overlap, logout, theft, and a store that goes away."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 from redis.asyncio import Redis
+from session_visitors import (
+    Handler,
+    Visitor,
+    app_of,
+    client_of,
+    key_of,
+    nothing_to_receive,
+    putting,
+    show,
+    signing_in,
+    who,
+)
 
 from noctule.base.errors import ConfigError, RequestError
 from noctule.base.ids import Instant, WallMs
 from noctule.kits.asgi import Message, Receive, Scope, Send, send_json
-from noctule.kits.session_cookie import session_digest, session_handle
+from noctule.kits.session_cookie import session_digest
 from noctule.kits.session_seal import KeyRing
 from noctule.kits.session_users import TOMBSTONE_TTL_S, UserSessions
 from noctule.kits.sessions import Session, Sessions
@@ -24,76 +34,8 @@ if TYPE_CHECKING:
 pytest_plugins = ("engines",)
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
 
-Handler = Callable[[Session], Awaitable[object]]
 NOBODY = "redis://127.0.0.1:1/0"
 """A store where nobody listens."""
-
-
-class Answer(msgspec.Struct):
-    """One response."""
-
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-
-    def header(self, name: str) -> str | None:
-        values = [value.decode() for header, value in self.headers if header == name.encode()]
-        assert len(values) <= 1, values
-        return values[0] if values else None
-
-    def json(self) -> Any:
-        return msgspec.json.decode(self.body)
-
-
-class Visitor:
-    """A browser with one cookie."""
-
-    def __init__(self, cookie: str | None = None) -> None:
-        self.cookie = cookie
-
-    def scope(self, kind: str) -> Scope:
-        headers = [(b"cookie", f"__Host-session={self.cookie}".encode())] if self.cookie else []
-        headers.append((b"user-agent", b"Browser/1"))
-        return {"type": kind, "method": "GET", "path": "/", "headers": headers, "client": ("192.0.2.7", 4711)}
-
-    async def visit(self, instance: Sessions) -> Answer:
-        sent: list[Message] = []
-
-        async def send(message: Message) -> None:
-            sent.append(message)
-
-        await instance(self.scope("http"), nothing_to_receive, send)
-        assert [m["type"] for m in sent] == ["http.response.start", "http.response.body"]
-        answer = Answer(sent[0]["status"], list(sent[0]["headers"]), sent[1]["body"])
-        set_cookie = answer.header("set-cookie")
-        if set_cookie is not None:
-            self.cookie = set_cookie.partition("=")[2].partition(";")[0] or None
-        return answer
-
-
-async def nothing_to_receive() -> Message:
-    raise AssertionError("these requests have no body")
-
-
-def app_of(handler: Handler, **options: Any) -> Sessions:
-    """An instance whose every page is the handler's result as JSON."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_json(send, 200, await handler(scope["session"]), [(b"x-page", b"1")])
-
-    return Sessions(app, **options)
-
-
-async def show(session: Session) -> object:
-    return dict(session)
-
-
-def putting(**values: object) -> Handler:
-    async def put(session: Session) -> object:
-        session.update(values)
-        return dict(session)
-
-    return put
 
 
 class Meeting:
@@ -120,20 +62,6 @@ async def store(redis_server: "RedisServer") -> AsyncIterator[Redis]:
 
 
 GIVING_UP_SOON: dict[str, Any] = {"patience_s": 0.4}
-
-
-@asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Redis]:
-    client = connect(url)
-    try:
-        yield client
-    finally:
-        await client.aclose()
-
-
-def key_of(cookie: str | None) -> str:
-    assert cookie is not None
-    return f"session:{{{session_handle(cookie)}}}"
 
 
 async def test_a_session_is_the_same_on_every_instance(redis_server: "RedisServer") -> None:
@@ -361,19 +289,6 @@ async def test_of_two_who_set_one_field_the_later_wins_or_is_refused(store: Redi
         assert (await late_visit).status == status
         assert (await visitor.visit(app_of(show, store=store))).json() == {"a": held}
         assert instance.describe().overwritten == (on_conflict == "last_wins")
-
-
-def signing_in(user: str, **values: object) -> Handler:
-    async def sign_in(session: Session) -> object:
-        session.sign_in(user)
-        session.update(values)
-        return session.handle
-
-    return sign_in
-
-
-async def who(session: Session) -> object:
-    return session.user
 
 
 async def test_a_user_sees_the_devices_and_ends_one_or_all(store: Redis) -> None:

@@ -315,7 +315,7 @@ class Supervised:
         self.first: InstanceProcess
 
     async def start(self, name: str) -> "InstanceProcess":
-        environment = {"NOCTULE_STORE_URL": self._store_url}
+        environment = {"NOCTULE_STORE_URL": self._store_url, "NOCTULE_PLAIN_HTTP": "1"}
         process = await asyncio.to_thread(self._start, environment, app=BOARD, id=name)
         address = process.url.removeprefix("http://")
         self._cluster.balancer.upstreams.append(address)

@@ -106,13 +106,13 @@ class ToyInstance:
         session.visits += 1
         self._own_visits += 1
         digest = hashlib.sha256(session_id.encode()).hexdigest()
-        await self._store(digest, session)
+        await self._store(hashlib.sha256(session_id[:22].encode()).hexdigest(), session)
         visits = self._own_visits if self._switches.private_counter == self.id else session.visits
         shown = "00000000" if self._switches.own_session == self.id else digest[:8]
         return web.json_response({"name": session.name, "visits": visits, "session": shown})
 
-    async def _store(self, digest: str, session: _Session) -> None:
-        key = f"session:{{{digest}}}"
+    async def _store(self, handle: str, session: _Session) -> None:
+        key = f"session:{{{handle}}}"
         match self._switches.store:
             case "hash":
                 await self._redis.execute_command("HSET", key, "name", session.name, "visits", session.visits)

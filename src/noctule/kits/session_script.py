@@ -38,7 +38,9 @@ local born, done, renews = tonumber(ours[1] or ''), ours[5] or '', false
 if ours[2] then return {'gone'} end
 if born then
   for at = 1, #done, 24 do
-    if string.sub(done, at, at + 10) == nonce then return {'saved', math.max(1, math.min(idle_ms, born + absolute_ms - now)), 1, 0} end
+    if string.sub(done, at, at + 10) == nonce then
+      return {'saved', math.max(1, math.min(idle_ms, born + absolute_ms - now)), 1, 0}
+    end
   end
   if op == 'create' or ours[3] ~= id or now >= born + absolute_ms then return {'gone'} end
 elseif op == 'create' then
@@ -52,7 +54,8 @@ for at = 11, #ARGV, 4 do
   local name, kind, mark, value = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local here = redis.call('HGET', key, name)
   if kind ~= 'own' and (here and redis.sha1hex(here) or '') ~= mark then
-    if kind == 'checked' or kind == 'checked-drop' then clashes[#clashes + 1] = name else overwritten = overwritten + 1 end
+    local is_checked = kind == 'checked' or kind == 'checked-drop'
+    if is_checked then clashes[#clashes + 1] = name else overwritten = overwritten + 1 end
   end
   if kind == 'drop' or kind == 'checked-drop' then
     drops[#drops + 1] = name
@@ -120,7 +123,8 @@ many ms the tombstone stays. Answers whether it was done."""
 ENROL = (
     _NOW
     + """
-local key, handle, about, idle_ms, keep_ms, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local key, handle, about = KEYS[1], ARGV[1], ARGV[2]
+local idle_ms, keep_ms, most = tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local epoch = tonumber(redis.call('HGET', key, '__epoch__') or '') or now
 local listed, left = {}, {}
 local fields = redis.call('HGETALL', key)

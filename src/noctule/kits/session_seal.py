@@ -19,7 +19,7 @@ from noctule.base.errors import ConfigError, StorageError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-"""Drawn for each value: one key may seal some 2**32 values before chance alone could repeat one (NIST SP 800-38D 8.3)."""
+"""Drawn for each value: so one key may seal 2**32 values (NIST SP 800-38D 8.3), then it has to be rotated."""
 KEY_NAME_CHARACTERS_MAX = 16
 
 _MARK = b"\x01"

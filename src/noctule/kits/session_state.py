@@ -45,13 +45,17 @@ class SessionAwayError(UnavailableError):
 class NewId(Protocol):
     """Makes ids: of a new session, or another one of the session that has this id."""
 
-    def __call__(self, of: str | None = None) -> str: ...
+    def __call__(self, of: str | None = None) -> str:
+        """One more id."""
+        ...
 
 
 class Unseal(Protocol):
     """Gives what was sealed for a place, or what is not sealed as it is; raises `StorageError`."""
 
-    def __call__(self, value: bytes, place: str) -> bytes: ...
+    def __call__(self, value: bytes, place: str) -> bytes:
+        """What was sealed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from script_store import ScriptStore, run_alone
+from script_store import ScriptStore, Turn, run_alone
 
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.kits import session_store, session_users
@@ -135,7 +135,9 @@ class World:
             assert session_digest((open_now & set(ours)).pop()) == self.model.id
 
 
-def new_world(*, signed_in: bool, repeats: bool = False, loads_at_once: bool = False) -> World:
+def new_world(
+    *, signed_in: bool = False, is_born: bool = True, repeats: bool = False, loads_at_once: bool = False
+) -> World:
     store: Any = ScriptStore(Keyspace(), repeats=repeats)
     if loads_at_once:
         store.without_turn = {"hget"}
@@ -146,10 +148,9 @@ def new_world(*, signed_in: bool, repeats: bool = False, loads_at_once: bool = F
     sessions = SessionStore(store, users, prefix="session:", on_conflict="last_wins", clock=clock, **options)
     world = World(store, Model(), sessions, users, "")
     world.id = world.new_id()
-    first = Session(None, lambda of=None: world.id)
-    first["count"] = 0
     store.after = world.follow
-    run_alone(sessions.save(first, About()))
+    if is_born:
+        run_alone(begin(world))
     if signed_in:
         again = Session(run_alone(sessions.load(world.id)), world.new_id)
         again.sign_in(USER)
@@ -192,7 +193,19 @@ def request(change: Callable[[Session], object]) -> Request:
     return run
 
 
+async def begin(world: World) -> str:
+    """The request that makes the session."""
+    session = Session(None, lambda of=None: world.id)
+    session["count"] = 0
+    try:
+        await world.sessions.save(session, About())
+    except SessionConflictError:
+        return "conflict"
+    return "done"
+
+
 async def expire(world: World) -> str:
+    await Turn()
     world.store.now_ms += IDLE_S * 1000 + 1
     world.store.do("EXISTS", session_key("session:", session_handle(world.id)))
     world.model.expire()
@@ -211,6 +224,7 @@ logout = request(lambda session: session.destroy())
 regenerate = request(lambda session: session.regenerate())
 sign_in = request(lambda session: session.sign_in(USER))
 NAMES = {
+    begin: "begin",
     save_a: "save_a",
     save_b: "save_b",
     count: "count",
@@ -242,6 +256,8 @@ def all_runs(make: Callable[[], World], requests: tuple[Request, ...]) -> Iterat
 def one_run(world: World, requests: tuple[Request, ...], path: list[int]) -> tuple[list[str], list[tuple[int, int]]]:
     results = [""] * len(requests)
     running = {number: each(world) for number, each in enumerate(requests)}
+    for coroutine in running.values():
+        coroutine.send(None)  # Up to its first operation, which it waits for.
     choices: list[tuple[int, int]] = []
     while running:
         taken = path[len(choices)] if len(choices) < len(path) else 0
@@ -290,11 +306,7 @@ def names_of(requests: tuple[Request, ...]) -> str:
     return "-".join(NAMES[each] for each in requests)
 
 
-# What writes a field comes once: two of a kind are in the pairs, and three that count would take half a minute.
-TRIPLES = [each for each in tuples(ANONYMOUS, 3) if all(each.count(kind) < 2 for kind in (save_a, save_b, count))]
-
-
-@pytest.mark.parametrize("requests", TRIPLES, ids=names_of)
+@pytest.mark.parametrize("requests", tuples(ANONYMOUS, 3), ids=names_of)
 def test_three_requests_of_a_visitor(requests: tuple[Request, ...]) -> None:
     assert hold_all(requests, signed_in=False) >= 3
 
@@ -305,12 +317,24 @@ def test_two_requests_with_users(requests: tuple[Request, ...], signed_in: bool)
     assert hold_all(requests, signed_in=signed_in) >= 2
 
 
-@pytest.mark.parametrize("requests", [(save_a, logout, everywhere), (save_a, sign_in, everywhere)], ids=names_of)
+@pytest.mark.parametrize(
+    "requests",
+    [(save_a, logout, everywhere), (save_a, sign_in, everywhere), (sign_in, logout, everywhere)],
+    ids=names_of,
+)
 def test_three_requests_of_a_user(requests: tuple[Request, ...]) -> None:
     """The two reads of a load are one turn here, or there would be ten times as many orders; the pairs part them."""
-    assert hold_all(requests, signed_in=True, loads_at_once=True) >= 500
+    assert hold_all(requests, signed_in=True, loads_at_once=True) >= 100
 
 
 @pytest.mark.parametrize("requests", tuples(ANONYMOUS[1:], 2), ids=names_of)
 def test_every_script_is_asked_again_as_if_its_answer_was_lost(requests: tuple[Request, ...]) -> None:
     assert hold_all(requests, signed_in=False, repeats=True) >= 2
+
+
+@pytest.mark.parametrize(
+    "requests", [(begin, logout), (begin, logout, save_a), (begin, logout, regenerate)], ids=names_of
+)
+def test_a_beginning_that_arrives_late_revives_nothing(requests: tuple[Request, ...]) -> None:
+    """The same message once more, after the session it made was ended."""
+    assert hold_all(requests, is_born=False, repeats=True) >= 5

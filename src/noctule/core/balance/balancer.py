@@ -268,10 +268,6 @@ class Balancer:
         """Requests begun and not ended at one instance; `RequestError` when it is not there."""
         return self._find(instance_id).in_flight
 
-    def healthy_count(self) -> int:
-        """How many instances get requests now, trials left out."""
-        return sum(instance.is_open for instance in self._instances.values())
-
     def describe(self) -> BalancerPicture:
         """A frozen picture, for status and tests."""
         return BalancerPicture(tuple(instance.describe() for instance in self._instances.values()))

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from noctule.base.errors import NoctuleError, ProtocolError, RequestError, UnavailableError
-from noctule.kits.session_cookie import session_digest
+from noctule.kits.session_cookie import session_digest, session_handle, session_key
+from noctule.kits.session_users import PREFIX
 from noctule.kits.store import connect, retrying_idempotent
 from noctule.verify.verification.distribution import shortened
 from noctule.verify.verification.report import Finding
@@ -121,14 +122,14 @@ def who_am_i(reply: Reply) -> WhoAmI:
 
 
 async def check_stored(subject: Subject) -> Finding:
-    """The session is a hash in the store under the digest of its cookie, and a visit changes it there."""
+    """The session is a hash in the store under the digest of its cookie's first part, and a visit changes it there."""
     session = subject.need_session().session
     page = subject.url + subject.options.session_path
-    digests = [session_digest(value) for value in subject.visitor.cookies(page).values()]
-    digest = next((digest for digest in digests if digest.startswith(session)), "")
-    if not digest:
+    cookies = subject.visitor.cookies(page).values()
+    session_id = next((value for value in cookies if session_digest(value).startswith(session)), "")
+    if not session_id:
         return Finding([f"no cookie has a SHA-256 that begins with {session}, which the app says of its session"])
-    key = f"session:{{{digest}}}"
+    key = session_key(PREFIX, session_handle(session_id))
     store = connect(subject.options.store or await _store_url(subject), answer_timeout_s=subject.options.timeout_s)
     try:
         kind = cast("bytes", await _read(subject, store, "TYPE", key)).decode()
