@@ -9,6 +9,7 @@ import os
 import signal
 import statistics
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -196,6 +197,8 @@ def scale(folder: Path, count: int, options: Options) -> Step:
         behind = stack.enter_context(backends(folder, count, service_ms=SERVICE_MS, concurrency=CONCURRENCY))
         gateway = stack.enter_context(embedded(folder, behind))
         run_wrk(gateway, count * CONNECTIONS_PER_INSTANCE, WARM_UP_S)
+        # The instances still work on what the warm-up asked for last.
+        time.sleep(CONNECTIONS_PER_INSTANCE / CONCURRENCY * SERVICE_MS / 1000)
         found = run_wrk(gateway, count * CONNECTIONS_PER_INSTANCE, options.seconds)
     ideal_per_s = count * CONCURRENCY * 1000 / SERVICE_MS
     output.say(f"{count} simulated instances: {found.requests_per_s:,.0f}/s of {ideal_per_s:,.0f}/s")

@@ -5,7 +5,7 @@ a simulated app of limited capacity: so many requests at once, each of which tak
 """
 
 import asyncio
-import collections
+import heapq
 import sys
 
 import httptools
@@ -45,26 +45,22 @@ class Backend(asyncio.Protocol):
 
 
 class Room:
-    """Capacity: so many at once, each for so long, the others in a queue."""
+    """Capacity: so many places, each taken for so long by a request; whoever finds none free waits for the next.
+
+    A place is free again when its time is over, not when this process, on a busy machine, comes round to saying so:
+    else the lateness of timers would be counted as the capacity of the app.
+    """
 
     def __init__(self, service_s: float, concurrency: int) -> None:
         self._service_s = service_s
-        self._free = concurrency
-        self._queue: collections.deque[Backend] = collections.deque()
+        self._free_at = [0.0] * concurrency
 
     def enter(self, backend: Backend) -> None:
-        """Work on it, or let it wait."""
-        if not self._free:
-            self._queue.append(backend)
-            return
-        self._free -= 1
-        asyncio.get_running_loop().call_later(self._service_s, self._done, backend)
-
-    def _done(self, backend: Backend) -> None:
-        backend.answer()
-        self._free += 1
-        if self._queue:
-            self.enter(self._queue.popleft())
+        """Answer it when its time is over, first come first served."""
+        loop = asyncio.get_running_loop()
+        ends = max(loop.time(), self._free_at[0]) + self._service_s
+        heapq.heapreplace(self._free_at, ends)
+        loop.call_at(ends, backend.answer)
 
 
 async def serve(port: int, name: str, room: Room | None) -> None:

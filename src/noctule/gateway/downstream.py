@@ -211,7 +211,7 @@ class ClientConnection(asyncio.Protocol):
             raise RefusedError(Answer(505, "bad_request", f"HTTP/{version} is not spoken here; HTTP/1.1 is"))
         head = self._heads.read(parser.get_method().decode("ascii"), self._target, self._headers, version)
         self._arriving = exchange = Exchange(self._plane, self, head)
-        if not head.has_body:
+        if not (head.content_length or head.is_chunked):
             exchange.body.is_complete = True
         elif parser.should_upgrade():
             # The parser will call the request whole now and leave its body unread; see `_after_upgrade`.

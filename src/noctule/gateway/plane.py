@@ -22,8 +22,8 @@ log = logging.getLogger("noctule.gateway")
 RateLimit = Callable[[str, str, str, str], float | Awaitable[float]]
 """Client's address, method, host, path: how many seconds it is to wait, 0 for go on. May be awaited."""
 
-_IDS_BYTES = 24 * 128
-"""A request's id is 16 random bytes, its span's 8: of so many requests."""
+_IDS_DRAWN = 128
+"""For so many requests at once: a call of the system for each would cost more than all else of its ids."""
 
 _ADMIN_PREFIX = PREFIX.encode()
 
@@ -64,8 +64,7 @@ class DataPlane:
         self._admin = admin
         self._waits: set[asyncio.Future[float]] = set()
         self._answering: set[asyncio.Future[AdminAnswer]] = set()
-        self._ids = b""
-        self._ids_used = 0
+        self._ids: list[tuple[bytes, bytes]] = []
         self.on_model: Callable[[GatewayModel], None] = _nothing
         """Called with each new model."""
         self._follow()
@@ -132,14 +131,9 @@ class DataPlane:
 
     def fresh_ids(self) -> tuple[bytes, bytes]:
         """A request id and a traceparent that carries it as its trace id, so that one finds the other."""
-        start = self._ids_used
-        if start >= len(self._ids):
-            # Hexadecimal digits for many at once: a call of the system for each would cost more than all else of it.
-            self._ids = os.urandom(_IDS_BYTES).hex().encode("ascii")
-            start = 0
-        self._ids_used = start + 48
-        request_id = self._ids[start : start + 32]
-        return request_id, b"00-%b-%b-01" % (request_id, self._ids[start + 32 : start + 48])
+        if not self._ids:
+            self._ids = _draw_ids()
+        return self._ids.pop()
 
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""
@@ -235,6 +229,13 @@ class DataPlane:
         await self.upstream.close()
         if self.access_log is not None:
             await self.access_log.close()
+
+
+def _draw_ids() -> list[tuple[bytes, bytes]]:
+    """A trace's id is 16 random bytes and serves as the request's; a span's is 8."""
+    digits = os.urandom(24 * _IDS_DRAWN).hex().encode("ascii")
+    pairs = [(digits[start : start + 32], digits[start + 32 : start + 48]) for start in range(0, len(digits), 48)]
+    return [(trace, b"00-%b-%b-01" % (trace, span)) for trace, span in pairs]
 
 
 def _nothing(_: GatewayModel) -> None:

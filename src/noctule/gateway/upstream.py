@@ -328,7 +328,6 @@ class InstanceConnection(asyncio.Protocol):
 
     def _settle(self) -> None:
         """What a release comes to, once the parser has seen all that came."""
-        self._is_released = False
         transport = self.transport
         if transport is None or transport.is_closing():
             return
@@ -336,7 +335,7 @@ class InstanceConnection(asyncio.Protocol):
             transport.abort()
             return
         self._head = None
-        self._is_ended = False
+        self._is_released = self._is_ended = False
         self._wire_bytes = self._body_bytes = 0
         self.was_kept = True
         self._pool.keep(self)

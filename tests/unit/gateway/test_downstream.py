@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from noctule.adapters.system_clock import SystemClock
 from noctule.gateway.admin import AdminAnswer
 from noctule.gateway.downstream import ClientConnection
-from noctule.gateway.model import GatewayModel
+from noctule.gateway.model import GatewayModel, Limits
 from noctule.gateway.orders import Orders
 from noctule.gateway.plane import DataPlane
 from noctule.gateway.traffic import Traffic
@@ -142,3 +142,22 @@ def test_noise_has_one_answer_at_most_and_leaves_nothing(noise: bytes, cut: int)
     answers, _ = asyncio.run(answered(pieces, 1))
     assert len(answers) <= 1
     assert all(status in (400, 404, 405, 408, 414, 431, 505) for status, _ in answers)
+
+
+async def slow(method: str, path: str, body: bytes) -> AdminAnswer:
+    await asyncio.sleep(0.06)
+    return AdminAnswer(200, [], b"at last")
+
+
+async def test_a_client_that_waits_for_its_answer_is_not_idle_and_is_so_again_behind_it() -> None:
+    model = GatewayModel(limits=Limits(client_idle_s=0.02))
+    plane = DataPlane(Traffic(Orders(model), SystemClock(), random.Random(0)), admin=slow)
+    connection, wire = ClientConnection(plane), Wire()
+    connection.connection_made(wire)
+    connection.data_received(request(1, None, is_chunked=False))
+    async with asyncio.timeout(5):
+        while not wire.is_closed:
+            await asyncio.sleep(0.005)
+    assert read_responses(wire.written) == [(200, b"at last")]
+    connection.connection_lost(None)
+    await plane.close()

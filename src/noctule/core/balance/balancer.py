@@ -82,7 +82,7 @@ class Ticket:
 
     @property
     def is_settled(self) -> bool:
-        """Whether `Balancer.succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
+        """Whether `Balancer.succeeded` would change nothing: its instance is healthy and has not failed, as mostly."""
         instance = self._instance
         return instance.is_open and not instance.failed_requests and not self._is_trial
 
