@@ -172,4 +172,4 @@ if "PROVIDER_METADATA_URL" in os.environ:
         return {"signed_in_as": request.session["user"]}
 
 
-app.add_middleware(Sessions, store=store, secure=IS_SECURE)
+app.add_middleware(Sessions, store=store, plain_http=not IS_SECURE)

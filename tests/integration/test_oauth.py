@@ -535,9 +535,7 @@ def client_app(store_url: str, one: Instance) -> Any:
         request.session["signed_in"] = True
         return JSONResponse({"scope": token["scope"], "token": token["access_token"]})
 
-    return Sessions(
-        Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=store_url, secure=True
-    )
+    return Sessions(Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=store_url)
 
 
 async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redis_server: "RedisServer") -> None:

@@ -11,7 +11,7 @@ from noctule.adapters.lua_engine import LuaEngine
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.core.keyspace.reply import Failure, Status
 
-_ENGINE = LuaEngine()
+_ENGINE = LuaEngine(cpu_ms_max=60_000)  # A busy machine may take its time.
 
 
 class Turn:
