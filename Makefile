@@ -88,8 +88,8 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/migration.py
 	@$(BIN)/python bench/scale.py
 	@$(BIN)/python bench/breaker.py
-	@$(BIN)/python bench/kits.py
 	@$(BIN)/python bench/refresh.py
+	@$(BIN)/python bench/kits.py
 
 performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
 	@$(BIN)/python bench/throughput.py --json bench/results/throughput.json
@@ -98,8 +98,8 @@ performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performanc
 	@$(BIN)/python bench/eventual.py --json bench/results/eventual.json
 	@$(BIN)/python bench/clients.py --json bench/results/clients.json
 	@$(BIN)/python bench/gateway.py --json bench/results/gateway.json
-	@$(BIN)/python bench/kits.py --json bench/results/kits.json
 	@$(BIN)/python bench/registry.py --json bench/results/registry.json
+	@$(BIN)/python bench/kits.py --json bench/results/kits.json
 	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code

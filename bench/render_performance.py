@@ -51,8 +51,8 @@ def render_performance(results: Path) -> str:
         section(results, "eventual", "Eventual reads beside a bare server", eventual.Report, eventual_table),
         section(results, "clients", "Ten thousand clients", clients.Report, clients_table),
         section(results, "gateway", "The gateway beside HAProxy and nginx", gateway.Report, gateway_table),
-        section(results, "kits", "Sessions and rate limits beside starsessions and limits", kits.Report, kits_table),
         section(results, "registry", "The registry", registry.Report, registry_table),
+        section(results, "kits", "Sessions and rate limits beside starsessions and limits", kits.Report, kits_table),
     ]
     return "\n".join([HEAD, *sections])
 
@@ -155,17 +155,6 @@ def gateway_table(report: gateway.Report) -> list[str]:
     return [intro, "", *table(gateway.TITLES, rows), "", *(f"- {line}" for line in gateway.sentences(report))]
 
 
-def kits_table(report: kits.Report) -> list[str]:
-    """Of kits.py."""
-    options = report.options
-    intro = (
-        f"`bench/kits.py`: {options.requests:,} requests one after the other, as calls of an ASGI app in one process "
-        f"with a Redis on a socket file; medians of {options.rounds} alternating rounds. What is added is told as the "
-        "difference from an app that only answers."
-    )
-    return [intro, "", *table(kits.TITLES, [kits.cells(row) for row in report.rows])]
-
-
 def registry_table(report: registry.Report) -> list[str]:
     """Of registry.py."""
     options, mebibyte = report.options, 1 << 20
@@ -191,6 +180,17 @@ def registry_table(report: registry.Report) -> list[str]:
         "",
         f"The largest node grew from {before:.0f} to {after:.0f} MiB.",
     ]
+
+
+def kits_table(report: kits.Report) -> list[str]:
+    """Of kits.py."""
+    options = report.options
+    intro = (
+        f"`bench/kits.py`: {options.requests:,} requests one after the other, as calls of an ASGI app in one process "
+        f"with a Redis on a socket file; medians of {options.rounds} alternating rounds. What is added is told as the "
+        "difference from an app that only answers."
+    )
+    return [intro, "", *table(kits.TITLES, [kits.cells(row) for row in report.rows])]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Sign in by name and password; let other apps act for you; see where you are signed in, and end it from anywhere.
 
-    NOCTULE_STORE_URL=redis://127.0.0.1:7401/0 uvicorn examples.sign_in.app:app
+    export NOCTULE_STORE_URL=redis://127.0.0.1:7401/0 JWT_SECRET=$(openssl rand -hex 32)
+    uvicorn examples.sign_in.app:app
 
 Nothing lives in the process: any number of instances on one store are one authorization server and one API.
 """
@@ -20,7 +21,7 @@ from noctule.kits.asgi import Receive, Scope
 from noctule.kits.client_address import client_address, subject_of
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import KeyRing
+from noctule.kits.jwt.key_ring import SigningKeyRing
 from noctule.kits.limiter import Limiter
 from noctule.kits.oauth2.bearer import BearerAuth
 from noctule.kits.oauth2.checks import Checks
@@ -37,7 +38,6 @@ from noctule.kits.sessions import Sessions
 from noctule.kits.store import connect
 
 BASE = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
-SECRET = os.environ.get("APP_SECRET", "an example: never run with this one")
 IS_SECURE = BASE.startswith("https://")
 USERS: dict[str, str] = {}
 """Names and hashes; where a real app has a table."""
@@ -46,7 +46,7 @@ store = connect()
 passwords = Passwords()
 limiter = Limiter(store)
 grants = Grants(store)
-tokens = AccessTokens(KeyRing(store, AppKeys([SECRET])), issuer=f"{BASE}/oauth", audience=f"{BASE}/api")
+tokens = AccessTokens(SigningKeyRing(store, AppKeys()), issuer=f"{BASE}/oauth", audience=f"{BASE}/api")
 checks = Checks(tokens, "hybrid", revocations=Revocations(grants))
 clients = ClientStore(
     [Client("phone", "The app on your phone", (f"{BASE}/phone",), scopes=("devices", "profile"))], store

@@ -18,7 +18,7 @@ import httpx
 from noctule.kits.asgi import Receive, Scope, Send, send_json
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import KeyRing
+from noctule.kits.jwt.key_ring import SigningKeyRing
 from noctule.kits.jwt.ring_state import RingPolicy
 from noctule.kits.oauth2.bearer import BearerAuth
 from noctule.kits.oauth2.checks import Checks, Mode
@@ -32,12 +32,13 @@ from noctule.kits.store import connect
 
 ISSUER = "https://id.example"
 AUDIENCE = "https://api.example"
+OTHER_AUDIENCE = "https://other.example"
 REDIRECT = "https://app.example/callback"
 APP_SECRET = "of the tests, and long enough to be one"
 SECRET, SECRET_SHA256 = new_client_secret()
 SCOPES = ("posts:read", "posts:write")
 CLIENTS = [
-    Client("app", "The app", (REDIRECT,), scopes=SCOPES),
+    Client("app", "The app", (REDIRECT,), scopes=SCOPES, audiences=(OTHER_AUDIENCE,)),
     Client(
         "web", "A server", (REDIRECT,), scopes=SCOPES,
         auth_method="client_secret_basic", secret_sha256=SECRET_SHA256,
@@ -67,7 +68,7 @@ class Instance:
     ) -> None:
         self.store = connect(url)
         self.grants = Grants(self.store, times=times)
-        self.ring = KeyRing(self.store, AppKeys([APP_SECRET]), policy=policy)
+        self.ring = SigningKeyRing(self.store, AppKeys([APP_SECRET]), policy=policy)
         self.tokens = AccessTokens(self.ring, issuer=ISSUER, audience=AUDIENCE)
         self.revocations = Revocations(self.grants, staleness_s_max=staleness_s_max)
         self.checks = Checks(self.tokens, mode, revocations=self.revocations, grants=self.grants)

@@ -447,6 +447,7 @@ async def test_headers_reach_the_app_as_the_client_sent_them(world: World) -> No
         ["X-Forwarded-For", "127.0.0.1"],
         ["X-Forwarded-Host", "shop.example"],
         ["X-Forwarded-Proto", "http"],
+        ["X-Real-IP", "127.0.0.1"],
         ["X-Request-ID", "mine"],
         ["X-Two", "1"],
         ["X-Two", "2"],

@@ -55,6 +55,7 @@ async def test_a_canary_gets_its_share_and_a_switch_loses_nothing(tmp_path: Path
             assert {await client.get() for _ in range(20)} == {(200, "blue")}
             shared = await run("shares", "main", "blue=80", "green=20", "--url", gateway.url)
             assert (shared.returncode, shared.stdout) == (0, "main: blue 80 %, green 20 %\n"), shared.stderr
+            assert "blue 80 %, green 20 %" in (await run("status", "--url", gateway.url)).stdout
             counts = Counter([(await client.get())[1] for _ in range(300)])
             assert 25 < counts["green"] < 100
             await _switch_under_load(client, green)

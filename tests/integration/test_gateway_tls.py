@@ -150,6 +150,25 @@ async def test_changed_certificates_are_used_and_connections_stay(secure: World,
     assert plane.model.certificates
 
 
+async def test_links_that_lead_to_newer_files_are_followed(secure: World, authority: Authority) -> None:
+    """As certbot keeps them: the paths stay, and lead to another pair after each renewal."""
+    await secure.toy("a", named("a"))
+    old = secure.plane.model.certificates[0]
+    new = authority.issue("renewed", "localhost", "renewed.example")
+    for path, target in ((old.certificate, new.certificate), (old.key, new.key)):
+        link = Path(f"{path}.link")
+        link.symlink_to(target)
+        link.replace(path)
+
+    async def is_renewed() -> bool:
+        with await handshake(secure, authority.context(), "localhost") as after:
+            return "renewed.example" in names_of(after)
+
+    async with asyncio.timeout(DEADLINE_S):
+        while not await is_renewed():
+            await asyncio.sleep(0.1)
+
+
 async def test_a_broken_pair_of_files_is_told_and_the_old_one_stays(
     secure: World, authority: Authority, caplog: pytest.LogCaptureFixture
 ) -> None:

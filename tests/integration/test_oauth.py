@@ -13,7 +13,7 @@ import jwt as pyjwt
 import pytest
 from joserfc import jws
 from joserfc.jwk import KeySet
-from oauth_instances import AUDIENCE, ISSUER, REDIRECT, SCOPES, SECRET, Instance, instances
+from oauth_instances import AUDIENCE, ISSUER, OTHER_AUDIENCE, REDIRECT, SCOPES, SECRET, Instance, instances
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from noctule.base.errors import ConfigError, UnavailableError
 from noctule.kits.jwt.app_keys import AppKeys
-from noctule.kits.jwt.key_ring import _SAVE, KeyRing
+from noctule.kits.jwt.key_ring import _SAVE, SigningKeyRing
 from noctule.kits.jwt.ring_state import RingPolicy
 from noctule.kits.oauth2 import grants as grants_module
 from noctule.kits.oauth2.client_store import ClientStore
@@ -186,6 +186,16 @@ async def test_an_access_token_is_revoked_alone_and_a_refresh_token_with_all_of_
     assert (await three[0].post("/revoke", {"token": "nonsense", "client_id": "app"})).status == 200
 
 
+async def test_a_token_for_another_resource_is_refused_here_and_revoked_all_the_same(three: list[Instance]) -> None:
+    code, verifier = await three[0].code(resource=OTHER_AUDIENCE)
+    given = (await three[0].exchange(code, verifier)).body["access_token"]
+    assert await three[0].who(given) == 401
+    told = await three[0].post("/introspect", {"token": given}, ("web", SECRET))
+    assert (told.body["active"], told.body["aud"]) == (True, [OTHER_AUDIENCE])
+    assert (await three[1].post("/revoke", {"token": given, "client_id": "app"})).status == 200
+    assert (await three[0].post("/introspect", {"token": given}, ("web", SECRET))).body == {"active": False}
+
+
 async def test_devices_are_listed_and_signed_out_one_by_one_and_all(three: list[Instance]) -> None:
     phone, laptop = await three[0].sign_in(), await three[1].sign_in("web")
     stranger = await three[0].sign_in(subject="bob")
@@ -273,6 +283,30 @@ async def test_how_long_a_revoked_token_goes_on_in_each_mode(redis_server: "Redi
             await asyncio.sleep(1.5)  # Longer than the other modes need.
             assert await other.who(given["access_token"]) == 200
         assert (await one.refresh(given["refresh_token"])).status == 400
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "server"])
+async def test_every_kind_of_revocation_is_known_in_both_modes(redis_server: "RedisServer", mode: Any) -> None:
+    """Tokens of clients have no family, so that only what is written of their subject tells."""
+    async with instances(redis_server.url, 2, mode=mode) as (one, other):
+
+        async def own_token() -> str:
+            form = {"grant_type": "client_credentials", "client_id": "job", "client_secret": SECRET}
+            return str((await one.post("/token", form)).body["access_token"])
+
+        given = await one.sign_in()
+        renewed = (await one.refresh(given["refresh_token"])).body
+        claims = pyjwt.decode(given["access_token"], options={"verify_signature": False})
+        await one.grants.revoke_access("ada", claims["jti"])
+        await until_refused(other, given["access_token"])
+        assert await other.who(renewed["access_token"]) == 200
+        for revoke in (lambda: one.grants.revoke_subject("job"), one.grants.revoke_all):
+            token = await own_token()
+            assert await other.who(token) == 200
+            await revoke()
+            await until_refused(other, token)
+            assert await other.who(await own_token()) == 200, "what is issued later is good"
+        await until_refused(other, renewed["access_token"])
 
 
 async def test_an_instance_that_is_cut_off_refuses_after_the_bound_and_hears_the_rest_later(
@@ -407,11 +441,24 @@ async def test_keys_turn_under_traffic_and_nobody_is_refused(redis_server: "Redi
         assert set.intersection(*sets)
 
 
+async def test_a_store_that_is_away_does_not_hold_up_checks_by_a_copy_of_the_ring(redis_server: "RedisServer") -> None:
+    async with instances(redis_server.url, 1, mode="jwt", policy=RingPolicy(refresh_s=0.2)) as (one,):
+        token = (await one.sign_in())["access_token"]
+        redis_server.pause()
+        await asyncio.sleep(0.3)  # Until the copy is older than it should be.
+        begun = asyncio.get_running_loop().time()
+        assert set(await asyncio.gather(*(one.who(token) for _ in range(20)))) == {200}
+        assert asyncio.get_running_loop().time() - begun < 4.0, "they waited together, and not one after the other"
+        begun = asyncio.get_running_loop().time()
+        assert await one.who(token) == 200
+        assert asyncio.get_running_loop().time() - begun < 1.0
+
+
 async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdrawn_from(
     redis_server: "RedisServer",
 ) -> None:
     secrets = ["first secret of the app, 32 characters", "second secret of the app, 32 characters"]
-    rings = [KeyRing(redis_server.url, AppKeys(secrets[:1])) for _ in range(5)]
+    rings = [SigningKeyRing(redis_server.url, AppKeys(secrets[:1])) for _ in range(5)]
     try:
         made = await asyncio.gather(*(ring.signing_key() for ring in rings))
         assert len({kid for kid, _, _ in made}) == 1
@@ -425,19 +472,21 @@ async def test_the_ring_is_made_once_changed_by_the_newest_lease_only_and_withdr
         await late._locks.release(lease)
         await rings[1].rotate()
         version = (await late._read()).version
+        with pytest.raises(UnavailableError):  # Of an old version, and nobody is told that it was done.
+            await late._tend(old, at_once=True)
         assert await late._run(_SAVE, lease.token, old.version, b"{}") == 0, "an old version"
         assert await late._run(_SAVE, lease.token, version, b"{}") == 0, "fenced"
         kid, _, _ = await rings[1].signing_key()
         await rings[2].withdraw(kid)
         assert await rings[2].public_key(kid) is None
         # Another app secret: the ring is sealed anew, and the old secret is not needed any more.
-        turned = KeyRing(store, AppKeys(secrets[::-1]))
+        turned = SigningKeyRing(store, AppKeys(secrets[::-1]))
         await turned.signing_key()
         assert {each.sealed_with for each in turned.describe()} == {AppKeys(secrets[1:]).newest}
-        await KeyRing(store, AppKeys(secrets[1:])).signing_key()
+        await SigningKeyRing(store, AppKeys(secrets[1:])).signing_key()
         with pytest.raises(ConfigError, match="dropped too early"):
-            await KeyRing(store, AppKeys(["third secret of the app, 32 characters"])).signing_key()
-        verifying = KeyRing(store)
+            await SigningKeyRing(store, AppKeys(["third secret of the app, 32 characters"])).signing_key()
+        verifying = SigningKeyRing(store)
         assert (await verifying.jwks())["keys"]
         with pytest.raises(ConfigError, match="only verifies"):
             await verifying.signing_key()
@@ -511,7 +560,7 @@ async def test_nothing_that_opens_a_door_is_in_the_store_or_in_a_log(
 # As a client ----------------------------------------------------------------------------------------------------------
 
 
-def client_app(store_url: str, one: Instance) -> Any:
+def client_app(one: Instance) -> Any:
     """An app that lets its users sign in at the authorization server, by Authlib."""
     transport = httpx.ASGITransport(one.http._transport.app)  # type: ignore[attr-defined]
     provider = OutsideProvider(
@@ -535,12 +584,12 @@ def client_app(store_url: str, one: Instance) -> Any:
         request.session["signed_in"] = True
         return JSONResponse({"scope": token["scope"], "token": token["access_token"]})
 
-    return Sessions(Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=store_url)
+    return Sessions(Starlette(routes=[Route("/begin", begin), Route("/callback", finish)]), store=one.store)
 
 
 async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redis_server: "RedisServer") -> None:
     async with instances(redis_server.url, 2) as (one, other):
-        apps = [client_app(redis_server.url, each) for each in (one, other)]
+        apps = [client_app(each) for each in (one, other)]
         browsers = [
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://app.example") for app in apps
         ]
@@ -561,8 +610,6 @@ async def test_authlib_signs_in_at_our_server_begun_here_and_finished_there(redi
         assert (await browsers[1].get(callback)).status_code == 400, "once"
         for browser in browsers:
             await browser.aclose()
-        for app in apps:
-            await app._store.aclose()
 
 
 async def test_every_endpoint_says_what_is_wrong_and_keeps_caches_out(three: list[Instance]) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from oauth_instances import Instance, instances
 
+from noctule.kits.oauth2.checks import Checks
+from noctule.kits.oauth2.errors import InvalidTokenError
 from noctule.kits.oauth2.grants import GrantTimes
 
 if TYPE_CHECKING:
@@ -127,7 +129,11 @@ async def test_redis_with_replicas_refreshes_and_revokes_through_a_failover(redi
         )
         assert len(set(answers)) == 1
         second = (await made[0].refresh(first["refresh_token"])).body
+        server = Checks(made[2].tokens, "server", grants=made[2].grants)
+        assert (await server.check(second["access_token"])).subject == "ada"
         await made[1].grants.revoke_subject("ada")
+        with pytest.raises(InvalidTokenError):
+            await server.check(second["access_token"])
         for each in made:
             await until_refused(each, second["access_token"])
         assert (await made[2].refresh(second["refresh_token"])).status == 400

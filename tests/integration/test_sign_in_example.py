@@ -27,6 +27,7 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
     redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
+    monkeypatch.setenv("JWT_SECRET", "of the tests, and long enough to be one".replace(" ", "-"))
     monkeypatch.delitem(sys.modules, "examples.sign_in.app", raising=False)
     example = importlib.import_module("examples.sign_in.app")
     challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()

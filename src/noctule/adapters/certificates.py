@@ -1,4 +1,4 @@
-"""Makes a CA and the certificates of nodes, for a start without a PKI of one's own.
+"""Makes a CA and the certificates of nodes or of a gateway, for a start without a PKI of one's own.
 
 A node's certificate names its cluster as adapters/tls.py wants it, and the hosts it was made for, so that other
 clients may compare them. Keys are P-256; the CA's key is needed for further nodes only and belongs off the machines.
@@ -51,22 +51,27 @@ class CertificateAuthority:
         """Whoever has it makes nodes of this cluster."""
         return _key_pem(self._key)
 
-    def issue(self, hosts: Sequence[str], now: datetime.datetime, days: int = NODE_DAYS) -> tuple[bytes, bytes]:
-        """The certificate and the private key of a node at these names or addresses, in PEM."""
+    def issue(
+        self, hosts: Sequence[str], now: datetime.datetime, days: int = NODE_DAYS, *, is_node: bool = True
+    ) -> tuple[bytes, bytes]:
+        """The certificate and the private key of a node at these names or addresses, in PEM.
+
+        With `is_node` false it is a server's only, which no node takes for one of its cluster.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
-        names: list[x509.GeneralName] = [
-            x509.UniformResourceIdentifier(uri_of(self.cluster)),
-            x509.DNSName(dns_name_of(self.cluster)),
-            *(_name_of(host) for host in hosts),
-        ]
+        names = [_name_of(host) for host in hosts]
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        if is_node:
+            of_cluster = [x509.UniformResourceIdentifier(uri_of(self.cluster)), x509.DNSName(dns_name_of(self.cluster))]
+            names = [*of_cluster, *names]
+            usages.append(ExtendedKeyUsageOID.CLIENT_AUTH)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        both = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
             _builder(subject, self._name, key.public_key(), now, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(is_ca=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage(both), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(issuer, critical=False)
             .sign(self._key, hashes.SHA256())
@@ -74,7 +79,9 @@ class CertificateAuthority:
         return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
 
 
-def write_certificates(folder: Path, cluster: str, hosts: Sequence[str], now: datetime.datetime) -> list[Path]:
+def write_certificates(
+    folder: Path, cluster: str, hosts: Sequence[str], now: datetime.datetime, *, is_node: bool = True
+) -> list[Path]:
     """Write ``ca.pem``, ``ca.key``, and for each host ``<host>.pem`` and ``<host>.key``; gives their paths.
 
     Keys can be read by their owner only. Raises `ConfigError`, before anything is written, when one is there already.
@@ -85,7 +92,7 @@ def write_certificates(folder: Path, cluster: str, hosts: Sequence[str], now: da
     files[folder / "ca.key"] = authority.key_pem
     for host in hosts:
         stem = _file_name(host)
-        files[folder / f"{stem}.pem"], files[folder / f"{stem}.key"] = authority.issue([host], now)
+        files[folder / f"{stem}.pem"], files[folder / f"{stem}.key"] = authority.issue([host], now, is_node=is_node)
     if there := [str(path) for path in files if path.exists()]:
         raise ConfigError(f"{', '.join(there)} would be overwritten: choose another folder, or remove it first")
     try:
@@ -141,7 +148,7 @@ def _name_of(host: str) -> x509.GeneralName:
 def _file_name(host: str) -> str:
     if not host or host in (".", "..", "ca") or "/" in host or "\0" in host:
         raise ConfigError(f"{host!r} is neither a name nor an address of a host")
-    return host.strip("[]").replace(":", "_")
+    return host.strip("[]").replace(":", "_").replace("*", "_")
 
 
 def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:

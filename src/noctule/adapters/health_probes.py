@@ -11,6 +11,7 @@ import aiohttp
 import grpc
 from grpc_health.v1 import health_pb2
 
+from noctule.base.addresses import split_address
 from noctule.core.registry.bounds import OUTPUT_BYTES_MAX, cut_output
 from noctule.core.registry.definitions import CheckDefinition
 from noctule.core.registry.objects import CheckStatus
@@ -73,8 +74,7 @@ class HealthProbes:
         return self._session
 
     async def _tcp(self, address: str) -> Result:
-        host, _, port = address.rpartition(":")
-        _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        _, writer = await asyncio.open_connection(*split_address(address))
         writer.close()
         with contextlib.suppress(OSError):  # It was open, whatever becomes of it now.
             await writer.wait_closed()

@@ -21,9 +21,6 @@ ARGUMENTS_MAX = 65_536
 PIPELINE_COMMANDS_MAX = 4_096
 """Commands of one RESP connection that may wait for their replies; over it the connection is not read."""
 
-ENTRY_BYTES_MAX = 20 * 1024 * 1024
-"""The largest Raft log entry: one command at its largest, with its envelope."""
-
 FRAME_BYTES_MAX = 64 * 1024 * 1024
 """The largest peer frame; a peer that announces more is disconnected."""
 

@@ -12,6 +12,7 @@ import typer
 from noctule.base.errors import ConfigError
 from noctule.cli import output
 from noctule.cli.asking import pair_of
+from noctule.cli.gateway_certs import certs
 from noctule.cli.gateway_render import render
 from noctule.cli.output import JsonOption
 
@@ -96,7 +97,8 @@ def run(
     wanted.validate()
     if check:
         model = asyncio.run(load_config(wanted))
-        print(f"{config} is right: {len(model.routes)} routes, {len(model.services)} services")
+        routes, services = len(model.routes), len(model.services)
+        print(f"{config} is right: {routes} route{'s' * (routes != 1)}, {services} service{'s' * (services != 1)}")
         if engine != "embedded":
             from noctule.gateway.engines.abilities import lacks
 
@@ -116,6 +118,7 @@ def example() -> None:
 
 
 gateway.command("render")(render)
+gateway.command("certs")(certs)
 
 
 @gateway.command("worker", hidden=True)
@@ -135,7 +138,7 @@ def worker(
 def status(url: UrlOption = GATEWAY_URL, json: JsonOption = False) -> None:
     """Show routes, services and instances of a gateway."""
     found = _ask(url, lambda client: client.status())
-    output.print_json(found) if json else _show(found)
+    output.print_json(found) if json else _show(found, _ask(url, lambda client: client.model()))
 
 
 @gateway.command("drain")
@@ -228,7 +231,7 @@ def _percent(text: str) -> float:
         raise ConfigError(f"{text!r} is not a number; write a share as in canary=5") from None
 
 
-def _show(found: dict[str, Any]) -> None:
+def _show(found: dict[str, Any], model: dict[str, Any]) -> None:
     traffic = found["traffic"]
     rows = [
         (one["name"], *(each[key] for key in ("id", "state", "weight", "in_flight", "requests", "failures")))
@@ -237,11 +240,16 @@ def _show(found: dict[str, Any]) -> None:
     ]
     title = f"gateway of {found['config']}, {found['workers']} worker{'s' * (found['workers'] != 1)}"
     output.print_table(title, ("service", "instance", "state", "weight", "in flight", "requests", "failures"), rows)
-    answers = [
-        (route["name"], ", ".join(f"{kind} {count}" for kind, count in route["statuses"].items()))
-        for route in traffic["routes"]
+    statuses = {route["name"]: route["statuses"] for route in traffic["routes"]}
+    routes = [
+        (
+            route["name"],
+            ", ".join(f"{share['service']} {share['percent']:g} %" for share in route["shares"]),
+            ", ".join(f"{kind} {count}" for kind, count in statuses.get(route["name"], {}).items()),
+        )
+        for route in model["routes"]
     ]
-    output.print_table("routes", ("route", "responses"), answers)
+    output.print_table("routes", ("route", "goes to", "responses"), routes)
     if found["config_error"]:
         output.say(f"the newest config was refused: {found['config_error']}")
     for each in found["registry"]:

@@ -39,6 +39,11 @@ class GatewayClient:
         found: dict[str, Any] = await self._ask("GET", "status")
         return found
 
+    async def model(self) -> dict[str, Any]:
+        """The config in force, what was set by command included."""
+        found: dict[str, Any] = await self._ask("GET", "api/model")
+        return found
+
     async def drain(self, service: str, instance: str, *, is_drained: bool = True) -> Progress:
         """Give an instance nothing new, or take it in again."""
         body = {"service": service, "instance": instance}

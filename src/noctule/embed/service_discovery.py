@@ -28,6 +28,8 @@ class ServiceDiscovery:
     def __init__(self, client: ServicesClient) -> None:
         self._client = client
         self._renewals: dict[str, asyncio.Task[None]] = {}
+        self._keepers: dict[str, str] = {}
+        """The node of the registry under which each of ours is: an id is unique there only."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -48,6 +50,7 @@ class ServiceDiscovery:
         """
         await self._renew_no_more(service.id)
         view = await self._client.register_service(service)
+        self._keepers[service.id] = view.node
         if service.ttl_s is not None:
             renewing = self._renew(service, service.ttl_s / RENEWALS_PER_TTL)
             self._renewals[service.id] = asyncio.create_task(renewing, name=f"renew-{service.id}")
@@ -56,7 +59,9 @@ class ServiceDiscovery:
     async def unregister(self, service_id: str) -> bool:
         """Take an instance out; whether it was there."""
         await self._renew_no_more(service_id)
-        return await self._client.deregister_service(service_id)
+        was_there = await self._client.deregister_service(service_id, node=self._keepers.get(service_id, ""))
+        self._keepers.pop(service_id, None)
+        return was_there
 
     async def discover(self, name: str, *, passing: bool = True) -> list[ServiceView]:
         """The instances of a service that may be called, by node and id; with `passing` false all that there are."""

@@ -94,14 +94,13 @@ def _quality(parameters: list[str]) -> float:
 
 
 def _is_compressible(settings: Compression, head: ResponseHead) -> bool:
-    entity = head.entity
-    if entity is None or head.status == 206 or head.status < 200 or b"content-encoding" in entity:
+    if head.status == 206 or head.status < 200:
         return False
     if head.content_length is not None and head.content_length < settings.bytes_min:
         return False
-    if _media_type(entity.get(b"content-type", b"")) not in settings.types:
+    if _media_type(head.value(b"content-type")) not in settings.types or head.value(b"content-encoding"):
         return False
-    return b"no-transform" not in entity.get(b"cache-control", b"").lower()
+    return b"no-transform" not in head.value(b"cache-control").lower()
 
 
 @functools.lru_cache(maxsize=256)
@@ -110,8 +109,7 @@ def _media_type(content_type: bytes) -> str:
 
 
 def _add_vary(head: ResponseHead) -> None:
-    vary = (head.entity or {}).get(b"vary", b"")
-    named = {name.strip().lower() for name in vary.split(b",")}
+    named = {name.strip().lower() for name in head.value(b"vary").split(b",")}
     if b"accept-encoding" not in named and b"*" not in named:
         head.headers.append((b"Vary", b"Accept-Encoding"))
 

@@ -22,7 +22,7 @@ from noctule.gateway.alarm import Alarm
 from noctule.gateway.answers import Answer, RefusedError
 from noctule.gateway.exchange import Exchange
 from noctule.gateway.h1 import CONTINUE, LAST_CHUNK, Framing, date, render_chunk, render_response, response_framing
-from noctule.gateway.heads import Header, ResponseHead, read_request
+from noctule.gateway.heads import Header, HeadReader, ResponseHead
 
 if TYPE_CHECKING:
     from noctule.gateway.plane import DataPlane
@@ -65,18 +65,6 @@ _HTTP, _HELD, _DROPPED = _Reading
 _NONE, _LENGTH, _CHUNKED, _CLOSE = Framing
 
 
-class _Turn:
-    """A request and what its connection must know to answer it."""
-
-    __slots__ = ("exchange", "is_last", "version")
-
-    def __init__(self, exchange: Exchange, *, is_last: bool, version: str) -> None:
-        self.exchange = exchange
-        self.is_last = is_last
-        """The connection closes after its response."""
-        self.version = version
-
-
 class ClientConnection(asyncio.Protocol):
     """One connection; the `ClientSide` of the exchange whose turn it is."""
 
@@ -89,6 +77,7 @@ class ClientConnection(asyncio.Protocol):
         self._parser: httptools.HttpRequestParser | None = None
         self._alarm = Alarm(plane.loop, self._late)
         self._reading = _HTTP
+        self._heads = HeadReader()
         # The request that is being parsed.
         self._target = b""
         self._headers: list[Header] = []
@@ -98,10 +87,10 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_head = False
         self._is_head_timed = False
         self._arriving: Exchange | None = None
-        self._newest: _Turn | None = None
+        self._newest: Exchange | None = None
         # The request that is being answered, and those behind it.
-        self._current: _Turn | None = None
-        self._queue: deque[_Turn] = deque()
+        self._current: Exchange | None = None
+        self._queue: deque[Exchange] = deque()
         self._framing = _NONE
         self._out = b""
         self._is_advancing = False
@@ -159,21 +148,21 @@ class ClientConnection(asyncio.Protocol):
         current, self._current = self._current, None
         queued, self._queue = self._queue, deque()
         self._arriving = self._newest = None
-        for turn in (current, *queued):
-            if turn is not None:
-                turn.exchange.client_left()
+        for exchange in (current, *queued):
+            if exchange is not None:
+                exchange.client_left()
 
     def pause_writing(self) -> None:
         """`WRITE_BYTES_MAX` wait for the client."""
         self._is_full = True
         if self._current is not None:
-            self._current.exchange.client_full()
+            self._current.client_full()
 
     def resume_writing(self) -> None:
         """It has caught up."""
         self._is_full = False
         if self._current is not None:
-            self._current.exchange.client_drained()
+            self._current.client_drained()
         else:
             self._advance()
 
@@ -203,10 +192,9 @@ class ClientConnection(asyncio.Protocol):
         if not self._is_in_head:
             return
         headers, limits = self._headers, self._plane.limits
-        size = len(name) + len(value)
-        self._head_bytes += size
-        if size > limits.header_bytes_max or self._head_bytes > 4 * limits.header_bytes_max:
-            raise RefusedError(answers.head_too_large(f"a header is over the bound of {limits.header_bytes_max} bytes"))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > limits.header_bytes_max:
+            self._check_header_bytes(len(name) + len(value))
         if len(headers) >= limits.headers_max:
             raise RefusedError(answers.head_too_large(f"the request has more than {limits.headers_max} headers"))
         headers.append((name, value))
@@ -219,19 +207,18 @@ class ClientConnection(asyncio.Protocol):
         self._is_in_head = False
         self._wire_bytes = self._body_bytes = 0
         version = parser.get_http_version()
-        if version not in ("1.1", "1.0"):
+        if version != "1.1" and version != "1.0":
             raise RefusedError(Answer(505, "bad_request", f"HTTP/{version} is not spoken here; HTTP/1.1 is"))
-        method = parser.get_method().decode("ascii")
-        head = read_request(method, self._target, self._headers, version=version)
+        head = self._heads.read(parser.get_method().decode("ascii"), self._target, self._headers, version)
         self._arriving = exchange = Exchange(self._plane, self, head)
         if not head.has_body:
             exchange.body.is_complete = True
         elif parser.should_upgrade():
             # The parser will call the request whole now and leave its body unread; see `_after_upgrade`.
             self._arriving = None
-        is_last = not (parser.should_keep_alive() or head.is_websocket)
-        self._newest = turn = _Turn(exchange, is_last=is_last, version=version)
-        self._queue.append(turn)
+        exchange.is_last = not (parser.should_keep_alive() or head.is_websocket)
+        self._newest = exchange
+        self._queue.append(exchange)
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body."""
@@ -247,6 +234,11 @@ class ClientConnection(asyncio.Protocol):
             exchange.body_ended()
 
     # --- What is wrong with what came ---
+
+    def _check_header_bytes(self, size: int) -> None:
+        bound = self._plane.limits.header_bytes_max
+        if size > bound or self._head_bytes > 4 * bound:
+            raise RefusedError(answers.head_too_large(f"a header is over the bound of {bound} bytes"))
 
     def _fail_parsing(self, sentence: str) -> None:
         """Not HTTP: what was whole before is answered, then this, then no more."""
@@ -281,7 +273,8 @@ class ClientConnection(asyncio.Protocol):
         if exchange is None:
             exchange = Exchange(self._plane, self, None)
             exchange.refusal = answer
-            self._queue.append(_Turn(exchange, is_last=True, version="1.1"))
+            exchange.is_last = True
+            self._queue.append(exchange)
         else:
             exchange.fail(answer)
 
@@ -303,6 +296,9 @@ class ClientConnection(asyncio.Protocol):
             self._fail(answers.bad_request("the request body is mostly framing"))
 
     def _late(self) -> None:
+        if self._current is not None:
+            # A request is being answered and has bounds of its own; this one counts again behind its response.
+            return
         if self._reading is _DROPPED or not self._is_in_head:
             self.cut()
             return
@@ -313,8 +309,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _after_upgrade(self, rest: bytes) -> None:
         """The parser has taken an Upgrade header at its word; what follows is not read before that is decided."""
-        assert self._newest is not None
-        exchange = self._newest.exchange
+        exchange = self._newest
+        assert exchange is not None
         if exchange.head.is_websocket:
             self._reading = _HELD
             self._held = rest
@@ -332,8 +328,7 @@ class ClientConnection(asyncio.Protocol):
         framing = (
             b"Transfer-Encoding: chunked" if head.is_chunked else b"Content-Length: %d" % (head.content_length or 0)
         )
-        assert self._newest is not None
-        self._newest.is_last = True
+        exchange.is_last = True
         self._arriving = exchange
         self._parser = httptools.HttpRequestParser(_BodyOnly(self))
         self._parser.feed_data(b"POST / HTTP/1.1\r\nConnection: close\r\n" + framing + b"\r\n\r\n")
@@ -353,13 +348,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer what has come, one after the other."""
-        if self._is_advancing:
+        if self._is_advancing or self._current is not None:
             return
         self._is_advancing = True
         while self._current is None and self._queue and not self._is_full and self._transport is not None:
             self._current = self._queue.popleft()
-            self._alarm.clear()
-            self._current.exchange.start()
+            self._current.start()
         self._is_advancing = False
         if self._held and not self._queue and self._reading is _HTTP:
             self._plane.loop.call_soon(self._read_held)
@@ -379,30 +373,29 @@ class ClientConnection(asyncio.Protocol):
 
     def go_on(self) -> None:
         """100 Continue, for whoever knows it."""
-        if self._transport is not None and self._current is not None and self._current.version == "1.1":
+        if self._transport is not None and self._current is not None and self._current.head.version == "1.1":
             self._transport.write(CONTINUE)
 
     def interim(self, head: ResponseHead) -> None:
         """103, for whoever knows it."""
-        if self._transport is not None and self._current is not None and self._current.version == "1.1":
+        if self._transport is not None and self._current is not None and self._current.head.version == "1.1":
             self._transport.write(render_response(head.status, head.reason, head.headers))
 
     def begin_response(
         self, status: int, reason: bytes, headers: list[Header], length: int | None, *, is_last: bool
     ) -> None:
         """The response's head."""
-        turn = self._current
-        assert turn is not None
-        method, is_new = turn.exchange.head.method, turn.version == "1.1"
+        exchange = self._current
+        assert exchange is not None
+        method, is_new = exchange.head.method, exchange.head.version == "1.1"
         self._framing = framing = response_framing(method, status, length, knows_chunks=is_new)
-        is_deaf = self._reading is _DROPPED and not self._queue
-        if is_last or framing is _CLOSE or self._is_stopping or is_deaf:
-            turn.is_last = True
+        if is_last or framing is _CLOSE or self._is_stopping or (self._reading is _DROPPED and not self._queue):
+            exchange.is_last = True
         if length is not None and (framing is _LENGTH or method == "HEAD"):
             headers.append((b"Content-Length", b"%d" % length))
         elif framing is _CHUNKED:
             headers.append((b"Transfer-Encoding", b"chunked"))
-        if turn.is_last:
+        if exchange.is_last:
             headers.append((b"Connection", b"close"))
         elif not is_new:
             headers.append((b"Connection", b"keep-alive"))
@@ -410,9 +403,10 @@ class ClientConnection(asyncio.Protocol):
 
     def write(self, piece: bytes) -> None:
         """A piece of its body: it leaves with what else has come of it, in as few system calls as will do."""
-        if self._framing is _NONE:
+        framing = self._framing
+        if framing is _NONE:
             return
-        parts = render_chunk(piece) if self._framing is _CHUNKED else (piece,)
+        parts = render_chunk(piece) if framing is _CHUNKED else (piece,)
         if len(piece) <= JOINED_BYTES_MAX:
             self._out = b"".join((self._out, *parts))
             if len(self._out) > WRITE_BYTES_MAX:
@@ -429,18 +423,20 @@ class ClientConnection(asyncio.Protocol):
 
     def end_response(self) -> None:
         """It is whole: on to the next, or to the end."""
-        turn, self._current = self._current, None
+        exchange, self._current = self._current, None
         transport = self._transport
-        if transport is None or turn is None:
+        if transport is None or exchange is None:
             return
+        out, self._out = self._out, b""
         if self._framing is _CHUNKED:
-            self._out += LAST_CHUNK
-        self.flush()
+            out += LAST_CHUNK
+        if out:
+            transport.write(out)
         self._is_body_paused = False
-        if turn.is_last or self._is_stopping:
-            self._close(is_quiet=turn.exchange.body.is_complete and self._reading is _HTTP)
+        if exchange.is_last or self._is_stopping:
+            self._close(is_quiet=exchange.body.is_complete and self._reading is _HTTP)
             return
-        if self._reading is _HELD and turn is self._newest:
+        if self._reading is _HELD and exchange is self._newest:
             # The upgrade was refused, so what came behind it is HTTP again.
             self._reading = _HTTP
         limits = self._plane.limits

@@ -31,9 +31,12 @@ from noctule.gateway.heads import (
     RequestHead,
     ResponseHead,
     apply_rules,
-    request_headers,
+    headers_of,
+    lines_of,
+    request_lines,
     response_headers,
 )
+from noctule.gateway.model import HeaderRules
 from noctule.gateway.pool import Flight
 from noctule.gateway.traffic import Plan, Refusal
 from noctule.gateway.tunnel import Tunnel
@@ -42,6 +45,8 @@ from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentErro
 if TYPE_CHECKING:
     from noctule.gateway.admin import Admin
     from noctule.gateway.plane import DataPlane
+
+_NO_RULES = HeaderRules()
 
 log = logging.getLogger("noctule.gateway")
 
@@ -116,6 +121,10 @@ class Exchange:
     request_id = b""
     refusal: Answer | None = None
     """What is wrong with the request already, to be said when its turn comes."""
+    is_last = False
+    """Its client's connection closes after the response; kept here for the connection, which has many in a row."""
+    tried: frozenset[str] = frozenset()
+    """Instances that have had an attempt and failed it."""
     # Defaults of the class, so that a request sets only what becomes of it.
     _state = _QUEUED
     _plan: Plan | None = None
@@ -139,7 +148,6 @@ class Exchange:
         self._client = client
         self.head = head if head is not None else RequestHead("", b"")
         self.body = RequestBody()
-        self.tried: set[str] = set()
         self.client_ip = client.peer
         self._began = time.perf_counter()
 
@@ -172,20 +180,19 @@ class Exchange:
 
     def start(self) -> None:
         """Its turn has come; called once."""
-        plane = self._plane
+        plane, head = self._plane, self.head
         self._state = _WAITING
         plane.begin(self)
         self.request_id, self._trace = plane.fresh_ids()
-        self.request_id = self.head.request_id or self.request_id
+        if head.request_id:
+            self.request_id = head.request_id
+        limits, length = plane.limits, head.content_length
         if self.refusal is not None:
             self._refuse(self.refusal)
-            return
-        head = self.head
-        length = head.content_length
-        if length is not None and length > plane.limits.body_bytes_max:
-            self._refuse(answers.too_large(plane.limits.body_bytes_max))
-        elif plane.in_flight > plane.limits.in_flight_max:
-            self._refuse(answers.unavailable(f"the gateway has {plane.limits.in_flight_max} requests in flight"))
+        elif length is not None and length > limits.body_bytes_max:
+            self._refuse(answers.too_large(limits.body_bytes_max))
+        elif len(plane.exchanges) > limits.in_flight_max:
+            self._refuse(answers.unavailable(f"the gateway has {limits.in_flight_max} requests in flight"))
         elif plane.has_hooks and plane.take_over(self):
             # Answered by the gateway itself, or to be gone on with by `admit`.
             pass
@@ -194,7 +201,8 @@ class Exchange:
 
     def admit(self) -> None:
         """Find who may answer, and read the body ahead as far as that helps."""
-        plan = self._plane.plan(self)
+        head = self.head
+        plan = self._plane.traffic.plan(head.host_name, head.target.decode(), head.header, self.client_ip)
         if isinstance(plan, Refusal):
             self._refuse(answers.of_refusal(plan.status, plan.code, plan.message, is_retryable=plan.retryable))
             return
@@ -206,9 +214,9 @@ class Exchange:
             # Before its body is read, and before a client that asked is told to send it.
             self._refuse(self._nobody())
             return
-        if self.head.expects_continue and not self.body.taken_bytes:
+        if head.expects_continue and not self.body.taken_bytes:
             self._client.go_on()
-        if not is_read_ahead(length=self.head.content_length, is_idempotent=self.is_idempotent):
+        if not is_read_ahead(length=head.content_length, is_idempotent=self.is_idempotent):
             self._try_next()
             return
         self._state = _READING
@@ -288,7 +296,9 @@ class Exchange:
     # --- Trying instances ---
 
     def _try_next(self) -> None:
-        flight = self._next_flight()
+        plan = self._plan
+        assert plan is not None
+        flight = self._next_flight(plan) if self.attempts else plan.next()
         if flight is None:
             self._refuse(self._lost() if self._was_lost else self._nobody())
         else:
@@ -296,24 +306,19 @@ class Exchange:
 
     def _try(self, flight: Flight) -> None:
         self.attempts += 1
-        self.tried.add(flight.instance.id)
         self._flight = flight
         upstream = self._plane.upstream
-        connection = None
-        if self.may_repeat and not self._was_lost:
+        if not self._was_lost and self.may_repeat:
             connection = upstream.take(flight.instance)
-        if connection is not None:
-            self._send(connection)
-            return
+            if connection is not None:
+                self._send(connection)
+                return
         self._state = _CONNECTING
         connect_s = self._plan_timeouts()[0]
         self._connecting = upstream.connect(flight.instance, connect_s, self._connected, self._not_connected)
 
-    def _next_flight(self) -> Flight | None:
-        plan = self._plan
-        assert plan is not None
-        if self.attempts == 0:
-            return plan.next(self.tried)
+    def _next_flight(self, plan: Plan) -> Flight | None:
+        """For another attempt, if there may be one."""
         if self.attempts >= 1 + plan.service.retries_max:
             return None
         stale, self._stale = self._stale, ""
@@ -349,24 +354,25 @@ class Exchange:
         self._state = _SENT
         self._sent_at = time.perf_counter()
         client = self._client
-        headers = request_headers(
+        lines = request_lines(
             head,
             instance=connection.host,
             scheme=client.scheme,
-            peer=client.peer.encode(),
-            client=self.client_ip.encode(),
+            peer=client.peer,
+            client=self.client_ip,
             is_peer_trusted=client.is_trusted,
             request_id=self.request_id,
             trace=self._trace,
         )
-        headers = apply_rules(headers, plan.request_headers)
+        if plan.route.request_headers != _NO_RULES:
+            lines = lines_of(apply_rules(headers_of(lines), plan.route.request_headers))
         if head.is_chunked:
-            headers.append((b"Transfer-Encoding", b"chunked"))
+            lines += b"Transfer-Encoding: chunked\r\n"
         elif head.content_length is not None:
-            headers.append((b"Content-Length", b"%d" % head.content_length))
+            lines += b"Content-Length: %d\r\n" % head.content_length
         if head.is_websocket:
-            headers += [(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]
-        connection.send(self, head.method, render_request(head.method, head.target, headers))
+            lines += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        connection.send(self, head.method, render_request(head.method, head.target, lines))
         if head.is_chunked or head.content_length:
             self._push()
         else:
@@ -419,6 +425,7 @@ class Exchange:
         assert flight is not None
         fields = {"request_id": self.request_id.decode(), "instance": flight.instance.id, "reason": reason}
         log.info("attempt_failed", extra={**fields, "attempt": self.attempts})
+        self.tried = self.tried | {flight.instance.id}
         flight.end()
         self._flight = None
 
@@ -430,27 +437,27 @@ class Exchange:
 
     def response_began(self, head: ResponseHead) -> None:
         """The final response's head."""
-        flight, connection, plan = self._flight, self._connection, self._plan
+        flight, plan = self._flight, self._plan
         assert flight is not None
-        assert connection is not None
         assert plan is not None
-        now = time.perf_counter()
-        self._first_byte_at = now
-        flight.succeeded(now - self._sent_at, head.status)
-        if head.status == 503 and flight.is_draining and self._go_elsewhere():
+        plane, status = self._plane, head.status
+        self._first_byte_at = now = time.perf_counter()
+        flight.succeeded(now - self._sent_at, status)
+        if status == 503 and flight.is_draining and self._go_elsewhere():
             return
         self._state = _PASSING
-        if has_body(self.head.method, head.status):
-            self._compressor = self._plane.compressor_for(self.head.accept_encoding, head)
+        if plane.model.compression.enabled and has_body(self.head.method, status):
+            self._compressor = plane.compressor_for(self.head.accept_encoding, head)
         headers = response_headers(head, request_id=self.request_id, attempts=self.attempts)
-        headers = apply_rules(headers, plan.response_headers)
+        if plan.route.response_headers != _NO_RULES:
+            headers = apply_rules(headers, plan.route.response_headers)
         if not head.has_date:
             headers.append((b"Date", date()))
         if flight.set_cookie is not None:
             headers.append((b"Set-Cookie", flight.set_cookie.encode()))
-        self._status = head.status
-        is_last = not self.body.is_complete or self._plane.is_stopping
-        self._client.begin_response(head.status, head.reason, headers, head.content_length, is_last=is_last)
+        self._status = status
+        is_last = not self.body.is_complete or plane.is_stopping
+        self._client.begin_response(status, head.reason, headers, head.content_length, is_last=is_last)
 
     def _go_elsewhere(self) -> bool:
         plan, flight, connection = self._plan, self._flight, self._connection
@@ -459,7 +466,7 @@ class Exchange:
         assert connection is not None
         if not self.may_repeat or self.attempts >= 1 + plan.service.retries_max:
             return False
-        other = plan.next(self.tried)
+        other = plan.next(self.tried | {flight.instance.id})
         if other is None:
             return False
         connection.cut()
@@ -487,10 +494,8 @@ class Exchange:
 
     def response_ended(self) -> None:
         """It is whole; what the client has not sent yet, nobody waits for."""
-        if self._state is _PASSING:
-            self._end_response()
-
-    def _end_response(self) -> None:
+        if self._state is not _PASSING:
+            return
         if self._compressor is not None and (rest := self._compressor.end()):
             self._bytes_sent += len(rest)
             self._client.write(rest)
@@ -616,7 +621,7 @@ class Exchange:
                 "status": answer.status,
                 "code": answer.code,
                 "attempts": self.attempts,
-                "tried": sorted(self.tried),
+                "tried": sorted(self.tried if self._flight is None else self.tried | {self._flight.instance.id}),
             }
             log.log(level, "request_refused", extra=fields)
         headers, body = render_answer(answer, request_id=self.request_id, attempts=self.attempts)
@@ -659,15 +664,16 @@ class Exchange:
         if self._state is _OVER:
             return
         self._state = _OVER
-        self._drop_instance()
+        if self._connection is not None or self._connecting is not None:
+            self._drop_instance()
         if self._alarm is not None:
             self._alarm.close()
             self._alarm = None
-        flight, plan = self._flight, self._plan
-        self._plane.end(self)
+        flight, plan, plane = self._flight, self._plan, self._plane
+        plane.end(self)
         if plan is not None:
             plan.done(self._status, time.perf_counter() - self._began)
-        access_log = self._plane.access_log
+        access_log = plane.access_log
         if access_log is not None and (plan is None or plan.route.log):
             access_log.add(self._line(access_log.now()))
         if flight is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from email.utils import formatdate
 from enum import Enum, auto
 
-from noctule.gateway.heads import Header
+from noctule.gateway.heads import Header, lines_of
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
@@ -24,28 +24,32 @@ class Framing(Enum):
     """The body ends with the connection: for a client that does not know chunks."""
 
 
+# Looked up once: an enumeration's members cost a search each time.
+_NONE, _LENGTH, _CHUNKED, _CLOSE = Framing
+
+
 def has_body(method: str, status: int) -> bool:
     """Whether a response may have a body at all (RFC 9112 6.3)."""
-    return method != "HEAD" and status >= 200 and status != 204 and status != 304
+    return response_framing(method, status, None, knows_chunks=True) is not _NONE
 
 
 def response_framing(method: str, status: int, length: int | None, *, knows_chunks: bool) -> Framing:
     """How a response to a client is ended."""
-    if not has_body(method, status):
-        return Framing.NONE
+    if method == "HEAD" or status < 200 or status == 204 or status == 304:
+        return _NONE
     if length is not None:
-        return Framing.LENGTH
-    return Framing.CHUNKED if knows_chunks else Framing.CLOSE
+        return _LENGTH
+    return _CHUNKED if knows_chunks else _CLOSE
 
 
 def render_response(status: int, reason: bytes, headers: Iterable[Header]) -> bytes:
     """A response's head."""
-    return b"".join((_status_line(status, reason), _lines(headers), b"\r\n"))
+    return b"".join((_status_line(status, reason), lines_of(headers), b"\r\n"))
 
 
-def render_request(method: str, target: bytes, headers: Iterable[Header]) -> bytes:
-    """A request's head."""
-    return b"".join((method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n", _lines(headers), b"\r\n"))
+def render_request(method: str, target: bytes, lines: bytes) -> bytes:
+    """A request's head; its lines as `heads.lines_of` makes them."""
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method.encode("ascii"), target, lines)
 
 
 def render_chunk(piece: bytes) -> tuple[bytes, bytes, bytes]:
@@ -68,7 +72,3 @@ def _status_line(status: int, reason: bytes) -> bytes:
     if not reason:
         reason = http.HTTPStatus(status).phrase.encode("ascii") if status in set(http.HTTPStatus) else b""
     return b"HTTP/1.1 %d %b\r\n" % (status, reason)
-
-
-def _lines(headers: Iterable[Header]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in headers])

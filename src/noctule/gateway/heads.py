@@ -24,7 +24,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 # What a name is to us; everything that is none of these passes. 0 must stay that one: the loops ask for truth.
 _PASSES, _DROPPED, _CONNECTION, _LENGTH, _CODING, _HOST, _EXPECT, _UPGRADE, _FORWARDING = range(9)
-_HOPS, _REQUEST_ID, _TRACE, _ACCEPT_ENCODING, _DATE, _ATTEMPTS, _ENTITY = range(9, 16)
+_HOPS, _REQUEST_ID, _TRACE, _ACCEPT_ENCODING, _DATE, _ATTEMPTS = range(9, 15)
 
 _KINDS = {
     # RFC 9110 7.6.1, and the credentials for a proxy, which RFC 9110 11.7 ends at the proxy. Trailers are dropped, so
@@ -55,13 +55,9 @@ _KINDS = {
     b"accept-encoding": _ACCEPT_ENCODING,
     b"date": _DATE,
     ATTEMPTS_HEADER.lower(): _ATTEMPTS,
-    # What compress.py reads of a response.
-    b"content-type": _ENTITY,
-    b"content-encoding": _ENTITY,
-    b"cache-control": _ENTITY,
-    b"etag": _ENTITY,
-    b"vary": _ENTITY,
 }
+
+_BLANKS = frozenset((b" ", b"\t"))
 
 # RFC 9110 7.6.1 forbids naming these in Connection; whoever does wants them lost between us and the app.
 _NEVER_NAMED = frozenset({b"host", b"content-length", b"cache-control"})
@@ -94,12 +90,30 @@ class RequestHead:
     hops: tuple[bytes, ...] = ()
     """Values of X-Forwarded-For."""
 
-    def __init__(self, method: str, target: bytes) -> None:
+    def __init__(self, method: str, target: bytes, version: str = "1.1") -> None:
         self.method = method
         self.target = target
         """Origin form: a path, and perhaps a query."""
+        self.version = version
         self.headers: list[Header] = []
         """End to end, without Host, length, and all that tells of the client."""
+
+    def again(self, target: bytes) -> "RequestHead":
+        """The same head with another target, which must have been checked."""
+        head = RequestHead.__new__(RequestHead)
+        head.__dict__.update(self.__dict__)
+        head.target = target
+        return head
+
+    @functools.cached_property
+    def host_name(self) -> str:
+        """`host` as text, empty where there is none."""
+        return self.host.decode("ascii") if self.host is not None else ""
+
+    @functools.cached_property
+    def lines(self) -> bytes:
+        """`headers` as they are passed on."""
+        return lines_of(self.headers)
 
     def header(self, name: str) -> str | None:
         """The first value of a header by its lower-case name, None when there is none."""
@@ -123,18 +137,20 @@ def read_request(method: str, target: bytes, headers: Iterable[Header], *, versi
     The parser has refused before what is no HTTP at all: bare line feeds, folded lines, two lengths, NUL.
     """
     target, authority = split_target(target, method)
-    head = RequestHead(method, target)
+    head = RequestHead(method, target, version)
     passed = head.headers
     named: list[bytes] = []
     upgrade = b""
-    for name, value in headers:
+    for header in headers:
+        name, value = header
         if not value.isascii():
             _check_text(name, value)
-        if value and value[-1] in b" \t":
+        if value[-1:] in _BLANKS:
             value = value.rstrip(b" \t")
+            header = name, value
         kind = _kind(name)
         if not kind or kind >= _DATE:
-            passed.append((name, value))
+            passed.append(header)
         elif kind == _HOST:
             if head.host is not None:
                 raise RefusedError(bad_request("the request has more than one Host header"))
@@ -163,14 +179,44 @@ def read_request(method: str, target: bytes, headers: Iterable[Header], *, versi
             head.trace = value if _TRACE_PATTERN.fullmatch(value) else b""
         elif kind == _ACCEPT_ENCODING:
             head.accept_encoding = head.accept_encoding + b"," + value if head.accept_encoding else value
-            passed.append((name, value))
+            passed.append(header)
     if named:
         head.headers = [header for header in passed if not _is_named(header[0], named)]
         head.is_websocket = upgrade == b"websocket" and b"upgrade" in named and method == "GET" and version == "1.1"
     if authority is not None:
         head.host = authority
-    _check_whole(head, version)
+    _check_whole(head)
     return head
+
+
+class HeadReader:
+    """Reads the heads of one connection's requests, as `read_request` does.
+
+    Most clients say the same with each request but for the target; then it costs a comparison.
+    """
+
+    __slots__ = ("_head", "_headers")
+
+    def __init__(self) -> None:
+        self._head: RequestHead | None = None
+        self._headers: list[Header] = []
+
+    def read(self, method: str, target: bytes, headers: list[Header], version: str) -> RequestHead:
+        """One more; the list is not to be changed any more."""
+        before = self._head
+        if (
+            before is not None
+            and headers == self._headers
+            and method == before.method
+            and version == before.version
+            and target.startswith(b"/")
+        ):
+            return before.again(split_target(target)[0])
+        head = read_request(method, target, headers, version=version)
+        # A host that came with the target is none of the headers.
+        self._head = head if target.startswith(b"/") else None
+        self._headers = headers
+        return head
 
 
 def split_target(target: bytes, method: str = "GET") -> tuple[bytes, bytes | None]:
@@ -181,7 +227,7 @@ def split_target(target: bytes, method: str = "GET") -> tuple[bytes, bytes | Non
     if method == "CONNECT":
         raise RefusedError(Answer(405, "method_not_allowed", "CONNECT is for forward proxies; this is a gateway"))
     host = None
-    if target[:1] != b"/":
+    if not target.startswith(b"/"):
         if match := _ABSOLUTE_TARGET.fullmatch(target):
             host = match["authority"]
             target = match["rest"] if match["rest"].startswith(b"/") else b"/" + match["rest"]
@@ -203,43 +249,59 @@ def client_address(head: RequestHead, peer: str, networks: Iterable[Network]) ->
     return hops[0] or peer
 
 
-def request_headers(
+def request_lines(
     head: RequestHead,
     *,
     instance: bytes,
     scheme: bytes,
-    peer: bytes,
-    client: bytes,
+    peer: str,
+    client: str,
     is_peer_trusted: bool,
     request_id: bytes,
     trace: bytes,
-) -> list[Header]:
-    """What the instance is told: Host first, the client's headers, and who the client is.
+) -> bytes:
+    """The lines that tell the instance: Host first, the client's headers, and who the client is.
 
     `instance` is its address, the host of a client of HTTP/1.0 that names none. `peer` is the address the request came
-    from, `client` what `client_address` made of it; `request_id` and `trace` stand for what the client did not give.
+    from, `client` that of who asked (see `client_address`); `request_id` and `trace` stand for what the client did not
+    give.
     """
-    host = head.host
-    told: list[Header] = [(b"Host", host if host is not None else instance), *head.headers]
-    hops = peer
-    proto, forwarded_host = scheme, host
-    if is_peer_trusted:
-        hops = b", ".join([*head.hops, peer])
-        for name, value in head.forwarding:
-            key = name.lower()
-            if key == b"x-forwarded-proto":
-                proto = value
-            elif key == b"x-forwarded-host":
-                forwarded_host = value
-            elif key != b"x-real-ip":
-                told.append((name, value))
+    if is_peer_trusted and head.has_forwarding:
+        client_lines = lines_of(_forwarding(head, scheme, peer.encode(), client.encode()))
+    else:
+        client_lines = _client_lines(head.host, scheme, peer)
+    host = head.host if head.host is not None else instance
+    ids = head.request_id or request_id, head.trace or trace
+    return b"Host: %b\r\n%b%bX-Request-ID: %b\r\ntraceparent: %b\r\n" % (host, head.lines, client_lines, *ids)
+
+
+@functools.lru_cache(maxsize=1024)
+def _client_lines(host: bytes | None, scheme: bytes, peer: str) -> bytes:
+    """What is said of a client for which nobody speaks: the same for all its requests."""
+    address = peer.encode()
+    told = [(b"X-Real-IP", address), (b"X-Forwarded-For", address), (b"X-Forwarded-Proto", scheme)]
+    if host is not None:
+        told.append((b"X-Forwarded-Host", host))
+    return lines_of(told)
+
+
+def _forwarding(head: RequestHead, scheme: bytes, peer: bytes, client: bytes) -> list[Header]:
+    """What a trusted proxy said of its client, with the proxy as one more hop."""
+    proto, host = scheme, head.host
+    told: list[Header] = []
+    for name, value in head.forwarding:
+        key = name.lower()
+        if key == b"x-forwarded-proto":
+            proto = value
+        elif key == b"x-forwarded-host":
+            host = value
+        elif key != b"x-real-ip":
+            told.append((name, value))
     told.append((b"X-Real-IP", client))
-    told.append((b"X-Forwarded-For", hops))
+    told.append((b"X-Forwarded-For", b", ".join([*head.hops, peer])))
     told.append((b"X-Forwarded-Proto", proto))
-    if forwarded_host is not None:
-        told.append((b"X-Forwarded-Host", forwarded_host))
-    told.append((b"X-Request-ID", head.request_id or request_id))
-    told.append((b"traceparent", head.trace or trace))
+    if host is not None:
+        told.append((b"X-Forwarded-Host", host))
     return told
 
 
@@ -250,14 +312,16 @@ class ResponseHead:
     is_chunked = False
     has_date = False
     has_request_id = False
-    entity: dict[bytes, bytes] | None = None
-    """Those that tell what the body is, by their lower-case names; several of one name joined by commas; None: none."""
 
     def __init__(self, status: int, reason: bytes) -> None:
         self.status = status
         self.reason = reason
         self.headers: list[Header] = []
         """End to end, without the length."""
+
+    def value(self, name: bytes) -> bytes:
+        """Of a header by its lower-case name; several of one name joined by commas, empty when there is none."""
+        return b", ".join([value for found, value in self.headers if found.lower() == name])
 
     @property
     def is_to_the_end(self) -> bool:
@@ -275,14 +339,16 @@ def read_response(status: int, reason: bytes, headers: Iterable[Header]) -> Resp
     head = ResponseHead(status, _printable(reason))
     passed = head.headers
     named: list[bytes] = []
-    for name, value in headers:
+    for header in headers:
+        name, value = header
         if not value.isascii() and not _is_utf8(value):
             raise ValueError(f"the header {name.decode('ascii', 'replace')} is not valid UTF-8")
-        if value and value[-1] in b" \t":
+        if value[-1:] in _BLANKS:
             value = value.rstrip(b" \t")
+            header = name, value
         kind = _kind(name)
         if not kind:
-            passed.append((name, value))
+            passed.append(header)
         elif kind == _LENGTH:
             head.content_length = int(value)
         elif kind == _CODING:
@@ -291,19 +357,12 @@ def read_response(status: int, reason: bytes, headers: Iterable[Header]) -> Resp
             head.is_chunked = True
         elif kind == _CONNECTION:
             named += [token.strip().lower() for token in value.split(b",")]
-        elif kind == _ENTITY:
-            key = name.lower()
-            if head.entity is None:
-                head.entity = {}
-            before = head.entity.get(key)
-            head.entity[key] = value if before is None else before + b", " + value
-            passed.append((name, value))
         elif kind in (_DROPPED, _UPGRADE, _ATTEMPTS):
             pass
         else:
             head.has_date = head.has_date or kind == _DATE
             head.has_request_id = head.has_request_id or kind == _REQUEST_ID
-            passed.append((name, value))
+            passed.append(header)
     if named:
         head.headers = [header for header in passed if not _is_named(header[0], named)]
     return head
@@ -316,6 +375,17 @@ def response_headers(head: ResponseHead, *, request_id: bytes, attempts: int) ->
         told.append((b"X-Request-ID", request_id))
     told.append((ATTEMPTS_HEADER, b"1" if attempts == 1 else b"%d" % attempts))
     return told
+
+
+def lines_of(headers: Iterable[Header]) -> bytes:
+    """Headers as they are written, each with its line's end."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def headers_of(lines: bytes) -> list[Header]:
+    """What `lines_of` made lines of."""
+    found = (line.partition(b": ") for line in lines.split(b"\r\n")[:-1])
+    return [(name, value) for name, _, value in found]
 
 
 def apply_rules(headers: list[Header], rules: HeaderRules) -> list[Header]:
@@ -354,13 +424,13 @@ def _read_coding(head: RequestHead, value: bytes, version: str) -> None:
     head.is_chunked = True
 
 
-def _check_whole(head: RequestHead, version: str) -> None:
+def _check_whole(head: RequestHead) -> None:
     if head.is_chunked and head.content_length is not None:
         raise RefusedError(bad_request("the request has both Content-Length and Transfer-Encoding"))
     if head.host is None:
-        if version != "1.0":
+        if head.version != "1.0":
             raise RefusedError(bad_request("the request has no Host header"))
-    elif not _HOST_PATTERN.fullmatch(head.host):
+    elif not _is_host(head.host):
         raise RefusedError(bad_request("the request's host is not a host"))
     if head.is_websocket and head.has_body:
         raise RefusedError(bad_request("a WebSocket handshake has no body"))
@@ -377,6 +447,11 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+@functools.lru_cache(maxsize=256)
+def _is_host(host: bytes) -> bool:
+    return _HOST_PATTERN.fullmatch(host) is not None
 
 
 def _is_named(name: bytes, named: list[bytes]) -> bool:

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from noctule.base.addresses import join_address
 from noctule.core.balance.balancer import WEIGHT_MAX
 
 _STATIC = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]*/]+):(?P<port>\d{1,5})(\*(?P<weight>\d{1,4}))?")
@@ -34,7 +35,7 @@ class Instance(Struct, frozen=True):
     @property
     def address(self) -> str:
         """host:port, an IPv6 host in brackets."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_address(self.host, self.port)
 
 
 def parse_instance(text: str) -> Instance:

@@ -3,6 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -64,7 +65,7 @@ def _build(kind: Any, raw: object, where: str, problems: list[str]) -> Any:
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
-        problems.append(f"{where}: {_plain(error)}")
+        problems.append(f"{where}: {_plain(error)}{_choices(kind)}")
         return None
 
 
@@ -98,6 +99,17 @@ def _plain(error: msgspec.ValidationError) -> str:
     """msgspec's sentence with the path within the value told as TOML would."""
     sentence, _, path = str(error).partition(" - at `$")
     return f"{sentence[0].lower()}{sentence[1:]}" + (f" at {path.rstrip('`').lstrip('.')}" if path else "")
+
+
+def _choices(kind: Any) -> str:
+    """What there is to choose from, for a type that is a choice or holds some."""
+    words = [
+        str(member.value)
+        for each in (kind, *get_args(kind))
+        if isinstance(each, type) and issubclass(each, Enum)
+        for member in each
+    ]
+    return f"; there are {', '.join(words)}" if words else ""
 
 
 def _is_struct(kind: object) -> bool:

@@ -22,6 +22,3 @@ def is_in(address: str | None, networks: Iterable[Network]) -> bool:
         return False
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return any((mapped or found) in network for network in networks)
-
-
-LOOPBACK = parse_networks(("127.0.0.0/8", "::1"))

@@ -91,7 +91,7 @@ class RouteCounts:
 
     def add(self, status: int, seconds: float) -> None:
         """Count one response."""
-        self.statuses[min(status // 100, 5)] += 1
+        self.statuses[status // 100 if status < 600 else 5] += 1
         self.latency_counts[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
         self.latency_sum_s += seconds
 

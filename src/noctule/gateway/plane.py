@@ -1,10 +1,8 @@
 """What all connections of one data plane share: the model, who decides, the connections to instances, the counters."""
 
 import asyncio
-import itertools
 import logging
 import os
-import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -16,13 +14,16 @@ from noctule.gateway.exchange import Exchange
 from noctule.gateway.heads import ResponseHead, client_address
 from noctule.gateway.model import GatewayModel, Limits, Service
 from noctule.gateway.networks import Network, is_in, parse_networks
-from noctule.gateway.traffic import Plan, Refusal, Traffic
+from noctule.gateway.traffic import Traffic
 from noctule.gateway.upstream import Upstream
 
 log = logging.getLogger("noctule.gateway")
 
 RateLimit = Callable[[str, str, str, str], float | Awaitable[float]]
 """Client's address, method, host, path: how many seconds it is to wait, 0 for go on. May be awaited."""
+
+_IDS_BYTES = 24 * 128
+"""A request's id is 16 random bytes, its span's 8: of so many requests."""
 
 _ADMIN_PREFIX = PREFIX.encode()
 
@@ -63,9 +64,8 @@ class DataPlane:
         self._admin = admin
         self._waits: set[asyncio.Future[float]] = set()
         self._answering: set[asyncio.Future[AdminAnswer]] = set()
-        # Ids tell requests apart and say nothing else, so they need no secret; a collision needs 2^64 of them.
-        self._chance = random.Random(os.urandom(32))
-        self._spans = itertools.count(1)
+        self._ids = b""
+        self._ids_used = 0
         self.on_model: Callable[[GatewayModel], None] = _nothing
         """Called with each new model."""
         self._follow()
@@ -132,14 +132,14 @@ class DataPlane:
 
     def fresh_ids(self) -> tuple[bytes, bytes]:
         """A request id and a traceparent that carries it as its trace id, so that one finds the other."""
-        request_id = b"%032x" % (self._chance.getrandbits(128) | 1)
-        return request_id, b"00-%b-%016x-01" % (request_id, next(self._spans))
-
-    def plan(self, exchange: Exchange) -> Plan | Refusal:
-        """Who may answer it."""
-        head = exchange.head
-        host = head.host.decode("ascii") if head.host is not None else ""
-        return self.traffic.plan(host, head.target.decode(), head.header, exchange.client_ip)
+        start = self._ids_used
+        if start >= len(self._ids):
+            # Hexadecimal digits for many at once: a call of the system for each would cost more than all else of it.
+            self._ids = os.urandom(_IDS_BYTES).hex().encode("ascii")
+            start = 0
+        self._ids_used = start + 48
+        request_id = self._ids[start : start + 32]
+        return request_id, b"00-%b-%b-01" % (request_id, self._ids[start + 32 : start + 48])
 
     def compressor_for(self, accept_encoding: bytes, head: ResponseHead) -> Compressor | None:
         """What its body goes through, with its headers changed to say so; None to leave it as it is."""
@@ -156,9 +156,8 @@ class DataPlane:
             return True
         if self._rate_limit is None:
             return False
-        host = head.host.decode("ascii") if head.host is not None else ""
         path = head.target.partition(b"?")[0].decode()
-        verdict = self._rate_limit(exchange.client_ip, head.method, host, path)
+        verdict = self._rate_limit(exchange.client_ip, head.method, head.host_name, path)
         if isinstance(verdict, int | float):
             if verdict > 0:
                 exchange.answer(answers.too_many_requests(verdict))

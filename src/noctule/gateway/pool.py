@@ -65,7 +65,8 @@ class Flight:
 
     def succeeded(self, latency_s: float = 0.0, status: int = 200) -> None:
         """The instance answered, `latency_s` seconds after it was asked, up to the end of its response's head."""
-        self._pool.judge(self._ticket, "answered", is_ok=True, is_outlying=status in SPEAKS_OF_THE_INSTANCE)
+        if self._pool.heeds_successes or not self._ticket.is_settled:
+            self._pool.judge(self._ticket, "answered", is_ok=True, is_outlying=status in SPEAKS_OF_THE_INSTANCE)
 
     def failed(self, reason: str, *, is_gone: bool = False) -> None:
         """The instance did not answer properly; `is_gone` when nothing listens there."""
@@ -92,6 +93,8 @@ class Pool:
         """No longer listed, and in use until those that are can take over."""
         self._leaving_until = Instant(0.0)
         self._outliers: Outliers | None = None
+        self.heeds_successes = False
+        """Whether an answer counts, though the balancer learns nothing from it."""
         self._budget = RetryBudget(service.retry_budget)
         self.in_flight = 0
         self.requests = 0
@@ -185,6 +188,7 @@ class Pool:
     def conclude(self, permit: Permit, status: int) -> None:
         """What a request was answered; 499 when its client left before."""
         if self._breaker is None:
+            # Taken out of the model since.
             return
         if status == CLIENT_LEFT:
             self._breaker.give_up(permit)
@@ -209,8 +213,6 @@ class Pool:
         self, ticket: Ticket, reason: str, *, is_ok: bool, is_outlying: bool = False, is_gone: bool = False
     ) -> None:
         """Tell the balancer what came of a request; the change of state is logged with the reason."""
-        if is_ok and self._outliers is None and self._balancer.is_settled(ticket):
-            return
         before, now = ticket.state, self._clock.now()
         if is_ok:
             self._balancer.succeeded(ticket, now)
@@ -228,11 +230,12 @@ class Pool:
         """A flight is over."""
         self._balancer.end(ticket)
         self.in_flight -= 1
-        self._gauge.in_flight -= 1
+        gauge = self._gauge
+        gauge.in_flight -= 1
         if self._leaving:
             self._settle(self._clock.now())
-        if self._gauge.is_watched:
-            self._gauge.on_change()
+        if gauge.is_watched:
+            gauge.on_change()
 
     def probed(self, instance: Instance, reason: str, *, is_good: bool, is_gone: bool = False) -> None:
         """Tell the balancer what a probe said; one of an instance that has left is not heeded."""
@@ -288,6 +291,7 @@ class Pool:
         if is_new_ratio:
             policy = OutlierPolicy(failure_rate=service.outlier_ratio) if service.outlier_ratio else None
             self._outliers = Outliers(policy) if policy is not None else None
+            self.heeds_successes = self._outliers is not None
         if is_new_breaker:
             breaking = BreakerPolicy(failure_rate=service.breaker_ratio) if service.breaker_ratio else None
             self._breaker = Breaker(breaking, self._chance) if breaking is not None else None

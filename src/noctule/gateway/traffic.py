@@ -15,10 +15,10 @@ from noctule.core.balance.breaker import Permit
 from noctule.core.balance.routing import HeaderReader, RouteTable, pick_share, place_of
 from noctule.core.balance.rules import Algorithm
 from noctule.gateway.instances import Instance
-from noctule.gateway.model import HeaderRules, Route, Service
+from noctule.gateway.model import Route, Service
 from noctule.gateway.orders import Orders
 from noctule.gateway.pictures import GatewayPicture, RouteCounts
-from noctule.gateway.pool import Flight, Gauge, Pool
+from noctule.gateway.pool import UNGUARDED, Flight, Gauge, Pool
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -49,16 +49,6 @@ class Plan:
         self._key = key
         self._token = token
 
-    @property
-    def request_headers(self) -> HeaderRules:
-        """For what is sent to the instance."""
-        return self.route.request_headers
-
-    @property
-    def response_headers(self) -> HeaderRules:
-        """For what is sent to the client."""
-        return self.route.response_headers
-
     def next(self, excluding: Set[str] = _NOBODY) -> Flight | None:
         """A flight at an instance that is not among those ids; None when no instance may take the request.
 
@@ -83,7 +73,8 @@ class Plan:
         `status` is that of the response, 499 when the client left before there was one.
         """
         self._counts.add(status, seconds)
-        self._pool.conclude(self._permit, status)
+        if self._permit is not UNGUARDED:
+            self._pool.conclude(self._permit, status)
 
 
 class Traffic:
@@ -122,6 +113,7 @@ class Traffic:
         for route in orders.model.routes:
             self._counts.setdefault(route.name, RouteCounts())
         self.orders = orders
+        self._in_flight_max = orders.model.limits.in_flight_max
         self._pools = pools
         self._table = RouteTable(orders.model.routes)
         self._watch()
@@ -130,9 +122,9 @@ class Traffic:
 
     def plan(self, host: str, path: str, header: HeaderReader, client_ip: str) -> Plan | Refusal:
         """The way of a request. `path` is its target with the query, `header` gives values by lower-case names."""
-        in_flight_max = self.orders.model.limits.in_flight_max
-        if self._gauge.in_flight >= in_flight_max:
-            return Refusal(503, "unavailable", f"the gateway has {in_flight_max} requests in flight", retryable=True)
+        if self._gauge.in_flight >= self._in_flight_max:
+            message = f"the gateway has {self._in_flight_max} requests in flight"
+            return Refusal(503, "unavailable", message, retryable=True)
         route = self._table.match(host, path, header)
         if route is None:
             self.unrouted += 1

@@ -101,6 +101,7 @@ class InstanceConnection(asyncio.Protocol):
         self.instance = instance
         self.host = instance.address.encode()
         """As a Host header says it."""
+        self.key = (instance.host, instance.port)
         self.kept_max = 0
         """So many idle ones are kept to its instance; `model.Service.keepalive`."""
         self.was_kept = False
@@ -109,7 +110,11 @@ class InstanceConnection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._asker: Asker | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._alarm = Alarm(pool.loop, self._late)
+        self._alarm = alarm = Alarm(pool.loop, self._late)
+        self.wait = alarm.set
+        """`response_late` in so many seconds, unless it is called again before."""
+        self.rest = alarm.clear
+        """Do not be late until `wait` is called again."""
         self._method = ""
         self._status_text = b""
         self._headers: list[Header] = []
@@ -134,7 +139,8 @@ class InstanceConnection(asyncio.Protocol):
         self._interim_count = 0
         if self._parser is None:
             self._parser = httptools.HttpResponseParser(self)
-        self._write(head)
+        if self.transport is not None:
+            self.transport.write(head)
 
     def send_body(self, piece: bytes, *, is_chunked: bool) -> None:
         """A piece of the request's body, not empty."""
@@ -147,14 +153,6 @@ class InstanceConnection(asyncio.Protocol):
     def end_chunks(self) -> None:
         """The chunked body is whole."""
         self._write(LAST_CHUNK)
-
-    def wait(self, timeout_s: float) -> None:
-        """`response_late` in so many seconds, unless it is called again before."""
-        self._alarm.set(timeout_s)
-
-    def rest(self) -> None:
-        """Do not be late until `wait` is called again."""
-        self._alarm.clear()
 
     def pause(self) -> None:
         """Read nothing more until `resume`."""
@@ -169,7 +167,6 @@ class InstanceConnection(asyncio.Protocol):
     def release(self) -> None:
         """The exchange is over on both sides: keep the connection, if nothing about it is in doubt."""
         self._asker = None
-        self._alarm.clear()
         self._is_released = True
         if not self._is_feeding:
             self._settle()
@@ -456,8 +453,9 @@ class Upstream:
 
     def keep(self, connection: InstanceConnection) -> None:
         """Take back a connection that is good for another request."""
-        instance = connection.instance
-        kept = self._kept.setdefault((instance.host, instance.port), [])
+        kept = self._kept.get(connection.key)
+        if kept is None:
+            kept = self._kept[connection.key] = []
         if len(kept) >= connection.kept_max:
             connection.cut()
             return
@@ -471,13 +469,12 @@ class Upstream:
     def forget(self, connection: InstanceConnection) -> None:
         """A connection is gone, or another's."""
         self._open.discard(connection)
-        key = (connection.instance.host, connection.instance.port)
-        kept = self._kept.get(key)
+        kept = self._kept.get(connection.key)
         if kept is not None:
             if connection in kept:
                 kept.remove(connection)
             if not kept:
-                del self._kept[key]
+                del self._kept[connection.key]
 
     async def _connect(
         self,

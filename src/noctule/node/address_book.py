@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from noctule.adapters.files import FileSystem, load_json, write_json_atomically
+from noctule.base.addresses import split_address
 from noctule.base.errors import StorageError
 from noctule.core.roster.members import Member
 
@@ -48,9 +49,3 @@ def addresses_of(members: Iterable[Member], first: Mapping[int, str], own: int) 
     """Where to dial every other node: as the settings say (`first`), else as the roster does."""
     named = {member.id: first.get(member.id, member.peer) for member in members}
     return {node: split_address(address) for node, address in named.items() if node != own and address}
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of ``host:port``; an IPv6 host without its brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 from typing import TYPE_CHECKING, NamedTuple
 
+from noctule.base.addresses import split_address
 from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.within import READ_WITHIN
 from noctule.core.roster.members import Member
-from noctule.node.address_book import split_address
 from noctule.node.service_master import ServiceMaster
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from noctule.base.addresses import bracketed
 from noctule.base.bounds import PARTITIONS_MAX
 from noctule.base.errors import ConfigError
 from noctule.core.wire.frames import PROTOCOL_VERSION
@@ -564,8 +565,8 @@ class NodeConfig:
         if self.wal_dir == Path():
             object.__setattr__(self, "wal_dir", self.data_dir / "wal")
         if not self.advertise_host:
-            object.__setattr__(self, "advertise_host", _bracketed(self.host))
-        object.__setattr__(self, "resp_announce_host", _bracketed(self.resp_announce_host) or self.advertise_host)
+            object.__setattr__(self, "advertise_host", bracketed(self.host))
+        object.__setattr__(self, "resp_announce_host", bracketed(self.resp_announce_host) or self.advertise_host)
 
     @classmethod
     def tiny(cls, data_dir: Path, cluster: ClusterConfig, *, node_id: int = 1) -> "NodeConfig":
@@ -648,11 +649,6 @@ class NodeConfig:
         found = self.problems()
         if found:
             raise ConfigError("config: " + "; ".join(problem.sentence for problem in found))
-
-
-def _bracketed(host: str) -> str:
-    """The host as it stands before a port: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
 
 def _range_problems(config: ClusterConfig | NodeConfig, settings: list[Setting]) -> list[Problem]:

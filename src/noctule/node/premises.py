@@ -9,6 +9,7 @@ from msgspec import structs
 from noctule.adapters.process_stats import resident_bytes
 from noctule.adapters.snapshot_stream import SnapshotSender
 from noctule.adapters.transport import PeerTransport
+from noctule.base.addresses import split_address
 from noctule.base.clock import Clock
 from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.placement.partition_map import Partition
@@ -17,7 +18,7 @@ from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
 from noctule.core.wire.frames import DigestTold
-from noctule.node.address_book import AddressBook, addresses_of, save_address_book, split_address
+from noctule.node.address_book import AddressBook, addresses_of, save_address_book
 from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig
 from noctule.node.host import Host

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from uuid import NAMESPACE_URL, uuid5
 
+from noctule.base.addresses import split_address
 from noctule.core.meta.operations import ChangeRegistry
 from noctule.core.meta.state import MetaState
 from noctule.core.registry.changes import Change, PutCheck, PutNode, RemoveNode, TellCheck
 from noctule.core.registry.objects import NODE_CHECK, Check, CheckStatus, RegistryNode
 from noctule.core.roster.features import REGISTRY
 from noctule.core.roster.members import PRESENT, Member
-from noctule.node.address_book import split_address
 from noctule.node.agent.agent import node_name
 from noctule.node.proposals import Proposals
 

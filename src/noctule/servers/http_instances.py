@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from noctule.base.addresses import join_address, split_address
 from noctule.base.errors import RequestError, TooLargeError
 from noctule.core.registry.changes import RemoveService
 from noctule.core.registry.definitions import ServiceDefinition
@@ -132,7 +133,7 @@ def load_instance(instance_id: str, body: bytes) -> Instance:
         raise RequestError(f"body: not JSON: {_one_line(error)}") from None
     if renewal.id not in ("", instance_id):
         raise RequestError(f"body: the id is {shown(renewal.id)}, and the path says {shown(instance_id)}")
-    if not 1 <= int(renewal.address.rpartition(":")[2]) <= 65_535:
+    if not 1 <= split_address(renewal.address)[1] <= 65_535:
         raise RequestError("body: the port is not from 1 to 65535 - at `$.address`")
     return Instance(
         instance_id,
@@ -146,9 +147,9 @@ def load_instance(instance_id: str, body: bytes) -> Instance:
 
 
 def _definition_of(instance: Instance) -> ServiceDefinition:
-    host, _, port = instance.address.rpartition(":")
+    host, port = split_address(instance.address)
     meta = {_PID: str(instance.pid), _STATE: str(instance.state), _REQUESTS: str(instance.requests)}
-    return ServiceDefinition(instance.id, instance.service, address=host.strip("[]"), port=int(port), meta=meta)
+    return ServiceDefinition(instance.id, instance.service, address=host, port=port, meta=meta)
 
 
 def _instance_of(registry: Registry, service: ServiceInstance) -> Instance | None:
@@ -156,12 +157,11 @@ def _instance_of(registry: Registry, service: ServiceInstance) -> Instance | Non
     ttl = registry.checks.get((service.node, TTL_CHECK + service.id))
     if ttl is None or ttl.status is not CheckStatus.PASSING or not {_PID, _STATE, _REQUESTS} <= service.meta.keys():
         return None
-    host = f"[{service.address}]" if ":" in service.address else service.address
     try:
         return Instance(
             service.id,
             service.name,
-            f"{host}:{service.port}",
+            join_address(service.address, service.port),
             int(service.meta[_PID]),
             InstanceState(service.meta[_STATE]),
             int(service.meta[_REQUESTS]),

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
+from noctule.base.addresses import join_address
 from noctule.base.errors import TooLargeError
 from noctule.core.meta.state import MetaState
 from noctule.core.registry.objects import CheckStatus, RegistryNode, ServiceInstance
@@ -94,5 +95,4 @@ def _prefixed(prefix: str, pairs: Mapping[str, str]) -> dict[str, str]:
 
 
 def _address(node: RegistryNode, instance: ServiceInstance) -> str:
-    host = instance.address or node.address
-    return f"[{host}]:{instance.port}" if ":" in host else f"{host}:{instance.port}"
+    return join_address(instance.address or node.address, instance.port)

@@ -21,6 +21,7 @@ from noctule.core.registry.views import (
     ServiceRegistration,
     ServiceView,
     find_instance,
+    find_instances,
     renewal,
     topic_of,
     view_service,
@@ -126,12 +127,21 @@ async def put_service(call: Call) -> Answer:
 
 async def delete_service(call: Call) -> Answer:
     """Remove an instance at once; not an error when there is none."""
-    node, service_id = call.node, call.get(SERVICE_ID)
+    node, service_id, keeper = call.node, call.get(SERVICE_ID), call.get(INSTANCE_NODE)
     await node.registry.catch_up()
-    if node.agent.service(service_id) is not None and call.get(INSTANCE_NODE) in ("", node.agent.name):
+    is_ours = node.agent.service(service_id) is not None
+    if not keeper:
+        keepers = {each.node for each in find_instances(node.registry.view, service_id)}
+        keepers |= {node.agent.name} if is_ours else set()
+        if len(keepers) > 1:  # To guess would take a stranger's instance out of the traffic.
+            raise RequestError(
+                f"instance {shown(service_id)} is there more than once, kept by {', '.join(sorted(keepers))}: "
+                "say which by ?node=, or by --on of the command"
+            )
+    if is_ours and keeper in ("", node.agent.name):
         await node.agent.deregister_service(service_id)
         return json_answer(ServiceDeleted(service_id, deleted=True))
-    instance = find_instance(node.registry.view, service_id, call.get(INSTANCE_NODE))
+    instance = find_instance(node.registry.view, service_id, keeper)
     if instance is None:
         return json_answer(ServiceDeleted(service_id, deleted=False))
     others = {node_name(member) for member in node.cluster.meta.roster} - {node.agent.name}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from noctule.adapters.system_clock import SystemClock
+from noctule.base.addresses import join_address
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError
 from noctule.core.pubsub.subscriptions import Subscriber
@@ -267,7 +268,4 @@ def _port_of(listener: asyncio.Server | None) -> int:
 
 def _address(name: tuple[str, int] | None) -> str:
     """host:port as Redis shows it; empty when the client was gone before it could be asked."""
-    if not name:
-        return ""
-    host = f"[{name[0]}]" if ":" in name[0] else name[0]
-    return f"{host}:{name[1]}"
+    return join_address(name[0], name[1]) if name else ""

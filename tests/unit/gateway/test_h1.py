@@ -3,6 +3,7 @@
 import pytest
 
 from noctule.gateway.h1 import Framing, render_chunk, render_request, render_response, response_framing
+from noctule.gateway.heads import lines_of
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_how_a_response_is_ended(
 
 def test_heads_are_lines() -> None:
     headers = [(b"A", b"1"), (b"a", b"2")]
-    assert render_request("GET", b"/x?y", headers) == b"GET /x?y HTTP/1.1\r\nA: 1\r\na: 2\r\n\r\n"
+    assert render_request("GET", b"/x?y", lines_of(headers)) == b"GET /x?y HTTP/1.1\r\nA: 1\r\na: 2\r\n\r\n"
     assert render_response(404, b"Gone Fishing", headers) == b"HTTP/1.1 404 Gone Fishing\r\nA: 1\r\na: 2\r\n\r\n"
     assert render_response(404, b"", []) == b"HTTP/1.1 404 Not Found\r\n\r\n"
     assert render_response(599, b"", []) == b"HTTP/1.1 599 \r\n\r\n"

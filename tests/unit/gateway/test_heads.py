@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from noctule.gateway.answers import RefusedError
 from noctule.gateway.heads import (
     Header,
+    HeadReader,
     apply_rules,
     client_address,
+    headers_of,
+    lines_of,
     read_request,
     read_response,
-    request_headers,
+    request_lines,
     response_headers,
     split_target,
 )
@@ -22,16 +25,17 @@ HOST = (b"Host", b"shop.example")
 
 
 def passed(*headers: Header, is_peer_trusted: bool = False, target: bytes = b"/") -> list[Header]:
-    return request_headers(
+    lines = request_lines(
         read_request("GET", target, headers),
         instance=b"10.9.8.7:80",
         scheme=b"http",
-        peer=b"192.0.2.7",
-        client=b"203.0.113.5" if is_peer_trusted else b"192.0.2.7",
+        peer="192.0.2.7",
+        client="203.0.113.5" if is_peer_trusted else "192.0.2.7",
         is_peer_trusted=is_peer_trusted,
         request_id=b"id-1",
         trace=b"trace-1",
     )
+    return headers_of(lines)
 
 
 def values(headers: list[Header], name: bytes) -> list[bytes]:
@@ -103,16 +107,17 @@ def test_connection_cannot_take_away_host_or_length() -> None:
 
 def test_a_client_that_names_no_host_is_given_the_instances() -> None:
     """HTTP/1.0 may do without; what goes on is HTTP/1.1."""
-    told = request_headers(
+    lines = request_lines(
         read_request("GET", b"/", [], version="1.0"),
         instance=b"10.9.8.7:80",
         scheme=b"http",
-        peer=b"192.0.2.7",
-        client=b"192.0.2.7",
+        peer="192.0.2.7",
+        client="192.0.2.7",
         is_peer_trusted=False,
         request_id=b"id-1",
         trace=b"trace-1",
     )
+    told = headers_of(lines)
     assert told[0] == (b"Host", b"10.9.8.7:80")
     assert not values(told, b"X-Forwarded-Host")
 
@@ -256,6 +261,44 @@ def test_only_a_websocket_is_an_upgrade(method: str, upgrade: bytes, connection:
     """An instance that took h2c would be spoken to past every rule of the gateway."""
     head = read_request(method, b"/", [HOST, (b"Upgrade", upgrade), (b"Connection", connection)])
     assert head.is_websocket is expected
+
+
+TARGETS = st.sampled_from([b"/", b"/a?b", b"//c", b"http://other.example/d", b"/e#f", b"*", b"/\xff"])
+VERSIONS = st.sampled_from(["1.1", "1.0"])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["GET", "PUT"]),
+            TARGETS,
+            st.sampled_from(
+                [[HOST], [HOST, (b"Accept", b"a")], [(b"Host", b"x y")], [HOST, (b"Content-Length", b"3")]]
+            ),
+            VERSIONS,
+        ),
+        max_size=8,
+    )
+)
+def test_a_head_like_the_one_before_is_read_as_if_it_were_alone(
+    requests: list[tuple[str, bytes, list[Header], str]],
+) -> None:
+    reader = HeadReader()
+    for method, target, headers, version in requests:
+        try:
+            expected = read_request(method, target, list(headers), version=version)
+        except RefusedError:
+            with pytest.raises(RefusedError):
+                reader.read(method, target, list(headers), version)
+            continue
+        found = reader.read(method, target, list(headers), version)
+        for name in ("method", "target", "version", "host", "headers", "content_length", "lines"):
+            assert getattr(found, name) == getattr(expected, name)
+
+
+@given(st.lists(st.tuples(st.sampled_from([b"A", b"b-c"]), st.sampled_from([b"", b"1", b": x: ", b"a:b"]))))
+def test_lines_are_read_as_they_were_written(headers: list[Header]) -> None:
+    assert headers_of(lines_of(headers)) == headers
 
 
 # --- Responses ---

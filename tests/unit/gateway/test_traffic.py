@@ -11,28 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noctule.base.ids import Instant, WallMs
 from noctule.core.balance.rules import Algorithm
 from noctule.gateway.instances import Instance, Standing
 from noctule.gateway.model import ActiveCheck, GatewayModel, Limits, Route, Service, Share, Sticky
 from noctule.gateway.orders import Orders
 from noctule.gateway.pool import Flight, token_of
 from noctule.gateway.traffic import Plan, Refusal, Traffic, cookie_in
+from tests.unit.hand_clock import HandClock
 
 UNCHECKED = ActiveCheck(enabled=False)
-
-
-class Clock:
-    """Goes on when it is told to."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> Instant:
-        return Instant(self.seconds)
-
-    def wall_ms(self) -> WallMs:
-        return WallMs(0)
 
 
 def service(name: str, count: int = 2, **more: Any) -> Service:
@@ -54,7 +41,7 @@ class World:
     """A traffic, its clock, and a client of it."""
 
     def __init__(self, model: GatewayModel, **orders: Any) -> None:
-        self.clock = Clock()
+        self.clock = HandClock()
         self.traffic = Traffic(Orders(model, **orders), self.clock, random.Random(7))
 
     def plan(self, path: str = "/", client: str = "10.0.0.1", **headers: str) -> Plan:

@@ -4,21 +4,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from tests.unit.hand_clock import HandClock
 
-from noctule.base.ids import Instant, WallMs
+from noctule.base.ids import Instant
 from noctule.kits.asgi import Message, Receive, Scope, Send
 from noctule.kits.deadline import HEADER, Deadlines, deadline, header_value, read_remaining_s, within
 
-
-class StoppedClock:
-    def now(self) -> Instant:
-        return Instant(100.0)
-
-    def wall_ms(self) -> WallMs:
-        return WallMs(0)
-
-
-CLOCK = StoppedClock()
+CLOCK = HandClock()
 
 
 def headers(*values: bytes) -> list[tuple[bytes, bytes]]:

@@ -5,25 +5,12 @@ import random
 import threading
 
 import pytest
+from tests.unit.hand_clock import HandClock
 
 from noctule.base.errors import ConfigError
-from noctule.base.ids import Instant, WallMs
 from noctule.kits.breaker import BreakerOpenError, BreakerPolicy, BreakerState, CircuitBreaker
 
 POLICY = BreakerPolicy(calls_min=3, jitter=0, probes_good=1)
-
-
-class HandClock:
-    """Goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.time = 100.0
-
-    def now(self) -> Instant:
-        return Instant(self.time)
-
-    def wall_ms(self) -> WallMs:
-        return WallMs(0)
 
 
 class LostError(Exception):
@@ -61,7 +48,7 @@ def test_a_decorated_function_is_refused_once_it_fails_too_often_and_tried_again
     with pytest.raises(BreakerOpenError, match=r"'pay' is open; try again in 5\.0 s") as refusal:
         pay(1)
     assert refusal.value.retryable
-    clock.time += POLICY.open_s
+    clock.seconds += POLICY.open_s
     is_well = True
     assert pay(7) == 7
     assert state(breaker) is BreakerState.CLOSED
@@ -113,7 +100,7 @@ async def test_a_cancelled_probe_leaves_its_place() -> None:
     for _ in range(3):
         with breaker.guard() as call:
             call.failed()
-    clock.time += POLICY.open_s
+    clock.seconds += POLICY.open_s
     entered = asyncio.Event()
 
     async def hang() -> None:

@@ -5,23 +5,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.unit.hand_clock import HandClock
 
-from noctule.base.ids import Instant, WallMs
 from noctule.kits.asgi import Message, Receive, Scope, Send
 from noctule.kits.health import CACHE_S, Check, Health
-
-
-class HandClock:
-    """A clock that stands until it is moved."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> Instant:
-        return Instant(self.seconds)
-
-    def wall_ms(self) -> WallMs:
-        return WallMs(0)
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:

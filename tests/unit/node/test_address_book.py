@@ -12,7 +12,6 @@ from noctule.node.address_book import (
     addresses_of,
     load_address_book,
     save_address_book,
-    split_address,
 )
 from noctule.verify.sim.memory_disk import MemoryDisk
 
@@ -46,10 +45,3 @@ def test_what_is_no_book_is_not_guessed_at(tmp_path: Path) -> None:
 def test_settings_go_before_the_roster_and_nobody_dials_itself_or_nowhere() -> None:
     assert addresses_of(MEMBERS, {1: "here:1", 2: "there:2"}, own=1) == {2: ("there", 2)}
     assert addresses_of(MEMBERS, {}, own=4) == {1: ("a", 7601), 2: ("::1", 7602)}
-
-
-@pytest.mark.parametrize(
-    ("address", "host"), [("a.b:1", "a.b"), ("10.0.0.1:1", "10.0.0.1"), ("[fe80::1]:1", "fe80::1")]
-)
-def test_an_address_is_split_at_its_last_colon(address: str, host: str) -> None:
-    assert split_address(address) == (host, 1)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Literal
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.base.ids import Instant, WallMs
 from noctule.core.keyspace.commands import ONE_KEY_READS, check_command
 from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.keyspace.effects import TO_BE_EVALUATED
@@ -17,21 +16,9 @@ from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, R
 from noctule.servers.resp_client import Client
 from noctule.servers.resp_connection import RespConnection
 from noctule.servers.resp_server import RespServer
+from tests.unit.hand_clock import HandClock
 
 NOW_MS = 1_700_000_000_123
-
-
-class HandClock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 100.0
-
-    def now(self) -> Instant:
-        return Instant(self.seconds)
-
-    def wall_ms(self) -> WallMs:
-        return WallMs(NOW_MS)
 
 
 class HeldStore(Dialogue):
@@ -190,7 +177,7 @@ class World:
 
     def __init__(self, *, connections_max: int = 10_000, output_bytes_all_max: int = 1 << 30, nodes: int = 3) -> None:
         self.store = HeldStore()
-        self.clock = HandClock()
+        self.clock = HandClock(wall_ms=NOW_MS)
         self.loop = HandLoop()
         self.storage_failure = ""
         self.server = RespServer(

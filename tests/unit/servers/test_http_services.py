@@ -191,6 +191,17 @@ async def test_removing_goes_to_who_keeps_it(node: FakeNode) -> None:
     assert (answer.status, "kept by node-2" in error_of(answer).message) == (400, True)
 
 
+async def test_of_several_with_one_id_none_is_removed_until_it_is_said_which(node: FakeNode) -> None:
+    """`noctule services deregister web-1` took out the app's own instance, when another node's was meant."""
+    await put(node)
+    node.registry.apply(PutNode(RegistryNode("a", "h")), PutService(ServiceInstance("a", "web-1", "web")))
+    answer = await ask(node, "DELETE", "/api/services/web-1")
+    assert (answer.status, f"kept by a, {CATALOG_NODE}" in error_of(answer).message) == (400, True)
+    answer = await ask(node, "DELETE", "/api/services/web-1?node=a")
+    assert msgspec.json.decode(answer.body) == {"id": "web-1", "deleted": True}
+    assert [each.node for each in (await listed(node)).services] == [CATALOG_NODE]
+
+
 async def test_a_stream_tells_the_list_at_once_and_after_each_change(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from itertools import islice
 import msgspec
 from msgspec import Struct
 
+from noctule.base.addresses import join_address
 from noctule.base.errors import ProtocolError
 
 INSTANCES_MAX = 1_024
@@ -36,7 +37,7 @@ class Endpoint(Struct, frozen=True):
     @property
     def authority(self) -> str:
         """As in a URL: ``10.0.0.1:80``, ``[::1]:80``."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return join_address(self.address, self.port)
 
 
 class Instance(Struct, frozen=True):

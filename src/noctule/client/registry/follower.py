@@ -26,6 +26,9 @@ PAUSE_S_FIRST = 0.1
 PAUSE_S_MAX = 10.0
 """After all URLs have failed: by chance up to the first, twice as much each time, up to the second."""
 
+PAUSE_S_MAX_EMPTY = 1.0
+"""The same while the list is empty: until the registry is heard, nobody can be called."""
+
 GAP_S = 0.02
 """Between an answer and the next question: changes that come together are read together."""
 
@@ -168,9 +171,8 @@ class Follower:
         except UnavailableError as error:
             self._note_failure(error)
             rounds, position = divmod(self._failures_in_a_row, self._client.url_count)
-            return (
-                0.0 if position else self._chance.uniform(0, min(PAUSE_S_MAX, PAUSE_S_FIRST * 2.0 ** min(rounds, 32)))
-            )
+            longest_s = PAUSE_S_MAX if self.endpoints else PAUSE_S_MAX_EMPTY
+            return 0.0 if position else self._chance.uniform(0, min(longest_s, PAUSE_S_FIRST * 2.0 ** min(rounds, 32)))
         if self._failures_in_a_row >= self._client.url_count:
             log.info("registry_back", extra={"service": self.service})
         self._failures_in_a_row = 0

@@ -14,7 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from noctule.base.ensure import ensure
-from noctule.base.errors import RequestError
+from noctule.base.errors import InternalError, RequestError
 from noctule.base.ids import Instant
 from noctule.core.balance.hash_ring import HashRing
 from noctule.core.balance.instances import BalancedInstance, InstanceLoad, InstanceState
@@ -65,7 +65,7 @@ class Ticket:
 
     __slots__ = ("_instance", "_is_open", "_is_trial")
 
-    def __init__(self, instance: BalancedInstance, *, is_trial: bool) -> None:
+    def __init__(self, instance: BalancedInstance, is_trial: bool) -> None:
         self._instance = instance
         self._is_trial = is_trial
         self._is_open = True
@@ -80,12 +80,18 @@ class Ticket:
         """The state of that instance now."""
         return self._instance.state
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `Balancer.succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
+        instance = self._instance
+        return instance.is_open and not instance.failed_requests and not self._is_trial
+
 
 class Balancer:
     """Decides which instance gets a request. Deterministic: the same calls give the same choices."""
 
     def __init__(self, rules: BalancerRules | None = None) -> None:
-        self._rules = rules or BalancerRules()
+        self._set_rules(rules or BalancerRules())
         self._instances: dict[str, BalancedInstance] = {}
         self._ring = HashRing()
         self._turn = 0.0
@@ -98,8 +104,15 @@ class Balancer:
 
     def configure(self, rules: BalancerRules) -> None:
         """Other rules from the next decision on; health and counters stay as they are."""
-        self._rules = rules
+        self._set_rules(rules)
         self._changed()
+
+    def _set_rules(self, rules: BalancerRules) -> None:
+        self._rules = rules
+        # What every decision asks, in the shape it asks for.
+        self._is_by_hash = rules.algorithm.is_hash
+        self._is_by_turn = rules.algorithm is _ROUND_ROBIN
+        self._in_flight_max = rules.connections_max or math.inf
 
     def add(self, instance_id: str, weight: int = 1, *, healthy_since: Instant | None = None) -> None:
         """Take in an instance as STARTING; a weight of 2 gets twice the requests in flight of a weight of 1.
@@ -153,20 +166,21 @@ class Balancer:
         """
         if self._has_news:
             self._prepare(now)
-        if self._rules.algorithm.is_hash:
+        if self._is_by_hash:
             return self._choose_by_hash(now, excluding, key)
-        by_turn = self._rules.algorithm is _ROUND_ROBIN
-        connections_max = self._rules.connections_max or math.inf
+        by_turn, in_flight_max = self._is_by_turn, self._in_flight_max
         best: BalancedInstance | None = None
-        best_load = math.inf
+        best_load = best_turn = math.inf
         for instance in self._instances.values():
+            load = 0.0 if by_turn else instance.in_flight / instance.share
+            # Cheapest first: most of many instances are ruled out by this alone.
+            if load > best_load or (load == best_load and instance.turn >= best_turn):
+                continue
             if not instance.is_open and not instance.may_try(now):
                 continue
-            if instance.in_flight >= connections_max or (excluding and instance.id in excluding):
+            if instance.in_flight >= in_flight_max or (excluding and instance.id in excluding):
                 continue
-            load = 0.0 if by_turn else instance.in_flight / instance.share
-            if best is None or load < best_load or (load == best_load and instance.turn < best.turn):
-                best, best_load = instance, load
+            best, best_load, best_turn = instance, load, instance.turn
         return None if best is None else best.id
 
     def may_take(self, instance_id: str, now: Instant) -> bool:
@@ -181,18 +195,13 @@ class Balancer:
         if instance.health is _UNHEALTHY:
             ensure(not instance.has_trial, "one trial request at a time", instance=instance_id)
             is_trial = instance.has_trial = True
-        start = max(instance.turn, self._turn)
-        self._turn = start
-        instance.turn = start + 1.0 / instance.share
+        if instance.turn > self._turn:
+            self._turn = instance.turn
+        instance.turn = self._turn + 1.0 / instance.share
         instance.in_flight += 1
         instance.requests += 1
         self._in_flight += 1
-        return Ticket(instance, is_trial=is_trial)
-
-    def is_settled(self, ticket: Ticket) -> bool:
-        """Whether `succeeded` would change nothing: a healthy instance that has not failed, as nearly always."""
-        instance = ticket._instance
-        return instance.is_open and not instance.failed_requests and not ticket._is_trial
+        return Ticket(instance, is_trial)
 
     def succeeded(self, ticket: Ticket, now: Instant) -> None:
         """The instance answered, whatever the status: a 500 is the app's own answer. A good trial heals it."""
@@ -221,13 +230,15 @@ class Balancer:
 
     def end(self, ticket: Ticket) -> None:
         """The request is over, or given up without a verdict on the instance. Exactly once for each ticket."""
-        ensure(ticket._is_open, "a ticket is ended once", instance=ticket._instance.id)
-        ticket._is_open = False
         instance = ticket._instance
+        if not ticket._is_open:
+            raise InternalError(f"a ticket is ended once, instance={instance.id!r}")
+        ticket._is_open = False
         instance.in_flight -= 1
         if self._instances.get(instance.id) is instance:
             self._in_flight -= 1
-        _close_trial(ticket)
+        if ticket._is_trial:
+            _close_trial(ticket)
 
     def probed(self, instance_id: str, now: Instant, *, is_good: bool, is_gone: bool = False) -> None:
         """The result of an active health probe. `RequestError` when the instance is not there.
@@ -256,10 +267,6 @@ class Balancer:
     def in_flight(self, instance_id: str) -> int:
         """Requests begun and not ended at one instance; `RequestError` when it is not there."""
         return self._find(instance_id).in_flight
-
-    def healthy_count(self) -> int:
-        """How many instances get requests now, trials left out."""
-        return sum(instance.is_open for instance in self._instances.values())
 
     def describe(self) -> BalancerPicture:
         """A frozen picture, for status and tests."""
@@ -296,8 +303,7 @@ class Balancer:
         return first
 
     def _may_take(self, instance: BalancedInstance, now: Instant) -> bool:
-        connections_max = self._rules.connections_max
-        if connections_max and instance.in_flight >= connections_max:
+        if instance.in_flight >= self._in_flight_max:
             return False
         return instance.is_open or instance.may_try(now)
 

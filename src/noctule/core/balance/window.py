@@ -13,7 +13,7 @@ SLOTS = 10
 class Window:
     """Sums of `kinds` kinds of counts, numbered from 0, over the last `window_s` seconds."""
 
-    __slots__ = ("_slot", "_slots", "_slots_per_s", "totals")
+    __slots__ = ("_newest", "_next_slot_at", "_slot", "_slots", "_slots_per_s", "totals")
 
     def __init__(self, window_s: float, kinds: int) -> None:
         self.totals = [0] * kinds
@@ -21,11 +21,14 @@ class Window:
         self._slots_per_s = SLOTS / window_s
         self._slots = [[0] * kinds for _ in range(SLOTS)]
         self._slot = 0
+        self._newest = self._slots[0]
+        self._next_slot_at = 1 / self._slots_per_s
 
     def add(self, kind: int, now: Instant) -> None:
         """Count one. A `now` before the last one counts as the last one."""
-        self.advance(now)
-        self._slots[self._slot % SLOTS][kind] += 1
+        if now >= self._next_slot_at:
+            self.advance(now)
+        self._newest[kind] += 1
         self.totals[kind] += 1
 
     def advance(self, now: Instant) -> list[int]:
@@ -35,6 +38,8 @@ class Window:
             for passed in range(max(self._slot + 1, slot - SLOTS + 1), slot + 1):
                 self._empty(passed % SLOTS)
             self._slot = slot
+            self._newest = self._slots[slot % SLOTS]
+            self._next_slot_at = (slot + 1) / self._slots_per_s
         return self.totals
 
     def clear(self) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple, TypeAlias
 
-from noctule.core.keyspace.numbers import INT_MAX, is_infinite, parse_float, parse_int
+from noctule.core.keyspace.numbers import INT_MAX, is_infinite, parse_float
 from noctule.core.keyspace.reply import Failure, Reply
 
 _NEGATIVE = Failure(b"ERR timeout is negative")
 _NOT_A_FLOAT = Failure(b"ERR timeout is not a float or out of range")
-_NOT_AN_INTEGER = Failure(b"ERR timeout is not an integer or out of range")
 
 
 class Try(NamedTuple):
@@ -65,14 +64,6 @@ def parse_timeout(text: bytes) -> int | Failure:
         return _NOT_A_FLOAT
     timeout_ms = ceil(seconds * 1_000)
     return timeout_ms if 0 <= timeout_ms <= INT_MAX else _NEGATIVE
-
-
-def parse_timeout_ms(text: bytes) -> int | Failure:
-    """Milliseconds without a fraction, as XREAD takes them."""
-    timeout_ms = parse_int(text)
-    if timeout_ms is None:
-        return _NOT_AN_INTEGER
-    return timeout_ms if timeout_ms >= 0 else _NEGATIVE
 
 
 def wait_for_each(kind: bytes) -> Blocking:

@@ -141,15 +141,17 @@ def topic_of(name: str) -> str:
     return f"service:{name}" if name else "catalog"
 
 
+def find_instances(registry: Registry, id_: str) -> list[ServiceInstance]:
+    """Every instance with an id, by its node's name; an id is unique on its node only."""
+    return [registry.instances[name, id_] for name in sorted(registry.nodes) if (name, id_) in registry.instances]
+
+
 def find_instance(registry: Registry, id_: str, node: str = "") -> ServiceInstance | None:
     """The instance with an id: on that node, or the one that renews itself, or the first one by its node's name."""
     found = registry.instances.get((node or CATALOG_NODE, id_))
     if found is not None or node:
         return found
-    for name in sorted(registry.nodes):
-        if (name, id_) in registry.instances:
-            return registry.instances[name, id_]
-    return None
+    return next(iter(find_instances(registry, id_)), None)
 
 
 def renewal(

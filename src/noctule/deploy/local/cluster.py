@@ -15,13 +15,14 @@ from typing import Any, cast
 import aiohttp
 import msgspec
 
+from noctule.base.addresses import join_address
 from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.client.admin import AdminClient
 from noctule.client.exchange import exchange, new_session
 from noctule.client.pictures import Instance as RegisteredInstance
 from noctule.client.pictures import InstanceState
 from noctule.deploy.local.child import START_TIMEOUT_S, Child
-from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan, join
+from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan
 from noctule.deploy.local.processes import Notice
 from noctule.deploy.local.registrar import Registrar
 from noctule.gateway.admin import AdminApi
@@ -80,7 +81,7 @@ class LocalCluster:
         if not self._plane.port:
             return None
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._plan.gateway_host, self._plan.gateway_host)
-        return f"http://{join(host, self._plane.port)}"
+        return f"http://{join_address(host, self._plane.port)}"
 
     async def start(self) -> None:
         """Start everything; returns once the cluster takes requests.
@@ -225,7 +226,7 @@ class LocalCluster:
                 RegisteredInstance(
                     id=plan.id,
                     service=self._plan.service,
-                    address=join(plan.host, plan.port),
+                    address=join_address(plan.host, plan.port),
                     pid=child.pid,
                     state=cast("InstanceState", state),
                     requests=load.requests if load else 0,

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from noctule.base.addresses import bracketed, join_address
 from noctule.base.bounds import PARTITIONS_MAX
 from noctule.base.errors import ConfigError
 
@@ -180,7 +181,7 @@ class NodePlan:
     @property
     def url(self) -> str:
         """Of its HTTP API."""
-        return f"http://{join(self.host, self.http_port)}"
+        return f"http://{join_address(self.host, self.http_port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,9 +291,9 @@ def make_plan(
     bases = _bases(config)
     ports = {number: [base + number if base else next(free_ports) for base in bases] for number in _numbered(cluster)}
     founders = range(1, cluster.founding + 1)
-    peers = ",".join(f"{number}@{join(host, ports[number][2])}" for number in founders)
+    peers = ",".join(f"{number}@{join_address(host, ports[number][2])}" for number in founders)
     # Through the first one that is there whoever joins is let in.
-    door = join(host, ports[cluster.numbers[0]][3])
+    door = join_address(host, ports[cluster.numbers[0]][3])
     nodes = tuple(
         _node_plan(
             config,
@@ -334,11 +335,6 @@ def _numbered(cluster: ClusterFile) -> list[int]:
     return sorted({*cluster.numbers, *range(1, cluster.founding + 1)})
 
 
-def join(host: str, port: int) -> str:
-    """``host:port``, an IPv6 host in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _service_name(app: str) -> str:
     """The innermost module whose name says something: ``board`` of ``shop.board.app:app``."""
     modules = app.partition(":")[0].split(".")
@@ -357,7 +353,7 @@ def _node_plan(
         **cluster,
         "--partitions": config.partitions,
         "--host": config.inner_host,
-        "--advertise-host": join(config.inner_host, 0).removesuffix(":0"),
+        "--advertise-host": bracketed(config.inner_host),
         "--resp-port": resp_port,
         "--http-port": http_port,
         "--peer-port": peer_port,
@@ -397,7 +393,7 @@ def _instance_plan(
     environment = {
         "INSTANCE_ID": name,
         "PORT": str(port),
-        "NOCTULE_STORE_URL": f"redis://{','.join(join(node.host, node.resp_port) for node in preferred)}/0",
+        "NOCTULE_STORE_URL": f"redis://{','.join(join_address(node.host, node.resp_port) for node in preferred)}/0",
         "NOCTULE_NODE": preferred[0].url,
         "NOCTULE_PLAIN_HTTP": "1",  # The gateway of a local cluster has no certificate; cookies must not demand one.
         "NOCTULE_REGISTRY_URL": ",".join(node.url for node in preferred),

@@ -7,7 +7,7 @@ cannot do. Nothing is left out in silence.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from noctule.gateway.model import GatewayModel
+from noctule.gateway.model import GatewayModel, Limits
 
 YES = "yes"
 
@@ -49,7 +49,12 @@ ABILITIES = (
     Ability("outlier ejection", YES, "no", "no"),
     Ability("circuit breaker of a service", YES, "no", "no"),
     Ability("retries of idempotent requests", YES, "yes: of requests that fit into a buffer", YES),
-    Ability("retry budget", YES, "no: `retries_max` of each request is the only bound", "no: as HAProxy"),
+    Ability(
+        "retry budget",
+        YES,
+        "no: `retries_max` of each request is the only bound",
+        "no: `retries_max` of each request is the only bound",
+    ),
     Ability(
         "a bound of requests for each instance",
         YES,
@@ -61,7 +66,7 @@ ABILITIES = (
         "a sticky cookie holds the share too",
         YES,
         "no: split on the client, a header or a cookie instead",
-        "no: as HAProxy",
+        "no: split on the client, a header or a cookie instead",
     ),
     Ability(
         "cookie stickiness",
@@ -155,11 +160,14 @@ _USED: dict[str, Callable[[GatewayModel], bool]] = {
     "slow start": lambda model: any(service.slow_start_s > 0 for service in model.services),
     "outlier ejection": lambda model: any(service.outlier_ratio > 0 for service in model.services),
     "circuit breaker of a service": lambda model: any(service.breaker_ratio > 0 for service in model.services),
+    "retry budget": lambda model: any(service.retries_max > 0 for service in model.services),
+    "a bound of requests in flight": lambda model: model.limits.in_flight_max != Limits().in_flight_max,
+    "a client behind several trusted proxies": lambda model: bool(model.trusted_proxies),
     "a sticky cookie holds the share too": lambda model: (
         any(len(route.shares) > 1 for route in model.routes) and any(service.sticky for service in model.services)
     ),
 }
-"""Of what an engine may lack: whether a model asks for it."""
+"""Of what an engine may lack: whether a model asks for it, be it by a default that bounds what may go wrong."""
 
 
 def lacks(engine: str, model: GatewayModel) -> list[str]:

@@ -7,6 +7,7 @@ certificate is for which names.
 
 from collections.abc import Iterable, Iterator
 
+from noctule.base.addresses import bracketed
 from noctule.gateway.engines.checks import OWN_PATHS, REQUEST_ID, SPOKEN_FOR, TRACEPARENT, check_renderable
 from noctule.gateway.engines.engine import EnginePaths, Files, Instances, engine_name, listed
 from noctule.gateway.engines.order import PLACES, bounds_of_shares, plain_path, specific_first
@@ -174,7 +175,7 @@ def _frontend(model: GatewayModel, paths: EnginePaths) -> list[str]:
 
 
 def _binds(model: GatewayModel, paths: EnginePaths) -> Iterator[str]:
-    host = f"[{model.host}]" if ":" in model.host else model.host or "*"
+    host = bracketed(model.host) or "*"
     if model.port:
         yield f"  bind {host}:{model.port}"
     if model.tls_port:

@@ -8,6 +8,7 @@ request.
 from collections.abc import Iterator
 from itertools import pairwise
 
+from noctule.base.addresses import bracketed
 from noctule.gateway.engines.checks import OWN_PATHS, SPOKEN_FOR
 from noctule.gateway.engines.engine import EnginePaths, Instances, listed
 from noctule.gateway.engines.nginx_text import block, header_variable, literally, quote, quote_value, seconds
@@ -109,7 +110,7 @@ class _Routes:
 
     def _listen(self, host: str) -> Iterator[str]:
         model, default = self._model, "" if host else " default_server"
-        address = f"[{model.host}]" if ":" in model.host else model.host or "*"
+        address = bracketed(model.host) or "*"
         if model.port and not model.redirect_to_tls:
             yield f"listen {address}:{model.port}{default};"
         if model.tls_port:
@@ -120,7 +121,7 @@ class _Routes:
 
     def _redirect(self) -> list[str]:
         model = self._model
-        address = f"[{model.host}]" if ":" in model.host else model.host or "*"
+        address = bracketed(model.host) or "*"
         port = "" if model.tls_port == 443 else f":{model.tls_port}"
         lines = [f"listen {address}:{model.port} default_server;", "server_name _;"]
         lines += ['set $noctule_route "";', 'set $noctule_service "";', *self._own_pages()]

@@ -15,6 +15,7 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from noctule.base.addresses import split_address
 from noctule.base.errors import NoctuleError
 from noctule.kits.discovery.caller import SCHEME, Caller, CallerPicture, GuardedAttempt
 from noctule.kits.discovery.calls import INSTANCE_FAILED
@@ -157,12 +158,12 @@ class Exchange:
 
 def _readdressed(url: URL, options: dict[str, Any], attempt: GuardedAttempt) -> tuple[URL, dict[str, Any]]:
     """The URL of the instance itself, and the options with what is left of the request's time."""
-    host, _, port = attempt.authority.rpartition(":")
+    host, port = split_address(attempt.authority)
     headers = CIMultiDict(options.get("headers") or {})
     headers.setdefault("Host", url.host or "")
     name, value = attempt.deadline_header
     headers[name] = value
-    target = url.with_scheme("http").with_host(host.strip("[]")).with_port(int(port))
+    target = url.with_scheme("http").with_host(host).with_port(port)
     return target, {**options, "headers": headers}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from noctule.base.addresses import split_address
 from noctule.base.errors import NoctuleError, UnavailableError
 from noctule.client.registry.follower import Follower
 from noctule.kits.background_loop import BackgroundLoop
@@ -223,7 +224,7 @@ def _attempt(call: GuardedCall, request: httpx.Request) -> GuardedAttempt:
 
 def _readdressed(request: httpx.Request, attempt: GuardedAttempt) -> httpx.Request:
     """The request to the instance itself, with what is left of its time."""
-    host, _, port = attempt.authority.rpartition(":")
+    host, port = split_address(attempt.authority)
     remaining_s = attempt.remaining_s
     wanted = request.extensions.get("timeout", {})
     timeout = {each: min(remaining_s, wanted.get(each) or remaining_s) for each in ("connect", "read", "write", "pool")}
@@ -232,7 +233,7 @@ def _readdressed(request: httpx.Request, attempt: GuardedAttempt) -> httpx.Reque
     headers[name] = value
     return httpx.Request(
         request.method,
-        request.url.copy_with(scheme="http", host=host.strip("[]"), port=int(port)),
+        request.url.copy_with(scheme="http", host=host, port=port),
         headers=headers,
         stream=request.stream,
         extensions={**request.extensions, "timeout": timeout},

@@ -11,11 +11,10 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote
 
 import obstore
-from obstore import GetOptions, GetResult
 from obstore.exceptions import BaseError, GenericError
 
 from noctule.base.clock import Clock
@@ -24,6 +23,9 @@ from noctule.core.balance.breaker import Breaker, BreakerPolicy, BreakerState
 from noctule.kits.files.content import BYTES, type_of_extension
 from noctule.kits.files.endpoints import Endpoint
 from noctule.kits.files.keys import extension_of
+
+if TYPE_CHECKING:  # obstore has these for type checkers only.
+    from obstore import GetOptions, GetResult
 
 T = TypeVar("T")
 
@@ -159,10 +161,10 @@ class Chain:
 
     async def get(
         self, endpoint: Endpoint, path: str, *, head: bool = False, span: tuple[int, int] | None = None
-    ) -> GetResult | None:
+    ) -> "GetResult | None":
         """The beginning of a file, or None where it is not; a store without ranges gives more than the `span`."""
 
-        async def get() -> GetResult | None:
+        async def get() -> "GetResult | None":
             options: GetOptions = {"head": True} if head else {"range": span} if span else {}
             try:
                 return await obstore.get_async(endpoint.store, path, options=options)
@@ -177,7 +179,7 @@ class Chain:
 
     async def open(
         self, path: str, *, head: bool = False, span: tuple[int, int] | None = None, skip: Collection[str] = ()
-    ) -> tuple[Endpoint, GetResult]:
+    ) -> "tuple[Endpoint, GetResult]":
         """The beginning of a file at the first store that has it, but none of `skip`.
 
         Raises `FileNotFoundInStoreError` when all others say that they do not have it, else `UnavailableError`.
@@ -198,7 +200,7 @@ class Chain:
         raise FileNotFoundInStoreError("there is no such file")
 
     async def pieces(
-        self, path: str, start: int, end: int, opened: tuple[Endpoint, GetResult] | None = None
+        self, path: str, start: int, end: int, opened: "tuple[Endpoint, GetResult] | None" = None
     ) -> AsyncGenerator[bytes, None]:
         """The bytes from `start` to before `end`; what breaks off at one store is gone on with at the others.
 
@@ -219,7 +221,7 @@ class Chain:
                 raise UnavailableError("reading the file broke off; try again")
 
 
-async def _cut(result: GetResult, start: int, end: int) -> AsyncGenerator[bytes, None]:
+async def _cut(result: "GetResult", start: int, end: int) -> AsyncGenerator[bytes, None]:
     """What lies between the two, of an answer that may hold more."""
     at = result.range[0]
     stream = result.stream(min_chunk_size=PIECE_BYTES)
@@ -234,7 +236,7 @@ async def _cut(result: GetResult, start: int, end: int) -> AsyncGenerator[bytes,
             yield wanted
 
 
-def stored_file(key: str, endpoint: Endpoint, result: GetResult) -> StoredFile:
+def stored_file(key: str, endpoint: Endpoint, result: "GetResult") -> StoredFile:
     """What a store tells of a file; of a folder the extension tells the type, as it was given by what the file is."""
     size, etag = result.meta["size"], result.meta["e_tag"] or ""
     if endpoint.is_local:

@@ -4,9 +4,9 @@
     file:///var/lib/app/files
 
 With `public=true` anybody may read the files without a signature: because the bucket's policy says so, or from a folder
-by `serving.FileLinks`. Without it all are private. Without `endpoint` the bucket is Amazon's. `public_endpoint` is where
-clients reach the store, if that is another host: links are signed for it. Without keys in the URL AWS_ACCESS_KEY_ID and
-AWS_SECRET_ACCESS_KEY are used.
+by `serving.FileLinks`. Without it all are private. Without `endpoint` the bucket is Amazon's. `public_endpoint` is
+where clients reach the store, if that is another host: links are signed for it. Without keys in the URL
+AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are used.
 """
 
 import os

@@ -93,8 +93,8 @@ class FileStore:
         local = [each.name for each in endpoints if each.is_local]
         if local and instances > 1 and not force_local:
             raise ConfigError(
-                f"files: {local[0]} is a folder of one machine, and there are {instances} instances; use an s3:// store, or "
-                "force_local=True if all of them mount the same file system there"
+                f"files: {local[0]} is a folder of one machine, and there are {instances} instances; use an s3:// "
+                "store, or force_local=True if all of them mount the same file system there"
             )
         self.bytes_max = bytes_max
         self._clock = clock

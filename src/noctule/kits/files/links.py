@@ -51,7 +51,7 @@ class Links:
         return self._sign(self._chain.preferred(), key, expires_s, name)
 
     async def find(self, key: str, *, expires_s: int = READ_S_DEFAULT, name: str = "") -> str:
-        """As `sign`, at a store that has the file now, which costs one question. Raises as `FileStore.stat` does, too."""
+        """As `sign`, at a store that has the file now, which costs one question. Raises as `FileStore.stat`, too."""
         endpoint, _ = await self._chain.open(check_key(key), head=True)
         return self._sign(endpoint, key, expires_s, name)
 

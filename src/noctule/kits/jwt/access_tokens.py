@@ -21,7 +21,7 @@ from joserfc.jws import JWSRegistry
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.kits.jwt.claims import TOKEN_BYTES_MAX, TOKEN_IS_INVALID, TYPE, AccessToken, Claims, read_claims
-from noctule.kits.jwt.key_ring import KeyRing, SigningKey
+from noctule.kits.jwt.key_ring import SigningKey, SigningKeyRing
 from noctule.kits.jwt.ring_state import ALGORITHMS, Algorithm
 from noctule.kits.oauth2.errors import InvalidTokenError
 
@@ -46,7 +46,7 @@ class AccessTokens:
 
     def __init__(
         self,
-        ring: KeyRing,
+        ring: SigningKeyRing,
         *,
         issuer: str,
         audience: str,
@@ -64,7 +64,14 @@ class AccessTokens:
         return Signer(self.issuer, {"alg": alg, "kid": kid, "typ": TYPE}, key)
 
     async def verify(self, text: str) -> AccessToken:
-        """The token, if it is to be believed. Raises `InvalidTokenError` or `UnavailableError`."""
+        """The token, if it is to be believed here. Raises `InvalidTokenError` or `UnavailableError`."""
+        token = await self.verify_issued(text)
+        if self.audience not in token.audience:
+            raise InvalidTokenError(TOKEN_IS_INVALID)
+        return token
+
+    async def verify_issued(self, text: str) -> AccessToken:
+        """The token, for whomever it is meant: for the server that issued it. Raises as `verify`."""
         if len(text) > TOKEN_BYTES_MAX or not text.isascii():
             raise InvalidTokenError(TOKEN_IS_INVALID)
         now_s = self._clock.wall_ms() / 1000
@@ -79,7 +86,7 @@ class AccessTokens:
             if known.is_expired(now_s):
                 raise InvalidTokenError(TOKEN_IS_INVALID)
             return known
-        token = read_claims(_payload(text, *key), issuer=self.issuer, audience=self.audience, now_s=now_s)
+        token = read_claims(_payload(text, *key), issuer=self.issuer, now_s=now_s)
         self._verified[digest] = token
         if len(self._verified) > VERIFIED_MAX:
             self._verified.popitem(last=False)
@@ -95,9 +102,17 @@ class Signer:
         self._key = key
 
     def sign(
-        self, *, subject: str, client_id: str, audience: str, scopes: Iterable[str], family: str, position: str,
-        now_ms: int, life_s: int,
-    ) -> str:  # fmt: skip
+        self,
+        *,
+        subject: str,
+        client_id: str,
+        audience: str,
+        scopes: Iterable[str],
+        family: str,
+        position: str,
+        now_ms: int,
+        life_s: int,
+    ) -> str:
         """One token; times are the store's."""
         issued_s = now_ms // 1000
         claims = Claims(

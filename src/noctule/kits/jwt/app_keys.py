@@ -1,10 +1,11 @@
 """Secrets of the app, from its settings, under which it keeps private keys in the store.
 
 The first seals, all of them open. To change it while instances run: add the new one at the end on all of them, then put
-it in front, then drop the old one once nothing is sealed with it any more (`KeyRing.describe`).
+it in front, then drop the old one once nothing is sealed with it any more (`SigningKeyRing.describe`).
 """
 
 import hashlib
+import os
 import secrets
 from collections.abc import Sequence
 
@@ -20,12 +21,17 @@ _NONCE_BYTES = 12
 
 
 class AppKeys:
-    """Seals and opens with AES-256-GCM, by keys that HKDF makes of the secrets. Raises `ConfigError` for short ones."""
+    """Seals and opens with AES-256-GCM, by keys that HKDF makes of the secrets.
 
-    def __init__(self, secrets_: Sequence[str]) -> None:
+    None means the environment's JWT_SECRET, several separated by spaces. Raises `ConfigError` for none or short ones.
+    """
+
+    def __init__(self, secrets_: Sequence[str] | None = None) -> None:
+        if secrets_ is None:
+            secrets_ = os.environ.get("JWT_SECRET", "").split()
         if not secrets_ or any(len(each) < SECRET_CHARACTERS_MIN for each in secrets_):
             raise ConfigError(
-                f"app keys: each secret must have at least {SECRET_CHARACTERS_MIN} characters; "
+                f"app keys (JWT_SECRET): each secret must have at least {SECRET_CHARACTERS_MIN} characters; "
                 "make one with python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
         derived = [HKDF(SHA256(), 32, None, b"noctule app key 1").derive(each.encode()) for each in secrets_]

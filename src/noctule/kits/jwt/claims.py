@@ -13,6 +13,8 @@ from noctule.kits.oauth2.errors import InvalidTokenError
 
 TOKEN_BYTES_MAX = 4096
 TYPE = "at+jwt"
+LOG_START = "0-0"
+"""The position before everything."""
 LEEWAY_S = 5
 """By how much the clock of whoever checks may be behind or ahead."""
 
@@ -32,7 +34,7 @@ class Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     jti: str
     scope: str = ""
     fid: str = ""
-    pos: str = "0-0"
+    pos: str = LOG_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,21 @@ class AccessToken:
     """Empty for client credentials."""
     position: str
 
+    @property
+    def is_of_client(self) -> bool:
+        """Whether it is a client's own (client credentials): its subject is no user, whatever it is called."""
+        return not self.family
+
     def is_expired(self, now_s: float, leeway_s: float = LEEWAY_S) -> bool:
         """Whether its time has passed."""
         return now_s >= self.expires_s + leeway_s
 
 
-def read_claims(claims: Any, *, issuer: str, audience: str, now_s: float, leeway_s: float = LEEWAY_S) -> AccessToken:
-    """The token that has these claims, whose signature was checked before. Raises `InvalidTokenError`."""
+def read_claims(claims: Any, *, issuer: str, now_s: float, leeway_s: float = LEEWAY_S) -> AccessToken:
+    """The token of that issuer that has these claims, whose signature was checked before, for whomever it is meant.
+
+    Raises `InvalidTokenError`.
+    """
     try:
         said = msgspec.convert(claims, Claims)
     except msgspec.ValidationError:
@@ -78,7 +88,7 @@ def read_claims(claims: Any, *, issuer: str, audience: str, now_s: float, leeway
         position=said.pos,
     )
     is_early = said.iat > now_s + leeway_s
-    if said.iss != issuer or audience not in audiences or is_early or token.is_expired(now_s, leeway_s):
+    if said.iss != issuer or not audiences or is_early or token.is_expired(now_s, leeway_s):
         raise InvalidTokenError(TOKEN_IS_INVALID)
     if not is_position(said.pos) or not said.sub or not said.jti:
         raise InvalidTokenError(TOKEN_IS_INVALID)

@@ -21,7 +21,7 @@ from noctule.kits.jwt.app_keys import AppKeys
 from noctule.kits.jwt.ring_state import Algorithm, Ring, RingKey, RingPolicy, turned
 from noctule.kits.locks import Locks
 from noctule.kits.scripts import Script
-from noctule.kits.store import connect, retrying_idempotent
+from noctule.kits.store import RETRY_BUDGET_S, connect, retrying_idempotent
 
 LEASE_S = 10.0
 """Making an RSA key takes some 0.1 s."""
@@ -30,6 +30,10 @@ UNKNOWN_KEY_EVERY_S = 1.0
 FIRST_RING_TRIES = 50
 FIRST_RING_PAUSE_S = 0.05
 """For the first ring of a deployment, which another instance may be making."""
+READ_S = 2.0
+"""For reading the ring anew while there is a copy of it."""
+AWAY_S = 10.0
+"""A store that did not answer then is not asked again for so long: it holds up few requests, and not each."""
 COPY_S_MAX = 3600.0
 """For how long a copy serves while the store is away; a key that was withdrawn meanwhile is believed for so long."""
 
@@ -73,7 +77,7 @@ class _Copy:
     """And by this instance."""
 
 
-class KeyRing:
+class SigningKeyRing:
     """The keys of all instances. Without `app_keys` it only verifies: it makes no key and opens none.
 
     `store` as everywhere. Tokens of two deployments in one store need two prefixes.
@@ -92,7 +96,7 @@ class KeyRing:
         if store is None or isinstance(store, str):
             store = connect(store)
         if store.get_encoder().decode_responses:  # type: ignore[no-untyped-call]
-            raise ConfigError("the store client handed to a KeyRing must give bytes: decode_responses=False")
+            raise ConfigError("the store client handed to a SigningKeyRing must give bytes: decode_responses=False")
         self._store = store
         self._app_keys = app_keys
         self._policy = policy
@@ -104,6 +108,7 @@ class KeyRing:
         self._loaded: dict[str, SigningKey] = {}
         self._private: dict[str, SigningKey] = {}
         self._unknown_at = float("-inf")
+        self._failed_at = float("-inf")
 
     async def signing_key(self) -> tuple[str, Algorithm, SigningKey]:
         """The key to sign with: its id, algorithm and private half. Raises `UnavailableError` or `ConfigError`."""
@@ -138,11 +143,18 @@ class KeyRing:
         return {"keys": [key.public for key in copy.ring.public(self._now_ms(copy))]}
 
     async def rotate(self) -> None:
-        """Let a new key sign from now on. Others that cache the key set may not know it for some minutes."""
+        """Let a new key sign from now on. Others that cache the key set may not know it for some minutes.
+
+        Raises `UnavailableError` when another instance is changing the ring.
+        """
         await self._tend(await self._read(), at_once=True)
 
     async def withdraw(self, kid: str) -> None:
-        """Take a key out that is no longer secret: what it signed is not believed any more. A new one signs."""
+        """Take a key out that is no longer secret, and let a new one sign.
+
+        What it signed is not believed any more: here at once, on all instances within `RingPolicy.refresh_s`. Raises
+        `UnavailableError` as `rotate` does.
+        """
         copy = await self._read()
         kept = tuple(key for key in copy.ring.keys if key.kid != kid)
         await self._tend(_Copy(Ring(kept), copy.version, copy.store_ms, copy.read_at), at_once=True)
@@ -180,10 +192,12 @@ class KeyRing:
             return self._copy
         asked_at = self._clock.now()
         async with self._turn:
-            if self._copy is not None and self._copy.read_at >= asked_at:
-                return self._copy  # Whoever was here before has read it.
+            # Whoever was here before has read it, or tried to.
+            tried_at = max(self._copy.read_at, self._failed_at + AWAY_S) if self._copy is not None else float("-inf")
+            if self._copy is not None and tried_at >= asked_at and asked_at <= self._copy.read_at + COPY_S_MAX:
+                return self._copy
             try:
-                copy = await self._read()
+                copy = await self._read(RETRY_BUDGET_S if self._copy is None else READ_S)
                 if self._is_due(copy):
                     copy = await self._tend(copy)
             except ConfigError:
@@ -191,14 +205,15 @@ class KeyRing:
             except NoctuleError as error:
                 if self._copy is None or self._clock.now() > self._copy.read_at + COPY_S_MAX:
                     raise UnavailableError("the key ring cannot be read") from error
+                self._failed_at = self._clock.now()
                 log.warning("key_ring_not_read", extra={"reason": str(error)})
                 return self._copy
             self._copy = copy if copy.ring.keys else None
             return copy
 
-    async def _read(self) -> _Copy:
+    async def _read(self, budget_s: float = RETRY_BUDGET_S) -> _Copy:
         read_at = self._clock.now()
-        now_ms, version, encoded = await self._run(_LOAD, writes=False)
+        now_ms, version, encoded = await self._run(_LOAD, writes=False, budget_s=budget_s)
         try:
             ring = msgspec.json.decode(encoded, type=Ring) if encoded else Ring()
         except msgspec.DecodeError as error:
@@ -215,13 +230,14 @@ class KeyRing:
         """Bring the ring to what it should be, if this instance gets the lease; the ring as it is then."""
         if self._app_keys is None:
             raise ConfigError("this key ring has no app keys, so it only verifies")
-        app_keys = self._app_keys
+        app_keys, is_saved = self._app_keys, False
         lease = await self._locks.acquire("keys", ttl_s=LEASE_S)
         if lease is not None:
             due = turned(copy.ring, copy.store_ms, self._policy, self._unmade, at_once=at_once)
             keys = [key if key.kid else await asyncio.to_thread(_make, key, app_keys) for key in due.keys]
             ring = Ring(tuple(_resealed(key, app_keys) for key in keys))
-            if await self._run(_SAVE, lease.token, copy.version, msgspec.json.encode(ring)):
+            is_saved = bool(await self._run(_SAVE, lease.token, copy.version, msgspec.json.encode(ring)))
+            if is_saved:
                 log.info("key_ring_turned", extra={"version": copy.version + 1, "keys": len(ring.keys)})
             await self._locks.release(lease)
         # Whether it was this instance or another: what holds is what the store has.
@@ -232,7 +248,7 @@ class KeyRing:
             if read.ring.keys:
                 break
         self._copy = read if read.ring.keys else None
-        if at_once and lease is None:
+        if at_once and not is_saved:
             raise UnavailableError("another instance is changing the key ring; try again")
         return read
 
@@ -240,8 +256,12 @@ class KeyRing:
         """Where a key will be: making one takes long, and may turn out to be somebody else's turn."""
         return RingKey("", self._policy.alg, {}, b"", "", signs_from_ms)
 
-    async def _run(self, script: Script, *arguments: str | bytes | int, writes: bool = True) -> Any:
-        return await retrying_idempotent(lambda: script.run(self._store, [self._key], arguments), writes=writes)
+    async def _run(
+        self, script: Script, *arguments: str | bytes | int, writes: bool = True, budget_s: float = RETRY_BUDGET_S
+    ) -> Any:
+        return await retrying_idempotent(
+            lambda: script.run(self._store, [self._key], arguments), writes=writes, budget_s=budget_s
+        )
 
 
 def _make(place: RingKey, app_keys: AppKeys) -> RingKey:

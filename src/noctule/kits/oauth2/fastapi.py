@@ -32,8 +32,10 @@ async def current_token(connection: HTTPConnection, needed: SecurityScopes) -> A
     return token
 
 
-async def current_user(token: Annotated[AccessToken, Security(current_token)]) -> str:
-    """The subject of the token."""
+async def current_user(connection: HTTPConnection, token: Annotated[AccessToken, Security(current_token)]) -> str:
+    """The user of the token. Raises 403 for a client's own, which may be called like a user (RFC 9700 4.15)."""
+    if token.is_of_client:
+        raise _refusal(connection, InsufficientScopeError("the access token is that of a client, and of no user"), "")
     return token.subject
 
 

@@ -189,21 +189,6 @@ return count
 """End a family, one of a user's devices, an access token, all of a subject, or all there is in the shard: how many
 families ended, those of "all" not counted, or -1 for another client's."""
 
-CHECK = Script(
-    _PRELUDE
-    + """
-local family, jti, subject, issued = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-if family ~= '' and redis.call('EXISTS', base .. 'family:' .. family) == 0 then return 0 end
-if redis.call('EXISTS', base .. 'dead:jti:' .. jti) == 1 then return 0 end
-for _, key in ipairs({base .. 'dead:subject:' .. subject, base .. 'dead:all', base .. 'floor'}) do
-  local at = redis.call('GET', key)
-  if at and behind(at, issued) then return 0 end
-end
-return 1
-"""
-)
-"""Whether an access token is not revoked."""
-
 LOOK = Script(
     _PRELUDE
     + """
@@ -236,20 +221,3 @@ return {kept[1], kept[3], kept[4], whole(now + redis.call('PTTL', family))}
 """
 )
 """What a refresh token stands for, if it is the present one."""
-
-FOLLOW = Script(
-    _PRELUDE
-    + """
-local cursor, from, is_reset = ARGV[4], '-', 0
-if cursor ~= '0-0' then
-  if #redis.call('XRANGE', log, cursor, cursor) == 1 then from = '(' .. cursor else is_reset = 1 end
-end
-local found = {}
-for _, entry in ipairs(redis.call('XRANGE', log, from, '+', 'COUNT', ARGV[5])) do
-  table.insert(found, {entry[1], entry[2][2], entry[2][4]})
-end
-return {is_reset, found}
-"""
-)
-"""What the log has behind a cursor. A cursor that the log does not know begins anew: entries have expired, or the store
-was replaced by one that knew less."""

@@ -6,7 +6,7 @@ Entries are forgotten when no access token that they concern can be alive. A che
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from noctule.kits.jwt.claims import AccessToken, position_number
+from noctule.kits.jwt.claims import LOG_START, AccessToken, position_number
 from noctule.kits.oauth2.opaque import digest_of
 
 Position = tuple[int, int]
@@ -19,7 +19,7 @@ Entry = tuple[str, str, str]
 class ShardRevocations:
     """The revocations of one shard, in the order of its log."""
 
-    cursor: str = "0-0"
+    cursor: str = LOG_START
     fresh_at: float = float("-inf")
     """The log had nothing behind the cursor at this time of the instance's clock, or later."""
     _families: dict[str, float] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class ShardRevocations:
         """Take in what was read; a second time changes nothing. After a reset the cursor begins anew, and what is known
         stays known: forgetting would let somebody in."""
         if is_reset:
-            self.cursor = "0-0"
+            self.cursor = LOG_START
         for position, kind, what in entries:
             self.cursor = position
             at = position_number(position)

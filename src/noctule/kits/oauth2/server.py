@@ -279,7 +279,7 @@ class AuthorizationServer:
             await self._grants.revoke_refresh(form["token"], client.id)
         else:
             try:
-                token = await self._tokens.verify(form["token"])
+                token = await self._tokens.verify_issued(form["token"])
             except InvalidTokenError:
                 token = None
             if token is not None:
@@ -314,8 +314,10 @@ class AuthorizationServer:
                 "iss": self._tokens.issuer,
             }
         try:
-            token = await self._checks.check(text)
+            token = await self._tokens.verify_issued(text)
         except InvalidTokenError:
+            return {"active": False}
+        if not await self._checks.is_alive(token):
             return {"active": False}
         return {
             "active": True,

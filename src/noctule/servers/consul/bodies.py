@@ -62,11 +62,8 @@ class CheckBody(_Body, frozen=True):
     shell: str = ""
 
 
-class ServiceBody(_Body, frozen=True):
-    """A service to register at this node."""
-
+class _InstanceBody(_Body, frozen=True):
     id: str = ""
-    name: str = ""
     tags: list[str] = []
     address: str = ""
     port: int = 0
@@ -74,13 +71,19 @@ class ServiceBody(_Body, frozen=True):
     weights: WeightsBody | None = None
     tagged_addresses: dict[str, AddressBody] = {}
     enable_tag_override: bool = False
-    check: CheckBody | None = None
-    checks: list[CheckBody] = []
     depends_on: list[str] = []
     """Noctule's own: names of services that it calls."""
     kind: str = ""
     proxy: dict[str, Any] | None = None
     connect: dict[str, Any] | None = None
+
+
+class ServiceBody(_InstanceBody, frozen=True):
+    """A service to register at this node."""
+
+    name: str = ""
+    check: CheckBody | None = None
+    checks: list[CheckBody] = []
 
 
 class CheckUpdateBody(_Body, frozen=True):
@@ -90,23 +93,10 @@ class CheckUpdateBody(_Body, frozen=True):
     output: str = ""
 
 
-class NodeServiceBody(_Body, frozen=True):
+class NodeServiceBody(_InstanceBody, frozen=True):
     """An instance for the catalog."""
 
-    id: str = ""
     service: str = ""
-    tags: list[str] = []
-    address: str = ""
-    port: int = 0
-    meta: dict[str, str] = {}
-    weights: WeightsBody | None = None
-    tagged_addresses: dict[str, AddressBody] = {}
-    enable_tag_override: bool = False
-    depends_on: list[str] = []
-    """Noctule's own: names of services that it calls."""
-    kind: str = ""
-    proxy: dict[str, Any] | None = None
-    connect: dict[str, Any] | None = None
     namespace: str = ""
     create_index: int = 0
     modify_index: int = 0

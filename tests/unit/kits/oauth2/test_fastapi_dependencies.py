@@ -78,6 +78,12 @@ async def test_without_a_token_there_is_a_challenge(path: str) -> None:
         assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
 
 
+async def test_a_client_that_is_called_like_a_user_is_none() -> None:
+    own = AccessToken("ada", "ada", frozenset({"posts:read"}), ("api",), "i", "j", 0, 600, "", "0-0")
+    async with client(own) as api:
+        assert [(await api.get(path)).status_code for path in ("/me", "/loaded", "/read")] == [403, 403, 200]
+
+
 async def test_a_user_who_is_gone_is_not_let_in() -> None:
     gone = AccessToken("bob", "app", frozenset(), ("api",), "i", "j", 0, 600, "f", "0-0")
     async with client(gone) as api:
