@@ -27,7 +27,7 @@ from noctule.base.errors import StorageError
 from noctule.base.ids import Instant
 from noctule.kits.scripts import Script
 from noctule.kits.session_cookie import session_key
-from noctule.kits.session_script import DEAD, END, ENROL, EPOCH, RAISE, SEEN
+from noctule.kits.session_script import BORN, END, ENROL, EPOCH, OWNER, RAISE, SEEN
 from noctule.kits.session_seal import KeyRing
 from noctule.kits.store import RETRY_BUDGET_S, connect, retrying_idempotent
 
@@ -111,7 +111,7 @@ class UserSessions:
         raw = await self._ask(lambda: cast("Any", self._store.hgetall(self._key(user))), writes=False)
         epoch = int(raw.get(EPOCH.encode(), b"0"))
         handles = [name.decode() for name, entry in raw.items() if _is_entry(name) and int(entry[26:39]) >= epoch]
-        alive = await asyncio.gather(*(self._is_alive(handle) for handle in handles))
+        alive = await asyncio.gather(*(self._is_alive(handle, user) for handle in handles))
         found = [
             self._device(user, handle, raw[handle.encode()])
             for handle, is_alive in zip(handles, alive, strict=True)
@@ -173,7 +173,8 @@ class UserSessions:
     async def is_current(self, user: str, epoch: int) -> bool:
         """Whether a session of this epoch is signed in. A user of whom nothing is known any more is not."""
         known = self._epochs.get(user)
-        if known is None or self._clock.now() - known.at >= self._epoch_age_s:
+        # A user who was unknown may have signed in since, at another instance.
+        if known is None or known.epoch is None or self._clock.now() - known.at >= self._epoch_age_s:
             raw = await self._ask(lambda: cast("Any", self._store.hget(self._key(user), EPOCH)), writes=False)
             known = self._remember(user, None if raw is None else int(raw))
         return known.epoch is not None and epoch >= known.epoch
@@ -198,10 +199,11 @@ class UserSessions:
             self._epochs.popitem(last=False)
         return known
 
-    async def _is_alive(self, handle: str) -> bool:
+    async def _is_alive(self, handle: str, user: str) -> bool:
+        """Whether it is this user's: a sign-in that was listed may have been overtaken by another's."""
         key = session_key(self._prefix, handle)
-        found = await self._ask(lambda: cast("Any", self._store.hmget(key, ["__born__", DEAD])), writes=False)
-        return found[0] is not None and found[1] is None
+        born, owner = await self._ask(lambda: cast("Any", self._store.hmget(key, [BORN, OWNER])), writes=False)
+        return born is not None and owner == owner_digest(user).encode()
 
     def _device(self, user: str, handle: str, entry: bytes) -> Device:
         text = entry[39:]
