@@ -369,7 +369,10 @@ async def test_of_two_sign_ins_at_once_one_is_done_and_the_other_told(store: Red
     assert (answer.status, answer.json()["error"]["code"], answer.header("set-cookie")) == (409, "conflict", None)
     assert (await visitor.visit(app_of(who, store=store))).json() == "ada"
     users = UserSessions(store)
-    assert (len(await users.devices("ada")), await users.devices("bob")) == (1, [])
+    (device,) = await users.devices("ada")
+    assert await users.devices("bob") == [], "the sign-in that was overtaken is not shown"
+    assert not await users.end("bob", device.id), "and is no way to end what is another's"
+    assert (await visitor.visit(app_of(who, store=store))).json() == "ada"
 
 
 async def test_what_one_user_kept_is_not_the_next_ones(store: Redis) -> None:
