@@ -607,5 +607,6 @@ async def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> 
 
 
 def test_a_client_that_gives_str_is_refused() -> None:
-    with pytest.raises(ConfigError, match="decode_responses=False"):
-        app_of(show, store=connect(NOBODY, decode_responses=True))
+    for make in (lambda client: app_of(show, store=client), UserSessions):
+        with pytest.raises(ConfigError, match="decode_responses=False"):
+            make(connect(NOBODY, decode_responses=True))

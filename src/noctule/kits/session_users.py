@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
-from noctule.base.errors import StorageError
+from noctule.base.errors import ConfigError, StorageError
 from noctule.base.ids import Instant
 from noctule.kits.scripts import Script
 from noctule.kits.session_cookie import session_key
@@ -31,6 +31,8 @@ from noctule.kits.session_script import BORN, END, ENROL, EPOCH, OWNER, RAISE, S
 from noctule.kits.session_seal import KeyRing
 from noctule.kits.store import RETRY_BUDGET_S, connect, retrying_idempotent
 
+ANSWER_TIMEOUT_S = 2.0
+"""For one command, when the kit makes the client itself: two attempts fit into the retry budget."""
 TOMBSTONE_TTL_S = 3600
 """How long a dead session is remembered: longer than any request or delayed packet that could still create it."""
 IDLE_S = 14 * 24 * 3600
@@ -93,9 +95,7 @@ class UserSessions:
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
     ) -> None:
         self._owns_store = store is None or isinstance(store, str)
-        if store is None or isinstance(store, str):
-            store = connect(store)
-        self._store = store
+        self._store = bytes_client(store, "UserSessions")
         self._prefix = prefix
         self._keys = keys
         self._idle_ms = idle_s * 1000
@@ -220,6 +220,14 @@ class UserSessions:
 
     async def _ask(self, operation: Callable[[], Awaitable[Any]], *, writes: bool = True) -> Any:
         return await retrying_idempotent(operation, writes=writes, budget_s=self._patience_s)
+
+
+def bytes_client(store: Redis | str | None, whose: str) -> Redis:
+    """The client itself, or one of the URL. Raises `ConfigError` for one that gives str."""
+    client = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S) if store is None or isinstance(store, str) else store
+    if client.get_encoder().decode_responses:  # type: ignore[no-untyped-call]
+        raise ConfigError(f"the store client handed to {whose} must give bytes: connect it with decode_responses=False")
+    return client
 
 
 def owner_digest(user: str) -> str:
