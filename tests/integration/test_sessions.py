@@ -213,9 +213,10 @@ class HandClock:
 
     def __init__(self) -> None:
         self.seconds = 1_700_000_000
+        self.monotonic_s = 0.0
 
     def now(self) -> Instant:
-        return Instant(0.0)
+        return Instant(self.monotonic_s)
 
     def wall_ms(self) -> WallMs:
         return WallMs(self.seconds * 1000)
@@ -343,6 +344,37 @@ async def test_a_session_that_the_list_lacks_is_signed_out_all_the_same(store: R
     assert (await visitor.visit(app_of(who, store=store))).json() is None
 
 
+async def test_an_instance_may_believe_an_epoch_for_as_long_as_it_was_told(store: Redis) -> None:
+    clock, visitor = HandClock(), Visitor()
+    asking = app_of(who, store=store, epoch_age_s=5.0, clock=clock)
+    handle = (await visitor.visit(app_of(signing_in("ada"), store=store))).json()
+    assert (await visitor.visit(asking)).json() == "ada"
+    users = UserSessions(store)
+    await users.forget("ada", handle)
+    await users.end_all("ada")
+    assert (await visitor.visit(asking)).json() == "ada", "it was not listed, and the epoch is believed"
+    clock.monotonic_s += 5.0
+    assert (await visitor.visit(asking)).json() is None
+
+
+async def test_of_two_sign_ins_at_once_one_is_done_and_the_other_told(store: Redis) -> None:
+    visitor = Visitor()
+    await visitor.visit(app_of(putting(a=1), store=store))
+    late = Meeting(signing_in("bob"))
+    late_visit = asyncio.create_task(Visitor(visitor.cookie).visit(app_of(late, store=store)))
+    await late.arrived.wait()
+    await visitor.visit(app_of(signing_in("ada"), store=store))
+    late.go_on.set()
+    answer = await late_visit
+    assert (answer.status, answer.json()["error"]["code"], answer.header("set-cookie")) == (409, "conflict", None)
+    assert (await visitor.visit(app_of(who, store=store))).json() == "ada"
+    users = UserSessions(store)
+    (device,) = await users.devices("ada")
+    assert await users.devices("bob") == [], "the sign-in that was overtaken is not shown"
+    assert not await users.end("bob", device.id), "and is no way to end what is another's"
+    assert (await visitor.visit(app_of(who, store=store))).json() == "ada"
+
+
 async def test_what_one_user_kept_is_not_the_next_ones(store: Redis) -> None:
     visitor = Visitor()
     await visitor.visit(app_of(signing_in("ada", secret=1), store=store))
@@ -379,6 +411,7 @@ async def test_without_its_store_a_visitor_is_anonymous_if_one_says_so(redis_ser
         redis_server.kill()
         answer = await visitor.visit(reading)
         assert (answer.status, answer.json(), answer.header("noctule-session")) == (200, {}, "degraded")
+        assert answer.header("cache-control") == "no-store"
         assert (await visitor.visit(writing)).status == 503
         assert visitor.cookie == cookie
         picture = reading.describe()
@@ -536,6 +569,44 @@ async def test_a_client_made_from_a_url_is_closed_with_the_lifespan(redis_server
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("options", "cookie"),
+    [
+        ({}, "__Host-session"),
+        ({"domain": "example.org"}, "__Secure-session"),
+        ({"path": "/app"}, "__Secure-session"),
+        ({"plain_http": True}, "session"),
+        ({"cookie_name": "sid"}, "sid"),
+    ],
+)
+async def test_the_cookie_is_as_protected_as_its_options_allow(options: dict[str, Any], cookie: str) -> None:
+    async with client_of(NOBODY) as nobody:
+        picture = app_of(show, store=nobody, **options).describe()
+    assert (picture.cookie, picture.is_plain_http) == (cookie, "plain_http" in options)
+
+
+@pytest.mark.parametrize(("said", "is_plain"), [("1", True), ("0", False), ("", False)])
+async def test_the_environment_says_whether_there_is_no_tls(
+    said: str, is_plain: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("NOCTULE_PLAIN_HTTP", said)
+    async with client_of(NOBODY) as nobody:
+        assert app_of(show, store=nobody).describe().is_plain_http is is_plain
+        assert app_of(show, store=nobody, plain_http=False).describe().is_plain_http is False
+    assert ("session_cookie_unprotected" in caplog.text) is is_plain
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"absolute_s": 1}, {"devices_max": 0}, {"on_conflict": "x"}, {"on_store_loss": "x"}, {"same_site": "x"}],
+)
+async def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
+    async with client_of(NOBODY) as nobody:
+        with pytest.raises(ConfigError):
+            app_of(show, store=nobody, **options)
+
+
 def test_a_client_that_gives_str_is_refused() -> None:
-    with pytest.raises(ConfigError, match="decode_responses=False"):
-        app_of(show, store=connect(NOBODY, decode_responses=True))
+    for make in (lambda client: app_of(show, store=client), UserSessions):
+        with pytest.raises(ConfigError, match="decode_responses=False"):
+            make(connect(NOBODY, decode_responses=True))

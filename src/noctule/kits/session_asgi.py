@@ -65,8 +65,10 @@ class _SavingSend:
             return
         if message["type"] == "http.response.start":
             self.has_started = True
-            ours = [DEGRADED_HEADER] if self._session.is_degraded else []
-            if message["status"] < 500 and not self._session.is_degraded:
+            ours: HeaderList = []
+            if self._session.is_degraded:
+                ours.append(DEGRADED_HEADER)
+            elif message["status"] < 500:
                 self._session.close("it was saved when the response started")
                 try:
                     ours = await self._save()
@@ -74,8 +76,8 @@ class _SavingSend:
                     self._is_refused = True
                     await self._answer(error)
                     return
-                if self._session.accessed:
-                    ours.append((b"vary", b"Cookie"))
+            if self._session.accessed and message["status"] < 500:
+                ours.append((b"vary", b"Cookie"))
             message = {**message, "headers": _merged(list(message.get("headers", ())), ours)}
         await self._send(message)
 
@@ -101,9 +103,10 @@ class _SavingSend:
 
 
 def _merged(headers: HeaderList, ours: HeaderList) -> HeaderList:
-    # RFC 9111 7.3: Set-Cookie alone does not keep a shared cache from handing the response to somebody else.
-    sets_cookie = bool(header_values(ours, b"set-cookie"))
-    if sets_cookie and not header_values(headers, b"cache-control"):
+    # RFC 9111 7.3: Set-Cookie alone does not keep a shared cache from handing the response to somebody else. What was
+    # made without the session is for nobody to keep.
+    is_personal = bool(header_values(ours, b"set-cookie")) or DEGRADED_HEADER in ours
+    if is_personal and not header_values(headers, b"cache-control"):
         ours = [*ours, (b"cache-control", b"no-store")]
     return headers + ours
 

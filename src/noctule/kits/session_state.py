@@ -233,11 +233,11 @@ class Session(MutableMapping[str, Any]):
         request's response starts; so it must do nothing else. Gives what the value is as far as is known now.
         """
         functions = self._functions.get(name, [])
-        if name in self and name not in self._functions and self._is_changed(name):
-            functions = None  # type: ignore[assignment]  # It was set to a value: what others made of it is overwritten.
+        # Once it was set to a value, what others make of it is overwritten anyway.
+        is_set = not functions and self._is_changed(name)
         value = function(self._values.get(name, default))
         self[name] = value
-        if functions is not None:
+        if not is_set:
             self._functions[name] = [*functions, function]
             self._defaults.setdefault(name, default)
         return value

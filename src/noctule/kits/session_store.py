@@ -111,7 +111,7 @@ class SessionStore:
             handle = session_handle(session_id)
             await self._users.end_session(handle)
             if user is not None:
-                await self._users.forget(user, handle)
+                await self._unlist(user, handle)
         if plan.id is None:
             return Saved(is_over=bool(plan.ended))
         if plan.is_touch:
@@ -173,6 +173,13 @@ class SessionStore:
             await self._users.seen(plan.signed_in, session_handle(plan.id or ""), about)
         except (RedisError, NoctuleError) as error:
             log.warning("session_touch_failed", extra={"reason": type(error).__name__})
+
+    async def _unlist(self, user: str, handle: str) -> None:
+        """Take a session that has ended off the list, which looks for what it shows, so that this fails nothing."""
+        try:
+            await self._users.forget(user, handle)
+        except NoctuleError as error:
+            log.info("session_not_unlisted", extra={"reason": str(error)})
 
     async def _run(self, plan: SavePlan, arguments: list[str | bytes | int]) -> list[Any]:
         reply: list[Any] = await _SAVE.run(self._store, [self._key(plan.id or "")], arguments)

@@ -23,14 +23,16 @@ from redis.asyncio import Redis
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
-from noctule.base.errors import StorageError
+from noctule.base.errors import ConfigError, StorageError
 from noctule.base.ids import Instant
 from noctule.kits.scripts import Script
 from noctule.kits.session_cookie import session_key
-from noctule.kits.session_script import DEAD, END, ENROL, EPOCH, RAISE, SEEN
+from noctule.kits.session_script import BORN, END, ENROL, EPOCH, OWNER, RAISE, SEEN
 from noctule.kits.session_seal import KeyRing
 from noctule.kits.store import RETRY_BUDGET_S, connect, retrying_idempotent
 
+ANSWER_TIMEOUT_S = 2.0
+"""For one command, when the kit makes the client itself: two attempts fit into the retry budget."""
 TOMBSTONE_TTL_S = 3600
 """How long a dead session is remembered: longer than any request or delayed packet that could still create it."""
 IDLE_S = 14 * 24 * 3600
@@ -93,9 +95,7 @@ class UserSessions:
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
     ) -> None:
         self._owns_store = store is None or isinstance(store, str)
-        if store is None or isinstance(store, str):
-            store = connect(store)
-        self._store = store
+        self._store = bytes_client(store, "UserSessions")
         self._prefix = prefix
         self._keys = keys
         self._idle_ms = idle_s * 1000
@@ -111,7 +111,7 @@ class UserSessions:
         raw = await self._ask(lambda: cast("Any", self._store.hgetall(self._key(user))), writes=False)
         epoch = int(raw.get(EPOCH.encode(), b"0"))
         handles = [name.decode() for name, entry in raw.items() if _is_entry(name) and int(entry[26:39]) >= epoch]
-        alive = await asyncio.gather(*(self._is_alive(handle) for handle in handles))
+        alive = await asyncio.gather(*(self._is_alive(handle, user) for handle in handles))
         found = [
             self._device(user, handle, raw[handle.encode()])
             for handle, is_alive in zip(handles, alive, strict=True)
@@ -173,7 +173,8 @@ class UserSessions:
     async def is_current(self, user: str, epoch: int) -> bool:
         """Whether a session of this epoch is signed in. A user of whom nothing is known any more is not."""
         known = self._epochs.get(user)
-        if known is None or self._clock.now() - known.at >= self._epoch_age_s:
+        # A user who was unknown may have signed in since, at another instance.
+        if known is None or known.epoch is None or self._clock.now() - known.at >= self._epoch_age_s:
             raw = await self._ask(lambda: cast("Any", self._store.hget(self._key(user), EPOCH)), writes=False)
             known = self._remember(user, None if raw is None else int(raw))
         return known.epoch is not None and epoch >= known.epoch
@@ -198,10 +199,11 @@ class UserSessions:
             self._epochs.popitem(last=False)
         return known
 
-    async def _is_alive(self, handle: str) -> bool:
+    async def _is_alive(self, handle: str, user: str) -> bool:
+        """Whether it is this user's: a sign-in that was listed may have been overtaken by another's."""
         key = session_key(self._prefix, handle)
-        found = await self._ask(lambda: cast("Any", self._store.hmget(key, ["__born__", DEAD])), writes=False)
-        return found[0] is not None and found[1] is None
+        born, owner = await self._ask(lambda: cast("Any", self._store.hmget(key, [BORN, OWNER])), writes=False)
+        return born is not None and owner == owner_digest(user).encode()
 
     def _device(self, user: str, handle: str, entry: bytes) -> Device:
         text = entry[39:]
@@ -218,6 +220,14 @@ class UserSessions:
 
     async def _ask(self, operation: Callable[[], Awaitable[Any]], *, writes: bool = True) -> Any:
         return await retrying_idempotent(operation, writes=writes, budget_s=self._patience_s)
+
+
+def bytes_client(store: Redis | str | None, whose: str) -> Redis:
+    """The client itself, or one of the URL. Raises `ConfigError` for one that gives str."""
+    client = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S) if store is None or isinstance(store, str) else store
+    if client.get_encoder().decode_responses:  # type: ignore[no-untyped-call]
+        raise ConfigError(f"the store client handed to {whose} must give bytes: connect it with decode_responses=False")
+    return client
 
 
 def owner_digest(user: str) -> str:

@@ -27,13 +27,11 @@ from noctule.kits.session_cookie import SameSite, SessionCookie, new_session_id,
 from noctule.kits.session_seal import KeyRing
 from noctule.kits.session_state import Session
 from noctule.kits.session_store import OnConflict, SessionStore
-from noctule.kits.session_users import ABSOLUTE_S, DEVICES_MAX, IDLE_S, PREFIX, About, UserSessions
-from noctule.kits.store import RETRY_BUDGET_S, connect
+from noctule.kits.session_users import ABSOLUTE_S, DEVICES_MAX, IDLE_S, PREFIX, About, UserSessions, bytes_client
+from noctule.kits.store import RETRY_BUDGET_S
 
 __all__ = ["Session", "Sessions", "SessionsPicture"]
 
-ANSWER_TIMEOUT_S = 2.0
-"""For one command, when the kit makes the client itself: two attempts fit into the retry budget."""
 AWAY_S = 1.0
 """Whom ``on_store_loss="anonymous"`` serves without the store does not wait for it more often than this."""
 PLAIN_HTTP = "NOCTULE_PLAIN_HTTP"
@@ -119,15 +117,9 @@ class Sessions:
         if on_store_loss not in ("refuse", "anonymous"):
             raise ConfigError(f"sessions: on_store_loss {on_store_loss!r} must be refuse or anonymous")
         self._owns_store = store is None or isinstance(store, str)
-        if store is None or isinstance(store, str):
-            store = connect(store, answer_timeout_s=ANSWER_TIMEOUT_S)
-        if store.get_encoder().decode_responses:  # type: ignore[no-untyped-call]
-            raise ConfigError(
-                "the store client handed to Sessions must give bytes: connect it with decode_responses=False"
-            )
-        self._client = store
+        self._client = client = bytes_client(store, "Sessions")
         users = UserSessions(
-            store,
+            client,
             prefix=prefix,
             keys=keys,
             idle_s=idle_s,
@@ -138,7 +130,7 @@ class Sessions:
             clock=clock,
         )
         self._store = SessionStore(
-            store,
+            client,
             users,
             prefix=prefix,
             idle_s=idle_s,

@@ -5,6 +5,7 @@ PYTEST_DONT_REWRITE, as tests import names from here.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import SimpleNamespace
 from typing import Any
 
 from noctule.adapters.lua_engine import LuaEngine
@@ -33,6 +34,10 @@ class ScriptStore:
         self.without_turn: set[str] = set()
         """Commands that are carried out with what went before."""
         self.after: Callable[[list[bytes], Any], None] = lambda _words, _reply: None
+
+    def get_encoder(self) -> Any:
+        """That of a client that gives bytes."""
+        return SimpleNamespace(decode_responses=False)
 
     def learn(self, *scripts: Any) -> None:
         """Know scripts by their digests."""

@@ -1,9 +1,9 @@
 """Every interleaving of the store's operations of up to three requests on one session, through the real scripts.
 
 The real `SessionStore` and `UserSessions` run as coroutines that wait for a turn before each operation; every order of
-turns is carried out. After each operation a small model says what the session must hold and whom it lets in, and two
-laws are held that need no model: an id that has once stopped opening its session never opens it again, and no two ids
-open it at once.
+turns is carried out. After each operation a small model says what the session must hold and whom it lets in, and three
+laws are held that need no model: an id that has once stopped opening its session never opens it again, no two ids open
+it at once, and no session of a user outlives a sign-out everywhere that came after its sign-in.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from script_store import ScriptStore, Turn, run_alone
 from noctule.core.keyspace.keyspace import Keyspace
 from noctule.kits import session_store, session_users
 from noctule.kits.session_cookie import new_session_id, session_digest, session_handle, session_key
-from noctule.kits.session_script import EPOCH, OURS
+from noctule.kits.session_script import OURS
 from noctule.kits.session_state import Session, SessionConflictError, read_stored
 from noctule.kits.session_store import SessionStore
 from noctule.kits.session_users import About, UserSessions
@@ -26,8 +26,9 @@ from noctule.kits.session_users import About, UserSessions
 USER = "ada"
 IDLE_S = 1_800
 """Less than a tombstone stays, so that an expired session and one that was ended meet."""
-SAVE, END, RAISE = (
-    script.digest.encode() for script in (session_store._SAVE, session_users._END, session_users._RAISE)
+SAVE, END, ENROL, RAISE = (
+    script.digest.encode()
+    for script in (session_store._SAVE, session_users._END, session_users._ENROL, session_users._RAISE)
 )
 
 
@@ -96,6 +97,9 @@ class World:
     ids: list[str] = field(default_factory=list)
     opened: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
+    raises: int = 0
+    raises_at_enrolment: dict[str, int] = field(default_factory=dict)
+    """Of each session: how often its user had been signed out everywhere when it last signed in."""
 
     def new_id(self, of: str | None = None) -> str:
         self.ids.append(new_session_id(of))
@@ -107,11 +111,14 @@ class World:
         stored = read_stored(session_id, raw)
         if stored is None or stored.user is None:
             return stored
-        epoch = self.store.do("HGET", self.users._key(stored.user), EPOCH)
-        return stored if epoch is not None and stored.epoch >= int(epoch) else None
+        return stored if run_alone(self.users.is_current(stored.user, stored.epoch)) else None
 
     def follow(self, words: list[bytes], reply: Any) -> None:
-        """Let the model do what the store did, when it was to our session."""
+        """Let the model do what the store did, when it was to our session or its user."""
+        if words[0] == RAISE:
+            self.raises += 1
+        elif words[0] == ENROL:
+            self.raises_at_enrolment[words[2].decode()] = self.raises
         if words[1] != session_key("session:", session_handle(self.id)).encode():
             return
         if words[0] == SAVE:
@@ -125,6 +132,11 @@ class World:
         open_now = {each for each in self.ids if self.stored(each) is not None}
         assert not open_now & self.closed, "an id came back to life"
         assert len(open_now & set(ours)) <= 1, "two ids open one session"
+        for each in open_now:
+            if self.stored(each).user is not None:
+                assert self.raises_at_enrolment[session_handle(each)] == self.raises, (
+                    "it outlived a sign-out everywhere"
+                )
         self.opened |= open_now
         self.closed |= self.opened - open_now
         raw = self.store.do("HGETALL", session_key("session:", session_handle(self.id)))
