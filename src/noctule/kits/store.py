@@ -156,7 +156,6 @@ async def retrying_idempotent(
     was lost may have been applied, else `UnavailableError`. An error that waiting cannot mend (wrong password, wrong
     type) is `RequestError` at once. The store's own words are in ``__cause__`` only, since they may quote arguments.
     """
-    chance = chance or random.Random()
     last_error: Exception | None = None
     try:
         async with asyncio.timeout(budget_s) as budget:
@@ -167,6 +166,7 @@ async def retrying_idempotent(
                     if not is_transient(error):
                         raise RequestError(f"the store refused: {type(error).__name__}") from error
                     last_error = error
+                chance = chance or random.Random()  # Only now: seeding one costs more than all else here.
                 pause_s_max = min(_RETRY_PAUSE_S_MAX, _RETRY_PAUSE_S_FIRST * 2 ** min(attempt, 10))
                 await asyncio.sleep(chance.uniform(0, pause_s_max))
     except TimeoutError:
