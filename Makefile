@@ -90,6 +90,7 @@ bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulato
 	@$(BIN)/python bench/breaker.py
 	@$(BIN)/python bench/refresh.py
 	@$(BIN)/python bench/kits.py
+	@$(BIN)/python bench/gaps.py
 
 performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
 	@$(BIN)/python bench/throughput.py --json bench/results/throughput.json
@@ -100,6 +101,7 @@ performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performanc
 	@$(BIN)/python bench/gateway.py --json bench/results/gateway.json
 	@$(BIN)/python bench/registry.py --json bench/results/registry.json
 	@$(BIN)/python bench/kits.py --json bench/results/kits.json
+	@$(BIN)/python bench/gaps.py --json bench/results/gaps.json
 	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code

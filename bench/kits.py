@@ -1,4 +1,4 @@
-"""What sessions and rate limits cost a request: the difference from a bare ASGI app, beside starsessions and limits.
+"""What sessions, limits and the cache cost a request: the difference from a bare app, beside starsessions and limits.
 
 Requests are calls of the app in this process, one after the other, against a real redis-server on a socket file; so a
 figure is what the middleware and its round trips take, and no web server is in it. Every way is measured in each round,
@@ -7,6 +7,7 @@ by turns.
 
 import argparse
 import asyncio
+import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ from noctule.base.errors import UnavailableError
 from noctule.cli import output
 from noctule.core.limits.policy import Policy
 from noctule.kits.asgi import App, Message, Receive, Scope, Send
+from noctule.kits.cache import Cache
 from noctule.kits.limit_leases import Leases
 from noctule.kits.limiter import Limiter
 from noctule.kits.ratelimit import RateLimits, Rule
@@ -39,6 +41,10 @@ BARE = "bare app"
 LIMIT = 1_000_000
 """Never reached: a refusal would be cheaper than a request."""
 WINDOW_S = 60
+PAGES = 1_000
+PAGE_REQUESTS = 20_000
+"""To three instances, for pages whose popularity follows Zipf's law: the n-th is asked for 1/n as often as the first."""
+HEARS_S_MAX = 5.0
 TITLES = ("a request to", "µs", "more than the bare app")
 
 
@@ -66,6 +72,8 @@ class Report(msgspec.Struct, frozen=True):
     machine: Machine
     options: Options
     rows: list[Row]
+    hit_rate: float
+    """Of the caches of three instances together, each of whose pages was there for none of them."""
 
 
 Request = Callable[[], Awaitable[None]]
@@ -85,10 +93,11 @@ def main() -> int:
     with redis_url() as url:
         if url is None:
             raise UnavailableError("there is no redis-server on this machine (scripts/install-engines installs it)")
-        report = Report(machine, options, asyncio.run(measure(url, options)))
+        report = Report(machine, options, asyncio.run(measure(url, options)), asyncio.run(hit_rate(url)))
     print(f"{TITLES[0]:<48} {TITLES[1]:>8} {TITLES[2]:>24}")
     for row in report.rows:
         print("{:<48} {:>8} {:>24}".format(*cells(row)))
+    print(f"pages by Zipf's law, three instances: {report.hit_rate:.1%} of {PAGE_REQUESTS:,} were in the cache")
     if arguments.json is not None:
         write_json(arguments.json, report)
     return 0
@@ -102,8 +111,10 @@ def cells(row: Row) -> tuple[str, str, str]:
 async def measure(url: str, options: Options) -> list[Row]:
     """All ways in each round, so that a busy moment meets all of them."""
     client = connect(url)
+    held, shared = Cache[int](client), Cache[int](client, items_max=0)
     try:
-        ways = await ways_of(client, url)
+        await hearing(held)
+        ways = {**await ways_of(client, url), **cached_ways(held, shared)}
         for request in ways.values():
             await seconds_of(request, 100)  # Connections, scripts and caches are there.
         times: dict[str, list[float]] = {name: [] for name in ways}
@@ -112,12 +123,59 @@ async def measure(url: str, options: Options) -> list[Row]:
                 times[name].append(await seconds_of(request, options.requests) / options.requests * 1e6)
             output.say(f"round {number} of {options.rounds}")
     finally:
+        for cache in (held, shared):
+            await cache.aclose()
         await client.aclose()
     bare = times[BARE]
     return [
         Row(name, statistics.median(each), statistics.median(a - b for a, b in zip(each, bare, strict=True)), each)
         for name, each in times.items()
     ]
+
+
+async def hearing(*caches: Cache[int]) -> None:
+    """Return once they hear of each other's deletes, for they hold nothing before."""
+    async with asyncio.timeout(HEARS_S_MAX):
+        for cache in caches:
+            cache.start()
+            while not cache.describe().is_hearing:
+                await asyncio.sleep(0.005)
+
+
+async def hit_rate(url: str) -> float:
+    """The share of requests that needed no load."""
+    chance = random.Random(1)
+    pages = chance.choices(range(PAGES), [1 / rank for rank in range(1, PAGES + 1)], k=PAGE_REQUESTS)
+    caches = [Cache[int](url, prefix="zipf:") for _ in range(3)]
+    try:
+        await hearing(*caches)
+        for number, page in enumerate(pages):
+            await caches[number % 3].get(f"page-{page}", loaded)
+        return 1 - sum(cache.describe().loads for cache in caches) / PAGE_REQUESTS
+    finally:
+        for cache in caches:
+            await cache.aclose()
+
+
+async def loaded() -> int:
+    """What a database would have to be asked for."""
+    return 1
+
+
+def cached_ways(held: Cache[int], shared: Cache[int]) -> dict[str, Request]:
+    """An app that answers from a cache: from the instance's memory, and from the store."""
+
+    def from_cache(cache: Cache[int]) -> App:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await cache.get("page", loaded)
+            await bare(scope, receive, send)
+
+        return app
+
+    return {
+        "Cache, a value held in memory": request_to(from_cache(held)),
+        "Cache, a value in the store": request_to(from_cache(shared)),
+    }
 
 
 async def seconds_of(request: Request, count: int) -> float:
