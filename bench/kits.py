@@ -43,7 +43,7 @@ LIMIT = 1_000_000
 WINDOW_S = 60
 PAGES = 1_000
 PAGE_REQUESTS = 20_000
-"""To three instances, for pages whose popularity follows Zipf's law: the n-th is asked for 1/n as often as the first."""
+"""To three instances, for pages by Zipf's law: the n-th is asked for 1/n as often as the first."""
 HEARS_S_MAX = 5.0
 TITLES = ("a request to", "µs", "more than the bare app")
 

@@ -193,8 +193,8 @@ def kits_table(report: kits.Report) -> list[str]:
         "difference from an app that only answers."
     )
     hits = (
-        f"Of {kits.PAGE_REQUESTS:,} requests to three instances, for {kits.PAGES:,} pages whose popularity follows Zipf's "
-        f"law, {report.hit_rate:.1%} were answered from the cache, which was empty before."
+        f"Of {kits.PAGE_REQUESTS:,} requests to three instances, for {kits.PAGES:,} pages whose popularity follows "
+        f"Zipf's law, {report.hit_rate:.1%} were answered from the cache, which was empty before."
     )
     return [intro, "", *table(kits.TITLES, [kits.cells(row) for row in report.rows]), "", hits]
 
@@ -202,8 +202,8 @@ def kits_table(report: kits.Report) -> list[str]:
 def gaps_table(report: gaps.Report) -> list[str]:
     """Of gaps.py."""
     intro = (
-        "`bench/gaps.py`: the kits' own client, by another URL. What serves its key is killed with SIGKILL. Redis' kinds "
-        f"take a master for dead after {report.detect_ms / 1000:g} s, and sync their files once a second."
+        "`bench/gaps.py`: the kits' own client, by another URL. What serves its key is killed with SIGKILL. "
+        f"Redis' kinds take a master for dead after {report.detect_ms / 1000:g} s, and sync their files once a second."
     )
     return [intro, "", *table(gaps.TITLES, [gaps.cells(report, row) for row in report.rows])]
 
