@@ -31,9 +31,8 @@ engines: ## Install the real servers that the tests meet (Debian, as root; elsew
 up: $(VENV)/run.stamp ## Start three nodes, three instances of the board and the gateway (APP=module:app, UP_FLAGS=…)
 	@$(BIN)/noctule up $(APP) $(UP_FLAGS)
 
-test: $(VENV)/dev.stamp engines ## Run every test: those of `make unit` and of `make integration`, side by side
-	@echo 'running both halves of the tests; each prints when it has ended, in some minutes'
-	@$(MAKE) --no-print-directory --output-sync=target --jobs=2 unit integration
+test: $(VENV)/dev.stamp engines ## Run every test: those of `make unit`, and then those of `make integration`
+	@$(MAKE) --no-print-directory --keep-going unit integration
 
 unit: $(VENV)/dev.stamp ## Run the tests that need no processes, in seconds
 	@$(BIN)/python -m pytest -m 'not integration' $(PYTEST_FLAGS)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from django.conf import settings
+from django.utils.functional import empty
 
 if TYPE_CHECKING:
     from engines import RedisServer
@@ -20,7 +22,13 @@ ORIGIN = "https://notes.example"
 
 
 @pytest.fixture
-async def visitors(redis_server: "RedisServer") -> AsyncIterator[dict[str, httpx.AsyncClient]]:
+def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django has one set of settings in a process, and other tests of this one have theirs."""
+    monkeypatch.setattr(settings, "_wrapped", empty)
+
+
+@pytest.fixture
+async def visitors(redis_server: "RedisServer", fresh_settings: None) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
     """One browser, whose requests go to the app of the framework that is named."""
     jar = httpx.Cookies()
     async with AsyncExitStack() as stack:

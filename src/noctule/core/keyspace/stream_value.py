@@ -171,7 +171,8 @@ class StreamValue(Container):
             group.consumers[name] = Consumer(now_ms)
             self.size_bytes += CONSUMER_COST_BYTES + len(name)
         else:
-            self._note(partial(setattr, consumer, "seen_ms", consumer.seen_ms))
+            # By name: what is taken back first may have made this consumer anew.
+            self._note(partial(self.see, group, name, consumer.seen_ms))
             consumer.seen_ms = now_ms
 
     def drop_consumer(self, group: ConsumerGroup, name: bytes) -> int:

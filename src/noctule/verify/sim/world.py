@@ -440,6 +440,8 @@ def members_said_alive(meta: MetaState) -> set[int]:
     """The members that the registry has; those that it says are gone stand as negative numbers."""
     found = set()
     for name in meta.registry.nodes:
+        if not name.startswith("node-"):
+            continue  # Somebody registered it who is no member.
         node = int(name.removeprefix("node-"))
         check = meta.registry.checks.get((name, NODE_CHECK))
         found.add(node if check is not None and check.status is CheckStatus.PASSING else -node)

@@ -158,3 +158,15 @@ def test_nonsense_in_a_snapshot_is_refused(part: bytes) -> None:
 
 def test_an_empty_one_costs_what_a_container_costs() -> None:
     assert StreamValue().size_bytes == CONTAINER_COST_BYTES
+
+
+def test_a_consumer_that_was_seen_and_then_dropped_comes_back_as_it_was() -> None:
+    """Dropped, it came back as another object, and when it was seen before went to the one that was gone."""
+    keyspace = ran([[b"XGROUP", b"CREATE", b"s", b"g", b"0", b"MKSTREAM"], [b"XADD", b"s", b"1-0", b"f", b"v"]])
+    keyspace.execute([b"XREADGROUP", b"GROUP", b"g", b"alice", b"STREAMS", b"s", b">"], NOW_MS)
+    digest = keyspace.digest()
+    keyspace.begin_journal()
+    keyspace.execute([b"XCLAIM", b"s", b"g", b"alice", b"0", b"1-0", b"FORCE"], NOW_MS + 1)
+    keyspace.execute([b"XGROUP", b"DELCONSUMER", b"s", b"g", b"alice"], NOW_MS + 1)
+    keyspace.roll_back()
+    assert keyspace.digest() == digest
