@@ -197,8 +197,8 @@ class Steward:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the replicas here are those that the map gives this node."""
-        return not self._pending
+        """Whether the replicas here are those that the map gives this node; not before the map was looked at once."""
+        return self._features is not None and not self._pending
 
     def preferred_leader(self, group: GroupId) -> int:
         """Who should lead the group while all is well; 0: nobody in particular."""

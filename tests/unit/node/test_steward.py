@@ -194,6 +194,15 @@ def test_before_there_is_a_cluster_there_is_nothing_to_do() -> None:
     assert (node.groups, node.members, node.asked) == ([0], [], [])
 
 
+def test_a_node_is_not_settled_before_it_has_looked_at_the_map_once() -> None:
+    """It said to be ready for the moment between the cluster's formation and the making of its replicas."""
+    node = Node()
+    assert node.meta.cluster_id
+    assert not node.steward.is_settled
+    node.tick()
+    assert node.steward.is_settled
+
+
 def test_a_replica_for_a_group_that_has_changed_begins_empty(node: Node) -> None:
     ask(node.meta, BeginMigration(3, 5, NODE))
     assert node.tick() == ["add 3"]
