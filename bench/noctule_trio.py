@@ -17,7 +17,8 @@ from noctule.core.raft.membership import Membership
 from noctule.core.raft.messages import Entry, Message
 from noctule.core.raft.node import RaftNode
 from noctule.core.replica.batches import decode_entry, encode_batch, encode_entry
-from noctule.core.wire.frames import Envelope, FrameReader, decode_envelopes, encode_frame
+from noctule.core.wire.frames import FrameReader, decode_envelopes, encode_frame
+from noctule.core.wire.messages import Envelope
 
 MEMBERS = (1, 2, 3)
 GROUP = 1

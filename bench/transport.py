@@ -24,7 +24,8 @@ from noctule.adapters.grpc_transport import GrpcTransport
 from noctule.adapters.peer_connections import PeerConnections
 from noctule.adapters.transport import PeerTransport
 from noctule.cli import output
-from noctule.core.wire.frames import PROTOCOL_VERSION, Envelope, Forward, Hello, encode_frame
+from noctule.core.wire.frames import PROTOCOL_VERSION, encode_frame
+from noctule.core.wire.messages import Envelope, Forward, Hello
 
 HOST = "127.0.0.1"
 SIZES = (200, 16_384, 262_144)

@@ -19,7 +19,8 @@ from script import add_json_option, positive_count, positive_seconds, run_script
 from subjects import bench_folder
 
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdentity, encode_records, frame_bytes
+from noctule.adapters.wal_format import WalIdentity, encode_records, frame_bytes
+from noctule.adapters.wal_records import Entries, Record, SnapshotMark
 from noctule.cli import output
 
 VALUE_BYTES = 200

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from noctule.adapters.peer_connections import PeerConnections
 from noctule.adapters.transport_port import Address, Receiver
 from noctule.base.errors import ConfigError, ProtocolError
-from noctule.core.wire.frames import FrameReader, Hello, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.frames import FrameReader, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.messages import Hello
 
 
 @dataclass

@@ -15,7 +15,8 @@ from noctule.adapters.peer_connections import PeerConnections, refusal_of
 from noctule.adapters.transport_port import Transport
 from noctule.base.errors import ConfigError
 from noctule.core.raft.messages import Heartbeat
-from noctule.core.wire.frames import PROTOCOL_VERSION, Envelope, Forward, Hello, encode_frame, encode_hello
+from noctule.core.wire.frames import PROTOCOL_VERSION, encode_frame, encode_hello
+from noctule.core.wire.messages import Envelope, Forward, Hello
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from noctule.adapters.grpc_transport import MESSAGE_BYTES_MAX, GrpcTransport
 from noctule.adapters.peer_connections import PeerConnections
 from noctule.adapters.proto.raft_pb2 import Frame
 from noctule.adapters.transport import PeerTransport
-from noctule.core.wire.frames import Envelope, Hello
+from noctule.core.wire.messages import Envelope, Hello
 
 HOST = "127.0.0.1"
 

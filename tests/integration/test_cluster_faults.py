@@ -33,7 +33,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from up_process import wait_until
 
-from noctule.adapters.wal_format import Summary, encode_frame, encode_records
+from noctule.adapters.wal_format import encode_frame, encode_records
+from noctule.adapters.wal_records import Summary
 from noctule.client.pictures import Cluster, Group
 from noctule.core.placement.slots import key_slot
 

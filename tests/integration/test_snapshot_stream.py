@@ -20,7 +20,8 @@ from noctule.adapters.snapshot_stream import SnapshotSender, SnapshotService
 from noctule.base.bounds import SNAPSHOT_PIECE_BYTES_MAX
 from noctule.base.ids import GroupId
 from noctule.core.raft.messages import Heartbeat, InstallSnapshot
-from noctule.core.wire.frames import PROTOCOL_VERSION, Hello, encode_frame, encode_hello
+from noctule.core.wire.frames import PROTOCOL_VERSION, encode_frame, encode_hello
+from noctule.core.wire.messages import Hello
 
 pytestmark = pytest.mark.integration
 

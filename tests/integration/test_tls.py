@@ -26,7 +26,8 @@ from noctule.adapters.tls import Tls, TlsFiles
 from noctule.adapters.transport import PeerTransport
 from noctule.base.errors import ConfigError, NoctuleError
 from noctule.core.raft.messages import Heartbeat
-from noctule.core.wire.frames import PROTOCOL_VERSION, Envelope, Hello, encode_frame
+from noctule.core.wire.frames import PROTOCOL_VERSION, encode_frame
+from noctule.core.wire.messages import Envelope, Hello
 
 pytestmark = pytest.mark.integration
 

@@ -17,16 +17,8 @@ from noctule.adapters.peer_connections import refusal_of
 from noctule.adapters.transport import PeerTransport
 from noctule.base.errors import ConfigError
 from noctule.core.raft.messages import Heartbeat
-from noctule.core.wire.frames import (
-    PROTOCOL_VERSION,
-    Envelope,
-    Forward,
-    FrameReader,
-    Hello,
-    decode_hello,
-    encode_frame,
-    encode_hello,
-)
+from noctule.core.wire.frames import PROTOCOL_VERSION, FrameReader, decode_hello, encode_frame, encode_hello
+from noctule.core.wire.messages import Envelope, Forward, Hello
 
 pytestmark = pytest.mark.integration
 

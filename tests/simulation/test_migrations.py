@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from noctule.adapters.wal_format import Forgotten
+from noctule.adapters.wal_records import Forgotten
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP
 from noctule.core.meta import map_operations, operations

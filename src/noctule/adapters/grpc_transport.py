@@ -24,7 +24,8 @@ from noctule.adapters.tls import Tls
 from noctule.adapters.transport_port import Address, Receiver
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.errors import ConfigError, ProtocolError, RequestError
-from noctule.core.wire.frames import FrameReader, Hello, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.frames import FrameReader, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transport")
 

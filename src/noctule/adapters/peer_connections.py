@@ -17,7 +17,7 @@ from typing import Protocol
 from msgspec import structs
 
 from noctule.adapters.transport_port import Address, Receiver
-from noctule.core.wire.frames import Hello
+from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transport")
 

@@ -1,5 +1,6 @@
 """Whether a TCP port can be listened on, asked the way servers do it."""
 
+import asyncio
 import socket
 
 
@@ -13,3 +14,8 @@ def check_port_free(host: str, port: int) -> None:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(1)
+
+
+def bound_port(server: asyncio.Server) -> int:
+    """The port on which a server listens: the system's choice when it was 0."""
+    return int(server.sockets[0].getsockname()[1])

@@ -27,14 +27,8 @@ from noctule.base.bounds import SNAPSHOT_PIECE_BYTES_MAX, SNAPSHOT_WINDOW_BYTES
 from noctule.base.errors import NoctuleError, ProtocolError, RequestError
 from noctule.base.ids import GroupId
 from noctule.core.raft.messages import InstallSnapshot
-from noctule.core.wire.frames import (
-    FrameReader,
-    Hello,
-    decode_envelopes,
-    decode_hello,
-    encode_frame,
-    encode_hello,
-)
+from noctule.core.wire.frames import FrameReader, decode_envelopes, decode_hello, encode_frame, encode_hello
+from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transfer")
 

@@ -17,10 +17,12 @@ from noctule.adapters.peer_connections import (
     SEND_BUFFER_BYTES_MAX,
     PeerConnections,
 )
+from noctule.adapters.ports import bound_port
 from noctule.adapters.tls import Tls, names_in
 from noctule.adapters.transport_port import Address, Receiver
 from noctule.base.errors import ConfigError, ProtocolError
-from noctule.core.wire.frames import FrameReader, Hello, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.frames import FrameReader, decode_envelopes, decode_hello, encode_hello
+from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transport")
 
@@ -140,7 +142,7 @@ class PeerTransport(PeerConnections):
             raise ConfigError(
                 f"cannot listen for peers on {host}:{port}: {error.strerror or error}; choose another --peer-port"
             ) from error
-        return int(self._server.sockets[0].getsockname()[1])
+        return bound_port(self._server)
 
     def stop_listening(self) -> None:
         """Accept nobody any more."""

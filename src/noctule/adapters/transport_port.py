@@ -7,7 +7,7 @@ grpc_transport.py, and one in memory among the tests.
 from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
-from noctule.core.wire.frames import Envelope, Hello
+from noctule.core.wire.messages import Envelope, Hello
 
 Address: TypeAlias = tuple[str, int]
 """Host and port."""

@@ -15,8 +15,6 @@ from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
 from noctule.adapters.wal_format import (
     FRAME_PAYLOAD_BYTES_MAX,
     SEGMENT_HEADER_BYTES,
-    Forgotten,
-    Record,
     SegmentHeader,
     WalIdentity,
     encode_frame,
@@ -25,6 +23,7 @@ from noctule.adapters.wal_format import (
     segment_name,
 )
 from noctule.adapters.wal_groups import GroupFacts, RecoveredGroup
+from noctule.adapters.wal_records import Forgotten, Record
 from noctule.adapters.wal_recovery import Recovery, Segment, follow, forget, recover
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, StorageError
@@ -37,7 +36,7 @@ _SLICE_BYTES_MAX = 1024 * 1024
 second."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WalPicture:
     """The log's size, and who keeps it so."""
 

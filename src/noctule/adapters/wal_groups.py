@@ -6,11 +6,11 @@ and lives during recovery only. Both take the same records in the same order.
 
 from dataclasses import dataclass
 
-from noctule.adapters.wal_format import Entries, Fact, HardState, SnapshotMark, Summary
+from noctule.adapters.wal_records import Entries, Fact, HardState, SnapshotMark, Summary
 from noctule.base.ensure import ensure
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecoveredGroup:
     """One group as the log left it. `entries` are the log from `first_index` on, without a gap, (term, payload) each.
 

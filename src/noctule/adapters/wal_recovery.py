@@ -13,13 +13,8 @@ from pathlib import Path
 from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
 from noctule.adapters.wal_format import (
     SEGMENT_HEADER_BYTES,
-    Entries,
-    Fact,
-    Forgotten,
     FrameHeader,
-    Record,
     SegmentHeader,
-    Summary,
     WalDamage,
     WalIdentity,
     decode_records,
@@ -31,6 +26,7 @@ from noctule.adapters.wal_format import (
     segment_name,
 )
 from noctule.adapters.wal_groups import GroupFacts, GroupLog
+from noctule.adapters.wal_records import Entries, Fact, Forgotten, Record, Summary
 from noctule.base.errors import DamagedLogError, InternalError
 
 

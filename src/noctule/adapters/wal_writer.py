@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from noctule.adapters.kernel_sync import KernelSync
 from noctule.adapters.wal import Wal, WalPicture
-from noctule.adapters.wal_format import Record, record_bytes
+from noctule.adapters.wal_format import record_bytes
+from noctule.adapters.wal_records import Record
 from noctule.base.errors import StorageError
 
 WAITING_BYTES_MAX = 256 * 1024 * 1024
@@ -72,8 +73,8 @@ class WalWriter:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         """To the thread; None is the end."""
         # A daemon: a process that is told to die does not wait for a disk that hangs. Nothing of it was acknowledged.
-        self._thread = threading.Thread(target=self._run, name="wal-writer", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, name="wal-writer", daemon=True)
+        self._worker.start()
 
     @property
     def failure(self) -> StorageError | None:
@@ -125,7 +126,7 @@ class WalWriter:
             if not self._is_busy:
                 self._go_on()
         await asyncio.shield(self._stopped)
-        self._thread.join()
+        self._worker.join()
 
     # One thing after another -----------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from noctule.core.replica.events import TakeDigest
 from noctule.core.replica.replica import Replica
 from noctule.core.replica.sampling import SampleTable, is_small_enough, is_worth_a_sample
 from noctule.core.roster.loads import Compared
-from noctule.core.wire.frames import DigestTold
+from noctule.core.wire.messages import DigestTold
 
 if TYPE_CHECKING:
     from noctule.node.steward import Premises

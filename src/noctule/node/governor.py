@@ -31,7 +31,7 @@ from noctule.core.raft.node import RaftNode
 from noctule.core.roster.features import MERGE, MIGRATE, SPLIT
 from noctule.core.roster.loads import LoadBoard
 from noctule.core.roster.members import PRESENT, Member, MemberState
-from noctule.core.wire.frames import Hello
+from noctule.core.wire.messages import Hello
 from noctule.node.proposals import Proposals
 from noctule.node.registry_keeper import end_what_is_due, keep_members
 

@@ -17,7 +17,7 @@ from msgspec import structs
 from noctule.adapters.snapshot_stream import SnapshotStream
 from noctule.adapters.snapshots import SnapshotFiles, SnapshotWriter
 from noctule.adapters.transport import PeerTransport
-from noctule.adapters.wal_format import Forgotten, Record
+from noctule.adapters.wal_records import Forgotten, Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
@@ -29,18 +29,12 @@ from noctule.core.raft.messages import InstallSnapshot
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Publish, Refuse, SplitOff, Submit, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
-from noctule.core.roster import liveness
+from noctule.core.roster import liveness_events
 from noctule.core.roster.features import PUBLISH
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
-from noctule.core.wire.frames import (
-    Answered,
-    DigestTold,
-    Envelope,
-    Hello,
-    Published,
-    encode_frame,
-)
+from noctule.core.wire.frames import encode_frame
+from noctule.core.wire.messages import Answered, DigestTold, Envelope, Hello, Published
 from noctule.node.pubsub import PubSub
 from noctule.node.recovery import record_of_meta, records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
@@ -246,7 +240,7 @@ class Host:
             frame = encode_frame([_without_results(envelopes[0])])
         self._transport.send(node, frame)
         self.frames_total += 1
-        self._live(liveness.FrameSent(node))
+        self._live(liveness_events.FrameSent(node))
 
     # Surroundings of the Switchboard ---------------------------------------------------------------------------------
 
@@ -386,7 +380,7 @@ class Host:
         if self.carrier.tick(now):
             self.schedule_turn()
         if now >= self.liveness.next_deadline():
-            self._live(liveness.Tick())
+            self._live(liveness_events.Tick())
 
     def _balance(self, now: Instant) -> None:
         """Give groups' leadership to the nodes that should have it, if those are settled and keep up: a batch of them,
@@ -457,7 +451,7 @@ class Host:
         """A frame came; nothing is learnt from it once this node has failed. An empty one is a heartbeat."""
         if self.failure:
             return
-        self._live(liveness.FrameHeard(sender))
+        self._live(liveness_events.FrameHeard(sender))
         if envelopes:
             self.switchboard.receive(sender, envelopes)
             self.schedule_turn()
@@ -475,33 +469,33 @@ class Host:
         self._steward.peer_connected(hello)
         if hello.control:
             self._bulk.set_peer(hello.node_id, hello.control)
-        self._live(liveness.Connected(hello.node_id, hello.incarnation))
+        self._live(liveness_events.Connected(hello.node_id, hello.incarnation))
 
     def peer_disconnected(self, node: int) -> None:
         """The peer's process may be gone: the groups it leads need not wait for a timeout to ask each other."""
         self._connected_since.pop(node, None)
-        self._live(liveness.Disconnected(node))
+        self._live(liveness_events.Disconnected(node))
         self.switchboard.peer_lost(node)
 
     def peers_changed(self, nodes: Collection[int]) -> None:
         """These are the other nodes from now on."""
-        self._live(liveness.PeersChanged(tuple(nodes)))
+        self._live(liveness_events.PeersChanged(tuple(nodes)))
 
-    def _live(self, event: liveness.Event) -> None:
+    def _live(self, event: liveness_events.Event) -> None:
         if self.failure:
             return
         now = self._clock.now()
         for effect in self.liveness.handle(event, now):
             node = effect.node
             match effect:
-                case liveness.SendHeartbeat():
+                case liveness_events.SendHeartbeat():
                     if self._transport.is_connected(node):
                         self._transport.send(node, _HEARTBEAT)
-                case liveness.Suspected():
+                case liveness_events.Suspected():
                     log.warning("peer_suspected", extra={"fields": {"peer": node}})
                     self._carry_on(partial(self.carrier.suspect, node, now))
                     self.schedule_turn()
-                case liveness.Trusted():
+                case liveness_events.Trusted():
                     log.info("peer_trusted", extra={"fields": {"peer": node}})
                     self._carry_on(partial(self.carrier.trust, node, now))
                     self.schedule_turn()

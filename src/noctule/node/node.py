@@ -32,7 +32,8 @@ from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.members import Member
-from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
+from noctule.core.wire.frames import PROTOCOL_VERSION
+from noctule.core.wire.messages import Hello
 from noctule.node.address_book import addresses_of, load_address_book
 from noctule.node.administration import Administration
 from noctule.node.agent.agent import LocalAgent

@@ -9,7 +9,7 @@ import msgspec
 
 from noctule.adapters.files import FileSystem, load_json, write_json_atomically
 from noctule.base.errors import StorageError
-from noctule.core.wire.frames import Hello
+from noctule.core.wire.messages import Hello
 from noctule.node.data_folder import PEERS_FILE
 
 

@@ -17,7 +17,7 @@ from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
-from noctule.core.wire.frames import DigestTold
+from noctule.core.wire.messages import DigestTold
 from noctule.node.address_book import AddressBook, addresses_of, save_address_book
 from noctule.node.api import ReplySink
 from noctule.node.config import NodeConfig

@@ -7,7 +7,7 @@ and never again: whoever is not connected, or too far behind, misses it.
 from collections.abc import Callable, Iterable
 
 from noctule.core.pubsub.subscriptions import Subscriptions
-from noctule.core.wire.frames import Published
+from noctule.core.wire.messages import Published
 
 
 class PubSub:

@@ -12,9 +12,10 @@ from pathlib import Path
 from noctule.adapters.files import FileSystem, disk_errors
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, Record, SnapshotMark, WalIdentity, parse_segment_name
-from noctule.adapters.wal_format import HardState as HardStateRecord
+from noctule.adapters.wal_format import WalIdentity, parse_segment_name
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, Record, SnapshotMark
+from noctule.adapters.wal_records import HardState as HardStateRecord
 from noctule.base.errors import DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.scripting import ScriptEngine

@@ -24,7 +24,7 @@ from noctule.core.replica.events import Event, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import Compared, GroupLoad, LoadBoard, LoadReport, MoveProgress
 from noctule.core.roster.members import PRESENT, Member, farewell
-from noctule.core.wire.frames import DigestTold, Hello
+from noctule.core.wire.messages import DigestTold, Hello
 from noctule.node.api import ReplySink
 from noctule.node.comparer import Comparer
 from noctule.node.governor import Governor

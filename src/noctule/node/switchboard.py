@@ -18,7 +18,7 @@ from noctule.core.raft.messages import InstallSnapshot, Message
 from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import LoadReport
-from noctule.core.wire.frames import (
+from noctule.core.wire.messages import (
     Answered,
     DigestTold,
     Envelope,

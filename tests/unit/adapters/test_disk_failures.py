@@ -14,8 +14,8 @@ import pytest
 from noctule.adapters.files import FileSystem
 from noctule.adapters.snapshots import Snapshot, SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, HardState, Record, SnapshotMark
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, HardState, Record, SnapshotMark
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.errors import StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk

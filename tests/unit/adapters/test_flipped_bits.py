@@ -17,15 +17,12 @@ from noctule.adapters.wal import Wal
 from noctule.adapters.wal_format import (
     FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
-    Entries,
     FrameHeader,
-    HardState,
-    Record,
-    SnapshotMark,
     decode_segment_header,
     read_frame_header,
 )
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, HardState, Record, SnapshotMark
 from noctule.base.errors import DamagedLogError
 from noctule.verify.sim.memory_disk import MemoryDisk
 

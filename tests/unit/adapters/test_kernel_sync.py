@@ -10,7 +10,7 @@ import pytest
 from noctule.adapters import wal_writer
 from noctule.adapters.kernel_sync import KernelSync
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries
+from noctule.adapters.wal_records import Entries
 from noctule.adapters.wal_writer import INLINE_BYTES_MAX, WalWriter
 from noctule.base.errors import StorageError
 

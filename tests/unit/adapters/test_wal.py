@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from noctule.adapters.wal import Wal, WalPicture
-from noctule.adapters.wal_format import Entries, Forgotten, HardState, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, Forgotten, HardState, SnapshotMark
 from noctule.base.errors import ConfigError, InternalError, StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, Record, SnapshotMark
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, Record, SnapshotMark
 from noctule.base.errors import StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk, Operation
 

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from noctule.adapters.wal_format import (
     FRAME_HEADER_BYTES,
     SEGMENT_HEADER_BYTES,
-    Entries,
-    Forgotten,
-    HardState,
-    Record,
     SegmentHeader,
-    SnapshotMark,
-    Summary,
     WalDamage,
     WalIdentity,
     decode_records,
@@ -29,6 +23,7 @@ from noctule.adapters.wal_format import (
     record_bytes,
     segment_name,
 )
+from noctule.adapters.wal_records import Entries, Forgotten, HardState, Record, SnapshotMark, Summary
 from noctule.base.errors import ConfigError
 
 SALT = 0x1122334455667788

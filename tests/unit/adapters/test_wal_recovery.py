@@ -6,18 +6,9 @@ from pathlib import Path
 import pytest
 
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import (
-    SEGMENT_HEADER_BYTES,
-    Entries,
-    HardState,
-    Record,
-    SnapshotMark,
-    Summary,
-    encode_frame,
-    encode_records,
-    read_frame_header,
-)
+from noctule.adapters.wal_format import SEGMENT_HEADER_BYTES, encode_frame, encode_records, read_frame_header
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, HardState, Record, SnapshotMark, Summary
 from noctule.base.errors import DamagedLogError, StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk
 

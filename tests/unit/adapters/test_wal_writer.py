@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, record_bytes
+from noctule.adapters.wal_format import record_bytes
+from noctule.adapters.wal_records import Entries, HardState, SnapshotMark
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.errors import StorageError
 from noctule.verify.sim.memory_disk import MemoryDisk
@@ -131,7 +132,7 @@ async def test_close_hands_over_what_this_turn_submitted(desk: Desk) -> None:
     desk.submit()
     closing = desk.writer.close()
     closing.send(None)
-    desk.writer._thread.join(timeout=5)
+    desk.writer._worker.join(timeout=5)
     closing.close()
     assert desk.recovered_entries() == 1
 

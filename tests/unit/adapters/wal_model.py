@@ -3,8 +3,9 @@
 import random
 from dataclasses import dataclass, field
 
-from noctule.adapters.wal_format import Entries, Forgotten, HardState, Record, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, Forgotten, HardState, Record, SnapshotMark
 
 IDENTITY = WalIdentity(cluster="bats", node_id=1)
 

@@ -9,7 +9,7 @@ from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.placement.partition_map import Partition, PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT
 from noctule.core.roster.members import Member
-from noctule.core.wire.frames import Hello
+from noctule.core.wire.messages import Hello
 from noctule.node.cluster_view import NOT_SERVED, ClusterView, SlotRange
 
 

@@ -16,7 +16,7 @@ from noctule.core.replica.digests import DIGEST
 from noctule.core.replica.events import DigestReady, Event, Order
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import Compared
-from noctule.core.wire.frames import DigestTold
+from noctule.core.wire.messages import DigestTold
 from noctule.node.comparer import CHECK, LOOK_S, Comparer
 from tests.unit.core.meta.formed import ask, formed
 from tests.unit.core.replica.colony import GROUP, Colony, Machine, write

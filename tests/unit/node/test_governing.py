@@ -27,7 +27,8 @@ from noctule.core.replica.events import Event
 from noctule.core.replica.replica import Replica
 from noctule.core.roster.loads import GroupLoad, LoadBoard, LoadReport
 from noctule.core.roster.members import Member, MemberState
-from noctule.core.wire.frames import PROTOCOL_VERSION, Hello
+from noctule.core.wire.frames import PROTOCOL_VERSION
+from noctule.core.wire.messages import Hello
 from noctule.node.api import ReplySink
 from noctule.node.governor import FORM_WAIT_S, PLAN_S, Founding, Governor
 from noctule.node.proposals import Proposals

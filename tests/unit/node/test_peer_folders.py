@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from noctule.base.errors import StorageError
-from noctule.core.wire.frames import Hello
+from noctule.core.wire.messages import Hello
 from noctule.node.peer_folders import PeerFolders, load_peer_folders
 from noctule.verify.sim.memory_disk import MemoryDisk
 

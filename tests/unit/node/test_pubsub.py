@@ -2,7 +2,7 @@
 
 from noctule.core.pubsub.message import Kind, Message
 from noctule.core.pubsub.subscriptions import Subscriber
-from noctule.core.wire.frames import Published
+from noctule.core.wire.messages import Published
 from noctule.node.pubsub import PubSub
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, Forgotten, HardState, SnapshotMark, WalIdentity
+from noctule.adapters.wal_format import WalIdentity
 from noctule.adapters.wal_groups import RecoveredGroup
+from noctule.adapters.wal_records import Entries, Forgotten, HardState, SnapshotMark
 from noctule.base.errors import ConfigError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.raft import events as raft

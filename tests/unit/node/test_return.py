@@ -11,7 +11,8 @@ import pytest
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Entries, HardState, SnapshotMark, WalIdentity, parse_segment_name
+from noctule.adapters.wal_format import WalIdentity, parse_segment_name
+from noctule.adapters.wal_records import Entries, HardState, SnapshotMark
 from noctule.base.errors import ConfigError, DamagedLogError, StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.raft import events as raft

@@ -14,7 +14,8 @@ import pytest
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal
-from noctule.adapters.wal_format import Record, WalIdentity
+from noctule.adapters.wal_format import WalIdentity
+from noctule.adapters.wal_records import Record
 from noctule.base.errors import DamagedLogError
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.reply import MOVED

@@ -36,7 +36,7 @@ from noctule.core.replica.replica import Replica, SnapshotPolicy
 from noctule.core.roster.features import FEATURES
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member, MemberState
-from noctule.core.wire.frames import DigestTold, Hello
+from noctule.core.wire.messages import DigestTold, Hello
 from noctule.node import steward as steward_module
 from noctule.node.api import ReplySink
 from noctule.node.proposals import Proposals

@@ -14,7 +14,7 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
 from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
-from noctule.core.wire.frames import Answered, Forward, ForwardQuery, KeyReady, Leads, Published, Refused, Where
+from noctule.core.wire.messages import Answered, Forward, ForwardQuery, KeyReady, Leads, Published, Refused, Where
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
 from tests.unit.core.replica.colony import Colony, query, write

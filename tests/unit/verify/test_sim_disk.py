@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from noctule.adapters.wal_format import Entries
+from noctule.adapters.wal_records import Entries
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import GroupId
 from noctule.core.raft.config import RaftConfig

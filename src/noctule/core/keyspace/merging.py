@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from noctule.base.bounds import VALUE_BYTES_MAX
+from noctule.core.keyspace.bucket import Bucket
 from noctule.core.keyspace.crdt import (
     EMPTY,
     SITE_BYTES_MAX,
@@ -29,7 +30,7 @@ from noctule.core.keyspace.failures import NOT_AN_INTEGER, OVERFLOW, WRONG_TYPE
 from noctule.core.keyspace.numbers import INT_MAX, INT_MIN, parse_int
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.spec import GROW, GROW_FAST, NO_KEYS, ONE, READ, READ_FAST, WRITE, CommandSpec, Scope, rows
-from noctule.core.keyspace.state import Bucket, State
+from noctule.core.keyspace.state import State
 
 BUCKETS_MAX = 1_000
 """Every partition keeps every declaration, and every snapshot holds them."""

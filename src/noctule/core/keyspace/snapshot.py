@@ -15,12 +15,13 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from noctule.base.errors import StorageError
+from noctule.core.keyspace.bucket import Bucket
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.crdt import CrdtValue
 from noctule.core.keyspace.list_value import ListValue
 from noctule.core.keyspace.set_value import SetValue
 from noctule.core.keyspace.sorted_set_value import SortedSet
-from noctule.core.keyspace.state import Bucket, State, Value, value_bytes
+from noctule.core.keyspace.state import State, Value, value_bytes
 from noctule.core.keyspace.stream_value import StreamValue
 
 FORMAT = 1

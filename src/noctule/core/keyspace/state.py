@@ -17,11 +17,12 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar
 from weakref import ref
 
-from msgspec import Struct
 
 from noctule.base.ensure import ensure
+from noctule.core.keyspace.bucket import Bucket
 from noctule.core.keyspace.container import Container, Undo
-from noctule.core.keyspace.crdt import CrdtKind, CrdtValue
+from noctule.core.keyspace.crdt import CrdtValue
+from noctule.core.keyspace.deadlines_then import DeadlinesThen
 from noctule.core.keyspace.failures import WRONG_TYPE
 from noctule.core.keyspace.recount import Recount
 from noctule.core.keyspace.reply import Failure, Reply
@@ -41,13 +42,6 @@ NOT_A_STRING = (dict, CrdtValue, Container)
 NOT_A_HASH = (bytes, CrdtValue, Container)
 
 
-class Bucket(Struct, array_like=True, frozen=True, gc=False):
-    """What the keys of a bucket hold, and the site under which this copy of them changes."""
-
-    kind: CrdtKind
-    site: bytes
-
-
 KEY_COST_BYTES = 150
 """What CPython takes for a key beside its own bytes: two object headers and a dict entry at its usual load."""
 FIELD_COST_BYTES = 150
@@ -61,27 +55,6 @@ HEAP_SLACK = 64
 """Stale heap entries that are tolerated beside twice the number of deadlines."""
 ORDERS_MAX = 8
 """Slots whose scan order is kept at one time."""
-
-
-class DeadlinesThen:
-    """The deadlines of one moment, for as long as somebody holds this; may be read by another thread."""
-
-    __slots__ = ("__weakref__", "_before", "_now")
-
-    def __init__(self, now: dict[bytes, int]) -> None:
-        self._now = now
-        self._before: dict[bytes, int | None] = {}
-        """What those were that have changed since."""
-
-    def get(self, key: bytes) -> int | None:
-        """The deadline that the key had."""
-        # In this order: `note` comes before the change, so whoever sees the change here finds the note after it.
-        now = self._now.get(key)
-        return self._before.get(key, now)
-
-    def note(self, key: bytes, deadline: int | None) -> None:
-        """The key's deadline is about to change; this is what it is."""
-        self._before.setdefault(key, deadline)
 
 
 class _Journal(NamedTuple):

@@ -41,7 +41,7 @@ from noctule.core.keyspace.spec import (
 from noctule.core.keyspace.state import NOT_A_STRING, State
 
 
-@dataclass(slots=True)
+@dataclass
 class Options:
     """What follows the value in SET, and the key in GETEX."""
 

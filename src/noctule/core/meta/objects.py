@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.keyspace import Keyspace
+from noctule.core.meta.bookkeeping import Admission, Changes, Counters
 from noctule.core.meta.records import Kind, read_record, read_records, record_key, write_record
 from noctule.core.meta.registry_records import read_registry, write_registry
 from noctule.core.meta.settings import ClusterSettings
@@ -30,50 +30,6 @@ HISTORY_MAX = 200
 
 Work: TypeAlias = Migration | Split | Merge
 """What keeps a partition busy; there is one at a time."""
-
-
-class Admission(Struct, frozen=True):
-    """By its nonce: which id a node was given, and by which token, so that its second try is told the same."""
-
-    nonce: str
-    token: str
-    id: int
-
-
-class Counters(Struct, frozen=True):
-    """What is one of a kind: the cluster's name, what is opened for good, and the numbers that only rise."""
-
-    cluster_id: str = ""
-    version: int = 0
-    epoch: int = 0
-    features: tuple[str, ...] = ()
-    member_id_next: int = 1
-    partition_id_next: int = 1
-    migration_id_next: int = 1
-    merge_id_next: int = 1
-
-
-class Changes(Struct, frozen=True):
-    """Which objects changed, came or went since somebody last asked."""
-
-    everything: bool = False
-    """The state was loaded: whoever keeps something of it compares all. The ids below are then all there are."""
-    partitions: frozenset[int] = frozenset()
-    members: frozenset[int] = frozenset()
-    migrations: frozenset[int] = frozenset()
-    splits: frozenset[int] = frozenset()
-    """By the child."""
-    merges: frozenset[int] = frozenset()
-    settings: bool = False
-    features: bool = False
-    registry: bool = False
-    """What of it is told by `Registry.changed_since`."""
-
-    def __bool__(self) -> bool:
-        return self != _NO_CHANGES
-
-
-_NO_CHANGES = Changes()
 
 
 class Objects(Keyspace):

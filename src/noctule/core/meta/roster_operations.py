@@ -9,7 +9,8 @@ import msgspec
 from noctule.base.bounds import PARTITIONS_MAX
 from noctule.base.errors import RequestError
 from noctule.base.ids import GroupId
-from noctule.core.meta.objects import Admission, Objects
+from noctule.core.meta.bookkeeping import Admission
+from noctule.core.meta.objects import Objects
 from noctule.core.meta.operations import (
     Admit,
     ChangeSettings,

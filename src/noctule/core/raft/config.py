@@ -10,7 +10,7 @@ wait for each other so many election timeouts: the timers are left with what nob
 not elect because a busy machine was late."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RaftConfig:
     """Times in seconds of the handed-in clock, sizes in bytes of entry data."""
 

@@ -88,7 +88,7 @@ class Role(StrEnum):
     LEADER = "leader"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RaftPicture:
     """What `describe()` shows of a replica."""
 
@@ -196,7 +196,7 @@ class RaftNode:
         """Then nothing that it said before may put this replica to sleep."""
         self._reads = WaitingReads()
         self._incoming: IncomingSnapshot | None = None
-        self.snapshot_bytes_per_s: float = config.snapshot_bytes_per_s
+        self.snapshot_bytes_per_s: float = float(config.snapshot_bytes_per_s)
         """How fast this replica sends a snapshot to each follower while it leads; 0 is as fast as it goes."""
         self._persists_in_flight = 0
         self.now = now

@@ -3,14 +3,15 @@
 Plain bookkeeping: who sends and answers is `leadership.py` and `node.py`. Source: thesis 6.4 and 6.4.1, ADR 0015.
 """
 
-from msgspec import Struct
+from dataclasses import dataclass
 
 from noctule.base.ids import Instant
 
 NEVER = Instant(float("-inf"))
 
 
-class Read(Struct, frozen=True, gc=False):
+@dataclass(frozen=True)
+class Read:
     """One read that a leader confirms: for `asker`, whatever is committed up to `index` must be in it."""
 
     context: int

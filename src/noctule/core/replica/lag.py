@@ -13,7 +13,7 @@ ENTRIES_COUNTED_MAX = 1_000
 """Beyond it bytes are estimated from the mean of the log; a member that is away long must not make looking dear."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lag:
     """What one member does not have yet, as far as its leader has heard."""
 

@@ -11,10 +11,9 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
-from msgspec import Struct
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, META_GROUP, GroupId, Instant
@@ -74,7 +73,7 @@ PURGE_KEYS_MAX = 500
 """Expired keys purged by one logged command; reads purge what they meet at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SnapshotPolicy:
     """When a replica writes a snapshot of its state."""
 
@@ -84,7 +83,7 @@ class SnapshotPolicy:
     """Entry data in the log."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReplicaPicture:
     """What `describe()` shows of a replica."""
 
@@ -96,7 +95,7 @@ class ReplicaPicture:
     """None where every key is at home."""
 
 
-class _LoggedQuery(Struct, frozen=True, gc=False):
+class _LoggedQuery(NamedTuple):
     """A query that went into the log, where it is named by `number`. The leader's own purges have nobody to answer."""
 
     query: Query | None

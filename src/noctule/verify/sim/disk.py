@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from noctule.adapters.snapshots import SnapshotFiles
 from noctule.adapters.wal import Wal, WalPicture
-from noctule.adapters.wal_format import Record, WalIdentity
+from noctule.adapters.wal_format import WalIdentity
+from noctule.adapters.wal_records import Record
 from noctule.adapters.wal_recovery import recover
 from noctule.base.errors import DamagedLogError, NoctuleError, StorageError
 from noctule.base.ids import GroupId

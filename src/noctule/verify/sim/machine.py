@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from noctule.adapters.wal_format import Forgotten, Record
+from noctule.adapters.wal_records import Forgotten, Record
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
@@ -23,11 +23,12 @@ from noctule.core.raft.node import RaftNode
 from noctule.core.replica.carry_out import Carrier
 from noctule.core.replica.events import Event, Publish, TakeDigest, WriteSnapshot, WriteSnapshotNow
 from noctule.core.replica.replica import Replica
-from noctule.core.roster import liveness
+from noctule.core.roster import liveness_events
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.roster.members import Member
-from noctule.core.wire.frames import PROTOCOL_VERSION, DigestTold, Envelope, Hello, Published
+from noctule.core.wire.frames import PROTOCOL_VERSION
+from noctule.core.wire.messages import DigestTold, Envelope, Hello, Published
 from noctule.node.api import ReplySink
 from noctule.node.governor import Founding
 from noctule.node.host import BALANCE_S, SETTLED_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
@@ -285,7 +286,7 @@ class Machine:
         for to, envelopes in self.switchboard.take_outgoing().items():
             if to in self.peers:
                 self.world.transmit(self, to, envelopes)
-                self._live(liveness.FrameSent(to))
+                self._live(liveness_events.FrameSent(to))
         self.world.turned(self, self._changed(stirred))
 
     def _changed(self, stirred: Iterable[GroupId]) -> list[tuple[GroupId, RaftNode]]:
@@ -315,7 +316,7 @@ class Machine:
             if self.carrier.tick(now):
                 self.schedule_turn()
             if now >= self.liveness.next_deadline():
-                self._live(liveness.Tick())
+                self._live(liveness_events.Tick())
             self.steward.tick(now)
             self._check_comparer()
             if now >= self._free_at:
@@ -368,8 +369,8 @@ class Machine:
             self._lives[sender] = life
             self._connected_since[sender] = self.world.time.now()
             self.steward.peer_connected(self.world.machines[sender].hello)
-            self._live(liveness.Connected(sender, life))
-        self._live(liveness.FrameHeard(sender))
+            self._live(liveness_events.Connected(sender, life))
+        self._live(liveness_events.FrameHeard(sender))
         if envelopes:
             self.switchboard.receive(sender, envelopes)
 
@@ -379,7 +380,7 @@ class Machine:
 
     def _peer_lost(self, node: int) -> None:
         self._connected_since.pop(node, None)
-        self._live(liveness.Disconnected(node))
+        self._live(liveness_events.Disconnected(node))
         self.switchboard.peer_lost(node)
 
     def peers_changed(self, nodes: Collection[int]) -> None:
@@ -388,27 +389,27 @@ class Machine:
             self._connected_since.pop(gone, None)
             self._lives.pop(gone, None)
         self.peers = {*nodes}
-        self._live(liveness.PeersChanged(tuple(sorted(nodes))))
+        self._live(liveness_events.PeersChanged(tuple(sorted(nodes))))
 
     def is_trusted(self, node: int) -> bool:
         """Whether the node is there and answers, as far as this one can tell."""
         return node in self.peers and not self.liveness.suspects(node)
 
-    def _live(self, event: liveness.Event) -> None:
+    def _live(self, event: liveness_events.Event) -> None:
         if self.failure:
             return
         now = self.world.time.now()
         for effect in self.liveness.handle(event, now):
             node = effect.node
             match effect:
-                case liveness.SendHeartbeat():
+                case liveness_events.SendHeartbeat():
                     self.world.transmit(self, node, [])
-                case liveness.Suspected():
+                case liveness_events.Suspected():
                     self.world.count("node suspected")
                     self._count_quiet(node, "quiet group woken by suspicion")
                     self.carrier.suspect(node, now)
                     self.schedule_turn()
-                case liveness.Trusted():
+                case liveness_events.Trusted():
                     self.world.count("node trusted again")
                     self._count_quiet(self.node_id, "quiet group woken by trust")
                     self.carrier.trust(node, now)

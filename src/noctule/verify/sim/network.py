@@ -4,7 +4,8 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from noctule.core.wire.frames import Envelope, decode_envelopes, encode_frame
+from noctule.core.wire.frames import decode_envelopes, encode_frame
+from noctule.core.wire.messages import Envelope
 from noctule.verify.sim.time import VirtualTime
 
 

@@ -28,7 +28,7 @@ from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import REGISTRY
 from noctule.core.roster.members import PRESENT, Member
-from noctule.core.wire.frames import Envelope
+from noctule.core.wire.messages import Envelope
 from noctule.node.address_book import AddressBook
 from noctule.node.governor import META_VOTERS_MAX, Founding
 from noctule.node.recovery import ReplicaSettings

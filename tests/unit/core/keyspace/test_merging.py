@@ -14,21 +14,21 @@ from noctule.core.keyspace.reply import OK, Failure, Reply, Status
 NOW_MS = 1_700_000_000_000
 
 
-class Copy(Keyspace):
+class Copy:
     """A keyspace at one site, with a bucket of each kind."""
 
     def __init__(self, site: bytes) -> None:
-        super().__init__()
+        self.keyspace = Keyspace()
         for kind in CrdtKind:
             assert self.run(b"BUCKET.CREATE", kind.encode(), kind.encode(), site) == OK
 
     def run(self, *args: bytes, now_ms: int = NOW_MS) -> Reply:
         spec = find_command(args[0])
         assert spec is not None
-        reply = self.read(args, now_ms)
+        reply = self.keyspace.read(args, now_ms)
         assert (reply is MUST_LOG) == spec.is_write
-        reply = self.execute(args, now_ms) if reply is MUST_LOG else reply
-        self.check()
+        reply = self.keyspace.execute(args, now_ms) if reply is MUST_LOG else reply
+        self.keyspace.check()
         return reply
 
     def take(self, key: bytes, other: "Copy") -> Reply:

@@ -1,13 +1,13 @@
 """Who is suspected, who is trusted, and what it costs."""
 
 from noctule.base.ids import Instant
-from noctule.core.roster.liveness import (
+from noctule.core.roster.liveness import Liveness
+from noctule.core.roster.liveness_events import (
     Connected,
     Disconnected,
     Effect,
     FrameHeard,
     FrameSent,
-    Liveness,
     PeersChanged,
     SendHeartbeat,
     Suspected,

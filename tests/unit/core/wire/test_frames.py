@@ -24,20 +24,22 @@ from noctule.core.raft.messages import (
 )
 from noctule.core.wire.frames import (
     HEADER_BYTES,
+    FrameReader,
+    decode_envelopes,
+    decode_hello,
+    encode_frame,
+    encode_hello,
+)
+from noctule.core.wire.messages import (
     Answered,
     Envelope,
     Forward,
     ForwardQuery,
-    FrameReader,
     Hello,
     KeyReady,
     PeerMessage,
     Published,
     Refused,
-    decode_envelopes,
-    decode_hello,
-    encode_frame,
-    encode_hello,
 )
 
 NUMBERS = st.integers(0, 2**63 - 1)
