@@ -303,6 +303,9 @@ async def test_a_user_sees_the_devices_and_ends_one_or_all(store: Redis) -> None
     assert (devices[0].address, devices[0].agent) == ("192.0.2.7", "Browser/1")
     assert 0 < devices[0].created_ms <= devices[0].seen_ms
     assert not await users.end("bob", handles[0]), "nobody ends another user's session"
+    for name in ("__epoch__", "__raised__", "", "\ud800"):
+        assert not await users.end("ada", name), "what a visitor sends is a session's handle or nothing"
+    assert len(await users.devices("ada")) == len(handles)
     assert await users.end("ada", handles[0])
     assert [(await visitor.visit(asking)).json() for visitor in visitors] == [None, "ada", "ada"]
     assert await users.end_all("ada") == 2

@@ -46,7 +46,7 @@ class KeyRing:
                 )
         self._ciphers = {name.encode(): AESGCM(key) for name, key in keys.items()}
         self._active = active.encode()
-        self._accepts_plain = accept_plain
+        self.accepts_plain = accept_plain
 
     @classmethod
     def parse(cls, text: str, *, accept_plain: bool = False) -> "KeyRing":
@@ -78,7 +78,7 @@ class KeyRing:
     def unseal(self, value: bytes, place: str) -> bytes:
         """Open it. Raises `StorageError`: it was changed, moved, or sealed with a key that is not in the ring."""
         if not value.startswith(_MARK):
-            if self._accepts_plain:
+            if self.accepts_plain:
                 return value
             raise StorageError("a session holds a value that is not sealed")
         name_end = 2 + (value[1] if len(value) > 1 else 0)
