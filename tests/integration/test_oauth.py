@@ -408,7 +408,7 @@ async def test_a_token_that_was_touched_is_not_believed(three: list[Instance]) -
     confused = pyjwt.encode(decoded(body), public["x"].ljust(32, "x"), "HS256", {"kid": public["kid"], "typ": "at+jwt"})
     plain_type = encoded({**decoded(head), "typ": "JWT"})
     tampered = encoded({**decoded(body), "sub": "root"})
-    deep = base64.urlsafe_b64encode(b"[" * 2900).decode()
+    deep = base64.urlsafe_b64encode(b"[" * 1500).decode()
     for bad in (
         f"{none}.{body}.", f"{none}.{body}.{signature}", confused, f"{plain_type}.{body}.{signature}",
         f"{head}.{tampered}.{signature}", f"{head}.{body}.{signature[:-4]}AAAA", f"{head}.{body}", "a.b.c",
