@@ -183,11 +183,27 @@ async def test_an_upload_in_parts(files: FileStore) -> None:
     saved = await files.uploads.finish(upload, kind="photos", name="x", sha256=hashlib.sha256(PNG[:3000]).hexdigest())
     assert await files.read(saved.key) == PNG[:3000]
     assert await files.uploads.parts(upload) == {}
-    assert await files.uploads.finish(upload, kind="photos") == saved
+    assert await files.uploads.finish(upload, kind="photos", allowed=("image/*",)) == saved
+    for asked in ({"kind": "photos", "allowed": ("text/plain",)}, {"kind": "docs"}, {"kind": "photos", "sha256": "0"}):
+        with pytest.raises(RequestError, match=r"by its first bytes|already"):
+            await files.uploads.finish(upload, **asked)  # type: ignore[arg-type]
     left = files.uploads.begin()
     await files.uploads.put(left, 1, b"x")
     await files.uploads.abort(left)
     assert await files.uploads.parts(left) == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["ü" * 200, "😀" * 200, "a\nb\x00", " x "], ids=["umlauts", "emoji", "controls", "spaces"]
+)
+async def test_no_name_that_a_visitor_gives_takes_a_store_away(files: FileStore, name: str) -> None:
+    """Each store bounds what it keeps beside a file, and would refuse more as it refuses anything else."""
+    saved = await files.save(PNG, kind="photos", name=name)
+    assert name.startswith(saved.name)
+    found = await files.stat(saved.key)
+    if found.sha256:  # A folder keeps neither.
+        assert found.name == saved.name
+    assert files.describe().endpoints[0].failures == 0
 
 
 # Links ----------------------------------------------------------------------------------------------------------------
@@ -508,14 +524,20 @@ async def test_a_late_note_does_not_turn_a_deletion_back(redis_server: "RedisSer
 
 
 async def test_uploads_that_nobody_finished_are_swept(redis_server: "RedisServer", tmp_path: Path) -> None:
-    files = FileStore(f"file://{tmp_path}/a", store=redis_server.url)
+    files = FileStore(f"file://{tmp_path}/a", store=redis_server.url, link_secrets=[b"s" * 32])
     upload = files.uploads.begin()
     await files.uploads.put(upload, 1, b"x")
     assert await files.uploads.sweep() == 0
-    (part,) = (path for path in (tmp_path / "a").rglob("00001"))
-    os.utime(part, (0, 0))
-    assert await files.uploads.sweep() == 1
+    saved = await files.save(b"x", kind="docs")
+    key, _ = files.links.upload(kind="docs", content_type="text/plain", bytes_max=9)
+    await files.replace(key, pieces_of(b"x"), allowed=(), bytes_max=9)
+    for path in (tmp_path / "a").rglob("*"):
+        os.utime(path, (0, 0))
+    assert await files.uploads.sweep() == 2
     assert await files.uploads.parts(upload) == {}
+    assert await files.read(saved.key) == b"x"
+    with pytest.raises(FileNotFoundInStoreError):
+        await files.read(key)
     await files.aclose()
 
 

@@ -35,7 +35,7 @@ from noctule.kits.files.chain import (
 from noctule.kits.files.content import check_allowed, sniff
 from noctule.kits.files.endpoints import load_endpoints
 from noctule.kits.files.journal import Journal, Repair
-from noctule.kits.files.keys import check_key, new_key
+from noctule.kits.files.keys import check_key, is_incoming, kind_of, new_key
 from noctule.kits.files.links import Links, checked_name
 from noctule.kits.files.local_urls import LinkSigner
 from noctule.kits.files.repairs import Repairs
@@ -265,10 +265,13 @@ class FileStore:
     async def accept_uploaded(self, key: str, *, allowed: tuple[str, ...] = (), name: str = "") -> StoredFile:
         """What was uploaded by a link or form, looked at and saved under a new key; the old one is deleted.
 
-        The new key, because whoever has the link may still overwrite the old one. Raises as `save` and `stat` do; what
-        is not allowed, or too large, is deleted.
+        The new key, because whoever has the link may still overwrite the old one. Raises as `save` and `stat` do, and
+        `RequestError` for a key that no link or form was made for, as that of somebody's file; what is not allowed, or
+        too large, is deleted.
         """
-        kind = check_key(key).partition("/")[0]
+        if not is_incoming(check_key(key)):
+            raise RequestError("that is no key of an upload")
+        kind = kind_of(key)
         try:
             async with aclosing(self.stream(key)) as pieces:
                 saved = await self.save(pieces, kind=kind, name=name, allowed=allowed)
@@ -304,5 +307,5 @@ class FileStore:
 
 def _allowed_extension(spool: Spool, allowed: tuple[str, ...]) -> str:
     found = sniff(spool.head)
-    check_allowed(found, allowed)
+    check_allowed(found.name, allowed)
     return found.extension
