@@ -325,9 +325,20 @@ async def test_signed_out_everywhere_but_here(store: Redis) -> None:
 
     for visitor in (here, there):
         await visitor.visit(app_of(signing_in("ada"), store=store))
+    before = Visitor(here.cookie)
     assert (await here.visit(app_of(change_password, store=store))).json() == 1
     assert (await here.visit(app_of(who, store=store))).json() == "ada"
+    assert here.cookie != before.cookie, "also who is signed in already signs in under a new id"
+    assert (await before.visit(app_of(who, store=store))).json() is None
     assert (await there.visit(app_of(who, store=store))).json() is None
+
+
+async def test_another_prefix_ends_all_sessions(store: Redis) -> None:
+    visitors = [Visitor() for _ in range(3)]
+    for number, visitor in enumerate(visitors):
+        await visitor.visit(app_of(signing_in(f"user-{number}"), store=store))
+    for visitor in visitors:
+        assert (await visitor.visit(app_of(who, store=store, prefix="session2:"))).json() is None
 
 
 async def test_one_user_has_only_so_many_sessions(store: Redis) -> None:
