@@ -311,6 +311,9 @@ async def test_a_form_uploads_one_file_to_s3(on_seaweed: FileStore, seaweed: Sea
     key, url, fields = on_seaweed.links.form(kind="photos", content_type="image/png", bytes_max=len(PNG))
     assert await submit(url, fields, PNG) == (204, "")
     assert client(seaweed).head_object(Bucket="files", Key=key)["ContentType"] == "image/png"
+    await submit(url, {**fields, "acl": "public-read"}, PNG)
+    async with httpx.AsyncClient() as visitor:
+        assert (await visitor.get(f"{url}/{key}")).status_code == 403, "it stays private, whatever a form adds"
     saved = await on_seaweed.accept_uploaded(key, allowed=("image/*",), name="me.png")
     assert await on_seaweed.read(saved.key) == PNG
     assert bytes_at(seaweed, key) is None
