@@ -119,8 +119,10 @@ class SeaweedServer(S3Server):
 
     def kill(self) -> None:
         super().kill()
-        for socket_file in Path("/tmp").glob("seaweedfs-*.sock"):  # Where it puts them, whatever it is told.
-            if int(socket_file.stem.rpartition("-")[2]) in (self.port, *self._ports):
+        for port in (self.port, *self._ports):
+            for socket_file in Path("/tmp").glob(
+                f"seaweedfs-*-{port}.sock"
+            ):  # Where it puts them, whatever it is told.
                 socket_file.unlink()
 
 
