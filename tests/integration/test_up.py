@@ -1,11 +1,13 @@
 """``noctule up`` on this machine: started, attacked, stopped; and everything that keeps it from starting."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -218,6 +220,24 @@ def test_nodes_alone_keep_what_was_written_from_one_run_to_the_next(start_up: St
     again = start_up("--nodes", "1").wait_up()
     assert again["cluster"] == running["cluster"]
     assert run(directory, "kv", "get", "k", "--node", node_url(again, 0)).stdout == "v"
+
+
+def test_all_instances_share_a_secret_that_outlives_the_run_and_is_told_nobody(start_up: StartUp) -> None:
+    seen = set()
+    for _ in range(2):
+        up = start_up("toy:app", "--nodes", "1", "--instances", "2")
+        answers = [get_json(f"{up.wait_up()['gateway']}/") for _ in range(10)]
+        assert {each["INSTANCE_ID"] for each in answers} == {"web-1", "web-2"}
+        seen |= {each["secret_sha256"] for each in answers}
+        files = (up.data_dir / "files").as_uri() + "?shared=true"
+        assert {(each["NOCTULE_FILES_URL"], each["NOCTULE_INSTANCES"]) for each in answers} == {(files, "2")}
+        assert up.stop() == 0
+    secret = up.data_dir / "app-secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert seen == {hashlib.sha256(secret.read_bytes().strip()).hexdigest()}
+    written = [path for path in up.directory.rglob("*") if path.is_file() and path != secret]
+    assert len(written) > 10, "logs, and all that was said"
+    assert [path for path in written if secret.read_bytes().strip() in path.read_bytes()] == []
 
 
 def test_a_killed_supervisor_takes_everything_with_it(start_up: StartUp) -> None:
