@@ -6,10 +6,8 @@
 Nothing lives in the process: any number of instances on one store are one authorization server and one API.
 """
 
-import hmac
 import html
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -19,6 +17,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from noctule.kits.asgi import Receive, Scope
 from noctule.kits.client_address import client_address, subject_of
+from noctule.kits.csrf import csrf_token, is_csrf_token
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
 from noctule.kits.jwt.key_ring import SigningKeyRing
@@ -34,7 +33,8 @@ from noctule.kits.oauth2.revocations import Revocations
 from noctule.kits.oauth2.server import Approval, Approved, AuthorizationServer
 from noctule.kits.oauth_client import OutsideProvider, SignInError
 from noctule.kits.passwords import Login, Passwords, RateLimitedError
-from noctule.kits.sessions import Sessions
+from noctule.kits.session_users import UserSessions
+from noctule.kits.sessions import Session, Sessions
 from noctule.kits.store import connect
 
 BASE = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
@@ -46,6 +46,7 @@ store = connect()
 passwords = Passwords()
 limiter = Limiter(store)
 grants = Grants(store)
+users = UserSessions(store)
 tokens = AccessTokens(SigningKeyRing(store, AppKeys()), issuer=f"{BASE}/oauth", audience=f"{BASE}/api")
 checks = Checks(tokens, "hybrid", revocations=Revocations(grants))
 clients = ClientStore(
@@ -83,15 +84,14 @@ async def approve(scope: Scope, receive: Receive, request: AuthorizationRequest)
     form = await web.form() if web.method == "POST" else None
     if form is not None and "password" in form:
         return await _sign_in(web, str(form.get("name", "")), str(form["password"]))
-    user = web.session.get("user")
-    if user is None:
+    session: Session = scope["session"]
+    if session.user is None:
         return _page("Sign in", '<input name="name"><input name="password" type="password">')
-    # Only this page knows it, so no other site can consent for the user.
-    consent = web.session.setdefault("consent", secrets.token_urlsafe(16))
-    if form is not None and hmac.compare_digest(str(form.get("consent", "")).encode(), consent.encode()):
-        return Approved(user, name=web.headers.get("user-agent", "")[:80])
+    # Only this page has a token of the session, so no other site can consent for the user.
+    if form is not None and is_csrf_token(session, str(form.get("consent", "")), request.client.id):
+        return Approved(session.user, name=web.headers.get("user-agent", "")[:80])
     wanted = html.escape(", ".join(request.scopes))
-    hidden = f'<input type="hidden" name="consent" value="{consent}">'
+    hidden = f'<input type="hidden" name="consent" value="{csrf_token(session, request.client.id)}">'
     return _page(f"Let {html.escape(request.client.name)} use: {wanted}?", hidden)
 
 
@@ -103,8 +103,8 @@ async def _sign_in(web: Request, name: str, password: str) -> Response:
         return _page(html.escape(str(error)), "", 429)
     if user is None:
         return _page("Name or password is wrong", '<input name="name"><input name="password" type="password">', 401)
-    web.session.regenerate()  # type: ignore[attr-defined]
-    web.session["user"] = user
+    session: Session = web.scope["session"]
+    session.sign_in(user)
     return RedirectResponse(str(web.url), 303)
 
 
@@ -139,7 +139,8 @@ async def sign_out(device: str, user: Annotated[str, Depends(current_user)]) -> 
 
 @api.delete("/devices", dependencies=[require_scopes("devices")], status_code=204)
 async def sign_out_everywhere(user: Annotated[str, Depends(current_user)]) -> None:
-    """End all of them, this one too."""
+    """End all of them, this one too, and the sessions of browsers."""
+    await users.end_all(user)
     await grants.revoke_subject(user)
 
 
@@ -167,9 +168,9 @@ if "PROVIDER_METADATA_URL" in os.environ:
             token = await outside.finish(request)
         except SignInError as error:
             raise HTTPException(400, str(error)) from None
-        request.session.regenerate()  # type: ignore[attr-defined]
-        request.session["user"] = f"outside:{token['userinfo']['sub']}"
-        return {"signed_in_as": request.session["user"]}
+        session: Session = request.scope["session"]
+        session.sign_in(f"outside:{token['userinfo']['sub']}")
+        return {"signed_in_as": f"{session.user}"}
 
 
 app.add_middleware(Sessions, store=store, plain_http=not IS_SECURE)
