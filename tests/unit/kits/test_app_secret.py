@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from noctule.base.errors import ConfigError
+from noctule.base.errors import ConfigError, StorageError
 from noctule.kits.app_secret import app_secrets, derived_key
 from noctule.kits.files import FileStore
 from noctule.kits.jwt.app_keys import AppKeys
+from noctule.kits.session_seal import KeyRing
 
 OLD, NEW = "o" * 32, "n" * 32
 
@@ -41,6 +42,21 @@ def test_app_keys_take_it_unless_there_is_a_secret_of_their_own(monkeypatch: pyt
     assert AppKeys().newest == AppKeys([NEW]).newest
     monkeypatch.setenv("JWT_SECRET", OLD)
     assert AppKeys().newest == AppKeys([OLD]).newest
+
+
+def test_sessions_are_sealed_with_it_and_opened_with_those_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="NOCTULE_APP_SECRET is not set"):
+        KeyRing.of_app()
+    monkeypatch.setenv("NOCTULE_APP_SECRET", OLD)
+    before = KeyRing.of_app()
+    sealed = before.seal(b"a value", "here")
+    monkeypatch.setenv("NOCTULE_APP_SECRET", f"{NEW} {OLD}")
+    after = KeyRing.of_app()
+    assert after.unseal(sealed, "here") == b"a value"
+    assert after.names[0] not in before.names
+    assert after.names[1:] == before.names
+    with pytest.raises(StorageError):
+        before.unseal(after.seal(b"a value", "here"), "here")
 
 
 def test_links_of_files_are_signed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
