@@ -28,6 +28,7 @@ from examples.board.parts import (
     guestbook,
     limiter,
     passwords,
+    session_keys,
     store,
     tokens,
 )
@@ -79,7 +80,7 @@ app.mount("/oauth", AuthorizationServer(tokens, grants, clients, approve, checks
 app.mount("/api/v1", BearerAuth(api, checks))
 
 # The one that is added last is met first.
-app.add_middleware(Sessions, store=store, trusted_proxies=TRUSTED_PROXIES)
+app.add_middleware(Sessions, store=store, keys=session_keys, trusted_proxies=TRUSTED_PROXIES)
 app.add_middleware(BoundedBody)
 app.add_middleware(
     RateLimits,

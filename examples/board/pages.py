@@ -20,10 +20,9 @@ from examples.board.forms import (
 )
 from examples.board.guestbook import Entry, now_ms
 from examples.board.parts import INSTANCE, accounts, files, guestbook, login, passwords
-from noctule.kits.ratelimit import AUTHENTICATION, Policy
+from noctule.kits.ratelimit import AUTHENTICATION, UPLOAD
 from noctule.kits.sessions import Session
 
-PICTURES = Policy(name="pictures", limit=30, window_s=3600.0, strict_limit=5)
 PICTURE_TYPES = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/avif")
 PIECE_BYTES = 64 * 1024
 PICTURE_LINK_S = 3600
@@ -106,7 +105,7 @@ async def write(
     session = session_of(request)
     key = ""
     if picture is not None and picture.filename:
-        await check_limit(PICTURES, request)
+        await check_limit(UPLOAD, request)
         # What it is is seen by its bytes, which pass through in pieces; nothing that the visitor says is believed.
         key = (await files.save(pieces(picture), kind="pictures", allowed=PICTURE_TYPES)).key
     name = session.get("name") or "Somebody"

@@ -18,6 +18,7 @@ from noctule.kits.oauth2.clients import Client
 from noctule.kits.oauth2.grants import Grants
 from noctule.kits.oauth2.revocations import Revocations
 from noctule.kits.passwords import Login, Passwords
+from noctule.kits.session_seal import KeyRing
 from noctule.kits.session_users import UserSessions
 from noctule.kits.store import connect
 
@@ -44,7 +45,8 @@ limiter = Limiter(store)
 passwords = Passwords()
 accounts = Accounts(store)
 login = Login(passwords, accounts.find_hash, accounts.keep_hash, limiter=limiter)
-users = UserSessions(store)
+session_keys = KeyRing.of_app()
+users = UserSessions(store, keys=session_keys)
 
 # Programs: the board is its own authorization server.
 grants = Grants(store)

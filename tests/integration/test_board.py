@@ -82,7 +82,9 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html))
 
 
-async def test_a_visitor_is_the_same_on_both_instances(board: Board, visitor: aiohttp.ClientSession) -> None:
+async def test_a_visitor_is_the_same_on_both_instances(
+    board: Board, visitor: aiohttp.ClientSession, redis_server: "RedisServer"
+) -> None:
     first = await whoami(visitor, board.one)
     assert (first["name"], first["visits"], first["instance"]) == (None, 1, "web-1")
     assert await post(visitor, board.one, "/sign-in", name="  Ada ") == (303, "/")
@@ -93,6 +95,10 @@ async def test_a_visitor_is_the_same_on_both_instances(board: Board, visitor: ai
     assert f'<dd id="session">{second["session"]}</dd>' in html
     assert '<dd id="visits">3</dd>' in html
     assert '<dd id="instance">web-1</dd>' in html
+    async with connect(redis_server.url) as store:
+        names = [await cast("Any", store.hget(key, "name")) for key in await store.keys("session:*")]
+    (sealed,) = [name for name in names if name is not None]
+    assert b"Ada" not in sealed
     assert await post(visitor, board.two, "/sign-out") == (303, "/")
     assert (await whoami(visitor, board.one))["name"] is None
 
