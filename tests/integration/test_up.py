@@ -307,6 +307,17 @@ def test_an_app_that_cannot_be_imported_leaves_nothing_running(
     assert "Traceback" not in up.stderr
 
 
+def test_a_folder_that_is_not_said_to_be_shared_is_refused_with_several_instances(
+    start_up: StartUp, directory: Path
+) -> None:
+    lines = ("from noctule.kits.files import FileStore", "from toy import app", f"FileStore('file://{directory}/kept')")
+    (directory / "folder.py").write_text("\n".join(lines))
+    up = start_up("folder:app", "--nodes", "1", "--instances", "2")
+    assert up.process.wait(60) == 2
+    assert "is a folder of one machine, and there are 2 instances" in up.stderr
+    start_up("folder:app", "--nodes", "1", "--instances", "1").wait_up()
+
+
 def test_ports_in_use_are_named_with_their_flag(directory: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
         gateway, resp = first.getsockname()[1], second.getsockname()[1]
