@@ -66,11 +66,12 @@ async def whoami(request: Request) -> dict[str, str | int | None]:
 async def sign_in(request: Request, name: Name, _: FormId, password: Password = "", then: Then = "/") -> Response:
     """Be somebody: the owner of an account, or a guest under a name that is no account's."""
     session = session_of(request)
+    account = await accounts.find(name)
     if password:
-        if await login.check(name, password, subjects=subjects_of(request)) is None:
+        if await login.check(name, password, subjects=subjects_of(request)) is None or account is None:
             raise HTTPException(401, "That is not the password of that name.")
-        enter(session, name)
-    elif await accounts.find(name) is not None:
+        enter(session, account.name)  # As it was registered, however it was typed now.
+    elif account is not None:
         raise HTTPException(401, "That name is somebody's: it takes a password.")
     else:
         if session.user:

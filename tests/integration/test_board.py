@@ -254,7 +254,8 @@ async def test_a_name_with_a_password_is_its_owner_s_alone(board: Board, visitor
         assert (await post(other, board.two, "/sign-in", name="Ada", password="another one"))[0] == 401
         assert (await post(other, board.two, "/register", name="ada", password=password))[0] == 409
         assert (await whoami(other, board.one))["name"] is None
-        assert await post(other, board.two, "/sign-in", name="Ada", password=password) == (303, "/")
+        assert await post(other, board.two, "/sign-in", name="ADA", password=password) == (303, "/")
+        assert (await whoami(other, board.one))["name"] == "Ada"
         assert "has an account" in await page(other, board.one)
 
 
