@@ -34,6 +34,7 @@ from noctule.kits.oauth2.revocations import Revocations
 from noctule.kits.oauth2.server import Approval, Approved, AuthorizationServer
 from noctule.kits.oauth_client import OutsideProvider, SignInError
 from noctule.kits.passwords import Login, Passwords, RateLimitedError
+from noctule.kits.session_users import UserSessions
 from noctule.kits.sessions import Sessions
 from noctule.kits.store import connect
 
@@ -46,6 +47,7 @@ store = connect()
 passwords = Passwords()
 limiter = Limiter(store)
 grants = Grants(store)
+users = UserSessions(store)
 tokens = AccessTokens(SigningKeyRing(store, AppKeys()), issuer=f"{BASE}/oauth", audience=f"{BASE}/api")
 checks = Checks(tokens, "hybrid", revocations=Revocations(grants))
 clients = ClientStore(
@@ -144,7 +146,8 @@ async def sign_out(device: str, user: Annotated[str, Depends(current_user)]) -> 
 
 @api.delete("/devices", dependencies=[require_scopes("devices")], status_code=204)
 async def sign_out_everywhere(user: Annotated[str, Depends(current_user)]) -> None:
-    """End all of them, this one too."""
+    """End all of them, this one too, and the sessions of browsers."""
+    await users.end_all(user)
     await grants.revoke_subject(user)
 
 

@@ -550,7 +550,7 @@ async def test_uploads_that_nobody_finished_are_swept(redis_server: "RedisServer
 async def test_the_example(redis_server: "RedisServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOCTULE_FILES_URL", f"file://{tmp_path}/avatars")
     monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
-    monkeypatch.setenv("LINK_SECRET", "00" * 32)
+    monkeypatch.setenv("NOCTULE_APP_SECRET", "s" * 32)
     from examples.files import app, lifespan
 
     transport = httpx.ASGITransport(app)

@@ -70,7 +70,9 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
         (device,) = (await browser.get("/api/devices", headers=signed_in)).json()
         assert device["name"].startswith("python-httpx")
         assert (await browser.delete("/api/devices/nothing", headers=signed_in)).status_code == 404
+        assert "Let The app on your phone" in (await browser.get(where)).text
         assert (await browser.delete("/api/devices", headers=signed_in)).status_code == 204
+        assert "Sign in" in (await browser.get(where)).text, "the browser is signed out as well"
         refresh = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"], "client_id": "phone"}
         assert (await browser.post("/oauth/token", data=refresh)).json()["error"] == "invalid_grant"
         assert (await browser.get("/oauth/jwks.json")).json()["keys"]

@@ -34,7 +34,7 @@ class Links:
     def signer(self) -> LinkSigner:
         """Of links into a folder. Raises `ConfigError` without secrets."""
         if self._signer is None:
-            raise ConfigError("files: links into a folder need link_secrets")
+            raise ConfigError("files: links into a folder need link_secrets, or NOCTULE_APP_SECRET")
         return self._signer
 
     @property
