@@ -141,7 +141,7 @@ def find_later_frame(data: bytes, offset: int, salt: int, sequence: int) -> int 
 # Segments -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WalIdentity:
     """Whose log it is; a log of another cluster or node is refused, for its votes and entries mean nothing here."""
 

@@ -227,7 +227,7 @@ def zmpop(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
     return pop_first(state, args, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ManyPop:
     """What ZMPOP is to do."""
 

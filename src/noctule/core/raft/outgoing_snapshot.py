@@ -13,7 +13,7 @@ RESEND_S = 1.0
 """After so long without news the next chunk that the follower lacks is sent again, alone."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SnapshotProgress:
     """What `describe()` shows of it. Bytes count those that were sent for the first time."""
 

@@ -40,7 +40,7 @@ LOOKS_PER_INTERVAL = 5
 # Effects --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PeerLiveness:
     """What `describe()` shows of one peer."""
 

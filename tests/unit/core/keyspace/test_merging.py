@@ -110,7 +110,7 @@ def test_buckets_are_bounded() -> None:
 def test_a_change_needs_a_key_in_a_bucket_of_its_kind(line: bytes) -> None:
     copy = Copy(b"east")
     assert copy.run(*line.split()) == NO_BUCKET
-    assert copy.key_count == 0
+    assert copy.keyspace.key_count == 0
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,19 @@ def test_nothing_else_changes_a_key_of_a_bucket(line: bytes) -> None:
     copy = Copy(b"east")
     copy.run(b"SET", b"a", b"v")
     copy.run(b"COUNTER.ADD", b"counter:k", b"1")
-    before = copy.digest()
+    before = copy.keyspace.digest()
     assert copy.run(*line.split()) == IN_BUCKET
-    assert copy.digest() == before
+    assert copy.keyspace.digest() == before
 
 
 def test_what_was_there_before_the_bucket_may_go_and_is_not_taken_for_a_value_of_its_kind() -> None:
     copy = Keyspace()
-    copy.execute([b"SET", b"likes:old", b"v", b"EX", b"10"], NOW_MS)
-    copy.execute([b"BUCKET.CREATE", b"likes", b"counter", b"s"], NOW_MS)
-    assert copy.execute([b"COUNTER.ADD", b"likes:old", b"1"], NOW_MS) == WRONG_TYPE
-    assert copy.execute([b"SET", b"likes:old", b"w"], NOW_MS) == IN_BUCKET
-    assert copy.read([b"GET", b"likes:old"], NOW_MS) == b"v"
-    assert copy.execute([b"COUNTER.ADD", b"likes:old", b"1"], NOW_MS + 10_001) == 1
+    copy.keyspace.execute([b"SET", b"likes:old", b"v", b"EX", b"10"], NOW_MS)
+    copy.keyspace.execute([b"BUCKET.CREATE", b"likes", b"counter", b"s"], NOW_MS)
+    assert copy.keyspace.execute([b"COUNTER.ADD", b"likes:old", b"1"], NOW_MS) == WRONG_TYPE
+    assert copy.keyspace.execute([b"SET", b"likes:old", b"w"], NOW_MS) == IN_BUCKET
+    assert copy.keyspace.read([b"GET", b"likes:old"], NOW_MS) == b"v"
+    assert copy.keyspace.execute([b"COUNTER.ADD", b"likes:old", b"1"], NOW_MS + 10_001) == 1
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_is_no_state_is_not_merged(state: bytes) -> None:
     reply = copy.run(b"CRDT.MERGE", b"counter:k", state)
     assert isinstance(reply, Failure)
     assert reply.text.startswith(b"ERR not the state of a value that can be joined: ")
-    assert copy.key_count == 0
+    assert copy.keyspace.key_count == 0
 
 
 def test_a_state_of_another_kind_is_not_merged() -> None:
@@ -215,21 +215,21 @@ def test_values_and_buckets_come_back_from_a_snapshot() -> None:
     for number in range(50):
         copy.run(b"COUNTER.ADD", b"counter:%d" % number, b"1")
         copy.run(b"ORSET.ADD", b"orset:%d" % number, b"m" * number)
-    chunks = list(copy.picture().chunks(bytes_target=200))
+    chunks = list(copy.keyspace.picture().chunks(bytes_target=200))
     assert len(chunks) > 10
     loaded = Keyspace.load(chunks)
     loaded.check()
-    assert (loaded.buckets, loaded.bytes_used, loaded.digest()) == (copy.buckets, copy.bytes_used, copy.digest())
+    assert (loaded.buckets, loaded.bytes_used, loaded.digest()) == (copy.keyspace.buckets, copy.keyspace.bytes_used, copy.keyspace.digest())
     assert isinstance(loaded.get(b"counter:1"), CrdtValue)
     assert (
-        Keyspace.load(Keyspace().picture().chunks()).digest() != Keyspace.load(Copy(b"a").picture().chunks()).digest()
+        Keyspace.load(Keyspace().picture().chunks()).digest() != Keyspace.load(Copy(b"a").keyspace.picture().chunks()).digest()
     )
 
 
 def test_a_picture_keeps_the_buckets_it_was_taken_with() -> None:
     copy = Keyspace()
-    picture = copy.picture()
-    copy.execute([b"BUCKET.CREATE", b"likes", b"counter", b"s"], NOW_MS)
+    picture = copy.keyspace.picture()
+    copy.keyspace.execute([b"BUCKET.CREATE", b"likes", b"counter", b"s"], NOW_MS)
     assert Keyspace.load(picture.chunks()).buckets == {}
 
 
