@@ -14,7 +14,6 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Literal, Self
 
-
 from noctule.core.keyspace.commands import find_command, unknown_command
 from noctule.core.keyspace.failures import wrong_arity
 from noctule.core.keyspace.merging import MERGING, bucket_problem

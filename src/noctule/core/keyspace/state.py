@@ -17,7 +17,6 @@ from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar
 from weakref import ref
 
-
 from noctule.base.ensure import ensure
 from noctule.core.keyspace.bucket import Bucket
 from noctule.core.keyspace.container import Container, Undo
