@@ -59,9 +59,7 @@ def test_the_same_seed_makes_the_same_course_of_events() -> None:
 
 def _commit_by_one_half(patch: pytest.MonkeyPatch) -> None:
     """A joint membership commits by the incoming voters alone."""
-    patch.setattr(
-        Membership, "committed_index", lambda self, matched: committed_index([matched.get(v, 0) for v in self.voters])
-    )
+    patch.setattr(Membership, "committed_index", lambda self, matched: committed_index(self.voters, matched))
 
 
 def _elect_by_one_half(patch: pytest.MonkeyPatch) -> None:

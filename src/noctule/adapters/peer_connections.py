@@ -12,7 +12,7 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import structs
 
@@ -21,13 +21,13 @@ from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transport")
 
-SEND_BUFFER_BYTES_MAX = 64 * 1024 * 1024
+SEND_BUFFER_BYTES_MAX: Final = 64 * 1024 * 1024
 """Bytes waiting for one peer; over it frames are dropped, which Raft and the router survive."""
-STRANGERS_MAX = 64
+STRANGERS_MAX: Final = 64
 """Complaints about strangers that are remembered, so that each is logged once."""
-HANDSHAKE_TIMEOUT_S = 2.0
-RECONNECT_DELAY_S_MIN = 0.02
-RECONNECT_DELAY_S_MAX = 1.0
+HANDSHAKE_TIMEOUT_S: Final = 2.0
+RECONNECT_DELAY_S_MIN: Final = 0.02
+RECONNECT_DELAY_S_MAX: Final = 1.0
 
 
 def refusal_of(own: Hello, other: Hello, expected: int | None) -> str:

@@ -9,7 +9,7 @@ import random
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
-from typing import cast
+from typing import Final, cast
 
 from noctule.adapters.peer_connections import (
     HANDSHAKE_TIMEOUT_S,
@@ -26,13 +26,13 @@ from noctule.core.wire.messages import Hello
 
 log = logging.getLogger("noctule.transport")
 
-UNACKNOWLEDGED_MS_MAX = 5_000
+UNACKNOWLEDGED_MS_MAX: Final = 5_000
 """TCP_USER_TIMEOUT: a peer that vanished without a word is dialled anew after this."""
 
-HANDSHAKES_MAX = 256
+HANDSHAKES_MAX: Final = 256
 """Of TLS, at once, on accepted connections; one more is closed, and dialled again."""
 
-TLS_RECORD = b"\x16\x03"
+TLS_RECORD: Final = b"\x16\x03"
 """How a TLS handshake begins. As the length of a frame it would be too large in any case."""
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from noctule.adapters.files import TEMPORARY_SUFFIX, FileSystem, disk_errors
 from noctule.adapters.wal_format import (
@@ -28,10 +29,10 @@ from noctule.adapters.wal_recovery import Recovery, Segment, follow, forget, rec
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError, StorageError
 
-SEGMENT_BYTES_MAX = 64 * 1024 * 1024
+SEGMENT_BYTES_MAX: Final = 64 * 1024 * 1024
 """The size of a segment, unless one batch alone is larger."""
 
-_SLICE_BYTES_MAX = 1024 * 1024
+_SLICE_BYTES_MAX: Final = 1024 * 1024
 """Zeroed and synced in one go: some milliseconds, where a whole segment would hold up every batch for a tenth of a
 second."""
 

@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import google_crc32c
 import msgspec
@@ -18,15 +18,15 @@ import msgspec
 from noctule.adapters.wal_records import Entries, Forgotten, HardState, Record, SnapshotMark, Summary
 from noctule.base.errors import ConfigError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION: Final = 2
 """Rises when an older Noctule could not read the log any more."""
 
-SEGMENT_HEADER_BYTES = 64
-FRAME_HEADER_BYTES = 32
-FRAME_PAYLOAD_BYTES_MAX = 2**32 - 8
+SEGMENT_HEADER_BYTES: Final = 64
+FRAME_HEADER_BYTES: Final = 32
+FRAME_PAYLOAD_BYTES_MAX: Final = 2**32 - 8
 """What the length field can say; a batch is kept far below it by whoever collects it."""
 
-_SEGMENT_MAGIC = b"NOCTWAL\n"
+_SEGMENT_MAGIC: Final = b"NOCTWAL\n"
 _SEGMENT_HEADER = struct.Struct("<8s8sQQQQII")  # magic, cluster, node, salt, first sequence, bytes, version, reserved
 _FRAME_HEADER = struct.Struct("<QQIII")  # salt, sequence, payload bytes, previous frame's crc, payload's crc
 _CRC = struct.Struct("<I")
@@ -45,8 +45,8 @@ class WalDamage(Exception):  # noqa: N818 - not an error yet: recovery decides w
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Entries | HardState | SnapshotMark | Summary | Forgotten]).decode
-_RECORD_BYTES_MAX = 34  # what MessagePack needs at most for a record without its entries
-_ENTRY_BYTES_MAX = 15  # and for an entry without its payload
+_RECORD_BYTES_MAX: Final = 34  # what MessagePack needs at most for a record without its entries
+_ENTRY_BYTES_MAX: Final = 15  # and for an entry without its payload
 
 
 def record_bytes(record: Record) -> int:

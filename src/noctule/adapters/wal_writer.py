@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from noctule.adapters.kernel_sync import KernelSync
 from noctule.adapters.wal import Wal, WalPicture
@@ -19,12 +19,12 @@ from noctule.adapters.wal_format import record_bytes
 from noctule.adapters.wal_records import Record
 from noctule.base.errors import StorageError
 
-WAITING_BYTES_MAX = 256 * 1024 * 1024
+WAITING_BYTES_MAX: Final = 256 * 1024 * 1024
 """Records that wait for the disk; more are refused, and the node stops. At half of it `is_overloaded` asks to slow."""
 
-FRAME_BYTES_WANTED = 8 * 1024 * 1024
+FRAME_BYTES_WANTED: Final = 8 * 1024 * 1024
 """Turns are gathered into one frame up to here, so that a long queue is acknowledged piece by piece."""
-INLINE_BYTES_MAX = 256 * 1024
+INLINE_BYTES_MAX: Final = 256 * 1024
 """Up to here a batch is encoded and written in the loop, which takes 0.2 ms."""
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from msgspec import structs
 
@@ -21,6 +21,7 @@ from noctule.adapters.wal_records import Forgotten, Record
 from noctule.adapters.wal_writer import WalWriter
 from noctule.base.bounds import FRAME_BYTES_MAX
 from noctule.base.clock import Clock
+from noctule.base.ensure import ensure
 from noctule.base.errors import StorageError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.placement.partition_map import PartitionMap
@@ -46,27 +47,27 @@ log = logging.getLogger("noctule.node")
 
 _Result = TypeVar("_Result")
 
-GATHER_PASSES = 2
+GATHER_PASSES: Final = 2
 """Passes of the loop between the first event of a turn and its end. Each looks at all sockets once more: an idle node
 loses microseconds, a busy one makes 40% fewer frames and syncs (measured with 64 clients, one command at a time)."""
-TICK_S = 0.01
+TICK_S: Final = 0.01
 """How often deadlines are looked at; elections and heartbeats are this exact."""
-WORK_S = 0.004
+WORK_S: Final = 0.004
 """How long a turn goes on with what replicas have put off. A slice that has begun is finished, a few ms more."""
-BALANCE_S = 1.0
+BALANCE_S: Final = 1.0
 """How often leaders are moved to where they belong."""
-BALANCE_LOOKS = 2_000
+BALANCE_LOOKS: Final = 2_000
 """Groups that are looked at each time, and how many of them are handed over at most."""
-BALANCE_MOVES = 100
-BALANCE_LAG_ENTRIES_MAX = 1_000
+BALANCE_MOVES: Final = 100
+BALANCE_LAG_ENTRIES_MAX: Final = 1_000
 """A node that lacks more of a group's log does not get its leadership."""
-WAL_SEGMENTS_TARGET = 4
+WAL_SEGMENTS_TARGET: Final = 4
 """With more segments than this, groups that pin the oldest one are asked for snapshots."""
-SNAPSHOTS_FOR_SPACE_MAX = 4
+SNAPSHOTS_FOR_SPACE_MAX: Final = 4
 """Groups asked at a time."""
-SETTLED_S = 3.0
+SETTLED_S: Final = 3.0
 """A node must be connected for so long before leadership is given back to it."""
-CHUNKS_AT_A_TIME = 4
+CHUNKS_AT_A_TIME: Final = 4
 """Chunks of an own snapshot written in one go; in between the thread does what others wait for."""
 FRAME_BYTES_TARGET = 8 << 20
 """Messages for a peer are split into frames of about this size."""
@@ -125,6 +126,8 @@ class Host:
         self._records: list[Record] = []
         self._forgotten: dict[int, list[GroupId]] = {}
         """By the batch that makes it durable: whose snapshots are to be removed then."""
+        self._batch: list[Record] = []
+        """What this turn gives the WAL once its frames have left."""
         self._batch_number = 0
         self._durable_number = 0
         self._turn_scheduled = False
@@ -206,16 +209,25 @@ class Host:
             if self._records:
                 self.flush()  # Of replicas that came or went, which asked for nothing themselves.
             self.turned()
+            self._send_outgoing()
+            # After the frames: to begin a sync may cost this process its core for a while, and what needs the sync is
+            # not among them.
+            if self._batch:
+                batch, self._batch = self._batch, []
+                number = self._wal.submit(batch)
+                ensure(number == self._batch_number, "batches are numbered as they are written", number=number)
         except Exception as error:  # whatever broke: state may be half changed, so nothing more may be promised
             self._fail(error)
             return
-        self._published_bytes = 0
-        for node, envelopes in self.switchboard.take_outgoing().items():
-            self._send_frames(node, envelopes)
         if self._elected:
             elected, self._elected = self._elected, []
             group, term = elected[0]
             log.info("leader_elected", extra={"fields": {"group": group, "term": term, "groups": len(elected)}})
+
+    def _send_outgoing(self) -> None:
+        self._published_bytes = 0
+        for node, envelopes in self.switchboard.take_outgoing().items():
+            self._send_frames(node, envelopes)
 
     def _work(self) -> None:
         """Spend a while on what the replicas have put off; what is left has another turn."""
@@ -507,11 +519,13 @@ class Host:
         self._records.extend(records_of(group, persist))
 
     def flush(self) -> int:
-        """To the WAL's thread. A turn that only waits for earlier ones adds nothing and gets the last one's number."""
+        """To the WAL at the turn's end. A turn that only waits for earlier ones adds nothing and gets their number."""
         if self._records:
-            records, self._records = self._records, []
-            self._batch_number = self._wal.submit(records)
-            self.batches_total += 1
+            if not self._batch:
+                self._batch_number += 1
+                self.batches_total += 1
+            self._batch += self._records
+            self._records = []
         elif self._batch_number <= self._durable_number:
             # Everything is durable already; tell so in a later call, never from within the carrier.
             self._loop.call_soon(self.batch_durable, self._batch_number)

@@ -1,13 +1,13 @@
 """What a router keeps in its lanes: commands on their way, whom to tell, and what has left without an answer yet."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.node.api import ReplySink
 
-RETRY_DELAY_S = 0.01
+RETRY_DELAY_S: Final = 0.01
 """Between a refusal and the next try: an election or a transfer takes a few of these."""
 NOTHING_APPLIED = (b"OVERLOADED", b"CLUSTERDOWN")
 """How failures begin that promise that nothing happened."""

@@ -4,11 +4,12 @@ A hint is never more than that: a write is taken by the leader of the term it wa
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.placement.partition_map import PartitionMap
 
-ASK_INTERVAL_S = 0.05
+ASK_INTERVAL_S: Final = 0.05
 """Between two questions about one group: a lost one costs a few retries of the router, an election some questions."""
 
 

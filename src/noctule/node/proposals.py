@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Hashable
+from typing import Final
 
 from noctule.base.errors import OutcomeUnknownError, UnavailableError
 from noctule.base.ids import Instant
@@ -12,7 +13,7 @@ from noctule.node.api import ReplySink
 
 log = logging.getLogger("noctule.node")
 
-AGAIN_S = 0.05
+AGAIN_S: Final = 0.05
 """After an answer the same purpose waits so long: the answer may be here before what it did to the map is."""
 
 Done = Callable[[Reply], None]

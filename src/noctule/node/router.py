@@ -11,7 +11,7 @@ partition that has the slot by the map; the order of a connection's commands on 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.consistency import ConsistencyLevel
@@ -34,27 +34,27 @@ from noctule.node.detours import Detours
 from noctule.node.lanes import RETRY_DELAY_S, Command, Flight, Gather, Lane
 from noctule.node.waiting_room import WaitingRoom
 
-COMMANDS_WAITING_MAX = 100_000
+COMMANDS_WAITING_MAX: Final = 100_000
 """Commands that wait for an answer on one node; over it new ones are refused."""
 BATCH_BYTES_TARGET = 1 << 20
-BATCH_COMMANDS_MAX = 2_048
+BATCH_COMMANDS_MAX: Final = 2_048
 """A batch is applied in one go by each replica: so many small commands take 5 to 8 ms."""
-FLIGHTS_MAX = 1
+FLIGHTS_MAX: Final = 1
 """Batches, and queries, of one lane on their way; meanwhile commands gather, so a busy lane sends larger ones."""
-RETRY_DELAY_S_MAX = 0.08
+RETRY_DELAY_S_MAX: Final = 0.08
 """While nothing can leave, each try doubles the delay up to here: thousands of lanes without a leader must not hold up
 its election, and are told when it is over."""
-LOOK_S = 0.1
+LOOK_S: Final = 0.1
 """How often every open lane is looked at, for what is over its deadline or was never answered."""
-ANSWER_TIMEOUT_S = 2.0
+ANSWER_TIMEOUT_S: Final = 2.0
 """A request without an answer for so long is sent again: it, or its answer, was dropped on the way."""
 SESSION_IDLE_S_MAX = SESSION_EXPIRES_MS / 2_000
 """A lane that has written nothing for so long opens another session, well before the group forgets this one."""
-LANE_IDLE_S_MAX = 600.0
+LANE_IDLE_S_MAX: Final = 600.0
 """A lane that has been empty for so long, and has no session that would still be used, is forgotten."""
-GONE_S_MAX = 2.0
+GONE_S_MAX: Final = 2.0
 """What was sent to a partition before it was merged away is awaited for so long; then its fate is unknown."""
-MOVED_RETRY_S = 0.05
+MOVED_RETRY_S: Final = 0.05
 """Between an answer that a slot is elsewhere and asking again where the map has it, unless the map changes."""
 
 _OVERLOADED = Failure(b"OVERLOADED too many commands wait for an answer; nothing was applied, try again later")

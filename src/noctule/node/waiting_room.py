@@ -16,6 +16,7 @@ Between nodes it is chance.
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count, takewhile
+from typing import Final
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.awaited import AWAIT
@@ -25,15 +26,15 @@ from noctule.node.api import ReplySink
 from noctule.node.lanes import NOTHING_APPLIED
 from noctule.node.waiters import Errands, Queue, Waiter
 
-PLACES_MAX = 100_000
+PLACES_MAX: Final = 100_000
 """Places in all queues of one node: a client that waits for three keys takes three. Over it a client is refused."""
-LOOK_AGAIN_S = 2.0
+LOOK_AGAIN_S: Final = 2.0
 """How long a queue trusts that it is told: then it looks for itself."""
-FIRST_LOOK_S = 1.0
+FIRST_LOOK_S: Final = 1.0
 """A client whose time is up is told so once all keys were looked at, or this long after it came."""
-LEFT_MAX = 1_000
+LEFT_MAX: Final = 1_000
 """Keys of which the room remembers, when the last one has left, that there was more."""
-HEAP_SLACK = 64
+HEAP_SLACK: Final = 64
 """Entries of clients who have left that are tolerated beside twice the number of those who wait."""
 
 _FULL = Failure(b"OVERLOADED too many clients wait for keys on this node (PLACES_MAX, %d)" % PLACES_MAX)

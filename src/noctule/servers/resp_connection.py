@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Literal, Protocol, cast
+from typing import Final, Literal, Protocol, cast
 
 from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.consistency import ConsistencyLevel
@@ -33,20 +33,20 @@ from noctule.servers.resp_parser import CommandParser, Received
 from noctule.servers.resp_pubsub import BEHIND_EARLIER, refusal_while_subscribed
 from noctule.servers.resp_transactions import AT_ONCE
 
-PIPELINE_BYTES_MAX = 32 * 1024 * 1024
+PIPELINE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Bytes read while replies are owed; over it the connection is not read until all replies are out."""
-OUTPUT_BYTES_MAX = 512 * 1024 * 1024
+OUTPUT_BYTES_MAX: Final = 512 * 1024 * 1024
 """Replies that the client has not read, besides the one being written; over it the connection is dropped at once."""
-OUTPUT_BYTES_TARGET = 64 * 1024 * 1024
+OUTPUT_BYTES_TARGET: Final = 64 * 1024 * 1024
 """The same, when it stays over this for OUTPUT_GRACE_S: one pipeline may ask for much, but must then be read."""
-PUBSUB_OUTPUT_BYTES_MAX = 32 * 1024 * 1024
+PUBSUB_OUTPUT_BYTES_MAX: Final = 32 * 1024 * 1024
 """The first of these bounds for a client with subscriptions, as in Redis: what it gets it did not ask for."""
-PUBSUB_OUTPUT_BYTES_TARGET = 8 * 1024 * 1024
+PUBSUB_OUTPUT_BYTES_TARGET: Final = 8 * 1024 * 1024
 """The second."""
-OUTPUT_GRACE_S = 60.0
-OUTPUT_BYTES_ALL_MAX = 1024 * 1024 * 1024
+OUTPUT_GRACE_S: Final = 60.0
+OUTPUT_BYTES_ALL_MAX: Final = 1024 * 1024 * 1024
 """The same of all clients of a node together; over it, whoever has left the most unread is dropped."""
-OUTPUT_BYTES_HIGH = 1024 * 1024
+OUTPUT_BYTES_HIGH: Final = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
 
 _EVENTUAL = ConsistencyLevel.EVENTUAL

@@ -9,18 +9,18 @@ Sources: the Redis serialization protocol specification; `processMultibulkBuffer
 """
 
 import re
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.base.errors import ProtocolError
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.keyspace.reply import Failure
 
-LINE_BYTES_MAX = 64 * 1024
+LINE_BYTES_MAX: Final = 64 * 1024
 """The longest inline command, and the longest line that announces a length."""
-ANNOUNCED_BYTES_MAX = 512 * 1024 * 1024
+ANNOUNCED_BYTES_MAX: Final = 512 * 1024 * 1024
 """An argument over VALUE_BYTES_MAX and up to this is read past and its command refused; over it the stream ends."""
-ANNOUNCED_ARGUMENTS_MAX = 1024 * 1024
+ANNOUNCED_ARGUMENTS_MAX: Final = 1024 * 1024
 """The same for the number of arguments, above ARGUMENTS_MAX."""
 
 Received: TypeAlias = "list[bytes] | Failure"
@@ -244,7 +244,7 @@ def _parse_size(line: bytes) -> int:
     return size
 
 
-_SPLIT_BYTES_MAX = 16 * 1024
+_SPLIT_BYTES_MAX: Final = 16 * 1024
 """A longer chunk is for a long value, or it is so many commands that the first are better answered before the last."""
 _COUNTS = {b"*%d" % count: count for count in range(1, 1_025)}
 _SIZES = {b"$%d" % size: size for size in range(1_025)}

@@ -7,6 +7,7 @@ or because there are too many, is made anew when the node asks again.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from noctule.core.keyspace.container import Container
 from noctule.core.keyspace.failures import WRONG_TYPE
@@ -14,12 +15,12 @@ from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.keyspace.spec import ONE, READ, CommandSpec, Scope, rows
 from noctule.core.keyspace.state import State, Value
 
-AWAITED_MAX = 100_000
+AWAITED_MAX: Final = 100_000
 """Keys for which a replica remembers who waits; over it, the longest awaited one is forgotten."""
-AWAITED_MS = 10_000
+AWAITED_MS: Final = 10_000
 """How long it remembers, by its own stamps: several times as long as a node waits before it asks again."""
 
-AWAIT = b"NOCTULE.AWAIT"
+AWAIT: Final = b"NOCTULE.AWAIT"
 
 Readiness = Callable[[Value | None, bytes], int | Failure]
 """How many commands can be served by a value, given the `detail` that was asked for; or why none will, as it is."""

@@ -7,6 +7,7 @@ end of each family's file: strings.py, hashes.py, sets.py, keys.py and others; s
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from noctule.base.bounds import ARGUMENTS_MAX, COMMAND_BYTES_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX
 from noctule.core.keyspace import (
@@ -122,7 +123,7 @@ _ABOUT_THE_CONNECTION: tuple[tuple[str, int, str], ...] = (
 
 
 _STREAMS = (streams, blocking_streams, stream_groups, stream_claims, stream_info)
-_FAMILIES = (
+_FAMILIES: Final = (
     strings,
     bits,
     bitfields,

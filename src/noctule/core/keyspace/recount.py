@@ -5,11 +5,11 @@ divides the slots, and each half counts its own in slices, from what was there a
 """
 
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from noctule.core.placement.slots import key_slot
 
-KEYS_AT_A_TIME = 4_000
+KEYS_AT_A_TIME: Final = 4_000
 """Looked at in one slice, which takes about 2 ms."""
 
 Values = TypeVar("Values")

@@ -6,6 +6,7 @@ one millisecond it draws the same from a set that does not change.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from noctule.core.keyspace.chance import Chance
 from noctule.core.keyspace.failures import (
@@ -36,7 +37,7 @@ from noctule.core.keyspace.spec import (
 )
 from noctule.core.keyspace.state import State
 
-REPEATED_DRAWS_MAX = 100_000
+REPEATED_DRAWS_MAX: Final = 100_000
 """How often SRANDMEMBER and ZRANDMEMBER draw when a member may come again; more than there are, otherwise."""
 
 _EMPTY = SetValue()

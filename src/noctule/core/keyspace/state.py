@@ -14,7 +14,7 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeAlias, TypeVar
 from weakref import ref
 
 from noctule.base.ensure import ensure
@@ -41,18 +41,18 @@ NOT_A_STRING = (dict, CrdtValue, Container)
 NOT_A_HASH = (bytes, CrdtValue, Container)
 
 
-KEY_COST_BYTES = 150
+KEY_COST_BYTES: Final = 150
 """What CPython takes for a key beside its own bytes: two object headers and a dict entry at its usual load."""
-FIELD_COST_BYTES = 150
+FIELD_COST_BYTES: Final = 150
 """The same for one field of a hash."""
-CRDT_COST_BYTES = 90
+CRDT_COST_BYTES: Final = 90
 """The object around a value that can be joined, and the header of its bytes."""
-DEADLINE_COST_BYTES = 220
+DEADLINE_COST_BYTES: Final = 220
 """A number, a dict entry, and an entry of the heap."""
 
-HEAP_SLACK = 64
+HEAP_SLACK: Final = 64
 """Stale heap entries that are tolerated beside twice the number of deadlines."""
-ORDERS_MAX = 8
+ORDERS_MAX: Final = 8
 """Slots whose scan order is kept at one time."""
 
 

@@ -8,10 +8,11 @@ by now, or there were too many) nothing is said, and the fingerprint alone decid
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Final
 
-WATCHES_BYTES_MAX = 32 * 1024 * 1024
+WATCHES_BYTES_MAX: Final = 32 * 1024 * 1024
 """What a state remembers: over it, the oldest are forgotten. Bytes of keys, with WATCH_COST_BYTES for each token."""
-WATCH_COST_BYTES = 500
+WATCH_COST_BYTES: Final = 500
 """A token, a pair, two entries of dicts, and perhaps a set of its own."""
 
 

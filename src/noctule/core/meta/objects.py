@@ -6,7 +6,7 @@ compares them. What may be asked, and when it is refused, is told in roster_oper
 
 from bisect import insort
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -25,7 +25,7 @@ from noctule.core.registry.changes import Change
 from noctule.core.registry.registry import Answered, Registry
 from noctule.core.roster.members import PRESENT, Member
 
-HISTORY_MAX = 200
+HISTORY_MAX: Final = 200
 """Migrations, and merges, that are remembered after they have ended."""
 
 Work: TypeAlias = Migration | Split | Merge
@@ -325,7 +325,7 @@ class Objects(Keyspace):
 
 
 _COUNTED = (Kind.PARTITION, Kind.MEMBER, Kind.MIGRATION, Kind.SPLIT, Kind.MERGE)
-_TARGET_IS_NO_VOTER = (
+_TARGET_IS_NO_VOTER: Final = (
     Stage.PREPARE,
     Stage.TRANSFER,
     Stage.VERIFY,

@@ -4,10 +4,11 @@ Source: the Redis Cluster specification, "Key distribution model" and "Hash tags
 """
 
 from binascii import crc_hqx
+from typing import Final
 
 from noctule.base.ids import GroupId
 
-SLOT_COUNT = 16_384
+SLOT_COUNT: Final = 16_384
 SLOT_MASK = SLOT_COUNT - 1
 BRACE = ord("{")
 """A key without it is hashed as a whole. As a number it is found five times as fast as ``b"{"``."""

@@ -1,10 +1,11 @@
 """The settings of one Raft group: equal on all its replicas, except `first_timeout_s`."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from noctule.base.errors import ConfigError
 
-WATCHED_PATIENCE = 10
+WATCHED_PATIENCE: Final = 10
 """Where groups go quiet, nodes are watched, and who is gone is told. A leader and followers whose nodes seem alive then
 wait for each other so many election timeouts: the timers are left with what nobody can tell, and thousands of groups do
 not elect because a busy machine was late."""

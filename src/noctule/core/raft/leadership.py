@@ -5,7 +5,7 @@ index through the node alone.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import RequestError
@@ -54,11 +54,11 @@ from noctule.core.raft.reads import Read, ReadRounds
 if TYPE_CHECKING:
     from noctule.core.raft.node import RaftNode
 
-_CAUGHT_UP_ENTRIES = 100
+_CAUGHT_UP_ENTRIES: Final = 100
 """A returning voter that misses no more than so many committed entries has caught up (thesis 4.2.1)."""
 
 
-PATIENT_HEARTBEATS = 10
+PATIENT_HEARTBEATS: Final = 10
 """A leader that nobody waits for is silent for so many heartbeats at most: well below the patience of its followers."""
 
 

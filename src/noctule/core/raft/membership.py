@@ -68,10 +68,8 @@ class Membership(Struct, array_like=True, frozen=True, gc=False):
 
     def committed_index(self, matched: Mapping[int, int]) -> int:
         """The highest index that a majority has, of each half; a voter that is not in `matched` has 0."""
-        index = committed_index([matched.get(voter, 0) for voter in self.voters])
-        if self.outgoing:
-            index = min(index, committed_index([matched.get(voter, 0) for voter in self.outgoing]))
-        return index
+        index = committed_index(self.voters, matched)
+        return min(index, committed_index(self.outgoing, matched)) if self.outgoing else index
 
     def quorum_moment(self, moments: Mapping[int, Instant]) -> Instant:
         """The latest moment that a majority reaches, of each half; a voter that is not in `moments` reaches none."""

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import END_OF_TIME, Instant
@@ -72,10 +72,10 @@ from noctule.core.raft.quorum import VoteResult
 from noctule.core.raft.reads import WaitingReads
 from noctule.core.raft.staleness import NEVER
 
-_SNAPSHOT_IDLE_S = 60.0
+_SNAPSHOT_IDLE_S: Final = 60.0
 """What has come of a snapshot is kept for so long without any more of it."""
 
-BACKOFF_MAX = 4
+BACKOFF_MAX: Final = 4
 """Where thousands of groups elect at once: how many times as long the wait for a failed election may become."""
 
 

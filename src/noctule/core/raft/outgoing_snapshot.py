@@ -5,11 +5,12 @@ many would only wait in memory.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from noctule.base.ids import Instant
 
-CHUNKS_IN_FLIGHT_MAX = 4
-RESEND_S = 1.0
+CHUNKS_IN_FLIGHT_MAX: Final = 4
+RESEND_S: Final = 1.0
 """After so long without news the next chunk that the follower lacks is sent again, alone."""
 
 

@@ -1,6 +1,6 @@
 """Quorum arithmetic as pure functions of plain values."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 
 
@@ -17,9 +17,10 @@ def majority(voter_count: int) -> int:
     return voter_count // 2 + 1
 
 
-def committed_index(matched: Iterable[int]) -> int:
-    """The highest index that a majority has, given one matched index for each voter; 0 without voters."""
-    ordered = sorted(matched, reverse=True)
+def committed_index(voters: Collection[int], matched: Mapping[int, int]) -> int:
+    """The highest index that a majority of the voters has, 0 being that of one that is not in `matched`; 0 without
+    voters."""
+    ordered = sorted([matched.get(voter, 0) for voter in voters], reverse=True)
     return ordered[len(ordered) // 2] if ordered else 0
 
 

@@ -8,7 +8,7 @@ behind `Peers` and `Disk`.
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol, assert_never
+from typing import Final, Protocol, assert_never
 
 from noctule.base.ensure import ensure
 from noctule.base.errors import InternalError
@@ -34,17 +34,17 @@ from noctule.core.replica.leaders import Leaders
 from noctule.core.replica.replica import Replica
 from noctule.core.replica.timetable import Timetable
 
-TICKS_MAX = 100
+TICKS_MAX: Final = 100
 """Groups that one `tick` gives their `Tick`, those that have waited longest: after a cold start all of them want to
 campaign at once, and what they say to each other must be read in between."""
-CAMPAIGN_PACE_S = 0.0002
+CAMPAIGN_PACE_S: Final = 0.0002
 """Between the campaigns of two groups whose leader's node was lost: thousands at once would only wait for each other in
 long frames."""
-RANK_S = 0.1
+RANK_S: Final = 0.1
 """Between the campaigns of two voters of one group, so that the first one has won before the next one asks."""
-FIRST_WAIT_S = 0.25
+FIRST_WAIT_S: Final = 0.25
 """Whoever should lead a group campaigns so long after its node has begun: by then nodes started together have met."""
-ELECTION_S = 0.0005
+ELECTION_S: Final = 0.0005
 """So long each of the elections takes that a node waits for at a time, with the work of all nodes on one machine: while
 thousands are on their way, nobody is to take the last of them for failed."""
 

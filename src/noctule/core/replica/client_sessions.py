@@ -9,7 +9,7 @@ replicated state, so every replica decides alike and a new leader answers a retr
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from typing import NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -17,9 +17,9 @@ from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.keyspace.values import decode_values, encode_values
 from noctule.core.replica.batches import OPENING, Batch
 
-SESSION_EXPIRES_MS = 3_600_000
+SESSION_EXPIRES_MS: Final = 3_600_000
 """A session that no batch has used for so long, by the stamps of the log, is forgotten."""
-SESSIONS_MAX = 4_096
+SESSIONS_MAX: Final = 4_096
 """Sessions remembered for each group at most. Another one has the one unused for the longest forgotten early; its
 router, if it still lives, is told `EXPIRED`."""
 

@@ -8,6 +8,7 @@ it has never heard of it.
 
 from collections import deque
 from enum import StrEnum
+from typing import Final
 
 from noctule.core.keyspace.commands import find_command
 from noctule.core.keyspace.keyspace import Keyspace
@@ -19,7 +20,7 @@ from noctule.core.replica.batches import OPENING, Batch, decode_batch
 from noctule.core.replica.client_sessions import SESSIONS_MAX, ClientSessions
 from noctule.core.replica.events import Submit
 
-ENTRIES_IN_FLIGHT_MAX = 8
+ENTRIES_IN_FLIGHT_MAX: Final = 8
 """Entries that such a leader proposes before the first of them is applied; with one, each would wait for a quorum."""
 
 _CERTAIN = frozenset((b"SET", b"SETEX", b"PSETEX", b"MSET"))

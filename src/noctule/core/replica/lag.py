@@ -4,12 +4,13 @@ Bytes and seconds need entries; of a member that lacks more than the log holds, 
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import MARK
 from noctule.core.replica.batches import decode_stamp
 
-ENTRIES_COUNTED_MAX = 1_000
+ENTRIES_COUNTED_MAX: Final = 1_000
 """Beyond it bytes are estimated from the mean of the log; a member that is away long must not make looking dear."""
 
 

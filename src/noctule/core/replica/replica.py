@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -62,14 +62,14 @@ from noctule.core.replica.state_chunks import StagedState, state_chunks
 
 ENTRY_BYTES_TARGET = 1 << 20
 """Batches are gathered into one entry up to about this size."""
-ENTRIES_IN_FLIGHT_MAX = 1
+ENTRIES_IN_FLIGHT_MAX: Final = 1
 """Entries proposed and not yet applied; meanwhile batches gather, so a busy group makes fewer, larger entries."""
-ROUNDS_IN_FLIGHT_MAX = 1
+ROUNDS_IN_FLIGHT_MAX: Final = 1
 """Read rounds begun and not yet confirmed; meanwhile queries gather for the next one."""
 WAITING_BYTES_MAX = 64 << 20
 """Batches that wait to be proposed; over it they are refused, to be sent again."""
-PURGE_INTERVAL_MS = 200
-PURGE_KEYS_MAX = 500
+PURGE_INTERVAL_MS: Final = 200
+PURGE_KEYS_MAX: Final = 500
 """Expired keys purged by one logged command; reads purge what they meet at once."""
 
 

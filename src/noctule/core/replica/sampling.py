@@ -1,6 +1,7 @@
 """Which partition's replicas are compared next: each that changes about once in an interval, one at a time."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import Keyspace
@@ -8,10 +9,10 @@ from noctule.core.roster.loads import Compared
 
 SAMPLED_BYTES_MAX = 2 << 30
 """Larger partitions are compared only when an operator asks: each replica takes some seconds of CPU time."""
-SAMPLED_SLOT_KEYS_MAX = 500_000
+SAMPLED_SLOT_KEYS_MAX: Final = 500_000
 """So are those with more keys in one slot, such as that of a database: to sort them takes 30 ms for each million, and
 to copy the slot for the first write to it meanwhile 20 ms (measured), during which the node does nothing else."""
-_GOLDEN = 0.6180339887498949
+_GOLDEN: Final = 0.6180339887498949
 
 
 class SampleTable:

@@ -7,6 +7,7 @@ safe rests on any of this: who is suspected wrongly is trusted again by its next
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from noctule.base.ensure import ensure
 from noctule.base.ids import Instant
@@ -25,13 +26,13 @@ from noctule.core.roster.liveness_events import (
 )
 from noctule.core.roster.phi import PhiDetector
 
-HEARTBEAT_S = 0.05
+HEARTBEAT_S: Final = 0.05
 """Between two signs of life to a peer. A silent peer is suspected after about ten of them."""
-PEERS_AT_FULL_RATE = 10
+PEERS_AT_FULL_RATE: Final = 10
 """With more peers than this the interval grows with their number, so that a node never sends more than 200 heartbeats
 a second; with 100 peers silence is noticed after about 5 s, a closed connection at once as ever."""
-SUSPICION_PHI = 8.0
-LOOKS_PER_INTERVAL = 5
+SUSPICION_PHI: Final = 8.0
+LOOKS_PER_INTERVAL: Final = 5
 """How often the peers are looked at; heartbeats and suspicions are this exact."""
 
 # Events ---------------------------------------------------------------------------------------------------------------

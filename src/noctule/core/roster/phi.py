@@ -7,19 +7,20 @@ here, too: a guess before the first gap, and a pause that is accepted on top.
 
 import math
 from collections import deque
+from typing import Final
 
 from noctule.base.ids import Instant
 
-WINDOW = 200
+WINDOW: Final = 200
 """Gaps remembered."""
-PAUSE_INTERVALS = 3.0
+PAUSE_INTERVALS: Final = 3.0
 """A pause of so many intervals is accepted on top of the usual gap: a collection, a slow disk, a busy machine."""
-DEVIATION_INTERVALS_MIN = 1.0
+DEVIATION_INTERVALS_MIN: Final = 1.0
 """The standard deviation is taken as at least so many intervals: gaps of a calm hour are all alike, and the first one
 that is not would be certain death."""
-GAP_INTERVALS_MAX = 10.0
+GAP_INTERVALS_MAX: Final = 10.0
 """A longer gap is an outage, no sample of how a living node behaves."""
-_TAIL_BEGINS_AT = 30.0
+_TAIL_BEGINS_AT: Final = 30.0
 """Standard deviations behind which erfc comes near the smallest float; a series is exact enough there."""
 
 

@@ -5,6 +5,8 @@ A frame is a 4-byte big-endian length, a 4-byte CRC32C of the body, and the body
 fields are only added at the end, with defaults. TCP's own checksum is too weak for bytes that go into a log.
 """
 
+from typing import Final
+
 import google_crc32c
 import msgspec
 
@@ -13,8 +15,8 @@ from noctule.base.errors import ProtocolError
 from noctule.core.keyspace.values import encode_hook, extension_hook
 from noctule.core.wire.messages import Envelope, Hello
 
-PROTOCOL_VERSION = 3
-HEADER_BYTES = 8
+PROTOCOL_VERSION: Final = 3
+HEADER_BYTES: Final = 8
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

@@ -4,7 +4,7 @@ Source: the Redis serialization protocol specification, RESP2 and RESP3.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.numbers import format_double
@@ -12,7 +12,7 @@ from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, Named, Nu
 
 Protocol = Literal[2, 3]
 
-_OK = b"+OK\r\n"
+_OK: Final = b"+OK\r\n"
 _NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 _NULL_ARRAY = {2: b"*-1\r\n", 3: b"_\r\n"}
 _SMALL_INTEGERS = tuple(b":%d\r\n" % number for number in range(1_024))

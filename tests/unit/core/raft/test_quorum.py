@@ -38,7 +38,7 @@ def test_a_majority_is_more_than_half(voters: int, needed: int) -> None:
 )
 def test_what_a_majority_has_is_committed(matched: list[int], index: int) -> None:
     for order in itertools.permutations(matched):
-        assert committed_index(order) == index
+        assert committed_index(range(len(order)), dict(enumerate(order))) == index
 
 
 @pytest.mark.parametrize(
