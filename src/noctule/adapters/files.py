@@ -7,8 +7,7 @@ the callers turn it into `StorageError` with `disk_errors`, so a person reads wh
 import errno
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -109,13 +108,25 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def disk_errors(doing: str, path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block into a `StorageError` that says what was done to which file, and the reason."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{doing} {path} failed: {error.strerror or error} (errno {error.errno})") from error
+class disk_errors:  # noqa: N801, it is used like a function
+    """Turn an `OSError` of the block into a `StorageError` that says what was done to which file, and the reason.
+
+    A class, for a context manager made of a generator costs a log 2 µs with each batch.
+    """
+
+    __slots__ = ("_doing", "_path")
+
+    def __init__(self, doing: str, path: Path) -> None:
+        self._doing = doing
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, OSError):
+            told = f"{self._doing} {self._path} failed: {error.strerror or error} (errno {error.errno})"
+            raise StorageError(told) from error
 
 
 class DirectoryLock:

@@ -6,8 +6,8 @@ Read wal_format.py for the bytes, wal_groups.py for what records mean, wal_recov
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,7 +74,8 @@ class Wal:
         self._descriptor = -1
         self._spare = self._new_spare()
         self._may_drop = True
-        self._failure: StorageError | None = None
+        self.failure: StorageError | None = None
+        """The first failed write or sync, after which the log takes nothing more; None while all is well."""
         self._unlock = unlock
         self.picture = WalPicture(0, 0, ())
         """Replaced as a whole after each change, so any thread may read it."""
@@ -113,11 +114,6 @@ class Wal:
             raise
         return wal, {group: log.recovered() for group, log in recovery.groups.items()}
 
-    @property
-    def failure(self) -> StorageError | None:
-        """The first failed write or sync, after which the log takes nothing more; None while all is well."""
-        return self._failure
-
     def write(self, records: Sequence[Record]) -> None:
         """Make one batch durable, as a whole or not at all, in one write and one fdatasync.
 
@@ -128,7 +124,7 @@ class Wal:
         if not records:
             return
         descriptor = self.begin(records)
-        with self._final_failure(), disk_errors("syncing", self._segments[-1].path):
+        with _Final(self), disk_errors("syncing", self._segments[-1].path):
             self._files.sync_data(descriptor)
 
     def has_room(self, size: int) -> bool:
@@ -141,7 +137,7 @@ class Wal:
         Nothing of it may be acknowledged, nor anything else be written, before that sync has succeeded; if it fails,
         `fail` must be told. Otherwise as `write`.
         """
-        with self._final_failure():
+        with _Final(self):
             payload = encode_records(records)
             ensure(len(payload) <= FRAME_PAYLOAD_BYTES_MAX, "a batch fits a frame", payload_bytes=len(payload))
             needed = frame_bytes(len(payload))
@@ -164,7 +160,7 @@ class Wal:
     def fail(self, error_number: int) -> StorageError:
         """The sync of what `begin` wrote failed: the log takes nothing more. What is to be told."""
         try:
-            with self._final_failure(), disk_errors("syncing", self._segments[-1].path):
+            with _Final(self), disk_errors("syncing", self._segments[-1].path):
                 raise OSError(error_number, os.strerror(error_number))
         except StorageError as failure:
             return failure
@@ -180,7 +176,7 @@ class Wal:
         Drops the segments that snapshots cover, and zeroes a slice (1 MiB at most) of the next segment. Skipping it
         costs disk space and a longer pause at the next segment. Raises `StorageError` as `write` does.
         """
-        with self._final_failure():
+        with _Final(self):
             self._drop_covered()
             if self._spare.zeroed < min(2 * self._offset, self._spare.size):
                 self._spare.zero_slice()
@@ -190,24 +186,11 @@ class Wal:
 
         Raises `StorageError` when a file cannot be closed; all others and the lock are given back all the same.
         """
-        self._failure = self._failure or StorageError(f"the log in {self._directory} is closed")
+        self.failure = self.failure or StorageError(f"the log in {self._directory} is closed")
         with ExitStack() as given_back:
             given_back.callback(self._unlock)
             given_back.callback(self._turn_to, -1)
             self._spare.close()
-
-    @contextmanager
-    def _final_failure(self) -> Iterator[None]:
-        if self._failure is not None:
-            raise StorageError(f"the log takes nothing more since: {self._failure}")
-        try:
-            yield
-        except StorageError as error:
-            self._failure = error
-            raise
-        except InternalError as error:
-            self._failure = StorageError(str(error))
-            raise
 
     def _start(self) -> None:
         if not self._segments:
@@ -287,6 +270,25 @@ class Wal:
     def _new_spare(self) -> "ZeroedFile":
         name = f"wal-next.log{TEMPORARY_SUFFIX}"
         return ZeroedFile(self._directory / name, self._segment_bytes_max, self._files)
+
+
+class _Final:
+    """A block that needs a log without failure, and whose own failure is the log's last."""
+
+    __slots__ = ("_wal",)
+
+    def __init__(self, wal: Wal) -> None:
+        self._wal = wal
+
+    def __enter__(self) -> None:
+        if self._wal.failure is not None:
+            raise StorageError(f"the log takes nothing more since: {self._wal.failure}")
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, StorageError):
+            self._wal.failure = error
+        elif isinstance(error, InternalError):
+            self._wal.failure = StorageError(str(error))
 
 
 class ZeroedFile:

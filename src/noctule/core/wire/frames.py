@@ -5,6 +5,7 @@ A frame is a 4-byte big-endian length, a 4-byte CRC32C of the body, and the body
 fields are only added at the end, with defaults. TCP's own checksum is too weak for bytes that go into a log.
 """
 
+from struct import Struct
 from typing import Final
 
 import google_crc32c
@@ -17,6 +18,7 @@ from noctule.core.wire.messages import Envelope, Hello
 
 PROTOCOL_VERSION: Final = 3
 HEADER_BYTES: Final = 8
+_HEADER = Struct(">II")  # bytes of the body, its CRC32C
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
@@ -36,7 +38,7 @@ def encode_hello(hello: Hello) -> bytes:
 
 def _framed(body: bytes) -> bytes:
     checksum: int = google_crc32c.extend(0, body)
-    return len(body).to_bytes(4, "big") + checksum.to_bytes(4, "big") + body
+    return _HEADER.pack(len(body), checksum) + body
 
 
 def decode_envelopes(body: bytes) -> list[Envelope]:
@@ -67,21 +69,27 @@ class FrameReader:
     def feed(self, data: bytes) -> list[bytes]:
         """The bodies of the frames that are complete now, in order. Raises `ProtocolError`; nothing can follow it."""
         buffer = self._buffer
-        buffer += data
+        if buffer:
+            buffer += data
+        # Nearly always a read holds whole frames: these need no copy of their own before they are cut out.
+        source = memoryview(buffer or data)
         bodies: list[bytes] = []
         start = 0
-        while len(buffer) - start >= HEADER_BYTES:
-            length = int.from_bytes(buffer[start : start + 4], "big")
+        while len(source) - start >= HEADER_BYTES:
+            length, checksum = _HEADER.unpack_from(source, start)
             if length > self._frame_bytes_max:
                 raise ProtocolError(f"a peer announced a frame of {length} bytes; {self._frame_bytes_max} is the limit")
             end = start + HEADER_BYTES + length
-            if len(buffer) < end:
+            if len(source) < end:
                 break
-            body = bytes(memoryview(buffer)[start + HEADER_BYTES : end])
-            if google_crc32c.extend(0, body) != int.from_bytes(buffer[start + 4 : start + 8], "big"):
+            body = source[start + HEADER_BYTES : end].tobytes()
+            if google_crc32c.extend(0, body) != checksum:
                 raise ProtocolError("a peer's frame does not match its checksum")
             bodies.append(body)
             start = end
-        if start:
+        source.release()
+        if buffer:
             del buffer[:start]
+        else:
+            buffer += data[start:]
         return bodies
