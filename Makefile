@@ -7,9 +7,14 @@ UP_FLAGS ?=
 SEEDS ?= 300
 RUNS ?= 100000
 PYTEST_FLAGS ?=
+# make up COMPILED=1, make unit COMPILED=1: the same code, compiled first. What measures, and what meets real processes, always is.
+COMPILED ?=
+BUILT := build/compiled/run.stamp
+BUILT_PYTHON := PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python
+AS_ASKED := $(if $(COMPILED),$(BUILT))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench performance docs proto clean
+.PHONY: help setup compiled engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench performance docs proto clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,22 +28,30 @@ $(VENV)/dev.stamp: $(VENV)/run.stamp
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[examples,dev]'
 	@touch $@
 
+$(BUILT): $(VENV)/dev.stamp pyproject.toml scripts/compile.py $(shell find src -name '*.py')
+	@scripts/install-compiler $(BIN)/python
+	@echo "compiling the hot path (a minute)" >&2
+	@$(BIN)/python scripts/compile.py
+	@touch $@
+
+compiled: $(BUILT) ## Compile what a command passes through, into build/compiled (needs a C compiler)
+
 setup: $(VENV)/dev.stamp ## Make the virtual environment with everything a developer needs
 
 engines: ## Install the real servers that the tests meet (Debian, as root; elsewhere say what is missing)
 	@scripts/install-engines
 
-up: $(VENV)/run.stamp ## Start three nodes, three instances of the board and the gateway (APP=module:app, UP_FLAGS=…)
-	@$(BIN)/noctule up $(APP) $(UP_FLAGS)
+up: $(VENV)/run.stamp $(AS_ASKED) ## Start three nodes, three instances of the board and the gateway (APP=module:app, UP_FLAGS=…)
+	@$(if $(COMPILED),$(BUILT_PYTHON),$(BIN)/python) -m noctule up $(APP) $(UP_FLAGS)
 
 test: $(VENV)/dev.stamp engines ## Run every test: those of `make unit`, and then those of `make integration`
 	@$(MAKE) --no-print-directory --keep-going unit integration
 
-unit: $(VENV)/dev.stamp ## Run the tests that need no processes, in seconds
-	@$(BIN)/python -m pytest -m 'not integration' $(PYTEST_FLAGS)
+unit: $(VENV)/dev.stamp $(AS_ASKED) ## Run the tests that need no processes, in seconds
+	@$(if $(COMPILED),$(BUILT_PYTHON),$(BIN)/python) -m pytest -m 'not integration' $(PYTEST_FLAGS)
 
-integration: $(VENV)/dev.stamp engines ## Run the tests with real processes and engines
-	@$(BIN)/python -m pytest -m integration $(PYTEST_FLAGS)
+integration: $(BUILT) engines ## Run the tests with real processes and engines
+	@$(BUILT_PYTHON) -m pytest -m integration $(PYTEST_FLAGS)
 
 check: fmt lint types floors unit ## Format, lint, types, floors, fast tests
 
@@ -67,40 +80,40 @@ fuzz-resp: $(VENV)/dev.stamp ## Throw bytes at the parser and the commands of th
 	@$(BIN)/python tests/fuzz/run.py parser -runs=$(RUNS)
 	@$(BIN)/python tests/fuzz/run.py commands -runs=$(RUNS)
 
-bench: $(VENV)/dev.stamp engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; more than an hour
-	@$(BIN)/python bench/consensus.py
-	@$(BIN)/python bench/wal.py
-	@$(BIN)/python bench/transport.py
-	@$(BIN)/python -m noctule.verify.sim.speed
-	@$(BIN)/python bench/checker.py
-	@$(BIN)/python bench/throughput.py
-	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024
-	@$(BIN)/python bench/etcd.py
-	@$(BIN)/python bench/eventual.py
-	@$(BIN)/python bench/clients.py
-	@$(BIN)/python bench/gateway.py
-	@$(BIN)/python bench/registry.py
-	@$(BIN)/python bench/elections.py
-	@$(BIN)/python bench/failover.py
-	@$(BIN)/python bench/restart.py
-	@$(BIN)/python bench/partitions.py
-	@$(BIN)/python bench/migration.py
-	@$(BIN)/python bench/scale.py
-	@$(BIN)/python bench/breaker.py
-	@$(BIN)/python bench/refresh.py
-	@$(BIN)/python bench/kits.py
-	@$(BIN)/python bench/gaps.py
+bench: $(BUILT) engines ## Measure consensus, log, transports, simulator, checker, throughput, elections, failover, restart and scale; more than an hour
+	@$(BUILT_PYTHON) bench/consensus.py
+	@$(BUILT_PYTHON) bench/wal.py
+	@$(BUILT_PYTHON) bench/transport.py
+	@$(BUILT_PYTHON) -m noctule.verify.sim.speed
+	@$(BUILT_PYTHON) bench/checker.py
+	@$(BUILT_PYTHON) bench/throughput.py
+	@$(BUILT_PYTHON) bench/throughput.py --partitions 3 16 64 1024
+	@$(BUILT_PYTHON) bench/etcd.py
+	@$(BUILT_PYTHON) bench/eventual.py
+	@$(BUILT_PYTHON) bench/clients.py
+	@$(BUILT_PYTHON) bench/gateway.py
+	@$(BUILT_PYTHON) bench/registry.py
+	@$(BUILT_PYTHON) bench/elections.py
+	@$(BUILT_PYTHON) bench/failover.py
+	@$(BUILT_PYTHON) bench/restart.py
+	@$(BUILT_PYTHON) bench/partitions.py
+	@$(BUILT_PYTHON) bench/migration.py
+	@$(BUILT_PYTHON) bench/scale.py
+	@$(BUILT_PYTHON) bench/breaker.py
+	@$(BUILT_PYTHON) bench/refresh.py
+	@$(BUILT_PYTHON) bench/kits.py
+	@$(BUILT_PYTHON) bench/gaps.py
 
-performance: $(VENV)/dev.stamp engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
-	@$(BIN)/python bench/throughput.py --json bench/results/throughput.json
-	@$(BIN)/python bench/throughput.py --partitions 3 16 64 1024 --json bench/results/partitions.json
-	@$(BIN)/python bench/etcd.py --json bench/results/etcd.json
-	@$(BIN)/python bench/eventual.py --json bench/results/eventual.json
-	@$(BIN)/python bench/clients.py --json bench/results/clients.json
-	@$(BIN)/python bench/gateway.py --json bench/results/gateway.json
-	@$(BIN)/python bench/registry.py --json bench/results/registry.json
-	@$(BIN)/python bench/kits.py --json bench/results/kits.json
-	@$(BIN)/python bench/gaps.py --json bench/results/gaps.json
+performance: $(BUILT) engines ## Measure what docs/reference/performance.md shows, and write it anew; half an hour
+	@$(BUILT_PYTHON) bench/throughput.py --json bench/results/throughput.json
+	@$(BUILT_PYTHON) bench/throughput.py --partitions 3 16 64 1024 --json bench/results/partitions.json
+	@$(BUILT_PYTHON) bench/etcd.py --json bench/results/etcd.json
+	@$(BUILT_PYTHON) bench/eventual.py --json bench/results/eventual.json
+	@$(BUILT_PYTHON) bench/clients.py --json bench/results/clients.json
+	@$(BUILT_PYTHON) bench/gateway.py --json bench/results/gateway.json
+	@$(BUILT_PYTHON) bench/registry.py --json bench/results/registry.json
+	@$(BUILT_PYTHON) bench/kits.py --json bench/results/kits.json
+	@$(BUILT_PYTHON) bench/gaps.py --json bench/results/gaps.json
 	@$(BIN)/python bench/render_performance.py
 
 docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
@@ -109,5 +122,5 @@ docs: $(VENV)/dev.stamp ## Write the reference pages anew from the code
 proto: $(VENV)/dev.stamp ## Write the messages of the gRPC services anew from proto/
 	@PYTHON=$(BIN)/python scripts/make-proto
 
-clean: ## Remove the virtual environment and caches (never the data under .noctule)
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## Remove the virtual environment, what was compiled, and caches (never the data under .noctule)
+	@rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,6 +13,8 @@ from typing import Self
 
 import msgspec
 
+from noctule.base.form import IS_COMPILED
+
 SYNCS_COUNT = 200
 SYNC_BYTES = 4096
 """One page: about what a write-ahead log syncs for one small write."""
@@ -33,6 +35,8 @@ class Machine(msgspec.Struct, frozen=True):
     load_average: float
     """Over the minute before the bench: anything far from 0 was somebody else."""
     fdatasync_p50_ms: float
+    compiled: bool = False
+    """Whether Noctule's hot path was (ADR 0040)."""
 
 
 def look_at_machine(folder: Path) -> Machine:
@@ -46,6 +50,7 @@ def look_at_machine(folder: Path) -> Machine:
         python=platform.python_version(),
         load_average=round(load_average, 2),
         fdatasync_p50_ms=round(statistics.median(_sync_times_ms(folder)), 3),
+        compiled=IS_COMPILED,
     )
 
 
@@ -53,7 +58,8 @@ def describe(machine: Machine) -> str:
     """The machine in one line."""
     return (
         f"{machine.cores} cores, kernel {machine.kernel}, Python {machine.python}, "
-        f"load before {machine.load_average:g}, fdatasync p50 {machine.fdatasync_p50_ms:.2f} ms"
+        f"load before {machine.load_average:g}, fdatasync p50 {machine.fdatasync_p50_ms:.2f} ms, "
+        f"Noctule {'compiled' if machine.compiled else 'interpreted'}"
     )
 
 

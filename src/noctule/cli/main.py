@@ -63,7 +63,7 @@ VERBS = (
         "verify",
         "Verify a running cluster, or a history of what clients were answered; exit code 0 only when all holds.",
     ),
-    Verb("version", "noctule.cli.output", "version", "Print the version."),
+    Verb("version", "noctule.cli.output", "version", "Print the version, and whether its hot path is compiled."),
 )
 
 

@@ -62,9 +62,14 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON 
 
 
 def version(json: JsonOption = False) -> None:
-    """Print the version."""
+    """Print the version, and whether its hot path is compiled."""
+    from noctule.base.form import IS_COMPILED
+
     found = installed_version()
-    print_json({"version": found}) if json else print(found)
+    if json:
+        print_json({"version": found, "compiled": IS_COMPILED})
+    else:
+        print(f"{found} (compiled)" if IS_COMPILED else found)
 
 
 def installed_version() -> str:

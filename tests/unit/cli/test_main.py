@@ -1,6 +1,7 @@
 """The command line: verbs, errors in one line, exit codes."""
 
 import importlib
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import typer
 
 from noctule.base import errors
+from noctule.base.form import IS_COMPILED
 from noctule.cli import main as main_module
 from noctule.cli import output
 from noctule.cli.main import VERBS, application, main
@@ -112,9 +114,11 @@ def test_every_option_says_what_it_is_for() -> None:
 
 def test_version_prints_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    assert capsys.readouterr().out == output.installed_version() + "\n"
+    form = " (compiled)" if IS_COMPILED else ""
+    assert capsys.readouterr().out == f"{output.installed_version()}{form}\n"
     assert main(["version", "--json"]) == 0
-    assert capsys.readouterr().out == f'{{"version":"{output.installed_version()}"}}\n'
+    told = {"version": output.installed_version(), "compiled": IS_COMPILED}
+    assert json.loads(capsys.readouterr().out) == told
 
 
 def test_a_signal_while_working_has_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
