@@ -2,7 +2,7 @@
 
 import importlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,12 @@ ORIGIN = "https://notes.example"
 
 
 @pytest.fixture
-def fresh_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Django has one set of settings in a process, and other tests of this one have theirs."""
-    monkeypatch.setattr(settings, "_wrapped", empty)
+def fresh_settings() -> Iterator[None]:
+    """Django has one set of settings in a process, and other tests of this one have theirs, or none."""
+    others = settings._wrapped
+    settings._wrapped = empty
+    yield
+    settings._wrapped = others
 
 
 @pytest.fixture
