@@ -544,7 +544,11 @@ async def test_the_health_of_nodes_is_followed(start_nodes: StartNodes) -> None:
     await until_ready(*doors)
     async with AdminClient([doors[0].url, doors[1].url]) as admin:
         checker = HealthChecker(admin, interval_s=0.2)
-        assert (await checker.check_health(3)).healthy
+
+        async def is_healthy() -> bool:
+            return (await checker.check_health(3)).healthy
+
+        await until(is_healthy, "node 3's address to be known, and what it says to be good")
         with pytest.raises(RequestError):
             await checker.check_health(9)
         await checker.start_health_checks()
