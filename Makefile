@@ -7,6 +7,11 @@ UP_FLAGS ?=
 SEEDS ?= 300
 RUNS ?= 100000
 PYTEST_FLAGS ?=
+# Modules of `make integration` at once: its tests wait more than they work.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+
+# The tests start hundreds of processes, and each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench performance docs proto clean
@@ -35,10 +40,10 @@ test: $(VENV)/dev.stamp engines ## Run every test: those of `make unit`, and the
 	@$(MAKE) --no-print-directory --keep-going unit integration
 
 unit: $(VENV)/dev.stamp ## Run the tests that need no processes, in seconds
-	@$(BIN)/python -m pytest -m 'not integration' $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m 'not integration' --ignore tests/integration -n auto $(PYTEST_FLAGS)
 
 integration: $(VENV)/dev.stamp engines ## Run the tests with real processes and engines
-	@$(BIN)/python -m pytest -m integration $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m integration -n $(WORKERS) tests/integration tests/contracts $(PYTEST_FLAGS)
 
 check: fmt lint types floors unit ## Format, lint, types, floors, fast tests
 
