@@ -56,13 +56,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
+def ports_of(number: int, count: int) -> range:
+    """Of a worker, one of so many; the port after the last is nobody's, for a test that takes the next one, too."""
+    each = len(PORTS) // count
+    return PORTS[number * each : (number + 1) * each - 1]
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give each worker ports of its own, for itself and for what it starts: they stay with nodes that are down."""
     worker: dict[str, Any] | None = getattr(config, "workerinput", None)
     if worker is not None:
-        count = len(PORTS) // worker["workercount"]
-        first = PORTS.start + count * int(worker["workerid"].removeprefix("gw"))
-        os.environ[FREE_PORTS_VARIABLE] = f"{first}-{first + count - 2}"  # One between, for who takes the next, too.
+        ports = ports_of(int(worker["workerid"].removeprefix("gw")), worker["workercount"])
+        os.environ[FREE_PORTS_VARIABLE] = f"{ports[0]}-{ports[-1]}"
 
 
 def pytest_collection_finish() -> None:
