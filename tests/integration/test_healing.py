@@ -72,7 +72,8 @@ class Colony:
         """Node 2 is a voter with all data: with another node killed, it and the third elect and serve everything."""
         await until_ready(*self.doors.values())
         await until_no_lag([*self.doors.values()])
-        assert voters_told(self.lives[2]) == {group: [1, 2, 3] for group in range(GROUPS)}
+        whole = {group: [1, 2, 3] for group in range(GROUPS)}
+        wait_until(lambda: voters_told(self.lives[2]) == whole, "node 2 to be a voter everywhere", CATCHES_UP_S_MAX)
         self.lives[1].kill()
         await self.until_written(self.doors[2], "with two nodes")
         for node in (2, 3):
