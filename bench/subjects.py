@@ -136,7 +136,12 @@ class NoctuleCluster:
             said = {group.leader for group in groups}
             own = [picture.node_id for picture, group in zip(pictures, groups, strict=True) if group.role == "leader"]
             if said != set(own):
-                return f"group {groups[0].id} is led by {own}, and the nodes say {said}"
+                views = "; ".join(
+                    f"node {picture.node_id} is {group.role} under {group.leader} in term {group.term}, has applied "
+                    f"{group.applied_index} of {group.last_index}, and knows of a lag of {group.lag}"
+                    for picture, group in zip(pictures, groups, strict=True)
+                )
+                return f"group {groups[0].id} is led by {own}, and the nodes say {said}: {views}"
         return ""
 
     def _why_not_settled(self) -> str:

@@ -1,12 +1,11 @@
 """An app with avatars: uploaded, looked at, kept on two stores if the URL names two, and given out by links.
 
-    NOCTULE_FILES_URL=file:///var/lib/avatars LINK_SECRET=$(openssl rand -hex 32) uvicorn examples.files:app
+    NOCTULE_FILES_URL=file:///var/lib/avatars NOCTULE_APP_SECRET=$(openssl rand -hex 32) uvicorn examples.files:app
 
 ``PUT /avatar`` with the bytes of an image answers its key and a link; ``GET /avatar/{key}`` goes to the file.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,7 +18,7 @@ from noctule.kits.files.serving import FileLinks
 
 AVATAR_BYTES_MAX = 5_000_000
 
-files = FileStore(link_secrets=[bytes.fromhex(os.environ["LINK_SECRET"])], bytes_max=AVATAR_BYTES_MAX)
+files = FileStore(bytes_max=AVATAR_BYTES_MAX)
 
 
 @asynccontextmanager

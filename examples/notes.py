@@ -1,7 +1,7 @@
 """Notes that a visitor keeps in the session: the app itself, which knows no framework.
 
-`notes_fastapi.py`, `notes_django.py` and `notes_litestar.py` wire it to theirs: each takes ``scope["session"]``, hands
-over the fields of a form, and gives back what it is told. Run one with
+`notes_fastapi.py`, `notes_django.py`, `notes_litestar.py` and `notes_flask.py` wire it to theirs: each takes
+``scope["session"]``, hands over the fields of a form, and gives back what it is told. Run one with
 
     NOCTULE_PLAIN_HTTP=1 uvicorn examples.notes_fastapi:app
 """

@@ -1,4 +1,4 @@
-"""The board: a guestbook with sign-in. ``examples.board:app`` is the app; read app.py."""
+"""The board: a guestbook with accounts, pictures and an API. ``examples.board:app`` is the app; read app.py."""
 
 from examples.board.app import app
 

@@ -6,10 +6,8 @@
 Nothing lives in the process: any number of instances on one store are one authorization server and one API.
 """
 
-import hmac
 import html
 import os
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated
@@ -17,8 +15,10 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from noctule.base.errors import RequestError
 from noctule.kits.asgi import Receive, Scope
 from noctule.kits.client_address import client_address, subject_of
+from noctule.kits.csrf import CsrfError, check_csrf, csrf_token
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
 from noctule.kits.jwt.key_ring import SigningKeyRing
@@ -34,6 +34,7 @@ from noctule.kits.oauth2.revocations import Revocations
 from noctule.kits.oauth2.server import Approval, Approved, AuthorizationServer
 from noctule.kits.oauth_client import OutsideProvider, SignInError
 from noctule.kits.passwords import Login, Passwords, RateLimitedError
+from noctule.kits.session_users import UserSessions
 from noctule.kits.sessions import Sessions
 from noctule.kits.store import connect
 
@@ -46,6 +47,7 @@ store = connect()
 passwords = Passwords()
 limiter = Limiter(store)
 grants = Grants(store)
+users = UserSessions(store)
 tokens = AccessTokens(SigningKeyRing(store, AppKeys()), issuer=f"{BASE}/oauth", audience=f"{BASE}/api")
 checks = Checks(tokens, "hybrid", revocations=Revocations(grants))
 clients = ClientStore(
@@ -79,20 +81,23 @@ async def lifespan(_: FastAPI) -> AsyncIterator[None]:
 
 async def approve(scope: Scope, receive: Receive, request: AuthorizationRequest) -> Approval:
     """Who is signed in consents by the form on this page; who is not is asked for a password first."""
-    web = Request(scope, receive)
-    form = await web.form() if web.method == "POST" else None
-    if form is not None and "password" in form:
-        return await _sign_in(web, str(form.get("name", "")), str(form["password"]))
-    user = web.session.get("user")
-    if user is None:
-        return _page("Sign in", '<input name="name"><input name="password" type="password">')
-    # Only this page knows it, so no other site can consent for the user.
-    consent = web.session.setdefault("consent", secrets.token_urlsafe(16))
-    if form is not None and hmac.compare_digest(str(form.get("consent", "")).encode(), consent.encode()):
-        return Approved(user, name=web.headers.get("user-agent", "")[:80])
+    web, session = Request(scope, receive), scope["session"]
+    purpose = "sign in" if session.user is None else "consent"
+    if web.method == "POST":
+        form = await web.form()
+        try:
+            # No other site consents for the user, nor signs the user in under a name of its own.
+            check_csrf(scope, session, str(form.get("token", "")), purpose)
+        except CsrfError as error:
+            return _page(html.escape(str(error)), "", 403)
+        if session.user is not None:
+            return Approved(session.user, name=web.headers.get("user-agent", "")[:80])
+        return await _sign_in(web, str(form.get("name", "")), str(form.get("password", "")))
+    token = f'<input type="hidden" name="token" value="{csrf_token(session, purpose)}">'
+    if session.user is None:
+        return _page("Sign in", f'<input name="name"><input name="password" type="password">{token}')
     wanted = html.escape(", ".join(request.scopes))
-    hidden = f'<input type="hidden" name="consent" value="{consent}">'
-    return _page(f"Let {html.escape(request.client.name)} use: {wanted}?", hidden)
+    return _page(f"Let {html.escape(request.client.name)} use: {wanted}?", token)
 
 
 async def _sign_in(web: Request, name: str, password: str) -> Response:
@@ -101,15 +106,17 @@ async def _sign_in(web: Request, name: str, password: str) -> Response:
         user = await login.check(name, password, subjects=[subject_of(peer)] if peer else [])
     except RateLimitedError as error:
         return _page(html.escape(str(error)), "", 429)
+    except RequestError as error:  # No password at all.
+        return _page(html.escape(str(error)), "", 400)
     if user is None:
-        return _page("Name or password is wrong", '<input name="name"><input name="password" type="password">', 401)
-    web.session.regenerate()  # type: ignore[attr-defined]
-    web.session["user"] = user
+        return _page("Name or password is wrong", "", 401)
+    web.scope["session"].sign_in(user)
     return RedirectResponse(str(web.url), 303)
 
 
 def _page(title: str, fields: str, status: int = 200) -> Response:
-    return HTMLResponse(f'<h1>{title}</h1><form method="post">{fields}<button>Go on</button></form>', status)
+    form = f'<form method="post">{fields}<button>Go on</button></form>' if fields else '<a href="">Try again</a>'
+    return HTMLResponse(f"<h1>{title}</h1>{form}", status)
 
 
 api = FastAPI()
@@ -139,7 +146,8 @@ async def sign_out(device: str, user: Annotated[str, Depends(current_user)]) -> 
 
 @api.delete("/devices", dependencies=[require_scopes("devices")], status_code=204)
 async def sign_out_everywhere(user: Annotated[str, Depends(current_user)]) -> None:
-    """End all of them, this one too."""
+    """End all of them, this one too, and the sessions of browsers."""
+    await users.end_all(user)
     await grants.revoke_subject(user)
 
 
@@ -167,9 +175,9 @@ if "PROVIDER_METADATA_URL" in os.environ:
             token = await outside.finish(request)
         except SignInError as error:
             raise HTTPException(400, str(error)) from None
-        request.session.regenerate()  # type: ignore[attr-defined]
-        request.session["user"] = f"outside:{token['userinfo']['sub']}"
-        return {"signed_in_as": request.session["user"]}
+        user = f"outside:{token['userinfo']['sub']}"
+        request.scope["session"].sign_in(user)
+        return {"signed_in_as": user}
 
 
 app.add_middleware(Sessions, store=store, plain_http=not IS_SECURE)

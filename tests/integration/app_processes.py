@@ -3,6 +3,7 @@
 PYTEST_DONT_REWRITE, as tests also import names from here, which pytest would warn about.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ except NoctuleError as error:
 sys.exit(code)
 """
 
+APP_SECRET = "the-secret-of-an-app-of-the-tests"
+
 START_S_MAX = 20.0
 STOP_S_MAX = 20.0
 
@@ -44,6 +47,16 @@ def instance_environment(**environment: str) -> dict[str, str]:
     """This process' environment without what tells an instance of its cluster, and with `environment`."""
     inherited = {n: v for n, v in os.environ.items() if n not in ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL")}
     return {**inherited, "PYTHONPATH": str(CHECKOUT / "src"), **environment}
+
+
+def board_environment(store_url: str, directory: Path) -> dict[str, str]:
+    """What an instance of examples/board finds in its environment; those of one directory are of one board."""
+    return {
+        "NOCTULE_STORE_URL": store_url,
+        "NOCTULE_PLAIN_HTTP": "1",
+        "NOCTULE_FILES_URL": f"{(directory / 'files').as_uri()}?shared=true",
+        "NOCTULE_APP_SECRET": APP_SECRET,
+    }
 
 
 @dataclass
@@ -76,11 +89,13 @@ StartInstance: TypeAlias = Callable[..., InstanceProcess]
 
 @pytest.fixture
 def start_instance(tmp_path: Path) -> Iterator[StartInstance]:
-    """Starts instances and waits until they serve: ``start_instance(config…, environment={…}, cwd=…)``."""
+    """Starts instances and waits until they serve: ``start_instance(config…, environment={…}, cwd=…)``; several at once
+    from several threads."""
     running: list[subprocess.Popen[bytes]] = []
+    numbers = itertools.count()
 
     def start(environment: dict[str, str] | None = None, cwd: Path = CHECKOUT, **config: Any) -> InstanceProcess:
-        directory = tmp_path / f"instance-{len(running)}"
+        directory = tmp_path / f"instance-{next(numbers)}"
         directory.mkdir()
         with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
             command = instance_command(**config)

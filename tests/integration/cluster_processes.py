@@ -82,11 +82,16 @@ class Door:
         return (await self.health("/ready"))[0] == 200
 
 
-async def until(condition: Callable[[], Awaitable[object]], what: str, timeout_s: float = GOES_ON_S_MAX) -> None:
-    """Return once the condition holds; fails with `what` was waited for."""
+async def until(
+    condition: Callable[[], Awaitable[object]],
+    what: str,
+    timeout_s: float = GOES_ON_S_MAX,
+    why_not: Callable[[], str] = lambda: "",
+) -> None:
+    """Return once the condition holds; fails with `what` was waited for, and `why_not` as last looked at."""
     end = time.monotonic() + timeout_s
     while not await condition():
-        assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}"
+        assert time.monotonic() < end, f"waited {timeout_s:g} s for {what}{why_not()}"
         await asyncio.sleep(0.05)
 
 

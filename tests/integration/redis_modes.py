@@ -4,6 +4,7 @@ Asked for with ``pytest_plugins = ("redis_modes",)``. Timeouts are short, for th
 PYTEST_DONT_REWRITE, as tests also import names from here, which pytest would warn about.
 """
 
+import abc
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,16 +64,16 @@ def answers(port: int) -> bool:
         return False
 
 
-class RedisMode:
+class RedisMode(abc.ABC):
     """A store of several processes, one of which can be killed while it serves."""
 
     def __init__(self, url: str, processes: RedisProcesses) -> None:
         self.url = url
         self.processes = processes
 
+    @abc.abstractmethod
     def kill_master_of(self, key: str) -> None:
         """SIGKILL to the master that serves a key."""
-        raise NotImplementedError
 
 
 class RedisClusterMode(RedisMode):

@@ -1,8 +1,9 @@
-"""Real S3 servers: rclone's, which is one process, and OpenStack Swift, which knows ranges, forms and more.
+"""Real S3 servers: rclone's, which is one process; OpenStack Swift, which knows ranges; SeaweedFS, which takes forms.
 
 Asked for with ``pytest_plugins = ("s3_servers",)``. PYTEST_DONT_REWRITE, as tests also import names from here.
 """
 
+import abc
 import getpass
 import http.client
 import json
@@ -26,7 +27,7 @@ SWIFT = ENGINES / "swift"
 START_S_MAX = 30.0
 
 
-class S3Server:
+class S3Server(abc.ABC):
     """One store with one bucket, ``files``; its data outlive `kill` and `start`."""
 
     key_id = "keyidkeyid"
@@ -44,9 +45,9 @@ class S3Server:
         keys = f"access_key_id={quote(self.key_id)}&secret_access_key={SECRET}"
         return f"s3://files?endpoint={self.endpoint}&region={self.region}&{keys}"
 
+    @abc.abstractmethod
     def start(self) -> None:
         """Start it, on the same port and folder each time, and wait until it answers."""
-        raise NotImplementedError
 
     def kill(self) -> None:
         """SIGKILL to all of it; nothing happens when it does not run."""
@@ -67,17 +68,62 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def _from_pip(program: str) -> str:
+    """A program that a wheel brought, so it is beside Python."""
+    path = shutil.which(program, path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if path is None:
+        missing(f"{program} is not installed: pip install -e '.[dev]'")
+    return path
+
+
 class RcloneServer(S3Server):
     """rclone serve s3: no ranges, no forms, and what it knows of a file beside its bytes is gone when it is killed."""
 
     def start(self) -> None:
-        program = shutil.which("rclone", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        if program is None:
-            missing("rclone is not installed: pip install -e '.[dev]'")
+        program = _from_pip("rclone")
         (self.directory / "data" / "files").mkdir(parents=True, exist_ok=True)
         options = ["--addr", f"127.0.0.1:{self.port}", "--auth-key", f"{self.key_id},{SECRET}", "--config", os.devnull]
         self._run(program, "serve", "s3", *options, str(self.directory / "data"))
         wait_until(lambda: _answers(self.port), f"rclone on port {self.port}", START_S_MAX)
+
+
+class SeaweedServer(S3Server):
+    """SeaweedFS: its master, one volume server, filer and S3 gateway in one process."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._ports = list(free_ports("127.0.0.1", 7, avoid={self.port}))
+
+    def start(self) -> None:
+        data = self.directory / "data"
+        data.mkdir(exist_ok=True)
+        keys = {"accessKey": self.key_id, "secretKey": SECRET}
+        identities = {"identities": [{"name": "app", "credentials": [keys], "actions": ["Admin"]}]}
+        (self.directory / "s3.json").write_text(json.dumps(identities))
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3_grpc = self._ports
+        self._run(
+            _from_pip("weed"),
+            "-logtostderr",
+            *("server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={data}"),
+            # It reports its use to its makers unless told not to.
+            *("-master.telemetry=false", f"-master.port={master}", f"-master.port.grpc={master_grpc}"),
+            *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=8"),
+            *("-master.electionTimeout=1s", "-master.volumeSizeLimitMB=64", "-volume.minFreeSpace=0"),
+            *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
+            *("-s3", f"-s3.port={self.port}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
+            *("-s3.iam=false", f"-s3.config={self.directory / 's3.json'}"),
+        )
+        wait_until(lambda: _answers(self.port), f"SeaweedFS on port {self.port}", START_S_MAX)
+        # Its gateway answers before anything can be written.
+        wait_until(lambda: _answers(master, "/dir/assign", 200), "SeaweedFS having room for a file", START_S_MAX)
+
+    def kill(self) -> None:
+        super().kill()
+        for port in (self.port, *self._ports):
+            for socket_file in Path("/tmp").glob(
+                f"seaweedfs-*-{port}.sock"
+            ):  # Where it puts them, whatever it is told.
+                socket_file.unlink()
 
 
 _SERVER = """
@@ -204,11 +250,11 @@ def _listens(port: int) -> bool:
     return True
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str = "/", status_max: int = 499) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
     try:
-        connection.request("GET", "/")
-        return connection.getresponse().status < 500
+        connection.request("GET", path)
+        return connection.getresponse().status <= status_max
     except (OSError, http.client.HTTPException):
         return False
     finally:
@@ -219,6 +265,18 @@ def _answers(port: int) -> bool:
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
     """A running Swift with its bucket."""
     server = SwiftServer(tmp_path_factory.mktemp("swift"))
+    try:
+        server.start()
+        make_bucket(server)
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture(scope="module")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    """A running SeaweedFS with its bucket."""
+    server = SeaweedServer(tmp_path_factory.mktemp("seaweed"))
     try:
         server.start()
         make_bucket(server)

@@ -1,20 +1,35 @@
 """The board as real processes on a real Redis: two instances that visitors cannot tell apart."""
 
+import asyncio
+import io
 import re
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
+import msgspec
 import pytest
-from app_processes import InstanceProcess, StartInstance
+from app_processes import InstanceProcess, StartInstance, board_environment
+
+from noctule.kits.files import FileStore
+from noctule.kits.store import connect
 
 if TYPE_CHECKING:
     from engines import RedisServer
 
 pytest_plugins = ("engines", "app_processes")
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
+
+
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
+    "0000000b4944415478da6364f80f00010501012718e3660000000049454e44ae426082"
+)
+"""One pixel."""
 
 
 @dataclass
@@ -26,11 +41,12 @@ class Board:
 
 
 @pytest.fixture
-def board(redis_server: "RedisServer", start_instance: StartInstance) -> Board:
+async def board(redis_server: "RedisServer", start_instance: StartInstance, tmp_path: Path) -> Board:
     """Two instances of the board on one store."""
-    environment = {"NOCTULE_STORE_URL": redis_server.url, "NOCTULE_PLAIN_HTTP": "1"}
+    environment = board_environment(redis_server.url, tmp_path)
     options: dict[str, Any] = {"app": "examples.board:app", "environment": environment, "drain_delay_ms": 0}
-    return Board(start_instance(id="web-1", **options), start_instance(id="web-2", **options))
+    started = (asyncio.to_thread(start_instance, id=f"web-{number}", **options) for number in (1, 2))
+    return Board(*await asyncio.gather(*started))
 
 
 @pytest.fixture
@@ -66,7 +82,9 @@ def hidden(html: str) -> dict[str, str]:
     return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', html))
 
 
-async def test_a_visitor_is_the_same_on_both_instances(board: Board, visitor: aiohttp.ClientSession) -> None:
+async def test_a_visitor_is_the_same_on_both_instances(
+    board: Board, visitor: aiohttp.ClientSession, redis_server: "RedisServer"
+) -> None:
     first = await whoami(visitor, board.one)
     assert (first["name"], first["visits"], first["instance"]) == (None, 1, "web-1")
     assert await post(visitor, board.one, "/sign-in", name="  Ada ") == (303, "/")
@@ -77,6 +95,10 @@ async def test_a_visitor_is_the_same_on_both_instances(board: Board, visitor: ai
     assert f'<dd id="session">{second["session"]}</dd>' in html
     assert '<dd id="visits">3</dd>' in html
     assert '<dd id="instance">web-1</dd>' in html
+    async with connect(redis_server.url) as store:
+        names = [await cast("Any", store.hget(key, "name")) for key in await store.keys("session:*")]
+    (sealed,) = [name for name in names if name is not None]
+    assert b"Ada" not in sealed
     assert await post(visitor, board.two, "/sign-out") == (303, "/")
     assert (await whoami(visitor, board.one))["name"] is None
 
@@ -121,32 +143,163 @@ async def test_a_form_of_another_site_is_refused(board: Board, visitor: aiohttp.
     assert (await post(visitor, board.one, "/sign-in", origin=board.one.url, name="Ada", **own))[0] == 303
 
 
-@pytest.mark.parametrize(
-    ("path", "form", "status"),
-    [
+async def test_forms_have_bounds(board: Board, visitor: aiohttp.ClientSession) -> None:
+    bounds: list[tuple[str, dict[str, str], int]] = [
         ("/sign-in", {}, 422),
         ("/sign-in", {"name": "   "}, 422),
         ("/sign-in", {"name": "x" * 41}, 422),
         ("/sign-in", {"name": "x" * 40}, 303),
+        ("/sign-in", {"name": "x" * 20_000}, 413),
         ("/guestbook", {"text": ""}, 422),
         ("/guestbook", {"text": "x" * 501}, 422),
         ("/guestbook", {"text": "ü" * 500}, 303),
-        ("/guestbook", {"text": "x" * 20_000}, 413),
-    ],
-)
-async def test_forms_have_bounds(
-    path: str,
-    form: dict[str, str],
-    status: int,
-    redis_server: "RedisServer",
-    start_instance: StartInstance,
-    visitor: aiohttp.ClientSession,
+        ("/register", {"name": "Ada", "password": "7777777"}, 422),
+        ("/register", {"name": "Ada", "password": "x" * 201}, 422),
+    ]
+    for path, form, status in bounds:
+        got, body = await post(visitor, board.one, path, **form)
+        assert got == status, (path, form)
+        assert status == 303 or "That did not work" in body
+        assert "777" not in body
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+async def post_picture(
+    visitor: aiohttp.ClientSession, instance: InstanceProcess, content: bytes, text: str = "look", **fields: str
+) -> tuple[int, str]:
+    form = aiohttp.FormData({"text": text, **fields})
+    form.add_field("picture", io.BytesIO(content), filename="me.png", content_type="image/png")
+    headers = {"origin": instance.url} if fields else {}
+    async with visitor.post(instance.url + "/guestbook", data=form, headers=headers, allow_redirects=False) as answer:
+        return answer.status, answer.headers.get("location") or await answer.text()
+
+
+def pictures_of(html: str) -> list[str]:
+    return [link.replace("&amp;", "&") for link in re.findall(r'<img src="([^"]+)"', html)]
+
+
+def stored_pictures(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "files").rglob("*") if path.is_file()]
+
+
+async def test_a_picture_is_seen_through_every_instance_by_a_signed_link_alone(
+    board: Board, visitor: aiohttp.ClientSession
 ) -> None:
-    environment = {"NOCTULE_STORE_URL": redis_server.url, "NOCTULE_PLAIN_HTTP": "1"}
-    instance = start_instance(app="examples.board:app", environment=environment)
-    got, body = await post(visitor, instance, path, **form)
-    assert got == status
-    assert status == 303 or "That did not work" in body
+    picture = PNG + secrets.token_bytes(300_000)
+    assert await post_picture(visitor, board.one, picture) == (303, "/")
+    (link,) = pictures_of(await page(visitor, board.two))
+    assert link.startswith("/files/pictures/")
+    async with aiohttp.ClientSession() as anybody:
+        async with anybody.get(board.two.url + link) as answer:
+            assert (answer.status, answer.content_type) == (200, "image/png")
+            assert await answer.read() == picture
+        for forged in (link.partition("?")[0], link[:-1] + ("0" if link[-1] != "0" else "1")):
+            async with anybody.get(board.one.url + forged) as answer:
+                assert answer.status == 403
+
+
+async def test_what_is_no_picture_is_refused_and_nothing_is_kept(
+    board: Board, visitor: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    for content, status, words in [
+        (b"<svg onload='alert(1)'/>", 422, "allowed are image/png"),
+        (b"just words", 422, "the file is text/plain by its first bytes"),
+        (b"", 422, "allowed are"),
+        (PNG + bytes(5_000_000), 413, "5000000 bytes"),
+        (PNG + bytes(6_000_000), 413, "longer than"),
+    ]:
+        got, body = await post_picture(visitor, board.one, content)
+        assert (got, words in body) == (status, True), body
+    assert stored_pictures(tmp_path) == []
+    assert "Nothing here yet" in await page(visitor, board.two)
+
+
+async def test_a_second_click_keeps_one_picture(board: Board, visitor: aiohttp.ClientSession, tmp_path: Path) -> None:
+    form = hidden(await page(visitor, board.one))
+    answers = await asyncio.gather(*(post_picture(visitor, each, PNG, **form) for each in (board.one, board.two) * 2))
+    assert answers == [(303, "/")] * 4
+    (link,) = pictures_of(await page(visitor, board.one))
+    (kept,) = stored_pictures(tmp_path)
+    assert kept.name in link
+
+
+async def test_pictures_go_with_their_entries(board: Board, redis_server: "RedisServer", tmp_path: Path) -> None:
+    """201 entries: the oldest, which has a picture, is pruned by one of the instances."""
+    async with connect(redis_server.url) as store:
+        files = FileStore(f"{(tmp_path / 'files').as_uri()}?shared=true", store=store)
+        keys = [(await files.save(PNG, kind="pictures")).key for _ in range(2)]
+        entry = {"name": "Ada", "text": "look", "instance": "web-1", "written_ms": 0}
+        entries = [{**entry, "picture": keys[min(number, 1)]} for number in range(201)]
+        named = {f"{number:019d}-{0:016x}": msgspec.json.encode(entry) for number, entry in enumerate(entries)}
+        await cast("Any", store.hset("board:guestbook", mapping=cast("Any", named)))
+        async with asyncio.timeout(25):
+            while await cast("Any", store.hlen("board:guestbook")) > 200:
+                await asyncio.sleep(0.1)
+        assert [path.name for path in stored_pictures(tmp_path)] == [Path(keys[1]).name]
+
+
+# Accounts -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_name_with_a_password_is_its_owner_s_alone(board: Board, visitor: aiohttp.ClientSession) -> None:
+    password = "a longer password"
+    assert await post(visitor, board.one, "/register", name="Ada", password=password) == (303, "/")
+    assert (await whoami(visitor, board.two))["name"] == "Ada"
+    assert await post(visitor, board.two, "/guestbook", text="it is me") == (303, "/")
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:
+        refused = await post(other, board.two, "/sign-in", name=" ADA")
+        assert (refused[0], "somebody&#39;s" in refused[1]) == (401, True)
+        assert (await post(other, board.two, "/sign-in", name="Ada", password="another one"))[0] == 401
+        assert (await post(other, board.two, "/register", name="ada", password=password))[0] == 409
+        assert (await whoami(other, board.one))["name"] is None
+        assert await post(other, board.two, "/sign-in", name="ADA", password=password) == (303, "/")
+        assert (await whoami(other, board.one))["name"] == "Ada"
+        assert "has an account" in await page(other, board.one)
+
+
+async def test_two_who_register_one_name_at_once_are_not_both_given_it(board: Board) -> None:
+    async def register(instance: InstanceProcess, password: str) -> int:
+        async with aiohttp.ClientSession() as person:
+            return (await post(person, instance, "/register", name="Grace", password=password))[0]
+
+    statuses = await asyncio.gather(register(board.one, "password one"), register(board.two, "password two"))
+    assert sorted(statuses) == [303, 409]
+
+
+async def test_passwords_are_not_tried_for_ever(board: Board, visitor: aiohttp.ClientSession) -> None:
+    statuses = []
+    for number in range(6):
+        instance = (board.one, board.two)[number % 2]
+        statuses.append((await post(visitor, instance, "/sign-in", name="Ada", password=f"guess {number}"))[0])
+    assert statuses == [401] * 5 + [429]
+
+
+async def test_a_device_is_signed_out_from_another(board: Board, visitor: aiohttp.ClientSession) -> None:
+    await post(visitor, board.one, "/register", name="Ada", password="a longer password")
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:
+        await post(other, board.two, "/sign-in", name="Ada", password="a longer password")
+        async with visitor.get(board.one.url + "/devices") as answer:
+            rows = re.findall(r'name="device" value="([^"]+)">(.*?)</form>', await answer.text(), re.DOTALL)
+        (elsewhere,) = [device for device, row in rows if "this one" not in row]
+        assert len(rows) == 2
+        assert await post(visitor, board.one, "/devices", what="browser", device=elsewhere) == (303, "/devices")
+        assert (await whoami(other, board.two))["name"] is None
+        assert (await whoami(visitor, board.two))["name"] == "Ada"
+        await post(other, board.two, "/sign-in", name="Ada", password="a longer password")
+        assert await post(other, board.two, "/devices", what="everywhere") == (303, "/")
+        assert (await whoami(visitor, board.one))["name"] is None
+        async with visitor.get(board.one.url + "/devices") as answer:
+            assert answer.status == 401
+
+
+async def test_a_guest_who_comes_next_is_not_the_account(board: Board, visitor: aiohttp.ClientSession) -> None:
+    await post(visitor, board.one, "/register", name="Ada", password="a longer password")
+    assert await post(visitor, board.one, "/sign-in", name="Guest") == (303, "/")
+    assert (await whoami(visitor, board.one))["name"] == "Guest"
+    async with visitor.get(board.one.url + "/devices") as answer:
+        assert answer.status == 401
 
 
 async def test_a_dead_store_is_a_page_and_no_stack_trace(

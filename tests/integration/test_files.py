@@ -1,27 +1,34 @@
-"""Files on real S3 stores: links that others would sign the same, the loss of a store, its repair, uploads in parts."""
+"""Files on real S3 stores: links and forms as others make them, the loss of a store, its repair, uploads in parts."""
 
 import asyncio
+import base64
 import hashlib
+import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import botocore.auth
+import botocore.signers
 import httpx
 import pytest
 from botocore.auth import S3SigV4PostAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from redis.asyncio import Redis
-from s3_servers import SECRET, RcloneServer, S3Server, SwiftServer, client
+from s3_servers import SECRET, RcloneServer, S3Server, SeaweedServer, client
 
+from noctule.adapters.system_clock import SystemClock
 from noctule.base.errors import RequestError, UnavailableError
 from noctule.kits.files import FileNotFoundInStoreError, FileStore, StoredFile
 from noctule.kits.files.chain import EndpointAwayError
 from noctule.kits.files.journal import Repair
 from noctule.kits.files.keys import new_key
+from noctule.kits.files.sigv4 import S3Signer
 
 if TYPE_CHECKING:
     from engines import RedisServer
@@ -49,24 +56,38 @@ async def chain(rclones: list[RcloneServer], redis_server: "RedisServer") -> Asy
         await instance.aclose()
 
 
+@pytest.fixture(params=["swift", "seaweed"])
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """One that checks links as Amazon's does."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
 @pytest.fixture
-async def on_swift(swift: SwiftServer, redis_server: "RedisServer") -> AsyncIterator[FileStore]:
-    files = FileStore(swift.url, store=redis_server.url)
+async def on_s3(s3_server: S3Server, redis_server: "RedisServer") -> AsyncIterator[FileStore]:
+    files = FileStore(s3_server.url, store=redis_server.url)
     yield files
     await files.aclose()
 
 
-@pytest.fixture(params=["swift", "rclone", "folder"])
+@pytest.fixture
+async def on_seaweed(seaweed: SeaweedServer, redis_server: "RedisServer") -> AsyncIterator[FileStore]:
+    files = FileStore(seaweed.url, store=redis_server.url)
+    yield files
+    await files.aclose()
+
+
+@pytest.fixture(params=["swift", "seaweed", "rclone", "folder"])
 async def files(
     request: pytest.FixtureRequest, redis_server: "RedisServer", tmp_path: Path
 ) -> AsyncIterator[FileStore]:
     """One store of each kind."""
     if request.param == "folder":
         url = f"file://{tmp_path}/files"
-    elif request.param == "swift":
-        url = request.getfixturevalue("swift").url
-    else:
+    elif request.param == "rclone":
         url = request.getfixturevalue("rclones")[0].url
+    else:
+        url = request.getfixturevalue(request.param).url
     files = FileStore(url, store=redis_server.url, link_secrets=[b"s" * 32])
     yield files
     await files.aclose()
@@ -106,6 +127,26 @@ def bytes_at(server: S3Server, key: str) -> bytes | None:
     return body
 
 
+def signer_of(files: FileStore) -> S3Signer:
+    signer = files._chain.endpoints[0].signer
+    assert signer is not None
+    return signer
+
+
+def policy_of(fields: dict[str, str]) -> dict[str, Any]:
+    """What a form allows."""
+    policy: dict[str, Any] = json.loads(base64.b64decode(fields["policy"]))
+    return policy
+
+
+async def submit(url: str, fields: dict[str, str], data: bytes) -> tuple[int, str]:
+    """A browser's POST of a form; the status, and S3's word for what it refuses."""
+    async with httpx.AsyncClient() as visitor:
+        answer = await visitor.post(url, data=fields, files={"file": ("me.png", data, "application/x-whatever")})
+    _, _, rest = answer.text.partition("<Code>")
+    return answer.status_code, rest.partition("<")[0]
+
+
 # One store ------------------------------------------------------------------------------------------------------------
 
 
@@ -142,34 +183,50 @@ async def test_an_upload_in_parts(files: FileStore) -> None:
     saved = await files.uploads.finish(upload, kind="photos", name="x", sha256=hashlib.sha256(PNG[:3000]).hexdigest())
     assert await files.read(saved.key) == PNG[:3000]
     assert await files.uploads.parts(upload) == {}
-    assert await files.uploads.finish(upload, kind="photos") == saved
+    assert await files.uploads.finish(upload, kind="photos", allowed=("image/*",)) == saved
+    for asked in ({"kind": "photos", "allowed": ("text/plain",)}, {"kind": "docs"}, {"kind": "photos", "sha256": "0"}):
+        with pytest.raises(RequestError, match=r"by its first bytes|already"):
+            await files.uploads.finish(upload, **asked)  # type: ignore[arg-type]
     left = files.uploads.begin()
     await files.uploads.put(left, 1, b"x")
     await files.uploads.abort(left)
     assert await files.uploads.parts(left) == {}
 
 
+@pytest.mark.parametrize(
+    "name", ["ü" * 200, "😀" * 200, "a\nb\x00", " x "], ids=["umlauts", "emoji", "controls", "spaces"]
+)
+async def test_no_name_that_a_visitor_gives_takes_a_store_away(files: FileStore, name: str) -> None:
+    """Each store bounds what it keeps beside a file, and would refuse more as it refuses anything else."""
+    saved = await files.save(PNG, kind="photos", name=name)
+    assert name.startswith(saved.name)
+    found = await files.stat(saved.key)
+    if found.sha256:  # A folder keeps neither.
+        assert found.name == saved.name
+    assert files.describe().endpoints[0].failures == 0
+
+
 # Links ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_links_to_s3(on_swift: FileStore) -> None:
-    saved = await on_swift.save(b"%PDF-1.7", kind="docs")
-    link = on_swift.links.sign(saved.key, expires_s=3600, name="Bericht ü.pdf")
+async def test_links_to_s3(on_s3: FileStore) -> None:
+    saved = await on_s3.save(b"%PDF-1.7", kind="docs")
+    link = on_s3.links.sign(saved.key, expires_s=3600, name="Bericht ü.pdf")
     async with httpx.AsyncClient() as visitor:
         answer = await visitor.get(link)
         assert (answer.status_code, answer.content) == (200, b"%PDF-1.7")
         assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''Bericht%20%C3%BC.pdf"
         assert answer.headers["content-type"] == "application/pdf"
         assert (await visitor.get(link, headers={"Range": "bytes=1-3"})).content == b"PDF"
-        plain = await visitor.get(on_swift.links.sign(saved.key))
+        plain = await visitor.get(on_s3.links.sign(saved.key))
         assert plain.headers["content-disposition"] == "attachment"
-        assert (await visitor.get(await on_swift.links.find(saved.key))).status_code == 200
+        assert (await visitor.get(await on_s3.links.find(saved.key))).status_code == 200
 
 
-async def test_links_to_s3_are_worth_nothing_when_changed_or_old(on_swift: FileStore) -> None:
-    saved = await on_swift.save(PNG, kind="photos")
-    other = await on_swift.save(PNG, kind="photos")
-    link = on_swift.links.sign(saved.key, expires_s=1)
+async def test_links_to_s3_are_worth_nothing_when_changed_or_old(on_s3: FileStore) -> None:
+    saved = await on_s3.save(PNG, kind="photos")
+    other = await on_s3.save(PNG, kind="photos")
+    link = on_s3.links.sign(saved.key, expires_s=1)
     async with httpx.AsyncClient() as visitor:
         assert (await visitor.get(link)).status_code == 200
         for changed in (
@@ -187,53 +244,123 @@ async def test_links_to_s3_are_worth_nothing_when_changed_or_old(on_swift: FileS
         assert (await visitor.get(link)).status_code == 403
 
 
-async def test_an_upload_by_a_link_to_s3(on_swift: FileStore, swift: SwiftServer) -> None:
-    key, link = on_swift.links.upload(kind="photos", content_type="image/png", bytes_max=len(PNG))
+async def test_an_upload_by_a_link_to_s3(on_s3: FileStore, s3_server: S3Server) -> None:
+    key, link = on_s3.links.upload(kind="photos", content_type="image/png", bytes_max=len(PNG))
     async with httpx.AsyncClient() as visitor:
         assert (await visitor.put(link, content=PNG, headers={"Content-Type": "text/html"})).status_code == 403
         assert (await visitor.put(link, content=PNG, headers={"Content-Type": "image/png"})).status_code == 200
-    saved = await on_swift.accept_uploaded(key, allowed=("image/*",), name="me.png")
-    assert await on_swift.read(saved.key) == PNG
-    assert bytes_at(swift, key) is None
-    assert (await on_swift.stat(saved.key)).sha256 == hashlib.sha256(PNG).hexdigest()
+    saved = await on_s3.accept_uploaded(key, allowed=("image/*",), name="me.png")
+    assert await on_s3.read(saved.key) == PNG
+    assert bytes_at(s3_server, key) is None
+    assert (await on_s3.stat(saved.key)).sha256 == hashlib.sha256(PNG).hexdigest()
 
 
-async def test_an_upload_that_lied_is_deleted(on_swift: FileStore, swift: SwiftServer) -> None:
-    key, link = on_swift.links.upload(kind="photos", content_type="image/png", bytes_max=100)
+async def test_an_upload_that_lied_is_deleted(on_s3: FileStore, s3_server: S3Server) -> None:
+    key, link = on_s3.links.upload(kind="photos", content_type="image/png", bytes_max=100)
     async with httpx.AsyncClient() as visitor:
         put = await visitor.put(link, content=b"<svg onload='x'>", headers={"Content-Type": "image/png"})
         assert put.status_code == 200
     with pytest.raises(RequestError, match="by its first bytes"):
-        await on_swift.accept_uploaded(key, allowed=("image/*",))
-    assert bytes_at(swift, key) is None
+        await on_s3.accept_uploaded(key, allowed=("image/*",))
+    assert bytes_at(s3_server, key) is None
 
 
 @pytest.mark.parametrize("query", [{}, {"ResponseContentDisposition": "attachment; filename*=UTF-8''a%20b.pdf"}])
-def test_boto3_signs_the_same_link(swift: SwiftServer, query: dict[str, str]) -> None:
+def test_boto3_signs_the_same_link(swift: S3Server, query: dict[str, str]) -> None:
     files = FileStore(swift.url)
     key = "docs/2026/01/01/00000000-0000-7000-8000-000000000000.png"
     theirs = client(swift).generate_presigned_url("get_object", {"Bucket": "files", "Key": key, **query}, ExpiresIn=60)
     given = dict(parse_qsl(urlsplit(theirs).query))
     wall_ms = int(datetime.strptime(given["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp() * 1000)
-    signer = files._chain.endpoints[0].signer
-    assert signer is not None
+    signer = signer_of(files)
     named = [("response-content-disposition", value) for value in query.values()]
     ours = signer.presign("GET", key, expires_s=60, wall_ms=wall_ms, query=dict(named))
     assert ours.partition("?")[0] == theirs.partition("?")[0]
     assert dict(parse_qsl(urlsplit(ours).query)) == given
 
 
-def test_botocore_signs_the_same_form(swift: SwiftServer) -> None:
-    files = FileStore(swift.url)
-    key, url, fields = files.links.form(kind="photos", content_type="image/png", bytes_max=9)
-    assert url == f"{swift.endpoint}/files"
-    assert fields["key"] == key
-    theirs = client(swift).generate_presigned_post("files", key, {"Content-Type": "image/png"}, ExpiresIn=600)
-    assert fields.keys() == theirs["fields"].keys()
-    request = AWSRequest("POST", url)
-    request.context["timestamp"] = fields["x-amz-date"]
-    witness = S3SigV4PostAuth(Credentials(swift.key_id, SECRET), "s3", swift.region)
-    assert fields["x-amz-signature"] == witness.signature(fields["policy"], request)
+def test_botocore_makes_the_same_form(seaweed: SeaweedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = datetime(2026, 3, 20, 23, 55, 0, tzinfo=UTC)  # It is good until the next day.
+    for module in (botocore.auth, botocore.signers):
+        monkeypatch.setattr(module, "get_current_datetime", lambda: now)
+    key = new_key("photos", "png", 0, 0)
+    conditions = [["content-length-range", 0, 9], {"Content-Type": "image/png"}]
+    theirs = client(seaweed).generate_presigned_post("files", key, {"Content-Type": "image/png"}, conditions, 600)
+    signer = signer_of(FileStore(seaweed.url))
+    wall_ms = int(now.timestamp() * 1000)
+    ours = signer.post_policy(key, expires_s=600, wall_ms=wall_ms, content_type="image/png", bytes_max=9)
+    assert signer.url == theirs["url"]
+    told = {"policy", "x-amz-signature"}
+    assert {name: ours[name] for name in ours.keys() - told} == {
+        name: value for name, value in theirs["fields"].items() if name not in told
+    }
+    our_policy, their_policy = policy_of(ours), policy_of(theirs["fields"])
+    for policy in (our_policy, their_policy):  # Each writes its own order and spaces.
+        policy["conditions"] = sorted(map(json.dumps, policy["conditions"]))
+    assert our_policy == their_policy
+    request = AWSRequest("POST", signer.url)
+    request.context["timestamp"] = ours["x-amz-date"]
+    witness = S3SigV4PostAuth(Credentials(seaweed.key_id, SECRET), "s3", seaweed.region)
+    assert ours["x-amz-signature"] == witness.signature(ours["policy"], request)
+
+
+# Forms ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_form_uploads_one_file_to_s3(on_seaweed: FileStore, seaweed: SeaweedServer) -> None:
+    key, url, fields = on_seaweed.links.form(kind="photos", content_type="image/png", bytes_max=len(PNG))
+    assert await submit(url, fields, PNG) == (204, "")
+    assert client(seaweed).head_object(Bucket="files", Key=key)["ContentType"] == "image/png"
+    await submit(url, {**fields, "acl": "public-read"}, PNG)
+    async with httpx.AsyncClient() as visitor:
+        assert (await visitor.get(f"{url}/{key}")).status_code == 403, "it stays private, whatever a form adds"
+    saved = await on_seaweed.accept_uploaded(key, allowed=("image/*",), name="me.png")
+    assert await on_seaweed.read(saved.key) == PNG
+    assert bytes_at(seaweed, key) is None
+    # Whoever has the form can send another file, under the old key only: what was accepted is not touched.
+    assert await submit(url, fields, b"other") == (204, "")
+    assert await on_seaweed.read(saved.key) == PNG
+
+
+async def test_what_a_form_was_not_made_for_is_refused_by_s3(on_seaweed: FileStore, seaweed: SeaweedServer) -> None:
+    key, url, fields = on_seaweed.links.form(kind="photos", content_type="image/png", bytes_max=len(PNG))
+    policy = policy_of(fields)
+    policy["conditions"] = [
+        ["content-length-range", 0, 2**40] if isinstance(each, list) else each for each in policy["conditions"]
+    ]
+    wider = base64.b64encode(json.dumps(policy).encode()).decode()
+    signature = fields["x-amz-signature"]
+    other = new_key("photos", "png", 0, 0)
+    for changed, data, refused in (
+        ({}, PNG + b"x", (400, "EntityTooLarge")),
+        ({"Content-Type": "text/html"}, PNG, (403, "AccessDenied")),
+        ({"key": other}, PNG, (403, "AccessDenied")),
+        ({"x-amz-meta-sha256": "0" * 64}, PNG, (403, "AccessDenied")),
+        ({"policy": wider}, PNG + b"x", (403, "SignatureDoesNotMatch")),
+        (
+            {"x-amz-signature": signature[:-1] + ("0" if signature[-1] != "0" else "1")},
+            PNG,
+            (403, "SignatureDoesNotMatch"),
+        ),
+        ({"x-amz-signature": ""}, PNG, (403, "SignatureDoesNotMatch")),
+    ):
+        assert await submit(url, {**fields, **changed}, data) == refused, changed
+    forger = replace(signer_of(on_seaweed), secret_access_key="another")
+    forged = forger.post_policy(
+        key, expires_s=60, wall_ms=SystemClock().wall_ms(), content_type="image/png", bytes_max=99
+    )
+    assert await submit(url, forged, b"x") == (403, "SignatureDoesNotMatch")
+    assert bytes_at(seaweed, key) is None
+    assert bytes_at(seaweed, other) is None
+
+
+async def test_a_form_ends(on_seaweed: FileStore, seaweed: SeaweedServer) -> None:
+    key, url, fields = on_seaweed.links.form(kind="photos", content_type="image/png", bytes_max=9)
+    before = SystemClock().wall_ms() - 2000
+    old = signer_of(on_seaweed).post_policy(key, expires_s=1, wall_ms=before, content_type="image/png", bytes_max=9)
+    assert await submit(url, old, b"x") == (403, "AccessDenied")
+    assert bytes_at(seaweed, key) is None
+    assert await submit(url, fields, b"x") == (204, "")
 
 
 # Two stores -----------------------------------------------------------------------------------------------------------
@@ -400,14 +527,20 @@ async def test_a_late_note_does_not_turn_a_deletion_back(redis_server: "RedisSer
 
 
 async def test_uploads_that_nobody_finished_are_swept(redis_server: "RedisServer", tmp_path: Path) -> None:
-    files = FileStore(f"file://{tmp_path}/a", store=redis_server.url)
+    files = FileStore(f"file://{tmp_path}/a", store=redis_server.url, link_secrets=[b"s" * 32])
     upload = files.uploads.begin()
     await files.uploads.put(upload, 1, b"x")
     assert await files.uploads.sweep() == 0
-    (part,) = (path for path in (tmp_path / "a").rglob("00001"))
-    os.utime(part, (0, 0))
-    assert await files.uploads.sweep() == 1
+    saved = await files.save(b"x", kind="docs")
+    key, _ = files.links.upload(kind="docs", content_type="text/plain", bytes_max=9)
+    await files.replace(key, pieces_of(b"x"), allowed=(), bytes_max=9)
+    for path in (tmp_path / "a").rglob("*"):
+        os.utime(path, (0, 0))
+    assert await files.uploads.sweep() == 2
     assert await files.uploads.parts(upload) == {}
+    assert await files.read(saved.key) == b"x"
+    with pytest.raises(FileNotFoundInStoreError):
+        await files.read(key)
     await files.aclose()
 
 
@@ -417,7 +550,7 @@ async def test_uploads_that_nobody_finished_are_swept(redis_server: "RedisServer
 async def test_the_example(redis_server: "RedisServer", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOCTULE_FILES_URL", f"file://{tmp_path}/avatars")
     monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
-    monkeypatch.setenv("LINK_SECRET", "00" * 32)
+    monkeypatch.setenv("NOCTULE_APP_SECRET", "s" * 32)
     from examples.files import app, lifespan
 
     transport = httpx.ASGITransport(app)

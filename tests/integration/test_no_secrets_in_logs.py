@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from app_processes import APP_SECRET, board_environment
 from redis.exceptions import ResponseError
 from session_visitors import Handler, Visitor, app_of, client_of, key_of, putting, show, signing_in
 
@@ -133,9 +134,9 @@ async def call(app: Callable[..., Awaitable[None]], *headers: tuple[bytes, bytes
 async def test_an_instance_of_the_board_logs_no_secret(
     redis_server: "RedisServer", start_instance: "StartInstance", tmp_path: Path
 ) -> None:
-    environment = {"NOCTULE_STORE_URL": redis_server.url, "NOCTULE_PLAIN_HTTP": "1"}
+    environment = board_environment(redis_server.url, tmp_path)
     instance = start_instance(app="examples.board:app", environment=environment, drain_delay_ms=0)
-    secrets = {"a name": USER, "an entry": VALUE}
+    secrets = {"a name": USER, "an entry": VALUE, "a password": PASSWORD, "the secret of the app": APP_SECRET}
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
 
         async def note_cookies() -> None:
@@ -149,12 +150,14 @@ async def test_an_instance_of_the_board_logs_no_secret(
         await post("/sign-in", name=USER)
         await post("/guestbook", text=VALUE)
         await post("/guestbook", text=VALUE, token="forged", form_id="x")
+        await post("/sign-in", name=USER, password=PASSWORD)
+        await post("/register", name=USER, password=PASSWORD)
         redis_server.kill()
         await asyncio.wait_for(post("/guestbook", text=VALUE), 20)
     instance.stop()
     text = (instance.directory / "stderr").read_text() + (instance.directory / "stdout").read_text()
     assert "session_load_failed" in text
-    assert len(secrets) > 3
+    assert len(secrets) > 7, "cookies before and after signing in"
     scan(text, secrets)
 
 

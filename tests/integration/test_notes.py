@@ -1,4 +1,4 @@
-"""One small app in three frameworks, on one store: a visitor may be served by any of them."""
+"""One small app in four frameworks, on one store: a visitor may be served by any of them."""
 
 import importlib
 import re
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 pytest_plugins = ("engines",)
 pytestmark = [pytest.mark.integration, pytest.mark.engine("redis-server")]
 
-FRAMEWORKS = ["fastapi", "django", "litestar"]
+FRAMEWORKS = ["fastapi", "django", "litestar", "flask"]
 ORIGIN = "https://notes.example"
 
 
 @pytest.fixture
 def fresh_settings() -> Iterator[None]:
-    """Django has one set of settings in a process, and other tests of this one have theirs, or none."""
-    others = settings._wrapped
-    settings._wrapped = empty
-    yield
-    settings._wrapped = others
+    """Django has one set of settings in a process, and other tests of this one have theirs."""
+    others, settings._wrapped = settings._wrapped, empty
+    try:
+        yield
+    finally:
+        settings._wrapped = others
 
 
 @pytest.fixture

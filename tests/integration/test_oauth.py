@@ -151,6 +151,18 @@ async def test_a_refresh_gives_no_more_than_was_granted_and_only_to_its_client(t
     assert (await three[0].refresh(narrowed.body["refresh_token"])).body["scope"] == " ".join(SCOPES)
 
 
+async def test_a_code_ends_after_a_minute(three: list[Instance]) -> None:
+    code, verifier = await three[0].code()
+    store = three[0].store
+    (key,) = [key async for key in store.scan_iter(match=f"{{oauth:{three[0].grants.shard('ada')}}}code:*")]
+    assert 50_000 < await store.pttl(key) <= 60_000
+    await store.pexpire(key, 1)
+    await asyncio.sleep(0.01)
+    assert (await three[1].exchange(code, verifier)).body["error"] == "invalid_grant"
+    with pytest.raises(ConfigError, match="code_s must be 1 to 600"):
+        GrantTimes(code_s=601)
+
+
 async def test_a_family_expires_in_the_store(redis_server: "RedisServer") -> None:
     times = GrantTimes(access_s=10, code_s=10, refresh_idle_s=11, refresh_absolute_s=12)
     async with instances(redis_server.url, 1, times=times) as (one,):
@@ -408,9 +420,11 @@ async def test_a_token_that_was_touched_is_not_believed(three: list[Instance]) -
     confused = pyjwt.encode(decoded(body), public["x"].ljust(32, "x"), "HS256", {"kid": public["kid"], "typ": "at+jwt"})
     plain_type = encoded({**decoded(head), "typ": "JWT"})
     tampered = encoded({**decoded(body), "sub": "root"})
+    deep = base64.urlsafe_b64encode(b"[" * 1500).decode()
     for bad in (
         f"{none}.{body}.", f"{none}.{body}.{signature}", confused, f"{plain_type}.{body}.{signature}",
         f"{head}.{tampered}.{signature}", f"{head}.{body}.{signature[:-4]}AAAA", f"{head}.{body}", "a.b.c",
+        f"{deep}.{body}.{signature}",
     ):  # fmt: skip
         assert await three[0].who(bad) == 401, bad
     assert await three[0].who(token) == 200

@@ -303,6 +303,9 @@ async def test_a_user_sees_the_devices_and_ends_one_or_all(store: Redis) -> None
     assert (devices[0].address, devices[0].agent) == ("192.0.2.7", "Browser/1")
     assert 0 < devices[0].created_ms <= devices[0].seen_ms
     assert not await users.end("bob", handles[0]), "nobody ends another user's session"
+    for name in ("__epoch__", "__raised__", "", "\ud800"):
+        assert not await users.end("ada", name), "what a visitor sends is a session's handle or nothing"
+    assert len(await users.devices("ada")) == len(handles)
     assert await users.end("ada", handles[0])
     assert [(await visitor.visit(asking)).json() for visitor in visitors] == [None, "ada", "ada"]
     assert await users.end_all("ada") == 2
@@ -322,9 +325,20 @@ async def test_signed_out_everywhere_but_here(store: Redis) -> None:
 
     for visitor in (here, there):
         await visitor.visit(app_of(signing_in("ada"), store=store))
+    before = Visitor(here.cookie)
     assert (await here.visit(app_of(change_password, store=store))).json() == 1
     assert (await here.visit(app_of(who, store=store))).json() == "ada"
+    assert here.cookie != before.cookie, "also who is signed in already signs in under a new id"
+    assert (await before.visit(app_of(who, store=store))).json() is None
     assert (await there.visit(app_of(who, store=store))).json() is None
+
+
+async def test_another_prefix_ends_all_sessions(store: Redis) -> None:
+    visitors = [Visitor() for _ in range(3)]
+    for number, visitor in enumerate(visitors):
+        await visitor.visit(app_of(signing_in(f"user-{number}"), store=store))
+    for visitor in visitors:
+        assert (await visitor.visit(app_of(who, store=store, prefix="session2:"))).json() is None
 
 
 async def test_one_user_has_only_so_many_sessions(store: Redis) -> None:

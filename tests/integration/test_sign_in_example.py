@@ -23,6 +23,11 @@ pytestmark = [
 VERIFIER = "v" * 43
 
 
+def token_in(page: httpx.Response) -> str:
+    """Of the form."""
+    return page.text.partition('value="')[2].partition('"')[0]
+
+
 async def test_a_user_signs_in_consents_and_signs_out_everywhere(
     redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,16 +46,22 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
         assert "Sign in" in page.text
         assert page.headers["x-frame-options"] == "DENY"
         where = page.url
-        wrong = await browser.post(where, data={"name": "ada", "password": "wrong"})
-        assert wrong.status_code == 401
-        right = await browser.post(where, data={"name": "ada", "password": "correct horse battery staple"})
+        ada = {"name": "ada", "password": "correct horse battery staple", "token": token_in(page)}
+        for headers, form in (({}, {**ada, "token": "x"}), ({"origin": "https://evil.example"}, ada)):
+            forged = await browser.post(where, data=form, headers=headers)
+            assert forged.status_code == 403, "no other site signs a user in under a name of its own"
+        for password, status in (("wrong", 401), ("x" * 2000, 400)):
+            assert (await browser.post(where, data={**ada, "password": password})).status_code == status
+        before = browser.cookies["session"]
+        right = await browser.post(where, data=ada)
         assert right.status_code == 303
+        assert browser.cookies["session"] != before
         page = await browser.get(right.headers["location"])
         assert "The app on your phone" in page.text
-        consent = page.text.partition('value="')[2].partition('"')[0]
-        forged = await browser.post(where, data={"consent": "00000000"})
-        assert forged.status_code == 200, "another site's form gets the page, and no code"
-        done = await browser.post(where, data={"consent": consent})
+        for token in ("0" * 64, ada["token"]):
+            forged = await browser.post(where, data={"token": token})
+            assert forged.status_code == 403, "another site's form gets no code"
+        done = await browser.post(where, data={"token": token_in(page)})
         code = parse_qs(urlsplit(done.headers["location"]).query)["code"][0]
         form = {"grant_type": "authorization_code", "code": code, "client_id": "phone", "code_verifier": VERIFIER}
         answer = (await browser.post("/oauth/token", data=form)).json()
@@ -59,7 +70,9 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
         (device,) = (await browser.get("/api/devices", headers=signed_in)).json()
         assert device["name"].startswith("python-httpx")
         assert (await browser.delete("/api/devices/nothing", headers=signed_in)).status_code == 404
+        assert "Let The app on your phone" in (await browser.get(where)).text
         assert (await browser.delete("/api/devices", headers=signed_in)).status_code == 204
+        assert "Sign in" in (await browser.get(where)).text, "the browser is signed out as well"
         refresh = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"], "client_id": "phone"}
         assert (await browser.post("/oauth/token", data=refresh)).json()["error"] == "invalid_grant"
         assert (await browser.get("/oauth/jwks.json")).json()["keys"]

@@ -1,11 +1,13 @@
 """``noctule up`` on this machine: started, attacked, stopped; and everything that keeps it from starting."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
 import signal
 import socket
+import stat
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -220,6 +222,24 @@ def test_nodes_alone_keep_what_was_written_from_one_run_to_the_next(start_up: St
     assert run(directory, "kv", "get", "k", "--node", node_url(again, 0)).stdout == "v"
 
 
+def test_all_instances_share_a_secret_that_outlives_the_run_and_is_told_nobody(start_up: StartUp) -> None:
+    seen = set()
+    for _ in range(2):
+        up = start_up("toy:app", "--nodes", "1", "--instances", "2")
+        answers = [get_json(f"{up.wait_up()['gateway']}/") for _ in range(10)]
+        assert {each["INSTANCE_ID"] for each in answers} == {"web-1", "web-2"}
+        seen |= {each["secret_sha256"] for each in answers}
+        files = (up.data_dir / "files").as_uri() + "?shared=true"
+        assert {(each["NOCTULE_FILES_URL"], each["NOCTULE_INSTANCES"]) for each in answers} == {(files, "2")}
+        assert up.stop() == 0
+    secret = up.data_dir / "app-secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    assert seen == {hashlib.sha256(secret.read_bytes().strip()).hexdigest()}
+    written = [path for path in up.directory.rglob("*") if path.is_file() and path != secret]
+    assert len(written) > 10, "logs, and all that was said"
+    assert [path for path in written if secret.read_bytes().strip() in path.read_bytes()] == []
+
+
 def test_a_killed_supervisor_takes_everything_with_it(start_up: StartUp) -> None:
     up = start_up("toy:app", "--nodes", "1", "--instances", "1")
     up.wait_up()
@@ -285,6 +305,17 @@ def test_an_app_that_cannot_be_imported_leaves_nothing_running(
     assert last.startswith("error: web-1: ")
     assert words.format(directory=directory) in last
     assert "Traceback" not in up.stderr
+
+
+def test_a_folder_that_is_not_said_to_be_shared_is_refused_with_several_instances(
+    start_up: StartUp, directory: Path
+) -> None:
+    lines = ("from noctule.kits.files import FileStore", "from toy import app", f"FileStore('file://{directory}/kept')")
+    (directory / "folder.py").write_text("\n".join(lines))
+    up = start_up("folder:app", "--nodes", "1", "--instances", "2")
+    assert up.process.wait(60) == 2
+    assert "is a folder of one machine, and there are 2 instances" in up.stderr
+    start_up("folder:app", "--nodes", "1", "--instances", "1").wait_up()
 
 
 def test_ports_in_use_are_named_with_their_flag(directory: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
+from app_processes import board_environment
 from verification_toys import ToyCluster, serving, toy_cluster
 
 from noctule.base.errors import RequestError
@@ -308,14 +309,15 @@ async def test_a_wrong_endpoint_of_one_instance_fails(cluster: ToyCluster, statu
 class Supervised:
     """Two real instances of the board behind the toy balancer; the first is started again when it was killed."""
 
-    def __init__(self, cluster: ToyCluster, start: "StartInstance", store_url: str) -> None:
+    def __init__(self, cluster: ToyCluster, start: "StartInstance", store_url: str, directory: Path) -> None:
         self._cluster = cluster
         self._start = start
         self._store_url = store_url
+        self._directory = directory
         self.first: InstanceProcess
 
     async def start(self, name: str) -> "InstanceProcess":
-        environment = {"NOCTULE_STORE_URL": self._store_url, "NOCTULE_PLAIN_HTTP": "1"}
+        environment = board_environment(self._store_url, self._directory)
         process = await asyncio.to_thread(self._start, environment, app=BOARD, id=name)
         address = process.url.removeprefix("http://")
         self._cluster.balancer.upstreams.append(address)
@@ -332,9 +334,11 @@ class Supervised:
 
 
 @pytest.fixture
-async def supervised(redis_server: "RedisServer", start_instance: "StartInstance") -> AsyncIterator[Supervised]:
+async def supervised(
+    redis_server: "RedisServer", start_instance: "StartInstance", tmp_path: Path
+) -> AsyncIterator[Supervised]:
     async with toy_cluster(redis_server.port, instances=0) as cluster:
-        running = Supervised(cluster, start_instance, redis_server.url)
+        running = Supervised(cluster, start_instance, redis_server.url, tmp_path)
         await running.begin()
         yield running
 

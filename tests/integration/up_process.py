@@ -21,7 +21,7 @@ START_S_MAX = 60.0
 STOP_S_MAX = 30.0
 
 TOY_APP = """
-import asyncio, json, os
+import asyncio, hashlib, json, os
 from pathlib import Path
 
 if Path("broken").exists():
@@ -37,8 +37,10 @@ async def app(scope, receive, send):
     if scope["path"] == "/slow":
         Path("slow-began").touch()
         await asyncio.sleep(600)
-    names = ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL", "NOCTULE_NODE")
-    body = json.dumps({name: os.environ.get(name) for name in names} | {"pid": os.getpid()}).encode()
+    names = ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL", "NOCTULE_NODE", "NOCTULE_FILES_URL", "NOCTULE_INSTANCES")
+    secret = hashlib.sha256(os.environ["NOCTULE_APP_SECRET"].encode()).hexdigest()
+    facts = {name: os.environ.get(name) for name in names} | {"pid": os.getpid(), "secret_sha256": secret}
+    body = json.dumps(facts).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": body})
 """

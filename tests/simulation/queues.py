@@ -4,6 +4,7 @@ They stand beside the clients of `verify.sim.workload` and draw from a chance of
 several queues at once, which are in several partitions.
 """
 
+import abc
 import random
 from functools import partial
 
@@ -62,7 +63,7 @@ class Queues:
         self.taken.add(element)
 
 
-class _Client:
+class _Client(abc.ABC):
     """Does one thing after the other, each through whichever node is alive."""
 
     def __init__(self, queues: Queues, chance: random.Random) -> None:
@@ -84,21 +85,21 @@ class _Client:
         self.begin(machine, step)
         step.look()
 
+    @abc.abstractmethod
     def begin(self, machine: Machine, step: "_Step") -> None:
         """Send a command."""
-        raise NotImplementedError
 
     def send(self, machine: Machine, args: list[bytes], step: "_Step") -> None:
         """As the only command of a connection of its own."""
         machine._wake(partial(machine.router.conversation().submit, args, step))
 
+    @abc.abstractmethod
     def heard(self, reply: Reply) -> None:
         """Its answer has come."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def heard_nothing(self) -> None:
         """The node died under it, or does not know what became of it."""
-        raise NotImplementedError
 
 
 class _Step:

@@ -77,7 +77,9 @@ def is_foreign(scope: Scope, trusted_origins: Sequence[str] = ()) -> bool:
     if sites:
         return any(site not in (b"same-origin", b"none") for site in sites)
     hosts = {host.decode("latin-1").lower() for host in header_values(headers, b"host")}
-    return any(_host_of(origin) not in hosts for origin in origins)
+    # Whoever is on the network can make a page of http: on this host. A gateway that ends TLS may leave http in scope.
+    is_secure = scope.get("scheme") in ("https", "wss")
+    return any(_host_of(origin) not in hosts or (is_secure and origin.startswith("http:")) for origin in origins)
 
 
 def is_browser(scope: Scope) -> bool:

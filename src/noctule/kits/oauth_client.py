@@ -2,7 +2,7 @@
 
     google = OutsideProvider("google", client_id=…, client_secret=…, metadata_url=…, scope="openid email")
     return await google.begin(request, redirect_uri)        # GET /sign-in
-    identity = await google.finish(request)                 # GET /callback; then session.regenerate()
+    identity = await google.finish(request)                 # GET /callback; then session.sign_in(…)
 
 State, nonce and PKCE verifier are in ``request.session``, so any instance can finish what another began. Needs
 ``noctule[oauth-client]``, Starlette or FastAPI, and `Sessions` around the app.
@@ -73,7 +73,7 @@ class OutsideProvider:
     async def finish(self, request: Request) -> dict[str, Any]:
         """The provider's tokens, with ``userinfo`` where it gave an id token, whose signature and nonce were checked.
 
-        Raises `SignInError`, or `UnavailableError`. Give the session a new id before anybody counts as signed in.
+        Raises `SignInError`, or `UnavailableError`. Then call the session's `sign_in`, which gives it a new id.
         """
         try:
             await self._check_issuer(request)

@@ -7,6 +7,7 @@ who is. Needs ``noctule[auth]``.
 
 import asyncio
 import hashlib
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -65,14 +66,15 @@ class Passwords:
         self._nobody: str | None = None
 
     async def hash(self, password: str) -> str:
-        """What to keep of a password. Raises `RequestError` for one that is too long, `UnavailableError` when busy."""
+        """What to keep of a password. Raises `RequestError` for one that is too long or no text, `UnavailableError`
+        when busy."""
         return await self._run(self._hasher.hash, _checked(password))
 
     async def verify(self, password: str, kept: str | None) -> Verdict:
         """Whether it is the password; None stands for a user who is not there, which takes as long and is never right.
 
-        Raises `RequestError` for a hash that is no Argon2 hash or a password that is too long, `UnavailableError` when
-        busy.
+        Raises `RequestError` for a hash that is no Argon2 hash or a password that is too long or no text,
+        `UnavailableError` when busy.
         """
         return await self._run(self._verify, _checked(password), kept)
 
@@ -148,7 +150,7 @@ class Login:
             decision = await self._limiter.hit(self._policies, [*subjects, f"login:{_name_digest(name)}"])
             if not decision.is_admitted:
                 raise RateLimitedError(decision)
-        found = await self._find(name)
+        found = await self._find(name) if _is_text(name) else None
         verdict = await self._passwords.verify(password, found[1] if found else None)
         if found is None or not verdict.is_right:
             return None
@@ -158,11 +160,20 @@ class Login:
 
 
 def _checked(password: str) -> str:
-    if len(password.encode(errors="surrogatepass")) > PASSWORD_BYTES_MAX:
+    if not _is_text(password):
+        raise RequestError("a password must be text that UTF-8 can write")
+    if len(password.encode()) > PASSWORD_BYTES_MAX:
         raise RequestError(f"a password may have {PASSWORD_BYTES_MAX} bytes at most")
     return password
 
 
+def _is_text(given: str) -> bool:
+    """Whether UTF-8 can write it: JSON may hold halves of characters, which neither hashes nor databases take."""
+    return not any("\ud800" <= each <= "\udfff" for each in given)
+
+
 def _name_digest(name: str) -> str:
-    # A name may be of any length and hold anything; the store is not told it.
-    return hashlib.sha256(name.strip().casefold().encode(errors="surrogatepass")).hexdigest()[:32]
+    # A name may be of any length and hold anything; the store is not told it. What an app may take for the same name,
+    # as a full-width letter, is counted as the same.
+    same = unicodedata.normalize("NFKC", name).strip().casefold()
+    return hashlib.sha256(same.encode(errors="surrogatepass")).hexdigest()[:32]

@@ -75,6 +75,11 @@ class SealedSessions:
     ) -> None:
         if on_epoch_loss not in ("refuse", "accept") or absolute_s < idle_s:
             raise ConfigError("sealed sessions: on_epoch_loss must be refuse or accept, absolute_s idle_s or more")
+        if keys.accepts_plain:
+            # In a store only our own writing is plain; a cookie is whatever the visitor writes.
+            raise ConfigError(
+                "sealed sessions: keys must not be made with accept_plain, or anybody signs in as anybody"
+            )
         self._app = app
         self._keys = keys
         self._users = users

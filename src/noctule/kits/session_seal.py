@@ -1,6 +1,7 @@
 """Keys that seal what a session holds: AES-256-GCM, by a ring of keys that can be rotated.
 
     keys = KeyRing.parse(os.environ["SESSION_KEYS"])      # "2026b:<base64 of 32 bytes>,2026a:<…>"
+    keys = KeyRing.of_app()                               # of NOCTULE_APP_SECRET, which `noctule up` gives
 
 The first key seals, all of them open. To rotate: add the new key at the end everywhere, then put it first everywhere,
 and drop the old one when the longest session has ended. What is sealed is bound to its place (session and field), so
@@ -9,6 +10,7 @@ nobody who can write to the store can move it elsewhere.
 
 import base64
 import binascii
+import hashlib
 import secrets
 from collections.abc import Mapping
 
@@ -16,6 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from noctule.base.errors import ConfigError, StorageError
+from noctule.kits.app_secret import VARIABLE, app_secrets, derived_key
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -46,7 +49,7 @@ class KeyRing:
                 )
         self._ciphers = {name.encode(): AESGCM(key) for name, key in keys.items()}
         self._active = active.encode()
-        self._accepts_plain = accept_plain
+        self.accepts_plain = accept_plain
 
     @classmethod
     def parse(cls, text: str, *, accept_plain: bool = False) -> "KeyRing":
@@ -58,6 +61,16 @@ class KeyRing:
                 keys[name] = base64.b64decode(key, altchars=b"-_", validate=True)
             except (binascii.Error, ValueError):
                 raise ConfigError(f"session keys: key {name!r} is not base64") from None
+        return cls(keys, next(iter(keys)), accept_plain=accept_plain)
+
+    @classmethod
+    def of_app(cls, *, accept_plain: bool = False) -> "KeyRing":
+        """The ring that is made of the app's secrets, see app_secret.py. Raises `ConfigError` when there are none."""
+        derived = [derived_key(each, "sessions") for each in app_secrets()]
+        if not derived:
+            raise ConfigError(f"session keys: {VARIABLE} is not set; it must be the same on all instances")
+        # The names tell nothing of the keys, and are the same on every instance.
+        keys = {hashlib.sha256(b"name" + key).hexdigest()[:KEY_NAME_CHARACTERS_MAX]: key for key in derived}
         return cls(keys, next(iter(keys)), accept_plain=accept_plain)
 
     def __repr__(self) -> str:
@@ -78,7 +91,7 @@ class KeyRing:
     def unseal(self, value: bytes, place: str) -> bytes:
         """Open it. Raises `StorageError`: it was changed, moved, or sealed with a key that is not in the ring."""
         if not value.startswith(_MARK):
-            if self._accepts_plain:
+            if self.accepts_plain:
                 return value
             raise StorageError("a session holds a value that is not sealed")
         name_end = 2 + (value[1] if len(value) > 1 else 0)

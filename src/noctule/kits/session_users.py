@@ -12,6 +12,7 @@ for its next load; a session that it lacks is ended by the epoch all the same.
 
 import asyncio
 import hashlib
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -43,6 +44,7 @@ EPOCHS_MAX = 10_000
 AGENT_CHARACTERS_MAX = 120
 PREFIX = "session:"
 
+_HANDLE = re.compile(r"[0-9a-f]{64}")  # As `session_handle` makes it.
 _END, _ENROL, _SEEN, _RAISE = Script(END), Script(ENROL), Script(SEEN), Script(RAISE)
 
 
@@ -121,6 +123,8 @@ class UserSessions:
 
     async def end(self, user: str, device_id: str) -> bool:
         """End one session of this user; whether there was one. Nobody ends another user's by its id."""
+        if not _HANDLE.fullmatch(device_id):  # Visitors send it; what else is in the list is not theirs to remove.
+            return False
         is_listed = await self._ask(lambda: cast("Any", self._store.hexists(self._key(user), device_id)), writes=False)
         if not is_listed:
             return False

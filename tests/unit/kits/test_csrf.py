@@ -101,6 +101,13 @@ async def status_of(scope: Scope) -> Any:
     return sent[0].get("status", sent[0].get("code"))
 
 
+def test_a_page_in_clear_text_on_our_host_is_another_site() -> None:
+    """Whoever is on the network writes such a page; only behind a gateway that ends TLS can it not be told."""
+    assert is_foreign({**scope_of(origin="http://app.example"), "scheme": "https"})
+    assert is_foreign({**scope_of(kind="websocket", origin="http://app.example"), "scheme": "wss"})
+    assert not is_foreign({**scope_of(origin="https://app.example"), "scheme": "http"})
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE"])
 async def test_other_sites_may_link_to_us(method: str) -> None:
     assert await status_of(scope_of(method, origin="https://evil.example")) == 200

@@ -37,6 +37,18 @@ async def test_right_and_wrong(passwords: Passwords) -> None:
         await passwords.verify("é" * 600, kept)
 
 
+async def test_half_a_character_is_no_password_and_nobodys_name(passwords: Passwords) -> None:
+    """JSON may hold one, and neither Argon2 nor a database takes it."""
+    for given in (passwords.hash("\ud800"), passwords.verify("x\udfff", None)):
+        with pytest.raises(RequestError, match="UTF-8"):
+            await given
+
+    async def find(name: str) -> None:
+        name.encode()
+
+    assert await Login(passwords, find).check("ada\ud800", "secret") is None
+
+
 async def test_another_cost_gives_a_new_hash_once(passwords: Passwords) -> None:
     dearer = Passwords(Argon2Cost(memory_kib=8 * 1024, passes=1))
     try:
@@ -121,5 +133,8 @@ async def test_a_login_is_counted_before_it_is_looked_at(passwords: Passwords) -
     assert refused.value.decision.policy is AUTHENTICATION
     assert looked == ["ada", "ada", "bob"]
     assert ledger.asked[0] == ledger.asked[3], "however it is written"
+    with pytest.raises(RateLimitedError):
+        await login.check("\uff41da", "secret", subjects=["ip:192.0.2.1"])
+    assert ledger.asked[0] == ledger.asked[4], "also with letters that a database may take for the same"
     assert not any("ada" in subject for subjects in ledger.asked for subject in subjects)
     assert kept == {}

@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from noctule.base.errors import UnavailableError
+from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant, WallMs
 from noctule.kits.asgi import Message, Receive, Scope, Send, send_json
 from noctule.kits.sealed_sessions import SealedSessions
@@ -125,6 +125,13 @@ async def test_a_changed_cookie_is_no_session() -> None:
     for at in range(0, len(good), 7):
         browser.cookie = good[:at] + ("A" if good[at] != "A" else "B") + good[at + 1 :]
         assert await browser.visit() == (200, {})
+
+
+def test_keys_that_accept_what_is_not_sealed_are_refused() -> None:
+    """With them, a visitor writes a session as they like."""
+    lax = KeyRing({"a": b"o" * 32}, "a", accept_plain=True)
+    with pytest.raises(ConfigError, match="accept_plain"):
+        SealedSessions(send_json, keys=lax, users=None)  # type: ignore[arg-type]
 
 
 async def test_a_users_epoch_takes_the_session_back() -> None:

@@ -325,11 +325,14 @@ class Leadership:
 
     def replicate(self) -> None:
         """Send every follower what it lacks, as far as flow control lets."""
+        everyone_got_some = True
         for peer, progress in self.progress.items():
-            self._send_entries(peer, progress)
-        if self._may_be_patient():
+            if not self._send_entries(peer, progress) and not progress.is_away:
+                everyone_got_some = False
+        if everyone_got_some and self._may_be_patient():
             # Entries say what a heartbeat would. With a thousand busy groups the heartbeats beside their entries were
-            # three quarters of all work.
+            # three quarters of all work. But one that waits for an answer says nothing to a follower whose answer, or
+            # what it was to answer, was lost; a heartbeat tells that who leads, and is answered, and so repairs it.
             self._heartbeat_gap_s = self._node.config.heartbeat_s
             self._heartbeat_at = Instant(self._node.now + self._heartbeat_gap_s)
 
@@ -345,29 +348,31 @@ class Leadership:
         config = self._node.config
         return config.quiet_after_s > 0 and not config.lease_s and not self._rounds.waiting()
 
-    def _send_entries(self, peer: int, progress: Progress) -> None:
+    def _send_entries(self, peer: int, progress: Progress) -> bool:
+        """Send what flow control lets; whether that was anything."""
         node, log = self._node, self._node.log
-        while True:
-            if progress.state is ProgressState.SNAPSHOT or progress.probe_sent:
-                return
+        has_sent = False
+        while progress.state is not ProgressState.SNAPSHOT and not progress.probe_sent:
             if progress.state is ProgressState.REPLICATE and (
                 progress.next > log.last_index or len(progress.in_flight) >= node.config.in_flight_max
             ):
-                return
+                break
             previous_term = log.term_at(progress.next - 1)
             if previous_term is None:
                 progress.become_snapshot()
                 node.emit(OpenSnapshot())
-                return
+                break
             entries = log.between(progress.next, log.last_index, node.config.append_bytes_max)
             node.send(peer, Append(node.term, progress.next - 1, previous_term, node.commit, entries))
+            has_sent = True
             if progress.state is ProgressState.PROBE:
                 progress.probe_sent = True
-                return
+                break
             progress.next += len(entries)
             progress.in_flight.append(progress.next - 1)
             if progress.next > log.last_index:
-                return
+                break
+        return has_sent
 
     def append_reply(self, peer: int, message: AppendReply) -> None:
         """A follower accepted or refused."""

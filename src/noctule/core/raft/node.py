@@ -237,8 +237,13 @@ class RaftNode:
         return self._gathered()
 
     def wait_first(self, now: Instant, wait_s: float) -> None:
-        """Of a replica whose time begins: miss no leader for so long. Recovery may have outlasted any earlier wait."""
+        """Of a replica whose time begins: miss no leader for so long. Recovery may have outlasted any earlier wait.
+
+        Not where one was heard meanwhile, since peers may dial a node before its time begins.
+        """
         self.now = now
+        if self.leader:
+            return
         self._election_deadline = max(Instant(now + wait_s), self._promised_until)
 
     def tell_commit(self) -> list[Effect]:

@@ -117,6 +117,8 @@ class Liveness:
         self._peers: dict[int, _Peer] = {}
         self._interval_s = heartbeat_s
         self._look_at = now
+        self._former: set[int] = set()
+        """Those who were told as suspected when they ceased to be peers."""
         self._effects: list[Effect] = []
         self._change_peers(tuple(peers), now)
 
@@ -210,7 +212,15 @@ class Liveness:
         self._interval_s = self._heartbeat_s * max(1.0, len(nodes) / PEERS_AT_FULL_RATE)
         before, self._peers = self._peers, {}
         for node in sorted(nodes):
-            self._peers[node] = before.pop(node) if node in before else _Peer(self._interval_s, now)
+            self._peers[node] = before.pop(node) if node in before else self._new_peer(node, now)
             self._peers[node].detector.interval_s = self._interval_s
         for node, peer in before.items():
             self._suspect(node, peer)  # Nobody listens to it any more, so whatever it leads must not wait for it.
+        self._former |= before.keys()
+
+    def _new_peer(self, node: int, now: Instant) -> _Peer:
+        """One that was a peer before is trusted by its first frame; nobody would be told else that it is there."""
+        peer = _Peer(self._interval_s, now)
+        peer.is_suspected = node in self._former
+        self._former.discard(node)
+        return peer

@@ -5,7 +5,7 @@ which looks at this machine, and then cluster.py, which carries the plan out.
 """
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,8 @@ class ProcessPlan:
     name: str
     """Also of its log."""
     command: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
-    """Added to that of the supervisor."""
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    """Added to that of the supervisor; may hold the app's secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +281,16 @@ def node_data_dir(config: UpConfig, node_id: int) -> Path:
 
 
 def make_plan(
-    config: UpConfig, cluster: ClusterFile, free_ports: Iterator[int], python: str, lost: Collection[int] = ()
+    config: UpConfig,
+    cluster: ClusterFile,
+    free_ports: Iterator[int],
+    python: str,
+    lost: Collection[int] = (),
+    app_environment: Mapping[str, str] | None = None,
 ) -> Plan:
     """Lay out the cluster. `python` is the interpreter that has this package; `free_ports` gives `free_ports_count`.
 
-    `lost` are the nodes whose data folder was there and is gone.
+    `lost` are the nodes whose data folder was there and is gone; `app_environment` is for each instance.
     """
     host = config.inner_host
     bases = _bases(config)
@@ -306,7 +311,10 @@ def make_plan(
         for number in cluster.numbers
     )
     count = config.instances if config.app is not None else 0
-    instances = tuple(_instance_plan(config, nodes, next(free_ports), python, number=i) for i in range(1, count + 1))
+    instances = tuple(
+        _instance_plan(config, nodes, next(free_ports), python, number=i, shared=app_environment or {})
+        for i in range(1, count + 1)
+    )
     return Plan(
         cluster=cluster.cluster,
         service=_service_name(config.app) if config.app is not None else "",
@@ -383,7 +391,13 @@ def _node_plan(
 
 
 def _instance_plan(
-    config: UpConfig, nodes: tuple[NodePlan, ...], port: int, python: str, *, number: int
+    config: UpConfig,
+    nodes: tuple[NodePlan, ...],
+    port: int,
+    python: str,
+    *,
+    number: int,
+    shared: Mapping[str, str],
 ) -> InstancePlan:
     name = f"web-{number}"
     # The gateway has turned away before an instance is told to stop, so nobody is left to be given notice.
@@ -391,6 +405,7 @@ def _instance_plan(
     first = (number - 1) % len(nodes)
     preferred = [*nodes[first:], *nodes[:first]]
     environment = {
+        **shared,
         "INSTANCE_ID": name,
         "PORT": str(port),
         "NOCTULE_STORE_URL": f"redis://{','.join(join_address(node.host, node.resp_port) for node in preferred)}/0",

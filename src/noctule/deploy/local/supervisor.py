@@ -12,6 +12,7 @@ from functools import partial
 
 import msgspec
 
+from noctule.deploy.local.app_environment import app_environment
 from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes, new_nodes, record_left
 from noctule.deploy.local.cluster import LocalCluster
 from noctule.deploy.local.foreground import run_supervised
@@ -76,7 +77,7 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
         lost = lost_nodes(config, cluster)
         for node in sorted(lost):
             notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")
-        plan = make_plan(config, cluster, chosen, sys.executable, lost)
+        plan = make_plan(config, cluster, chosen, sys.executable, lost, app_environment(config, os.environ))
         make = partial(LocalCluster, plan, notice, new=new_nodes(config, cluster), on_left=partial(record_left, config))
 
         def on_up(local: LocalCluster) -> None:

@@ -7,12 +7,12 @@ goes wrong does, also a refused key, for the next store may take what this one d
 import asyncio
 import logging
 import random
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import quote, unquote
 
 import obstore
 from obstore.exceptions import BaseError, GenericError
@@ -138,7 +138,7 @@ class Chain:
     async def put(self, endpoint: Endpoint, saved: StoredFile, body: bytes | Path) -> None:
         """Save a file there, whole or not at all. Raises `EndpointAwayError`."""
         attributes = {"Content-Type": saved.content_type, "Cache-Control": "private"}
-        attributes |= {"sha256": saved.sha256, "name": quote(saved.name)}
+        attributes |= {"sha256": saved.sha256, "name": urlsafe_b64encode(saved.name.encode()).decode()}
 
         async def put() -> None:
             if endpoint.is_local:
@@ -243,4 +243,11 @@ def stored_file(key: str, endpoint: Endpoint, result: "GetResult") -> StoredFile
         return StoredFile(key, type_of_extension(extension_of(key)).name, size, "", "", etag)
     attributes = {str(name).lower(): str(value) for name, value in result.attributes.items()}
     content_type = attributes.get("content-type") or BYTES.name
-    return StoredFile(key, content_type, size, attributes.get("sha256", ""), unquote(attributes.get("name", "")), etag)
+    return StoredFile(key, content_type, size, attributes.get("sha256", ""), _name_of(attributes), etag)
+
+
+def _name_of(attributes: dict[str, str]) -> str:
+    try:
+        return urlsafe_b64decode(attributes.get("name", "")).decode()
+    except ValueError:  # Somebody else's; a store that is lax about headers keeps what an uploader says.
+        return ""

@@ -82,9 +82,9 @@ def disposition_of(content_type: str, name: str = "") -> str:
     return "" if content_type.startswith(_HARMLESS) else "attachment"
 
 
-def check_allowed(found: ContentType, allowed: tuple[str, ...]) -> None:
+def check_allowed(content_type: str, allowed: tuple[str, ...]) -> None:
     """Raise `RequestError` unless the type is one of those (``image/*`` is any image); none allows everything."""
-    plain = found.name.partition(";")[0]
+    plain = content_type.partition(";")[0]
     if allowed and not any(plain == each or (each.endswith("/*") and plain.startswith(each[:-1])) for each in allowed):
         raise RequestError(f"the file is {plain} by its first bytes; allowed are {', '.join(allowed)}")
 

@@ -1,7 +1,10 @@
 """Stores of files by URL: an S3 bucket, or a folder of this machine.
 
     s3://bucket/prefix?endpoint=https://s3.example.com&region=eu-central-1&access_key_id=…&secret_access_key=…
-    file:///var/lib/app/files
+    file:///var/lib/app/files?shared=true
+
+With `shared=true` a folder is declared to be seen by all instances of the app: they run on one machine, or it is a file
+system that all their machines mount. Nothing here can find that out.
 
 With `public=true` anybody may read the files without a signature: because the bucket's policy says so, or from a folder
 by `serving.FileLinks`. Without it all are private. Without `endpoint` the bucket is Amazon's. `public_endpoint` is
@@ -44,10 +47,12 @@ class Endpoint:
     """None for a folder."""
     is_public: bool = False
     """Whether files may be read without a signature."""
+    is_shared: bool = True
+    """Whether every instance sees what is in it: a bucket is by its nature, a folder when its URL says so."""
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine, which no other machine sees."""
+        """Whether it is a folder."""
         return self.signer is None
 
 
@@ -67,9 +72,9 @@ def _load(url: str) -> Endpoint:
         path = unquote(parts.path)
         if parts.netloc or not path.startswith("/"):
             raise ConfigError("files: a folder is named by its whole path, as in file:///var/lib/app/files")
-        return Endpoint(
-            f"file://{path}", _folder(path), None, _is_public(path, _options(path, parts.query, {"public"}))
-        )
+        options = _options(path, parts.query, {"public", "shared"})
+        is_public, is_shared = (_is_true(name, path, options) for name in ("public", "shared"))
+        return Endpoint(f"file://{path}", _folder(path), None, is_public, is_shared)
     if parts.scheme != "s3" or not parts.netloc or "@" in parts.netloc:
         raise ConfigError(f"files: a URL begins with s3://bucket or file:///, not {parts.scheme}://…")
     return _bucket(parts.netloc, parts.path.strip("/"), _options(parts.netloc, parts.query, _OPTIONS))
@@ -82,10 +87,10 @@ def _options(name: str, query: str, known: set[str]) -> dict[str, str]:
     return options
 
 
-def _is_public(name: str, options: dict[str, str]) -> bool:
-    said = options.get("public", "false")
+def _is_true(option: str, name: str, options: dict[str, str]) -> bool:
+    said = options.get(option, "false")
     if said not in ("true", "false"):
-        raise ConfigError(f"files: public of {name} is true or false")
+        raise ConfigError(f"files: {option} of {name} is true or false")
     return said == "true"
 
 
@@ -123,4 +128,6 @@ def _bucket(bucket: str, prefix: str, options: dict[str, str]) -> Endpoint:
     )
     public = options.get("public_endpoint", "").rstrip("/") or endpoint
     signer = S3Signer(f"{public}/{bucket}" if public else amazon, bucket, prefix, region, key_id, secret)
-    return Endpoint(f"{endpoint or 'aws'}/{bucket}/{prefix}".rstrip("/"), store, signer, _is_public(bucket, options))
+    return Endpoint(
+        f"{endpoint or 'aws'}/{bucket}/{prefix}".rstrip("/"), store, signer, _is_true("public", bucket, options)
+    )

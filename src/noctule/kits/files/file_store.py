@@ -24,6 +24,7 @@ from redis.asyncio import Redis
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError, NoctuleError, RequestError, StorageError, TooLargeError, UnavailableError
+from noctule.kits.app_secret import app_secrets, derived_key
 from noctule.kits.files.chain import (
     Chain,
     EndpointAwayError,
@@ -35,7 +36,7 @@ from noctule.kits.files.chain import (
 from noctule.kits.files.content import check_allowed, sniff
 from noctule.kits.files.endpoints import load_endpoints
 from noctule.kits.files.journal import Journal, Repair
-from noctule.kits.files.keys import check_key, new_key
+from noctule.kits.files.keys import check_key, is_incoming, kind_of, new_key
 from noctule.kits.files.links import Links, checked_name
 from noctule.kits.files.local_urls import LinkSigner
 from noctule.kits.files.repairs import Repairs
@@ -48,6 +49,9 @@ BYTES_MAX = 1024**3
 """Of one file, unless it is said otherwise."""
 READ_BYTES_MAX = 16 * 1024 * 1024
 """What `read` takes into memory."""
+
+INSTANCES = "NOCTULE_INSTANCES"
+"""How many instances the app has, for whom this process' environment says it; ``noctule up`` does."""
 
 log = logging.getLogger("noctule.kits.files")
 
@@ -69,10 +73,11 @@ class FileStore:
     """Files in a chain of stores.
 
     `urls`: see endpoints.py; None for NOCTULE_FILES_URL. `store`: where the journal is, as for every kit; `name` tells
-    chains apart that share it. `instances`: how many instances of the app there are; with more than one a folder is
-    refused, for the others would not see it, unless `force_local` says that it is a shared file system. `link_base` and
-    `link_secrets` are for links into a folder: where `serving.FileLinks` is mounted, and a ring of secrets that all
-    instances have. Raises `ConfigError` for what cannot work.
+    chains apart that share it. `instances`: how many instances of the app there are (None: the environment's
+    NOCTULE_INSTANCES, or one); with more than one a folder is refused, for the others would not see it, unless its URL
+    says ``shared=true``. `link_base` and `link_secrets` are for links into a folder: where `serving.FileLinks` is
+    mounted, and a ring of secrets that all instances have (None: made of NOCTULE_APP_SECRET, if that is set). Raises
+    `ConfigError` for what cannot work.
     """
 
     def __init__(
@@ -81,21 +86,23 @@ class FileStore:
         *,
         store: Redis | str | None = None,
         name: str = "files",
-        instances: int = 1,
-        force_local: bool = False,
+        instances: int | None = None,
         link_base: str = "/files",
-        link_secrets: Sequence[bytes] = (),
+        link_secrets: Sequence[bytes] | None = None,
         bytes_max: int = BYTES_MAX,
         part_bytes: int = PART_BYTES,
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
     ) -> None:
         endpoints = load_endpoints(urls or os.environ.get("NOCTULE_FILES_URL", ""))
-        local = [each.name for each in endpoints if each.is_local]
-        if local and instances > 1 and not force_local:
+        unshared = [each.name for each in endpoints if not each.is_shared]
+        instances = _instances() if instances is None else instances
+        if unshared and instances > 1:
             raise ConfigError(
-                f"files: {local[0]} is a folder of one machine, and there are {instances} instances; use an s3:// "
-                "store, or force_local=True if all of them mount the same file system there"
+                f"files: {unshared[0]} is a folder of one machine, and there are {instances} instances; use an s3:// "
+                "store, or end the URL with ?shared=true if all of them see the same folder there"
             )
+        if link_secrets is None:
+            link_secrets = [derived_key(each, "file links") for each in app_secrets()]
         self.bytes_max = bytes_max
         self._clock = clock
         self._name = name
@@ -265,10 +272,13 @@ class FileStore:
     async def accept_uploaded(self, key: str, *, allowed: tuple[str, ...] = (), name: str = "") -> StoredFile:
         """What was uploaded by a link or form, looked at and saved under a new key; the old one is deleted.
 
-        The new key, because whoever has the link may still overwrite the old one. Raises as `save` and `stat` do; what
-        is not allowed, or too large, is deleted.
+        The new key, because whoever has the link may still overwrite the old one. Raises as `save` and `stat` do, and
+        `RequestError` for a key that no link or form was made for, as that of somebody's file; what is not allowed, or
+        too large, is deleted.
         """
-        kind = check_key(key).partition("/")[0]
+        if not is_incoming(check_key(key)):
+            raise RequestError("that is no key of an upload")
+        kind = kind_of(key)
         try:
             async with aclosing(self.stream(key)) as pieces:
                 saved = await self.save(pieces, kind=kind, name=name, allowed=allowed)
@@ -302,7 +312,14 @@ class FileStore:
             await self._redis.aclose()
 
 
+def _instances() -> int:
+    said = os.environ.get(INSTANCES) or "1"
+    if not said.isdecimal():
+        raise ConfigError(f"files: {INSTANCES} must be how many instances the app has, not {said!r}")
+    return int(said)
+
+
 def _allowed_extension(spool: Spool, allowed: tuple[str, ...]) -> str:
     found = sniff(spool.head)
-    check_allowed(found, allowed)
+    check_allowed(found.name, allowed)
     return found.extension

@@ -11,12 +11,13 @@ from noctule.base.errors import ConfigError, RequestError
 from noctule.kits.files.chain import Chain
 from noctule.kits.files.content import disposition_of, type_by_name, type_of_extension
 from noctule.kits.files.endpoints import Endpoint
-from noctule.kits.files.keys import check_key, extension_of, new_key
+from noctule.kits.files.keys import check_key, extension_of, is_incoming, new_key
 from noctule.kits.files.local_urls import LinkSigner
 from noctule.kits.files.sigv4 import EXPIRES_S_MAX
 
-NAME_CHARS_MAX = 200
-"""Of the name that a file's owner gives it; what is longer is cut."""
+NAME_BYTES_MAX = 192
+"""Of the name that a file's owner gives it, in UTF-8; what is longer is cut. Stores bound what they keep beside a file:
+Swift each value by 256 characters, which are these in base64; Amazon all of them by 2 KB."""
 READ_S_DEFAULT = 3600
 UPLOAD_S_DEFAULT = 600
 
@@ -33,7 +34,7 @@ class Links:
     def signer(self) -> LinkSigner:
         """Of links into a folder. Raises `ConfigError` without secrets."""
         if self._signer is None:
-            raise ConfigError("files: links into a folder need link_secrets")
+            raise ConfigError("files: links into a folder need link_secrets, or NOCTULE_APP_SECRET")
         return self._signer
 
     @property
@@ -56,8 +57,10 @@ class Links:
         return self._sign(endpoint, key, expires_s, name)
 
     def public(self, key: str) -> str:
-        """Where anybody reads the file, for ever. Raises `ConfigError` unless the first store is declared public."""
-        check_key(key)
+        """Where anybody reads the file, for ever. Raises `ConfigError` unless the first store is declared public, and
+        `RequestError` for an upload that was not accepted."""
+        if is_incoming(check_key(key)):
+            raise RequestError("an upload is not public before it is accepted")
         if not self.are_public:
             raise ConfigError(
                 "files: the first store is private; sign links, or declare it with public=true in its URL"
@@ -109,16 +112,16 @@ class Links:
 
     def _new_key(self, kind: str, content_type: str) -> tuple[str, int]:
         wall_ms = self._clock.wall_ms()
-        return new_key(kind, type_by_name(content_type).extension, wall_ms, secrets.randbits(74)), wall_ms
+        extension = type_by_name(content_type).extension
+        return new_key(kind, extension, wall_ms, secrets.randbits(74), is_incoming=True), wall_ms
 
 
 def checked_name(name: str) -> str:
     """A name as people give it, cut. Raises `RequestError` for one that cannot be written in UTF-8."""
     try:
-        name.encode()
+        return name.encode()[:NAME_BYTES_MAX].decode(errors="ignore")  # The cut may be within a character.
     except UnicodeEncodeError:
         raise RequestError("the name of a file must be text that UTF-8 can write") from None
-    return name[:NAME_CHARS_MAX]
 
 
 def _check_expiry(expires_s: int) -> None:

@@ -18,11 +18,11 @@ from noctule.kits.asgi import Headers, Receive, Scope, Send, header_values
 from noctule.kits.files.chain import FileNotFoundInStoreError, StoredFile
 from noctule.kits.files.content import disposition_of, type_of_extension
 from noctule.kits.files.file_store import FileStore
-from noctule.kits.files.keys import check_key, extension_of
+from noctule.kits.files.keys import INCOMING, check_key, extension_of, is_incoming
 from noctule.kits.files.local_urls import Grant, LinkRefusedError
 
 KEY_SEGMENTS = 5
-"""Of each key; whatever stands before them in a path is where this app is mounted."""
+"""Of the key of a file; an upload's has one more. What stands before them in a path is where this app is mounted."""
 
 _RANGE = re.compile(r"bytes=([0-9]{0,15})-([0-9]{0,15})")
 _DIGITS = re.compile(rb"[0-9]{1,15}")
@@ -73,11 +73,11 @@ class FileLinks:
                 405, "MethodNotAllowed", "files are read, or put by a link", [(b"allow", b"GET, HEAD, PUT")]
             )
         try:
-            key = check_key("/".join(scope["path"].split("/")[-KEY_SEGMENTS:]))
+            key = _key_of(scope["path"])
         except RequestError:
             raise FileNotFoundInStoreError("there is no such file") from None
         query = scope["query_string"].decode("latin-1")
-        if method != "PUT" and not query and self._files.links.are_public:
+        if method != "PUT" and not query and self._files.links.are_public and not is_incoming(key):
             grant = Grant("", 0)
         else:
             grant = self._files.links.signer.check(method, key, query, self._clock.wall_ms())
@@ -136,6 +136,12 @@ class _AnsweredError(NoctuleError):
         self.status = status
         self.code = code  # type: ignore[misc]
         self.headers = headers
+
+
+def _key_of(path: str) -> str:
+    """The key that a path ends with. Raises `RequestError`."""
+    before, *segments = path.split("/")[-KEY_SEGMENTS - 1 :]
+    return check_key("/".join([before, *segments] if before == INCOMING else segments))
 
 
 def _wanted_range(headers: Headers, saved: StoredFile, etag: bytes) -> tuple[int, int] | None:

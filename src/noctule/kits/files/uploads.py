@@ -21,14 +21,14 @@ import obstore
 from noctule.base.clock import Clock
 from noctule.base.errors import RequestError, UnavailableError
 from noctule.kits.files.chain import Chain, EndpointAwayError, FileNotFoundInStoreError, StoredFile
-from noctule.kits.files.content import BYTES
+from noctule.kits.files.content import BYTES, check_allowed
 from noctule.kits.files.endpoints import Endpoint
-from noctule.kits.files.keys import uuid7
+from noctule.kits.files.keys import INCOMING, kind_of, uuid7
 
 PART_BYTES = 8 * 1024 * 1024
 """Of each part but the last."""
 UPLOAD_S_MAX = 24 * 3600
-"""What is older and not finished is removed."""
+"""What is older and neither finished nor accepted is removed."""
 
 _FOLDER = "_uploads"
 _UPLOAD = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -81,11 +81,15 @@ class Uploads:
         """The parts as one file; asked again within a day it gives the same file.
 
         `sha256`: of the whole, hexadecimal, if the client knows it. Raises `RequestError` for parts that are no whole
-        file, or not that file, and as `FileStore.save` does.
+        file, or not that file, and as `FileStore.save` does; also when what it became is not what is asked for now.
         """
         done = await self._read(_done(upload))
         if done is not None:
-            return msgspec.json.decode(done, type=StoredFile)
+            saved = msgspec.json.decode(done, type=StoredFile)
+            check_allowed(saved.content_type, allowed)
+            if kind_of(saved.key) != kind or sha256 not in ("", saved.sha256):
+                raise RequestError("the upload is finished already, as another file")
+            return saved
         found = await self.parts(upload)
         if not self._is_whole(found):
             raise RequestError(
@@ -103,16 +107,16 @@ class Uploads:
         await self._remove([_part(upload, number) for number in found])
 
     async def sweep(self) -> int:
-        """Remove what is older than `UPLOAD_S_MAX` of uploads that nobody finished, and notes of those that were; how
-        many objects that were."""
+        """Remove what is older than `UPLOAD_S_MAX` of uploads that nobody finished or accepted, and notes of those that
+        were; how many objects that were."""
         before = datetime.fromtimestamp(self._clock.wall_ms() / 1000 - UPLOAD_S_MAX, UTC)
         old: list[str] = []
         for endpoint in self._chain.endpoints:
             try:
-                listed = await self._list(endpoint, _FOLDER)
+                listed = [await self._list(endpoint, folder) for folder in (_FOLDER, INCOMING)]
             except EndpointAwayError:
                 continue
-            old += [path for path, (_, modified) in listed.items() if modified < before]
+            old += [path for each in listed for path, (_, modified) in each.items() if modified < before]
         await self._remove(old)
         if old:
             log.info("uploads_swept", extra={"count": len(old)})

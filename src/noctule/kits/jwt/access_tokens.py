@@ -136,7 +136,7 @@ def _kid(text: str) -> str:
     head = text.partition(".")[0]
     try:
         header = msgspec.json.decode(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
-    except (ValueError, binascii.Error, msgspec.DecodeError):
+    except (ValueError, binascii.Error, msgspec.DecodeError, RecursionError):
         raise InvalidTokenError(TOKEN_IS_INVALID) from None
     if not isinstance(header, dict) or header.get("typ") != TYPE or not isinstance(header.get("kid"), str):
         raise InvalidTokenError(TOKEN_IS_INVALID)
@@ -147,5 +147,5 @@ def _payload(text: str, alg: Algorithm, key: SigningKey) -> Any:
     try:
         checked = jws.deserialize_compact(text, key, registry=_REGISTRIES[alg])
         return msgspec.json.decode(checked.payload or b"")
-    except (JoseError, ValueError, msgspec.DecodeError):
+    except (JoseError, ValueError, msgspec.DecodeError, RecursionError):
         raise InvalidTokenError(TOKEN_IS_INVALID) from None

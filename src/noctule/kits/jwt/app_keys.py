@@ -5,36 +5,32 @@ it in front, then drop the old one once nothing is sealed with it any more (`Sig
 """
 
 import hashlib
-import os
 import secrets
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from noctule.base.errors import ConfigError
+from noctule.kits.app_secret import VARIABLE, app_secrets, checked_secrets, derived_key
 
-SECRET_CHARACTERS_MIN = 32
 _NONCE_BYTES = 12
 
 
 class AppKeys:
     """Seals and opens with AES-256-GCM, by keys that HKDF makes of the secrets.
 
-    None means the environment's JWT_SECRET, several separated by spaces. Raises `ConfigError` for none or short ones.
+    None means the environment's JWT_SECRET, several separated by spaces, or without it NOCTULE_APP_SECRET. Raises
+    `ConfigError` for none or short ones.
     """
 
     def __init__(self, secrets_: Sequence[str] | None = None) -> None:
-        if secrets_ is None:
-            secrets_ = os.environ.get("JWT_SECRET", "").split()
-        if not secrets_ or any(len(each) < SECRET_CHARACTERS_MIN for each in secrets_):
-            raise ConfigError(
-                f"app keys (JWT_SECRET): each secret must have at least {SECRET_CHARACTERS_MIN} characters; "
-                "make one with python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-            )
-        derived = [HKDF(SHA256(), 32, None, b"noctule app key 1").derive(each.encode()) for each in secrets_]
+        found = checked_secrets(list(secrets_), "app keys") if secrets_ is not None else app_secrets("JWT_SECRET")
+        if secrets_ is None and not found:
+            found = app_secrets()
+        if not found:
+            raise ConfigError(f"app keys: there is no secret; set JWT_SECRET or {VARIABLE}, on all instances the same")
+        derived = [derived_key(each, "app key") for each in found]
         self._keys = {hashlib.sha256(b"id" + key).hexdigest()[:8]: AESGCM(key) for key in derived}
         self.newest = next(iter(self._keys))
         """The id of the key that seals; it gives nothing away."""

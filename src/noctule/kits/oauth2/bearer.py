@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
-from noctule.base.errors import NoctuleError
+from noctule.base.errors import ConfigError, NoctuleError
 from noctule.kits.asgi import App, Message, Receive, Scope, Send, error_body, header_values, send_json
 from noctule.kits.jwt.claims import AccessToken
 from noctule.kits.oauth2.checks import Checks
@@ -27,9 +27,10 @@ log = logging.getLogger("noctule.kits.oauth2")
 
 
 class BearerAuth:
-    """ASGI middleware: the app is called with a good token only, but for `public` paths (whole segments).
+    """ASGI middleware: the app is called with a good token only, but for `public` paths and what is below them.
 
-    A bad token is refused on public paths as well. `checks` begin with the app's lifespan, or with the first request.
+    ``/`` is the root page alone, as nobody means all paths by it. A bad token is refused on public paths as well.
+    `checks` begin with the app's lifespan, or with the first request. Raises `ConfigError` for a path that is none.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class BearerAuth:
         realm: str = "",
         clock: Clock = SystemClock(),  # noqa: B008 - it holds nothing
     ) -> None:
+        if not all(prefix.startswith("/") for prefix in public):
+            raise ConfigError("bearer tokens: each public path begins with a slash, as in /health")
         self._app = app
         self._checks = checks
-        self._public = tuple(public)
+        self._public = tuple(prefix.rstrip("/") or "/" for prefix in public)
         self._realm = realm
         self._clock = clock
 
@@ -82,7 +85,7 @@ class BearerAuth:
         return None if text is None else await self._checks.check(text)
 
     def _is_public(self, path: str) -> bool:
-        return any(path == prefix or path.startswith(prefix.rstrip("/") + "/") for prefix in self._public)
+        return any(path == prefix or (prefix != "/" and path.startswith(f"{prefix}/")) for prefix in self._public)
 
 
 async def refuse(scope: Scope, send: Send, error: OAuth2Error | None, realm: str = "", scope_needed: str = "") -> None:

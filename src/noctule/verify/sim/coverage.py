@@ -104,6 +104,7 @@ RARE = (
     "unsynced data lost",
     # Machines, clocks and network
     "clock jump",
+    "connected by halves",
     "cut both",
     "cut in",
     "cut out",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
+from noctule.adapters.peer_connections import RECONNECT_DELAY_S_MAX
 from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.meta.operations import ChangeSettings
 from noctule.core.migration.stages import Migration
@@ -208,6 +209,22 @@ class Faults:
         if not self._is_healed:
             self.crash_for_a_while(node)
 
+    def reconnect(self, node: int) -> None:
+        """The connections of a node break, perhaps since it is killed, and those of one direction are back later: what
+        is said as soon as the others are, or what is answered, is lost."""
+        world, chance = self._world, self._chance
+        others = [other for other in world.nodes if other != node]
+        machine = world.machines[node]
+        if chance.random() < 0.5:
+            world.crash(node)
+            world.time.after(chance.uniform(0.01, 0.5), partial(world.restart, node))
+        elif machine.alive:
+            world.disconnect(machine)
+            for other in others:
+                machine.peer_lost(other)
+        halves = {chance.choice(((node, other), (other, node))) for other in others}
+        self._cut("connected by halves", halves, RECONNECT_DELAY_S_MAX)
+
     # Disks -----------------------------------------------------------------------------------------------------------
 
     def fail_disk(self, node: int) -> None:
@@ -349,11 +366,11 @@ class Faults:
         """Each node reaches its neighbours only."""
         self._cut("cut ring", cuts_to_ring(self._world.nodes))
 
-    def _cut(self, what: str, cuts: set[tuple[int, int]]) -> None:
+    def _cut(self, what: str, cuts: set[tuple[int, int]], duration_s_max: float = 3.0) -> None:
         network = self._world.network
         self._world.count(what)
         network.cuts |= cuts
-        self._world.time.after(self._chance.uniform(0.1, 3.0), lambda: network.cuts.difference_update(cuts))
+        self._world.time.after(self._chance.uniform(0.1, duration_s_max), lambda: network.cuts.difference_update(cuts))
 
     # The rest --------------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,9 @@ from noctule.base.errors import InternalError, RequestError
 from noctule.base.ids import Instant
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
-from noctule.core.raft.membership import Change, ChangeKind
+from noctule.core.raft.membership import Change, ChangeKind, Membership
 from noctule.core.raft.messages import Heartbeat
+from noctule.core.raft.node import RaftNode
 from noctule.verify.sim.driving import Group, chosen
 from noctule.verify.sim.invariants import LivenessViolation, SafetyViolation
 from noctule.verify.sim.run import EXIT_CRASH, EXIT_LIVENESS, EXIT_SAFETY
@@ -29,6 +30,8 @@ MEMBERS_MAX = 6
 LETTERS_MAX = 300
 """More than so many on their way, and the oldest are lost."""
 HEAL_ROUNDS_MAX = 400
+ROUND_S = 0.05
+WRITES_IN_A_ROUND = 5
 CONFIG = RaftConfig(
     append_bytes_max=60,
     in_flight_max=3,
@@ -327,32 +330,53 @@ class Fuzzer(Group):
                 self.trust(node, other)
         for node in list(self.holds_disk):
             self.release(node)
-        for _ in range(HEAL_ROUNDS_MAX):
-            self.now = Instant(self.now + 0.05)
+        if self.chance.random() < 0.5:
+            self.mail.clear()  # Not all connections were there yet when the first words were said.
+        if self.chance.random() < 0.5:
+            self._pass_until(self._has_kept_up, writes=True)
+        self._pass_until(self._has_converged)
+
+    def _pass_until(self, condition: Callable[[], bool], *, writes: bool = False) -> None:
+        """Let time pass; with `writes` so that no leader is left in peace for as long as a heartbeat."""
+        steps = WRITES_IN_A_ROUND if writes else 1
+        for step in range(HEAL_ROUNDS_MAX * steps):
+            self.now = Instant(self.now + ROUND_S / steps)
             for node in self.members:
+                if writes and self.nodes[node].is_leader():
+                    self.propose(node, b"on and on")
                 if self.nodes[node].next_deadline() <= self.clock(node):
                     self.give(node, raft.Tick())
             self.stabilise()
             for node in self.running():
                 super().apply_all(node)
-            if self._has_converged():
+            if step % steps == 0 and condition():
                 return
         states = "; ".join(f"{node}: {self.state(node)}" for node in self.members)
         raise LivenessViolation(f"no agreement in {HEAL_ROUNDS_MAX} rounds after everything was healed: {states}")
 
-    def _has_converged(self) -> bool:
+    def _settled_leader(self) -> RaftNode | None:
+        """The leader, unless its group is between two memberships, which one that waits to be told is told to leave."""
         leaders = [machine for machine in self.nodes.values() if machine.is_leader()]
-        if not leaders:
-            return False
-        leader = max(leaders, key=lambda machine: machine.term)
-        membership = leader.log.membership
-        if membership.is_joint() and not membership.auto_leave:
+        leader = max(leaders, key=lambda machine: machine.term, default=None)
+        membership = leader.log.membership if leader is not None else Membership()
+        if leader is not None and membership.is_joint() and not membership.auto_leave:
             self.leave_joint(leader.node_id)
-        if membership.is_joint() or membership.returning or self._floors:
+        return None if membership.is_joint() else leader
+
+    def _has_kept_up(self) -> bool:
+        """Whether everyone who belongs has applied all that was in any log, and is committed, when it was healed."""
+        leader = self._settled_leader()
+        members = leader.log.membership.members() if leader is not None else ()
+        return bool(members) and all(self.nodes[member].applied >= self._goal for member in members)
+
+    def _has_converged(self) -> bool:
+        leader = self._settled_leader()
+        if leader is None or leader.log.membership.returning or self._floors:
             return False
         if leader.log.last_index < self._goal:
             self.propose(leader.node_id, b"last")
-        return all(self.nodes[member].applied == leader.log.last_index >= self._goal for member in membership.members())
+        members = leader.log.membership.members()
+        return all(self.nodes[member].applied == leader.log.last_index >= self._goal for member in members)
 
 
 _STEPS: list[tuple[int, Callable[[Fuzzer], None]]] = [

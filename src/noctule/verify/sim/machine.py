@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from noctule.adapters.wal_format import Forgotten, Record
 from noctule.base.consistency import ConsistencyLevel
+from noctule.base.ensure import ensure
 from noctule.base.errors import NoctuleError
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.effects import TO_BE_EVALUATED
@@ -224,6 +225,12 @@ class Machine:
     def meta(self) -> MetaState:
         """What *meta* says, as far as it is applied here."""
         return self.steward.meta
+
+    def check(self) -> None:
+        """Raise `InternalError` when an invariant is broken; of a machine that runs."""
+        self.carrier.check()
+        trusted = {node for node in self.carrier.suspected & self.peers if not self.liveness.suspects(node)}
+        ensure(not trusted or bool(self.failure), "groups suspect whom the detector suspects", trusted=trusted)
 
     def has_all_of(self, meta: MetaState) -> bool:
         """Whether it has heard all of this, has the replicas that this gives it and no others, and each of them knows,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from noctule.verify.sim.world import World
 
 KEYS = 6
+INCREMENTS = 0.4
+"""How many of the operations that are not mixed are increments."""
+WRITING_THINK_S_MAX = 0.01
 SCRIPT = b"local n = redis.call('incr', KEYS[1]) redis.call('hset', KEYS[2], ARGV[1], n) return n"
 """An increment that leaves a note."""
 
@@ -107,11 +110,19 @@ class Workload:
         self.mixture = Mixture()
         self.mixed_share = mixed_share
         """How many of all operations, from 0 to 1, are drawn from the mixture."""
+        self.shunned: int | None = None
+        """When not None, clients write without a pause, and through any node but this one."""
         self._world = world
         self.in_flight = 0
         """Operations without an answer yet."""
         for number in range(client_count):
             _Client(self, world, number, random.Random(world.chance.getrandbits(64)))
+
+    def write_on(self, besides: int) -> None:
+        """From now on all clients write without a pause, though one node be shaken: a pause, or a read, has leaders ask
+        everyone, and so repairs much."""
+        self.shunned = besides
+        self.mixed_share, self.think_s_max = 0.0, WRITING_THINK_S_MAX
 
     def check_end(self, read: dict[bytes, Reply]) -> None:
         """After healing: every acknowledged operation shows once in what is read."""
@@ -161,13 +172,18 @@ class _Client:
     def _next(self) -> None:
         if self._workload.stopped:
             return
-        alive = [machine for machine in self._world.machines.values() if machine.alive and machine.meta.cluster_id]
+        shunned = self._workload.shunned
+        alive = [
+            machine
+            for machine in self._world.machines.values()
+            if machine.alive and machine.meta.cluster_id and machine.node_id != shunned
+        ]
         if not alive:
             self._world.time.after(0.05, self._next)
             return
         machine = self.chance.choice(alive)
         key = self.chance.randrange(KEYS)
-        kind = self.chance.random()
+        kind = self.chance.random() * (1 if shunned is None else INCREMENTS)
         self._count += 1
         operation = _Operation(self, self._world, key, kind)
         self._workload.in_flight += 1
@@ -216,7 +232,7 @@ class _Operation:
         if client.is_mixing():
             self._kind = "mixed"
             self.args, self._whats = client.workload.mixture.draw(client.chance)
-        elif kind < 0.4:
+        elif kind < INCREMENTS:
             self._kind = "increment"
             arguments = (1,)
             self._counter.begun += 1

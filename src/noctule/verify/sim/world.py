@@ -38,6 +38,7 @@ from noctule.verify.checkers.violation import text_of
 from noctule.verify.sim.coverage import Coverage
 from noctule.verify.sim.disk import CLUSTER, SimulatedDisk
 from noctule.verify.sim.faults import Faults
+from noctule.verify.sim.followers import committed_in, left_behind
 from noctule.verify.sim.invariants import Invariants, LivenessViolation, SafetyViolation
 from noctule.verify.sim.machine import Machine
 from noctule.verify.sim.network import Network
@@ -51,6 +52,8 @@ HEAL_S_MAX = 20.0
 """How long after healing clients must be served again, and be told what became of what they asked for."""
 WHOLE_S_MAX = 120.0
 """How long until every replica is where it belongs: migrations that were begun have ended, or gone back, by then."""
+KEEPS_UP_S_MAX = 20.0
+"""How long after a node was connected anew every voter must know who leads, and have what was committed by then."""
 LOOK_S = 0.05
 """Between two looks at whether it is."""
 MIGRATION_TIMEOUT_S = 3.0
@@ -343,6 +346,7 @@ class World:
                     f"{self.workload.done - before} operations in {HEAL_S_MAX} s after everything was healed"
                 )
         self.faults.bring_back()
+        self.keep_up()
         self.settle()
         self._trace.update(msgspec.json.encode(self.history.operations()))
         self.coverage.counts.update({"frame lost": self.network.lost, "frame doubled": self.network.doubled})
@@ -357,6 +361,22 @@ class World:
             digest=self._trace.hexdigest(),
         )
 
+    def keep_up(self) -> None:
+        """Connect a node anew while clients write without a pause: its replicas must keep up with that."""
+        node = self.chance.choice(self.nodes)
+        self.workload.write_on(besides=node)
+        self._connect_anew(node)
+
+    def _connect_anew(self, node: int) -> None:
+        self.faults.reconnect(node)
+        committed = committed_in(self)
+        deadline = self.time.now() + KEEPS_UP_S_MAX
+        while (behind := left_behind(self, committed)) or self.network.cuts:
+            if self.time.now() > deadline:
+                voters = ", ".join(f"node {node} in group {group}" for node, group in behind)
+                raise LivenessViolation(f"left behind for {KEEPS_UP_S_MAX} s: {voters}; {self.why_not()}")
+            self.time.run_until(self.time.now() + LOOK_S)
+
     def settle(self) -> None:
         """Stop the clients, wait until everything is where it belongs, and compare what is there with what they were
         told. Raises as `run` does."""
@@ -370,6 +390,7 @@ class World:
             if self.time.now() > deadline:
                 raise LivenessViolation(f"not all is where it belongs {WHOLE_S_MAX} s after healing: {self.why_not()}")
             self.time.run_until(self.time.now() + LOOK_S)
+        self._connect_anew(self.chance.choice(self.nodes))  # Groups that go quiet have done so.
         self.read_back()
         self.invariants.states(self.machines)
         self._judge()
@@ -378,7 +399,7 @@ class World:
         alive = {node: machine for node, machine in self.machines.items() if machine.alive}
         self.invariants.states(alive)
         for machine in alive.values():
-            machine.carrier.check()
+            machine.check()
         self.time.after(STATES_EVERY_S, self._check_states)
 
     def why_not(self) -> str:

@@ -82,3 +82,15 @@ def test_at_the_beginning_whoever_should_lead_campaigns_and_the_others_wait_unti
 def test_meta_waits_for_no_other_group() -> None:
     first, other = (first_wait_s(is_first=each, rank=0, place=0, count=1) for each in (True, False))
     assert first == FIRST_WAIT_S < other < 3 * FIRST_WAIT_S
+
+
+def test_at_the_beginning_nobody_misses_a_leader_that_was_heard_already() -> None:
+    """Peers dial a node as soon as it listens, a while before its time begins. It campaigned a quarter of a second
+    after that, against leaders it knew, forgot them, and had to be told again; what it had answered was lost."""
+    colony = Colony(3, groups=GROUPS)
+    machine = colony.machines[2]
+    machine.take(raft.Received(3, Append(1, 0, 0, 0, [])), group=GROUPS[0])
+    machine.turn()
+    machine.carrier.begin(colony.now, lambda _group: 2)
+    wait_s = machine.replicas[GROUPS[0]].next_deadline() - colony.now
+    assert wait_s >= colony.config.election_timeout_s_min > FIRST_WAIT_S

@@ -116,6 +116,20 @@ def test_who_is_no_peer_any_more_is_suspected_for_the_last_time() -> None:
     assert watch.tell(FrameHeard(2), Disconnected(2), Connected(2, 5), FrameSent(2)) == []
 
 
+def test_who_is_a_peer_again_is_trusted_by_its_first_word() -> None:
+    """A node that starts, and follows an older map at first, forgets who joined last and then hears of them again. Its
+    groups had been told that those were gone, and never that they are there: they campaigned against them for ever."""
+    watch = Watch(2, 3)
+    assert watch.tell(PeersChanged((3,)), PeersChanged((2, 3))) == [Suspected(2)]
+    assert watch.liveness.suspects(2)
+    assert watch.tell(Connected(2, 5)) == [Trusted(2)]
+    assert watch.tell(FrameHeard(2)) == []
+    assert watch.tell(Disconnected(3), PeersChanged((2,)), PeersChanged((2, 3)), FrameHeard(3)) == [
+        Suspected(3),
+        Trusted(3),
+    ]
+
+
 def test_heartbeats_of_a_node_are_bounded_whatever_the_number_of_nodes() -> None:
     for count in (3, 10, 30, 100):
         watch = Watch(*range(2, count + 2))

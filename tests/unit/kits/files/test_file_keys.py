@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noctule.base.errors import RequestError
-from noctule.kits.files.keys import check_key, extension_of, new_key, uuid7
+from noctule.kits.files.keys import check_key, extension_of, is_incoming, kind_of, new_key, uuid7
 
 KINDS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,63}", fullmatch=True)
 TIMES = st.integers(0, 4_000_000_000_000)
@@ -28,6 +28,18 @@ def test_a_name_is_a_uuid_of_version_7_with_its_time(wall_ms: int, bits: int) ->
     name = uuid7(wall_ms, bits)
     assert (name.version, name.variant) == (7, UUID(int=0x8 << 60).variant)
     assert name.int >> 80 == wall_ms
+
+
+@given(kind=KINDS, extension=st.sampled_from(["", "png"]), wall_ms=TIMES, bits=BITS)
+def test_an_upload_is_apart_from_all_files(kind: str, extension: str, wall_ms: int, bits: int) -> None:
+    saved = new_key(kind, extension, wall_ms, bits)
+    upload = new_key(kind, extension, wall_ms, bits, is_incoming=True)
+    assert check_key(upload) == upload == f"_incoming/{saved}"
+    assert is_incoming(upload)
+    assert not is_incoming(saved)
+    assert kind_of(upload) == kind_of(saved) == kind
+    with pytest.raises(RequestError):
+        check_key(f"_incoming/{upload}")
 
 
 def test_the_folder_is_kind_and_day() -> None:

@@ -5,11 +5,12 @@ import json
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from noctule.base.errors import ConfigError
+from noctule.base.errors import ConfigError, RequestError
 from noctule.kits.files.keys import new_key
+from noctule.kits.files.links import NAME_BYTES_MAX, checked_name
 from noctule.kits.files.local_urls import Grant, LinkExpiredError, LinkRefusedError, LinkSigner
 from noctule.kits.files.sigv4 import S3Signer
 
@@ -123,6 +124,21 @@ def test_secrets_are_replaced_without_breaking_links() -> None:
     check(after, signer=LinkSigner("/f", [NEW]))
     with pytest.raises(LinkRefusedError):
         check(before, signer=LinkSigner("/f", [NEW]))
+
+
+@given(name=st.text(alphabet=st.characters(codec="utf-8")))
+@example(name="😀" * 200)
+@example(name="x" + "é" * 100)
+def test_a_name_is_cut_to_what_stores_keep(name: str) -> None:
+    cut = checked_name(name)
+    assert name.startswith(cut)
+    assert len(base64.urlsafe_b64encode(cut.encode())) <= 256
+    assert cut == name or len(cut.encode()) > NAME_BYTES_MAX - 4
+
+
+def test_half_a_character_is_no_name() -> None:
+    with pytest.raises(RequestError, match="UTF-8"):
+        checked_name("x\ud800")
 
 
 def test_short_secrets_are_refused() -> None:

@@ -158,11 +158,33 @@ async def test_no_path_leads_out(client: httpx.AsyncClient, path: str) -> None:
 async def test_an_upload_by_a_link(files: FileStore, client: httpx.AsyncClient) -> None:
     key, link = files.links.upload(kind="avatars", content_type="image/png", bytes_max=len(PNG))
     assert (await client.put(link, content=PNG)).status_code == 200
+    assert (await client.get(files.links.sign(key))).content == PNG
     saved = await files.accept_uploaded(key, allowed=("image/*",))
     assert saved.key != key
     assert await files.read(saved.key) == PNG
     with pytest.raises(RequestError):
         await files.read(key)
+
+
+async def test_a_file_is_not_taken_for_an_upload(files: FileStore) -> None:
+    """Else whoever knows the key of another's file could have it copied, or deleted."""
+    saved = await files.save(PNG, kind="avatars")
+    for allowed in ((), ("application/pdf",)):
+        with pytest.raises(RequestError, match="no key of an upload"):
+            await files.accept_uploaded(saved.key, allowed=allowed)
+    assert await files.read(saved.key) == PNG
+
+
+async def test_an_upload_that_nobody_accepted_is_not_public(tmp_path: Path, clock: Clock) -> None:
+    files = open_files(tmp_path / "public", clock, "?public=true")
+    async with visit(files, clock) as client:
+        key, link = files.links.upload(kind="avatars", content_type="image/png", bytes_max=len(PNG))
+        assert (await client.put(link, content=PNG)).status_code == 200
+        assert (await client.get(link.partition("?")[0])).status_code == 403
+        with pytest.raises(RequestError, match="accepted"):
+            files.links.public(key)
+        saved = await files.accept_uploaded(key)
+        assert (await client.get(files.links.public(saved.key))).content == PNG
 
 
 async def test_an_upload_is_bounded_and_looked_at(files: FileStore, client: httpx.AsyncClient) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from noctule.base.errors import UnavailableError
+from noctule.base.errors import ConfigError, UnavailableError
 from noctule.base.ids import Instant, WallMs
 from noctule.kits.asgi import App, Message, Receive, Scope, Send, send_json
 from noctule.kits.jwt.claims import AccessToken
@@ -84,6 +84,34 @@ async def test_who_gets_in_and_what_others_are_told() -> None:
     door.is_good = None
     status, headers, body = await ask(door, "/api", "Bearer good")
     assert (status, headers["retry-after"], body["error"]["outcome"]) == (503, "1", "not_applied")
+
+
+@pytest.mark.parametrize(
+    ("public", "path", "status"),
+    [
+        (["/"], "/", 200),
+        (["/"], "/api", 401),
+        (["/docs/"], "/docs", 200),
+        (["/docs/"], "/docs/a", 200),
+        (["/docs/"], "/docsy", 401),
+        ([], "/", 401),
+    ],
+)
+async def test_a_public_path_opens_no_others(public: list[str], path: str, status: int) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+    await BearerAuth(app, Door(), public=public)(scope, None, send)  # type: ignore[arg-type]
+    assert sent[0]["status"] == status
+
+
+@pytest.mark.parametrize("public", ["", "health"])
+def test_a_public_path_begins_with_a_slash(public: str) -> None:
+    with pytest.raises(ConfigError, match="slash"):
+        BearerAuth(app, Door(), public=[public])
 
 
 async def socket(
