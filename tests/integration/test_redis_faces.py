@@ -25,6 +25,7 @@ from cluster_processes import (
     NodeCluster,
     StartNodes,
     until,
+    until_open,
     until_ready,
     write_settings,
 )
@@ -71,6 +72,7 @@ def serve(cluster: NodeCluster) -> list[Door]:
     """The doors of three nodes, ready."""
     found = [life.wait_serving() for life in cluster.start_all().values()]
     asyncio.run(until_ready(*found))
+    asyncio.run(until_open(*found))
     return found
 
 

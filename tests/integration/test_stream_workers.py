@@ -9,7 +9,7 @@ import contextlib
 from collections import Counter
 
 import pytest
-from cluster_processes import Door, StartNodes, until, until_ready
+from cluster_processes import Door, StartNodes, until, until_open, until_ready
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -82,6 +82,7 @@ async def test_no_task_is_lost_or_given_twice_when_a_node_is_killed(start_nodes:
     lives = cluster.start_all()
     doors = [life.wait_serving() for life in lives.values()]
     await until_ready(*doors)
+    await until_open(*doors)
     async with doors[0].client() as redis:
         await redis.xgroup_create("tasks", "workers", id="$", mkstream=True)
     colony = Colony()
