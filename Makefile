@@ -13,6 +13,12 @@ BUILT := build/compiled/run.stamp
 BUILT_PYTHON := PYTHONPATH=$(CURDIR)/build/compiled $(BIN)/python
 AS_ASKED := $(if $(COMPILED),$(BUILT))
 
+# Modules of `make integration` at once: its tests wait more than they work.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+
+# The tests start hundreds of processes, and each would compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup compiled engines up test unit integration check fmt lint types floors sim scale fuzz fuzz-resp bench performance docs proto clean
 
@@ -48,10 +54,10 @@ test: $(VENV)/dev.stamp engines ## Run every test: those of `make unit`, and the
 	@$(MAKE) --no-print-directory --keep-going unit integration
 
 unit: $(VENV)/dev.stamp $(AS_ASKED) ## Run the tests that need no processes, in seconds
-	@$(if $(COMPILED),$(BUILT_PYTHON),$(BIN)/python) -m pytest -m 'not integration' $(PYTEST_FLAGS)
+	@$(if $(COMPILED),$(BUILT_PYTHON),$(BIN)/python) -m pytest -m 'not integration' --ignore tests/integration -n auto $(PYTEST_FLAGS)
 
 integration: $(BUILT) engines ## Run the tests with real processes and engines
-	@$(BUILT_PYTHON) -m pytest -m integration $(PYTEST_FLAGS)
+	@$(BUILT_PYTHON) -m pytest -m integration -n $(WORKERS) tests/integration tests/contracts $(PYTEST_FLAGS)
 
 check: fmt lint types floors unit ## Format, lint, types, floors, fast tests
 

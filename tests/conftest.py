@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("noctule", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noctule")
 
+pytest_plugins = ("tests.workers",)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--rewrite-transcripts` writes tests/transcripts anew; the difference is then to be reviewed.

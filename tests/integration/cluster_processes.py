@@ -21,6 +21,7 @@ import aiohttp
 import pytest
 from engines import free_port
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from up_process import CHECKOUT, THIS_RELEASE, Up, command, environment, wait_until
 
 from noctule.base.errors import NoctuleError
@@ -296,6 +297,20 @@ async def until_ready(*doors: Door) -> None:
         await until(door.is_ready, f"node {door.id} to be ready", CATCHES_UP_S_MAX)
 
 
+async def until_open(*doors: Door) -> None:
+    """Return once each of these nodes lets all commands in, which it does when it knows that every node knows them."""
+    for door in doors:
+
+        async def is_open(door: Door = door) -> bool:
+            async with door.client() as client:
+                try:
+                    return bool(await client.select(1))
+                except ResponseError:
+                    return False
+
+        await until(is_open, f"node {door.id} to let all commands in", CATCHES_UP_S_MAX)
+
+
 StartUp: TypeAlias = Callable[..., UpCluster]
 StartNodes: TypeAlias = Callable[..., NodeCluster]
 
@@ -356,7 +371,9 @@ def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeClust
     write_settings(directory, segment_bytes_max=SEGMENT_BYTES_MAX)
     cluster = NodeCluster(directory)
     try:
-        asyncio.run(until_ready(*[life.wait_serving() for life in cluster.start_all().values()]))
+        doors = [life.wait_serving() for life in cluster.start_all().values()]
+        asyncio.run(until_ready(*doors))
+        asyncio.run(until_open(*doors))
         yield cluster
     finally:
         cluster.close()

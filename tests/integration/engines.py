@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,9 +30,16 @@ START_S_MAX = 10.0
 """How long an engine may take until it answers."""
 
 
+_given: deque[int] = deque(maxlen=1_000)
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes while a node is down."""
-    (port,) = free_ports("127.0.0.1", 1, avoid=set())
+    """A TCP port of 127.0.0.1 that nobody listens on, and that no outgoing connection takes while a node is down.
+
+    It is none of the last thousand, as a test may ask for several before it uses the first.
+    """
+    (port,) = free_ports("127.0.0.1", 1, avoid=set(_given))
+    _given.append(port)
     return port
 
 

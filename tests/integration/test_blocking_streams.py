@@ -5,7 +5,7 @@ import contextlib
 import time
 
 import pytest
-from cluster_processes import Door, StartNodes, until_ready
+from cluster_processes import Door, StartNodes, until_open, until_ready
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 from test_blocking import client_of, is_blocked
@@ -23,6 +23,7 @@ async def doors(start_nodes: StartNodes) -> list[Door]:
     nodes = start_nodes(partitions=2)
     found = [life.wait_serving() for life in nodes.start_all().values()]
     await until_ready(*found)
+    await until_open(*found)
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from noctule.base.errors import ConfigError, NoctuleError, StorageError, UnavailableError
-from noctule.deploy.local.checks import check_ports_free, free_ports
+from noctule.deploy.local.checks import FREE_PORTS_VARIABLE, check_ports_free, free_ports
 from noctule.deploy.local.child import Child
 from noctule.deploy.local.plan import ProcessPlan, WantedPort
 from noctule.deploy.local.processes import LINE_BYTES_MAX, LogFile, Process
@@ -179,6 +179,21 @@ def test_free_ports_are_free_different_and_out_of_the_way_of_connections() -> No
     assert len(set(ports) | avoided) == 53
     assert all(port < first_ephemeral for port in ports)
     check_ports_free([WantedPort("127.0.0.1", port, "--port", "x") for port in ports])
+
+
+def test_free_ports_are_taken_from_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports("127.0.0.1", 1, avoid=set())
+    monkeypatch.setenv(FREE_PORTS_VARIABLE, f"{port}-{port}")
+    assert list(free_ports("127.0.0.1", 1, avoid=set())) == [port]
+    with pytest.raises(ConfigError, match=r"found no free port on 127\.0\.0\.1"):
+        next(free_ports("127.0.0.1", 1, avoid={port}))
+
+
+@pytest.mark.parametrize("told", ["", "20000", "20000-", "a-b", "0-9", "20001-20000", "20000-70000"])
+def test_a_range_of_free_ports_that_is_none_is_told(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FREE_PORTS_VARIABLE, told)
+    with pytest.raises(ConfigError, match=f"NOCTULE_FREE_PORTS is '{told}': give the first and the last port"):
+        next(free_ports("127.0.0.1", 1, avoid=set()))
 
 
 def test_a_port_that_cannot_be_listened_on_is_told_with_the_reason() -> None:

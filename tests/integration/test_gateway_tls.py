@@ -19,6 +19,7 @@ import h2.events
 import httpx
 import pytest
 from aiohttp import web
+from engines import free_port
 from gateway_world import CONFIG, DEADLINE_S, MIB, MakeWorld, World, named, wait_until
 from hyperframe.frame import ContinuationFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
@@ -60,18 +61,11 @@ def authority(tmp_path: Path) -> Authority:
     return Authority(tmp_path)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 async def secure(make_world: MakeWorld, authority: Authority) -> World:
     """A gateway with a certificate for localhost and one for shop.example."""
     certificates = (authority.issue("local", "localhost", "127.0.0.1"), authority.issue("shop", "shop.example"))
-    return await make_world(replace(CONFIG, tls=certificates, tls_port=_free_port()))
+    return await make_world(replace(CONFIG, tls=certificates, tls_port=free_port()))
 
 
 async def handshake(
@@ -181,15 +175,15 @@ async def test_a_broken_pair_of_files_is_told_and_the_old_one_stays(
 async def test_an_unusable_certificate_is_told_before_the_start(make_world: MakeWorld, tmp_path: Path) -> None:
     missing = Certificate(certificate=str(tmp_path / "missing.crt"), key=str(tmp_path / "missing.key"))
     with pytest.raises(ConfigError, match=r"^gateway: the certificate .*missing.crt cannot be used"):
-        await make_world(replace(CONFIG, tls=(missing,), tls_port=_free_port()))
+        await make_world(replace(CONFIG, tls=(missing,), tls_port=free_port()))
     Path(missing.certificate).write_text("no certificate")
     Path(missing.key).write_text("no key")
     with pytest.raises(ConfigError, match=r"missing.crt cannot be used: one of its two files is not .* in PEM"):
-        await make_world(replace(CONFIG, tls=(missing,), tls_port=_free_port()))
+        await make_world(replace(CONFIG, tls=(missing,), tls_port=free_port()))
 
 
 async def test_plain_requests_are_sent_to_tls(make_world: MakeWorld, authority: Authority) -> None:
-    port = _free_port()
+    port = free_port()
     settings = replace(CONFIG, tls=(authority.issue("local", "localhost"),), tls_port=port, redirect_to_tls=True)
     world = await make_world(settings)
     toy = await world.toy("a", named("a"))
@@ -533,7 +527,7 @@ async def test_streams_over_the_bound_end_the_connection(secure: World, authorit
 async def test_a_client_that_opens_no_window_holds_little_and_not_for_ever(
     make_world: MakeWorld, authority: Authority
 ) -> None:
-    settings = replace(CONFIG, tls=(authority.issue("local", "localhost"),), tls_port=_free_port(), idle_timeout_s=0.5)
+    settings = replace(CONFIG, tls=(authority.issue("local", "localhost"),), tls_port=free_port(), idle_timeout_s=0.5)
     world = await make_world(settings)
     sent = 0
 

@@ -6,6 +6,7 @@ Real processes. A crash between any two steps of a start is the matter of tests/
 import json
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ class Colony:
         """Node 2 is a voter with all data: with another node killed, it and the third elect and serve everything."""
         await until_ready(*self.doors.values())
         await until_no_lag([*self.doors.values()])
-        assert voters_told(self.lives[2]) == {group: [1, 2, 3] for group in range(GROUPS)}
+        whole = {group: [1, 2, 3] for group in range(GROUPS)}
+        wait_until(lambda: voters_told(self.lives[2]) == whole, "node 2 to be a voter everywhere", CATCHES_UP_S_MAX)
         self.lives[1].kill()
         await self.until_written(self.doors[2], "with two nodes")
         for node in (2, 3):
@@ -102,6 +104,11 @@ class Colony:
         found = json.loads((self.folder / "node.json").read_bytes())
         assert isinstance(found, dict)
         return found
+
+
+def reasons_of_refusal(life: NodeProcess, peer: int) -> list[str]:
+    """Why this life would not have that peer."""
+    return [event["reason"] for event in life.events("peer_refused") if event["peer"] == peer]
 
 
 def voters_told(life: NodeProcess) -> dict[int, list[int]]:
@@ -157,10 +164,10 @@ async def test_a_deleted_data_folder_without_rejoin_is_refused_until_the_operato
 
     await until(is_refused, "the reason in node 2's readiness")
     for life, peer in ((stranger, 1), (stranger, 3), (colony.lives[1], 2), (colony.lives[3], 2)):
-        wait_until(lambda life=life: life.events("peer_refused"), "the refusal in the log")  # type: ignore[misc]
-        reasons = [event["reason"] for event in life.events("peer_refused") if event["peer"] == peer]
-        assert sentence in reasons[0]
-        assert "--rejoin" in reasons[0]
+        refused = partial(reasons_of_refusal, life, peer)
+        wait_until(refused, "the refusal in the log")
+        assert sentence in refused()[0]
+        assert "--rejoin" in refused()[0]
     await colony.until_written(colony.doors[1], "without node 2")
     stranger.kill()
     life = colony.start_two(REJOIN)

@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from engines import free_port, wait_until
+
+from noctule.adapters.ports import check_port_free
 
 pytest_plugins = ("engines",)
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -21,22 +23,29 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 START_S_MAX = 60.0
 STOP_S_MAX = 30.0
 MACHINES = ("a", "b")
+DOORS = ("resp", "resp-cluster", "http", "control")
 REPLICAS = 2
 """As many as there are machines, so that each must have one."""
 
 
-def free_base() -> int:
-    """Two ports above it are free, and so they stay while nobody takes them."""
-    return free_port() - 1
+def free_base(taken: set[int]) -> int:
+    """The two ports above it are free and not `taken`, which has them on return."""
+    while True:
+        first = free_port()
+        if taken.isdisjoint((first, first + 1)):
+            with suppress(OSError):
+                check_port_free("127.0.0.1", first + 1)
+                taken |= {first, first + 1}
+                return first - 1
 
 
 @contextmanager
-def host(machine: str, first_node_id: int, peers: str, folder: Path) -> Iterator[dict[str, Any]]:
+def host(machine: str, first_node_id: int, peers: str, bases: Sequence[int], folder: Path) -> Iterator[dict[str, Any]]:
     """``noctule host`` with two processes: what it printed, once it serves, and itself as ``popen``."""
     command = [sys.executable, "-m", "noctule", "host", "--json", "--processes", "2"]
     command += ["--first-node-id", str(first_node_id), "--data-dir", str(folder / machine)]
-    for door in ("resp", "resp-cluster", "http", "control"):
-        command += [f"--{door}-port-base", str(free_base())]
+    for door, base in zip(DOORS, bases, strict=True):
+        command += [f"--{door}-port-base", str(base)]
     environment = {
         "NOCTULE_PEERS": peers,
         "NOCTULE_HOST": "127.0.0.1",
@@ -71,10 +80,12 @@ def is_ready(address: str) -> bool:
 
 def test_two_machines_of_two_processes_each(tmp_path: Path) -> None:
     """No partition has both of its replicas on one machine; what is killed is started again; a stop leaves nothing."""
-    peers = ",".join(f"{number}@127.0.0.1:{free_port()}" for number in (1, 2, 3, 4))
+    ports = [free_port() for _ in range(4)]
+    peers = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(ports, start=1))
+    taken = set(ports)
     with ExitStack() as stack:
         hosts = [
-            stack.enter_context(host(machine, first, peers, tmp_path))
+            stack.enter_context(host(machine, first, peers, [free_base(taken) for _ in DOORS], tmp_path))
             for machine, first in zip(MACHINES, (1, 3), strict=True)
         ]
         running = [json.loads(each["popen"].stdout.readline()) for each in hosts]

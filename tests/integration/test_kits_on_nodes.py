@@ -92,7 +92,7 @@ async def test_requests_go_on_while_instances_and_then_nodes_are_killed(start_no
                 await goes_on(answers)
                 cluster.life_of[1].kill()
                 await goes_on(answers)
-                assert orders(discovery).source is Source.LIVE, "the last node answers stale questions"
+                await until(lambda: orders(discovery).source is Source.LIVE, "the last node to answer stale questions")
                 cluster.life_of[3].kill()
                 await until(lambda: orders(discovery).source is Source.LAST_GOOD, "the loss of the registry")
                 await goes_on(answers)

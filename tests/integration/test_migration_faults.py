@@ -15,7 +15,7 @@ from noctule.core.migration.stages import ENDED, Stage
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 pytest_plugins = ("cluster_processes",)
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
 PARTITION = 1
 FILLING = 300

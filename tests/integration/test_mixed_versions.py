@@ -133,7 +133,11 @@ async def test_what_a_later_release_wrote_survives_this_one(start_nodes: StartNo
             await admin.change_member(node, weight=2.0)
     doors[2] = await replace(cluster, doors[2], NEWER)
     async with doors[2].admin() as admin:
-        assert [member.weight for member in await admin.members()] == [2.0, 2.0, 2.0]
+
+        async def has_weights() -> bool:
+            return [member.weight for member in await admin.members()] == [2.0, 2.0, 2.0]
+
+        await until(has_weights, "the later release to know the weights")
     mottos = Path(cluster.data_dir(2), other_releases.MOTTOS_FILE)
     mottos.unlink()
     cluster.life_of[2].stop()

@@ -166,7 +166,7 @@ def test_what_else_celery_does(cluster: WitnessCluster, record: Path, tmp_path: 
         chord = celery.chord((tasks.noted.s(number) for number in range(10)), tasks.added.s())
         assert chord.delay().get(timeout=ENDS_S_MAX) == 45
         later = tasks.noted.apply_async((100,), countdown=0.5)
-        revoked = tasks.noted.apply_async((101,), countdown=3)
+        revoked = tasks.noted.apply_async((101,), countdown=6)
         assert tasks.app.control.ping(timeout=2) == [{"one@witness": {"ok": "pong"}}]
         revoked.revoke()
         assert later.get(timeout=ENDS_S_MAX) == 100

@@ -431,7 +431,8 @@ def test_a_node_of_another_kind_is_refused_and_both_know_why(run: Run, other: He
     async def scenario() -> None:
         async with nodes(hello_of(1), other) as (one, two):
             await wait_until(lambda: 2 in one.transport.refusals and 1 in two.transport.refusals)
-            assert any(each in one.transport.refusals[2] for each in (reason, reason_from_the_other_side(one, two)))
+            reasons = (reason, reason_from_the_other_side(one, two))
+            await wait_until(lambda: any(each in one.transport.refusals[2] for each in reasons))
             assert not one.transport.is_connected(2)
             assert not two.transport.is_connected(1)
             assert (one.ear.events, two.ear.events) == ([], [])

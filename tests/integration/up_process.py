@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from noctule.deploy.local.checks import FREE_PORTS_VARIABLE
+
 CHECKOUT = Path(__file__).parents[2]
 
 START_S_MAX = 60.0
@@ -68,8 +70,8 @@ def command(*arguments: str, release: Sequence[str] = THIS_RELEASE) -> list[str]
 
 
 def environment() -> dict[str, str]:
-    """This process' environment, without what tells a command of a cluster."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("NOCTULE_")}
+    """This process' environment, without what tells a command of a cluster; free ports it takes where we do."""
+    kept = {n: v for n, v in os.environ.items() if n == FREE_PORTS_VARIABLE or not n.startswith("NOCTULE_")}
     return {**kept, "PYTHONPATH": str(CHECKOUT / "src")}
 
 

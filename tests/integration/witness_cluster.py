@@ -35,6 +35,15 @@ class WitnessCluster:
         for node in self.ports:
             self._start(node)
         self._wait_ready(*self.ports)
+        for node in self.ports:
+            wait_until(lambda node=node: self._is_open(node), f"node {node} to let all commands in", CATCHES_UP_S_MAX)
+
+    def _is_open(self, node: int) -> bool:
+        with self.client(node) as client:
+            try:
+                return bool(client.execute_command("SELECT", 1))
+            except redis.ResponseError:
+                return False
 
     def url(self, node: int, database: int = 0) -> str:
         """Of the plain face of a node."""

@@ -182,9 +182,7 @@ def _forget_lock_delays_in_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "read_registry", read)
 
 
-@pytest.mark.parametrize(
-    ("plant", "known"), [(_ignore_the_index, 1), (_forget_lock_delays_in_snapshots, 9)], ids=lambda each: str(each)
-)
+@pytest.mark.parametrize(("plant", "known"), [(_ignore_the_index, 1), (_forget_lock_delays_in_snapshots, 9)])
 def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None], known: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

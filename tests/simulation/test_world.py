@@ -328,16 +328,17 @@ FOUND_BY_SOME = (
 )
 """What needs several faults that meet is looked for in worlds that have these faults only."""
 FOUND_BY_SEED = {
-    _acknowledge_after_a_failed_sync: 8,
+    _acknowledge_after_a_failed_sync: 14,
     _acknowledge_before_sync: 26,
+    _cut_the_log_at_any_damage: 67,
     _draw_by_own_chance: 8,
-    _ignore_a_bad_crc_in_the_log: 2,
+    _ignore_a_bad_crc_in_the_log: 13,
     _keep_the_stale_tail: 10,
     _leave_groups_out_of_snapshots: 7,
     _leave_what_was_done_to_items: 7,
     _sleep_through_suspicion: 58,
     _take_entries_to_some_for_a_word_to_all: 9,
-    _trust_what_a_failed_sync_left_in_memory: 31,
+    _trust_what_a_failed_sync_left_in_memory: 35,
     _try_a_failed_sync_again: 8,
 }
 """The seeds that found what few do, to begin with. Any change of the rules may need others: then all are tried."""

@@ -15,6 +15,9 @@ from noctule.deploy.local.plan import CLUSTER_FILE, ClusterFile, UpConfig, Wante
 from noctule.node.data_folder import OWNER_FILE
 from noctule.node.peer_folders import load_peer_folders
 
+FREE_PORTS_VARIABLE = "NOCTULE_FREE_PORTS"
+"""In the environment: ``first-last``, the ports to choose from, for those who start clusters on one machine at once."""
+
 _EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _PORT_MIN = 10_000
 _ATTEMPTS_MAX = 1_000
@@ -97,19 +100,30 @@ def free_ports(host: str, count: int, *, avoid: set[int]) -> Iterator[int]:
 
     They lie below the range from which the system takes ports for outgoing connections. From within it, a stopped
     node's port could be taken by anybody's connection, and a node that dials a stopped peer of its own machine could
-    even be connected to itself.
+    even be connected to itself. Nobody else is kept from them until they are used: see `FREE_PORTS_VARIABLE`.
     """
+    choices = _port_choices()
     given = set(avoid)
     chance = random.SystemRandom()
     for _ in range(count):
         for _ in range(_ATTEMPTS_MAX):
-            port = chance.randrange(_PORT_MIN, _ephemeral_port_min())
+            port = chance.choice(choices)
             if port not in given and not _listen_problem(host, port):
                 break
         else:
-            raise ConfigError(f"found no free port on {host} among {_ATTEMPTS_MAX}; name ports, or another --host")
+            raise ConfigError(f"found no free port on {host} in {_ATTEMPTS_MAX} tries; name ports, or another --host")
         given.add(port)
         yield port
+
+
+def _port_choices() -> range:
+    told = os.environ.get(FREE_PORTS_VARIABLE)
+    if told is None:
+        return range(_PORT_MIN, _ephemeral_port_min())
+    first, _, last = told.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last) < 1 << 16):
+        raise ConfigError(f"{FREE_PORTS_VARIABLE} is {told!r}: give the first and the last port, as in 20000-20999")
+    return range(int(first), int(last) + 1)
 
 
 def _ephemeral_port_min() -> int:
