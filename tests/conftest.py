@@ -6,6 +6,8 @@ import shutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from noctule.base.form import IS_COMPILED
+
 # How long an example takes says how busy the machine is, and not whether the law holds.
 settings.register_profile("noctule", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noctule")
@@ -46,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A missing engine fails its tests in CI and skips them, with the reason, elsewhere."""
     for item in items:
+        if IS_COMPILED and item.get_closest_marker("interpreted"):
+            item.add_marker(pytest.mark.skip(reason="replaces what is compiled here"))
         for marker in item.iter_markers("engine"):
             name = marker.args[0]
             if shutil.which(name) is None and not os.environ.get("CI"):

@@ -129,6 +129,7 @@ def test_a_segment_header_comes_back() -> None:
         header.check_identity(WalIdentity("bats", 4), "here")
 
 
+@pytest.mark.interpreted
 def test_a_header_of_another_version_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noctule.adapters.wal_format.FORMAT_VERSION", 3)
     data = SegmentHeader(bytes(8), 3, SALT, 17, 4096).encode()

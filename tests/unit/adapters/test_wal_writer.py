@@ -137,6 +137,7 @@ async def test_close_hands_over_what_this_turn_submitted(desk: Desk) -> None:
     assert desk.recovered_entries() == 1
 
 
+@pytest.mark.interpreted
 async def test_a_long_queue_is_acknowledged_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("noctule.adapters.wal_writer.FRAME_BYTES_WANTED", 1000)
     desk = Desk()

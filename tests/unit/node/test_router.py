@@ -498,6 +498,7 @@ def test_a_lane_opens_a_session_and_then_writes_in_the_order_of_arrival(node: Fa
     assert replies(sinks) == [[OK], [OK], [None]]
 
 
+@pytest.mark.interpreted
 def test_nothing_leaves_without_a_session_however_many_may_be_on_their_way(
     node: FakeDispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -660,6 +661,7 @@ def test_a_void_of_a_forgotten_session_has_the_lane_begin_anew(node: FakeDispatc
 # Bounds ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted
 def test_over_the_bound_commands_are_refused_and_places_come_back(
     node: FakeDispatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_a_new_leader_is_asked_at_once_and_this_node_s_own_elections_are_told() 
     assert node.elections == [(GROUP, 3)]
 
 
+@pytest.mark.interpreted
 def test_who_waits_for_a_key_is_told_here_and_afar(monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node()
     told: list[tuple[bytes, bytes, int]] = []

@@ -156,6 +156,7 @@ def test_where_there_was_more_nobody_looks_first(leader: Leader) -> None:
     assert client.replies == [[b"r", b"x"]], "and where there is none any more, all keys are looked at"
 
 
+@pytest.mark.interpreted
 def test_the_memory_of_what_was_left_is_bounded(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting_room, "LEFT_MAX", 3)
     for number in range(10):
@@ -380,6 +381,7 @@ def test_what_can_never_be_tried_is_told_at_once(leader: Leader) -> None:
     assert leader.room.waiting == 0
 
 
+@pytest.mark.interpreted
 def test_there_are_only_so_many_places(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting_room, "PLACES_MAX", 3)
     leader.enter(b"BLPOP a b 0")

@@ -204,6 +204,7 @@ def test_an_argument_far_over_its_bound_is_read_past_without_a_pause(world: Worl
     assert world.take() == text + b"+PONG\r\n"
 
 
+@pytest.mark.interpreted
 def test_a_client_that_does_not_read_is_not_read(thrifty: World) -> None:
     thrifty.ask(b"GET", b"k")
     assert not thrifty.transport.is_reading()
@@ -212,6 +213,7 @@ def test_a_client_that_does_not_read_is_not_read(thrifty: World) -> None:
     assert thrifty.ask(b"PING") == b"+PONG\r\n"
 
 
+@pytest.mark.interpreted
 def test_a_client_that_does_not_read_has_nothing_more_begun(thrifty: World) -> None:
     """What waits behind a full pipeline goes on when the replies are read, and not before."""
     total = 2 * PIPELINE_COMMANDS_MAX
@@ -226,6 +228,7 @@ def test_a_client_that_does_not_read_has_nothing_more_begun(thrifty: World) -> N
     assert thrifty.store.keyspace.execute([b"GET", b"n"], 0) == b"%d" % (total - 1)
 
 
+@pytest.mark.interpreted
 def test_a_client_that_never_reads_is_dropped_at_the_bound(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") * 1_000)
     thrifty.store.deliver_all()
@@ -238,6 +241,7 @@ def test_a_client_that_never_reads_is_dropped_at_the_bound(thrifty: World) -> No
     assert list(thrifty.server.clients()) == []
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_pipeline_of_large_replies_must_be_read_in_time(thrifty: World, is_read: bool) -> None:
     thrifty.send(command(b"GET", b"k") * 30)
@@ -252,6 +256,7 @@ def test_a_pipeline_of_large_replies_must_be_read_in_time(thrifty: World, is_rea
     assert thrifty.server.clients_dropped_total == (0 if is_read else 1)
 
 
+@pytest.mark.interpreted
 def test_a_client_that_is_gone_is_not_looked_at_later(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") * 30)
     thrifty.store.deliver_all()
@@ -261,6 +266,7 @@ def test_a_client_that_is_gone_is_not_looked_at_later(thrifty: World) -> None:
     assert timer.is_cancelled
 
 
+@pytest.mark.interpreted
 def test_others_have_their_turn_between_large_replies(thrifty: World) -> None:
     """Thousands of large values in one turn of the loop were seconds in which nobody else was answered."""
     thrifty.send(command(b"GET", b"k") * 30)
@@ -271,6 +277,7 @@ def test_others_have_their_turn_between_large_replies(thrifty: World) -> None:
         assert thrifty.transport.unread <= count * (HIGH + len(LARGE) + 20)
 
 
+@pytest.mark.interpreted
 def test_what_all_clients_leave_unread_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is owed the most is dropped, and the others are not."""
     monkeypatch.setattr(resp_connection, "OUTPUT_BYTES_HIGH", HIGH)

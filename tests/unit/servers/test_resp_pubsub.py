@@ -226,6 +226,7 @@ def thrifty(monkeypatch: pytest.MonkeyPatch) -> World:
 LARGE = b"v" * 1_000
 
 
+@pytest.mark.interpreted
 def test_a_subscriber_that_does_not_read_is_dropped_at_the_bound(thrifty: World) -> None:
     turns = 0
     while not thrifty.transport.is_aborted:
@@ -239,6 +240,7 @@ def test_a_subscriber_that_does_not_read_is_dropped_at_the_bound(thrifty: World)
     assert thrifty.loop.ready == []
 
 
+@pytest.mark.interpreted
 def test_one_turn_cannot_bring_more_than_the_bound(thrifty: World) -> None:
     for _ in range(100):
         publish(thrifty, LARGE)
@@ -247,6 +249,7 @@ def test_one_turn_cannot_bring_more_than_the_bound(thrifty: World) -> None:
     assert thrifty.take() == b""
 
 
+@pytest.mark.interpreted
 def test_messages_behind_a_reply_that_does_not_come_are_bounded_too(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") + command(b"SUBSCRIBE", b"d"))
     for _ in range(100):
@@ -255,6 +258,7 @@ def test_messages_behind_a_reply_that_does_not_come_are_bounded_too(thrifty: Wor
     assert thrifty.transport.is_aborted
 
 
+@pytest.mark.interpreted
 def test_who_publishes_too_much_to_itself_is_dropped(thrifty: World) -> None:
     thrifty.send(command(b"GET", b"k") + command(b"PUBLISH", b"c", LARGE) * 100)
     thrifty.store.deliver_all()
@@ -276,6 +280,7 @@ def test_what_has_left_is_not_counted_again(thrifty: World) -> None:
     assert thrifty.take().count(LARGE) == 80
 
 
+@pytest.mark.interpreted
 def test_more_than_the_lower_bound_is_borne_for_a_while(thrifty: World) -> None:
     for _ in range(6):
         publish(thrifty, LARGE)

@@ -83,6 +83,7 @@ def test_srandmember_takes_nothing(keyspace: Keyspace) -> None:
     assert keyspace.digest() == digest
 
 
+@pytest.mark.interpreted
 def test_draws_are_bounded(keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few bytes must not ask for an answer of any size."""
     monkeypatch.setattr(sets, "REPEATED_DRAWS_MAX", 10)

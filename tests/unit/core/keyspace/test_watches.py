@@ -38,6 +38,7 @@ def test_a_change_of_the_key_breaks_all_its_tokens_and_no_other() -> None:
     assert [held.is_broken(b"a", token) for token in (b"1", b"2", b"gone")] == [False, True, False]
 
 
+@pytest.mark.interpreted
 def test_over_the_bound_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watches, "WATCHES_BYTES_MAX", 3 * (WATCH_COST_BYTES + 1))
     held = Watches()

@@ -167,6 +167,7 @@ def test_a_first_batch_whose_session_was_forgotten_is_not_applied_again() -> Non
     assert counter.executed == [[b"INCR"]]
 
 
+@pytest.mark.interpreted
 def test_over_the_bound_the_session_unused_for_the_longest_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_sessions, "SESSIONS_MAX", 3)
     counter = Counter()

@@ -229,6 +229,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.interpreted
 @given(steps=STEPS)
 def test_what_is_said_early_is_what_applying_gives(steps: list[tuple[int, list[bytes], bool, bool]]) -> None:
     colony = Colony(3, durability=Durability.LEADER)

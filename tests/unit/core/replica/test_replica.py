@@ -291,6 +291,7 @@ def test_a_leader_with_a_slower_clock_goes_on_where_the_last_one_was() -> None:
     assert second.bodies()[-1].stamp_ms == 9_000
 
 
+@pytest.mark.interpreted
 def test_a_stamp_does_not_fall_behind_one_that_is_proposed_and_not_applied(
     alone: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,6 +334,7 @@ def test_a_local_read_leaves_it_to_the_leader_whether_a_key_has_expired() -> Non
     assert follower.read_local([b"PTTL", b"a"], 0) == 500
 
 
+@pytest.mark.interpreted
 def test_expired_keys_are_purged_in_pieces(alone: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred thousand keys with one deadline made one entry that stopped everyone."""
     monkeypatch.setattr(replica_module, "PURGE_KEYS_MAX", 2)
@@ -353,6 +355,7 @@ def test_expired_keys_are_purged_in_pieces(alone: Machine, monkeypatch: pytest.M
     assert alone.taken_answers() == []  # Nobody asked for it.
 
 
+@pytest.mark.interpreted
 def test_purges_are_paced_by_the_wall_clock(alone: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica_module, "PURGE_KEYS_MAX", 1)
     run(alone, b"SET a 1 PX 100", b"SET b 1 PX 100")
@@ -522,6 +525,7 @@ def test_what_is_taken_back_tells_nobody(alone: Machine) -> None:
     assert alone.told == [Ready(2, b"q", b"list", 1)]
 
 
+@pytest.mark.interpreted
 def test_notes_are_bounded_and_the_oldest_go_first(alone: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(awaited_module, "AWAITED_MAX", 2)
     for key in (b"a", b"b", b"a", b"c"):

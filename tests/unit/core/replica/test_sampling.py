@@ -66,6 +66,7 @@ def test_what_has_not_changed_is_not_compared_again(last: Compared | None, appli
     assert is_worth_a_sample(last, applied) is is_worth
 
 
+@pytest.mark.interpreted
 def test_a_partition_or_slot_that_is_too_large_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     keyspace = Keyspace()
     for number in range(10):
