@@ -92,6 +92,13 @@ def test_the_line_tells_what_runs_where(cluster: tuple[Up, dict[str, Any]]) -> N
             assert client.recv(64) == b"+PONG\r\n"
 
 
+def test_a_cluster_that_is_up_takes_every_command_at_once(start_up: StartUp) -> None:
+    for node in start_up().wait_up()["nodes"]:
+        with socket.create_connection((node["host"], node["resp_port"]), timeout=5) as client:
+            client.sendall(b"SELECT 1\r\n")
+            assert client.recv(64) == b"+OK\r\n"
+
+
 def test_the_gateway_spreads_over_instances_that_know_their_place(cluster: tuple[Up, dict[str, Any]]) -> None:
     _, running = cluster
     answers = [get_json(f"{running['gateway']}/") for _ in range(10)]

@@ -31,7 +31,7 @@ from noctule.core.replica.carry_out import FIRST_WAIT_S
 from noctule.core.replica.durability import Durability
 from noctule.core.replica.replica import SnapshotPolicy
 from noctule.core.roster.features import FEATURES
-from noctule.core.roster.members import Member
+from noctule.core.roster.members import PRESENT, Member
 from noctule.core.wire.frames import PROTOCOL_VERSION
 from noctule.core.wire.messages import Hello
 from noctule.node.address_book import addresses_of, load_address_book
@@ -248,12 +248,21 @@ class LocalNode:
             return "the cluster is not formed yet"
         if lacking := sorted(self.steward.meta.features.difference(FEATURES)):
             return f"the cluster uses the features {lacking}, which this release does not have: upgrade this node"
+        if closed := sorted(self._features_to_come()):
+            return f"the features {closed}, which every node has, are not opened yet"
         if not self.steward.is_settled:
             return "this node is still making or removing replicas that the map gives or takes"
         if waiting := host.groups_not_admitted():
             groups = ", ".join(map(str, waiting))
             return f"this node has lost what it had on disk and waits to be readmitted to group {groups}"
         return ""
+
+    def _features_to_come(self) -> set[str]:
+        """What every member has said here that it can do, and *meta* is about to allow: until then it is refused."""
+        meta = self.steward.meta
+        present = [member for member in meta.roster.values() if member.state in PRESENT]
+        said = [set((self.hello_of(member.id) or member).features) for member in present]
+        return set.intersection(*said) - meta.features if said else set()
 
     def hello_of(self, node: int) -> Hello | None:
         """What a node last said of itself, also this one; None of one that was not heard since this process began."""
