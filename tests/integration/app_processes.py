@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from up_process import PACKAGE
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -46,7 +47,7 @@ def instance_command(**config: Any) -> list[str]:
 def instance_environment(**environment: str) -> dict[str, str]:
     """This process' environment without what tells an instance of its cluster, and with `environment`."""
     inherited = {n: v for n, v in os.environ.items() if n not in ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL")}
-    return {**inherited, "PYTHONPATH": str(CHECKOUT / "src"), **environment}
+    return {**inherited, "PYTHONPATH": str(PACKAGE), **environment}
 
 
 def board_environment(store_url: str, directory: Path) -> dict[str, str]:

@@ -181,10 +181,14 @@ class UpCluster:
 class NodeProcess:
     """One life of one node, by ``noctule node``; its stdout and stderr are files."""
 
-    def __init__(self, path: Path, directory: Path, words: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, directory: Path, words: Sequence[str], release: Sequence[str] = THIS_RELEASE
+    ) -> None:
         self._stdout, self._stderr = path.with_suffix(".stdout"), path.with_suffix(".log")
         with self._stdout.open("wb") as stdout, self._stderr.open("wb") as stderr:
-            self.process = subprocess.Popen(words, cwd=directory, env=environment(), stdout=stdout, stderr=stderr)
+            self.process = subprocess.Popen(
+                words, cwd=directory, env=environment(release), stdout=stdout, stderr=stderr
+            )
 
     def wait_serving(self) -> Door:
         """Where it serves, once it does."""
@@ -281,7 +285,7 @@ class NodeCluster:
         given = (word for name, value in flags.items() for word in (f"--{name}", value))
         words = command("node", *given, release=release)
         path = self.directory / f"life-{len(self._lives) + 1}-node-{node}"
-        life = self.life_of[node] = NodeProcess(path, self.directory, [*prefix, *words])
+        life = self.life_of[node] = NodeProcess(path, self.directory, [*prefix, *words], release)
         self._lives.append(life)
         return life
 

@@ -95,7 +95,7 @@ class Workload:
                     assert lost == [], f"{len(lost)} acknowledged writes are not there by node {door.id}"
                 for counter, answers in self.answers.items():
                     value = int(await client.get(counter) or 0)
-                    possible = range(max(len(answers), max(answers)), len(answers) + self.unanswered[counter] + 1)
+                    possible = range(max(len(answers), *answers), len(answers) + self.unanswered[counter] + 1)
                     assert value in possible, f"{counter} is {value} by node {door.id}, and may be {possible}"
 
     async def _keep_on(self, number: int, work: Callable[[int, Redis], Awaitable[None]]) -> None:

@@ -21,7 +21,7 @@ from noctule.core.keyspace.values import extension_hook
 from noctule.core.meta import objects
 from noctule.core.meta.records import Kind, read_records, write_record
 from noctule.core.roster.members import Member
-from noctule.core.wire import frames
+from noctule.core.wire import frames, messages
 from noctule.node import node
 
 OLDER = "0.0.1"
@@ -47,7 +47,7 @@ def become_older() -> None:
     for table in (commands.COMMANDS, commands._BY_NAME):
         for name in [name for name, spec in table.items() if spec.feature is not None and spec.name != b"FLUSHDB"]:
             del table[name]
-    known = tuple(kind for kind in get_args(frames.PeerMessage) if kind is not frames.Published)
+    known = tuple(kind for kind in get_args(messages.PeerMessage) if kind is not messages.Published)
     decoder = msgspec.msgpack.Decoder(list[tuple[int, Union[known]]], ext_hook=extension_hook)  # type: ignore[valid-type]  # noqa: UP007
     frames._decoder = decoder
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 from app_processes import board_environment
+from up_process import PACKAGE
 from verification_toys import ToyCluster, serving, toy_cluster
 
 from noctule.base.errors import RequestError
@@ -445,7 +446,7 @@ async def run_command(*arguments: str, environment: dict[str, str] | None = None
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "noctule", "verify", *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2] / "src"), **(environment or {})},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE), **(environment or {})},
     )  # fmt: skip
     try:
         stdout, stderr = await asyncio.wait_for(process.communicate(), 60)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import noctule
 from noctule.deploy.local.checks import FREE_PORTS_VARIABLE
 
 CHECKOUT = Path(__file__).parents[2]
@@ -69,10 +70,17 @@ def command(*arguments: str, release: Sequence[str] = THIS_RELEASE) -> list[str]
     return [sys.executable, "-W", "error", *release, *arguments]
 
 
-def environment() -> dict[str, str]:
-    """This process' environment, without what tells a command of a cluster; free ports it takes where we do."""
+PACKAGE = Path(noctule.__file__).parents[1]
+"""Where the form of the package is that these tests run on: as it is written, or compiled (ADR 0040)."""
+
+
+def environment(release: Sequence[str] = THIS_RELEASE) -> dict[str, str]:
+    """This process' environment, without what tells a command of a cluster; free ports it takes where we do.
+
+    Other releases and faults are put into the code from outside, which only takes it as it is written.
+    """
     kept = {n: v for n, v in os.environ.items() if n == FREE_PORTS_VARIABLE or not n.startswith("NOCTULE_")}
-    return {**kept, "PYTHONPATH": str(CHECKOUT / "src")}
+    return {**kept, "PYTHONPATH": str(PACKAGE if release == THIS_RELEASE else CHECKOUT / "src")}
 
 
 def run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -173,7 +173,7 @@ def getrange(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:
         return b""
     first = max(start + len(value), 0) if start < 0 else start
     last = max(end + len(value), 0) if end < 0 else end
-    return value[first : last + 1]
+    return value[first : last + 1] if first <= last else b""
 
 
 def setrange(state: State, args: Sequence[bytes], _now_ms: int) -> Reply:

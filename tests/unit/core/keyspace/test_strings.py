@@ -122,3 +122,12 @@ def test_float_sum_beyond_a_double_is_refused(keyspace: Keyspace) -> None:
     assert run(keyspace, "INCRBYFLOAT k 1.7e308") == Failure(b"ERR increment would produce NaN or Infinity")
     assert run(keyspace, "INCRBYFLOAT k 1e99999999999999") == Failure(b"ERR value is not a valid float")
     assert run(keyspace, "INCRBYFLOAT k inf") == Failure(b"ERR increment would produce NaN or Infinity")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "found"),
+    [("0 -1", b"bats"), ("1 2", b"at"), ("2 0", b""), ("9 3", b""), ("9 99", b""), ("-1 -2", b""), ("3 -4", b"")],
+)
+def test_a_range_that_ends_before_it_begins_is_empty(keyspace: Keyspace, bounds: str, found: bytes) -> None:
+    run(keyspace, "SET k bats")
+    assert run(keyspace, f"GETRANGE k {bounds}") == found
