@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,12 @@ def second_redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         server.kill()
 
 
+def accepts(path: Path) -> bool:
+    """Whether somebody listens at a unix socket, whose file is there a moment before."""
+    with closing(socket.socket(socket.AF_UNIX)) as visitor:
+        return visitor.connect_ex(str(path)) == 0
+
+
 @pytest.fixture(scope="module")
 def redis_socket() -> Iterator[Path]:
     """The unix socket of a Redis without persistence, which the tests of a module share."""
@@ -141,7 +148,7 @@ def redis_socket() -> Iterator[Path]:
         options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no", "--dir", folder]
         process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
         try:
-            wait_until(path.exists, "redis-server opening its socket")
+            wait_until(lambda: accepts(path), "redis-server listening at its socket")
             yield path
         finally:
             process.kill()
