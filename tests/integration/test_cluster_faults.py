@@ -283,7 +283,9 @@ class Visitor:
 
     async def keep_looking(self) -> None:
         while True:
-            await self.look()
+            # A page that was under way when its instance was killed ends too early: nothing can give the rest.
+            with contextlib.suppress(aiohttp.ClientPayloadError):
+                await self.look()
             await asyncio.sleep(PAUSE_S)
 
 
