@@ -15,7 +15,7 @@ from noctule.core.migration.stages import ENDED, Stage
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 
 pytest_plugins = ("cluster_processes",)
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 PARTITION = 1
 FILLING = 300
