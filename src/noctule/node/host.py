@@ -35,7 +35,7 @@ from noctule.core.roster.features import PUBLISH
 from noctule.core.roster.liveness import Liveness
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import encode_frame
-from noctule.core.wire.messages import Answered, DigestTold, Envelope, Hello, Published
+from noctule.core.wire.messages import Answered, DigestTold, Envelope, Hello, Published, ReadsAnswered
 from noctule.node.pubsub import PubSub
 from noctule.node.recovery import record_of_meta, records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
@@ -625,4 +625,7 @@ def _without_results(envelope: Envelope) -> Envelope:
     group, message = envelope
     if isinstance(message, Answered):
         message = structs.replace(message, results=[ANSWER_TOO_LARGE] * len(message.results))
+    elif isinstance(message, ReadsAnswered):
+        places = [*range(len(message.results))]
+        message = ReadsAnswered(message.number, [None] * len(places), places)
     return group, message

@@ -28,10 +28,13 @@ from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
+from noctule.core.roster.features import SHARED_READS
+from noctule.core.wire.messages import ForwardReads, ReadsAnswered
 from noctule.node.api import Dialogue, ReplySink, Store
 from noctule.node.conversation import Conversation
 from noctule.node.detours import Detours
 from noctule.node.lanes import RETRY_DELAY_S, Command, Flight, Gather, Lane
+from noctule.node.read_lanes import ReadLanes
 from noctule.node.waiting_room import WaitingRoom
 
 COMMANDS_WAITING_MAX: Final = 100_000
@@ -99,6 +102,10 @@ class Dispatch(Protocol):
         """Hand a query to that node, which may answer by its `lease`; False when it cannot leave."""
         ...
 
+    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
+        """Hand reads of several groups to that node; False when it cannot leave."""
+        ...
+
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
         """Read this node's own replica."""
         ...
@@ -130,7 +137,8 @@ class Router:
         self._slot_table = list(partitions.slot_table)
         """As of the last `map_changed`: the map changes in place, and what is on its way is to follow at once."""
         self._dispatch = dispatch
-        self._new_origin = new_origin
+        self.new_origin = new_origin
+        """Draws a number that no other life of a node has drawn."""
         self._now = now
         self._deadline_s = request_deadline_s
         self._deadline = now() + request_deadline_s
@@ -144,6 +152,9 @@ class Router:
         """Those with something to send at the end of this turn."""
         self._retrying: dict[GroupId, Lane] = {}
         """Those with something to send again."""
+        self._read_lanes = ReadLanes(dispatch, new_origin(), self._place)
+        """For linearizable reads, if the cluster `_shares_reads`; those of single groups are what is left of them."""
+        self._shares_reads = False
         self._look_at = 0.0
         self._detours = Detours()
         self._detours_due: float | None = None
@@ -304,6 +315,7 @@ class Router:
             f"CLUSTERDOWN this node has stopped ({reason}); nothing was applied, ask another node".encode()
         )
         self.waiting_room.close(self._stopped)
+        self._read_lanes.give_up_all()
         for lane in list(self._open.values()):
             for flight in [*lane.flights.values(), *lane.queries.values()]:
                 self._give_up(flight.commands, _UNKNOWN if flight.terms else self._stopped)
@@ -338,7 +350,11 @@ class Router:
 
     def withdraw(self, command: Command) -> bool:
         """Take back what has not left yet; then it is not answered. False when it may be carried out."""
-        lane = self._lanes.get(self.group_of(_first_key(command.args)))
+        group = self.group_of(_first_key(command.args))
+        if self._read_lanes.withdraw(group, command):
+            self._waiting -= 1
+            return True
+        lane = self._lanes.get(group)
         waiting = [] if lane is None else lane.open_writes if command.logged else lane.open_reads
         if command not in waiting:
             return False
@@ -360,10 +376,17 @@ class Router:
         """A new command, which belongs to that group, or to none so far if it is 0."""
         if self._accept(command):
             blocked = self._detours.blocked
-            if group and not (blocked and command.logged and not blocked.isdisjoint(slots_of(command.args))):
-                self._place(group, command)
-            else:
+            if not group or (blocked and command.logged and not blocked.isdisjoint(slots_of(command.args))):
                 self._detours.add([command])
+            elif not self._shares(group, command) or not self._read_lanes.enter(group, command):
+                self._place(group, command)
+
+    def _shares(self, group: GroupId, command: Command) -> bool:
+        """Whether it may be read beside reads of other groups, without overtaking one that is in the group's lane."""
+        if command.logged or command.lease or not self._shares_reads:
+            return False
+        lane = self._lanes.get(group)
+        return lane is None or not (lane.open_reads or lane.queries)
 
     def _accept(self, command: Command) -> bool:
         """Count it in; or answer it."""
@@ -382,7 +405,7 @@ class Router:
     def _place(self, group: GroupId, command: Command) -> None:
         lane = self._lanes.get(group)
         if lane is None:
-            lane = self._lanes[group] = Lane(group, self._new_origin())
+            lane = self._lanes[group] = Lane(group, self.new_origin())
         (lane.open_writes if command.logged else lane.open_reads).append(command)
         if group not in self._touched:
             self._touch(lane)
@@ -398,6 +421,7 @@ class Router:
     def features_changed(self, features: frozenset[str]) -> None:
         """Use what came with these features, and refuse what came with others."""
         self._closed = COMMAND_FEATURES - features
+        self._shares_reads = SHARED_READS in features
 
     def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
         """Follow the map, in which these partitions have changed, come or gone.
@@ -405,6 +429,7 @@ class Router:
         What waits for a partition that has lost its slot goes to the one that has it; what may have been carried out
         by the former is resolved first.
         """
+        self._read_lanes.give_up_all()
         lost: dict[GroupId, set[int]] = {}
         if self._slot_table != self._partitions.slot_table:
             for slot, group in enumerate(self._partitions.slot_table):
@@ -507,10 +532,11 @@ class Router:
 
     def flush(self) -> None:
         """Send what came in this turn."""
+        now = self._now()
+        self._read_lanes.flush(now)
         if not self._touched:
             return
         touched, self._touched = self._touched, {}
-        now = self._now()
         for lane in touched.values():
             if lane.open_writes and len(lane.flights) < FLIGHTS_MAX:
                 self._flush_writes(lane, now)
@@ -521,7 +547,7 @@ class Router:
 
     def _flush_writes(self, lane: Lane, now: float) -> None:
         if not lane.flights and not (lane.has_session and now - lane.session_used_at <= SESSION_IDLE_S_MAX):
-            lane.leave_session(self._new_origin())
+            lane.leave_session(self.new_origin())
             opening = Flight(OPENING, [], encode_opening(lane.origin), now + self._deadline_s)
             lane.flights[OPENING] = opening
             lane.session_used_at = now
@@ -625,6 +651,15 @@ class Router:
         if settled or moved:
             self._admit()
 
+    def reads_answered(self, node: int, answer: ReadsAnswered) -> None:
+        """A node answered reads of the groups that it leads; an answer that nobody waits for any more is no news."""
+        commands = self._read_lanes.answered(node, answer)
+        left = frozenset(answer.left)
+        for at, (command, result) in enumerate(zip(commands, answer.results, strict=False)):
+            if at not in left:
+                self._waiting -= 1
+                command.finish(result)
+
     def _lane(self, group: GroupId, origin: int, *, is_write: bool) -> Lane | None:
         """The lane that awaits this; None when it came too late, or for an earlier life of this node."""
         lane = self._lanes.get(group)
@@ -661,6 +696,7 @@ class Router:
     def leader_changed(self, group: GroupId) -> None:
         """Whoever leads now is asked at once."""
         self.waiting_room.group_changed(group)
+        self._read_lanes.leader_changed(group)
         lane = self._open.get(group)
         if lane is not None and (lane.flights or lane.queries):
             lane.retry_at, lane.retry_delay_s = self._now(), RETRY_DELAY_S
@@ -668,6 +704,7 @@ class Router:
 
     def peer_lost(self, node: int) -> None:
         """What was sent to that node may be lost with it, or may have been taken: only the former is made up for."""
+        self._read_lanes.peer_lost(node)
         now = self._now()
         for lane in self._open.values():
             for flights in (lane.flights, lane.queries):
@@ -680,6 +717,7 @@ class Router:
         """Try again what is due, give up what is over its deadline."""
         now = self._now()
         self._deadline = now + self._deadline_s
+        self._read_lanes.tick(now)
         for group, lane in list(self._retrying.items()):
             if lane.retry_at is None:
                 del self._retrying[group]

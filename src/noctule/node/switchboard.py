@@ -17,6 +17,7 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot, Message
 from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
 from noctule.core.replica.replica import Replica
+from noctule.core.replica.shared_reads import DRAWN_BELOW, Following, SharedReads
 from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.messages import (
     Answered,
@@ -24,10 +25,14 @@ from noctule.core.wire.messages import (
     Envelope,
     Forward,
     ForwardQuery,
+    ForwardReads,
     KeyReady,
     Leads,
     PeerMessage,
     Published,
+    ReadRound,
+    ReadRoundReply,
+    ReadsAnswered,
     Refused,
     Where,
 )
@@ -105,12 +110,16 @@ class Switchboard:
         self._replicas = replicas
         self._surroundings = surroundings
         self._is_closed = False
+        drawn = self.router.new_origin() % DRAWN_BELOW
+        self._following = Following(drawn)
+        self._reads = SharedReads(replicas, self.requests, surroundings.is_connected, drawn)
         self.slots_led = SlotsLed(partitions)
         """The slots whose partition this node leads, for whoever answers for those alone."""
 
     def close(self) -> None:
         """The replicas are not to be asked any more: the router finds no leader, and no read is answered from here."""
         self._is_closed = True
+        self._reads.close()
         self.slots_led.close()
 
     def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
@@ -126,6 +135,8 @@ class Switchboard:
     def replica_removed(self, group: GroupId, replica: Replica) -> None:
         """A replica was taken out: whoever waits for it is to ask elsewhere."""
         self.slots_led.change(group, is_led=False)
+        self._following.change(group, 0, 0)
+        self._reads.membership_changed(group)
         for refusal in replica.abandon():
             self.answer(group, refusal)
         self._surroundings.schedule_turn()
@@ -134,9 +145,14 @@ class Switchboard:
         """The connection to a node is gone, and what was on its way with it."""
         self._hints.peer_lost(node)
         self.router.peer_lost(node)
+        self._answer_reads(self._reads.peer_lost(node, self._surroundings.wall_ms()))
 
     def take_outgoing(self) -> dict[int, list[Envelope]]:
-        """What this turn has for each other node, in order; it is the caller's now."""
+        """What this turn has for each other node, in order; it is the caller's now. Begins the round of its reads."""
+        rounds, answers = self._reads.begin(self._surroundings.wall_ms())
+        for peer, round_ in rounds:
+            self.put(peer, META_GROUP, round_)
+        self._answer_reads(answers)
         outgoing, self._outgoing = self._outgoing, {}
         return outgoing
 
@@ -147,6 +163,14 @@ class Switchboard:
             group = GroupId(number)
             if isinstance(message, Answered):
                 router.answered(group, message.origin, message.number, message.results, is_write=message.is_write)
+            elif isinstance(message, ReadRound):
+                self.put(sender, META_GROUP, self._following.reply(sender, message, replicas))
+            elif isinstance(message, ReadRoundReply):
+                self._answer_reads(self._reads.replied(sender, message, self._surroundings.wall_ms()))
+            elif isinstance(message, ForwardReads):
+                self._reads.ask(sender, message)
+            elif isinstance(message, ReadsAnswered):
+                router.reads_answered(sender, message)
             elif isinstance(message, Refused):
                 self._hints.refused(group, sender, message.leader, message.term)
                 self._refused(group, message)
@@ -176,6 +200,13 @@ class Switchboard:
                     self._surroundings.schedule_turn()
             else:
                 take(group, raft.Received(sender, message))
+
+    def _answer_reads(self, answers: list[tuple[int, ReadsAnswered]]) -> None:
+        for to, answer in answers:
+            if to == self.node_id:
+                self.router.reads_answered(to, answer)
+            else:
+                self.put(to, META_GROUP, answer)
 
     def _turn_away(self, sender: int, group: GroupId, message: PeerMessage) -> None:
         """A replica may have been here when the request was sent, so nothing is disclaimed."""
@@ -236,6 +267,7 @@ class Switchboard:
             fields = {"group": group, "role": change.role, "term": change.term, "leader": change.leader}
             log.debug("role_changed", extra={"fields": fields})
         self.slots_led.change(group, is_led=change.leader == self.node_id)
+        self._following.change(group, 0 if change.leader == self.node_id else change.leader, change.term)
         if change.leader:
             self.router.leader_changed(group)
         if change.leader == self.node_id:
@@ -243,6 +275,7 @@ class Switchboard:
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         """To the surroundings."""
+        self._reads.membership_changed(group)
         self._surroundings.membership_changed(group, change)
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
@@ -315,7 +348,15 @@ class Switchboard:
             return True
         return self._forward(to, group, ForwardQuery(origin, number, commands, lease))
 
-    def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery) -> bool:
+    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
+        """Here or into the peer's frame."""
+        if to != self.node_id:
+            return self._forward(to, META_GROUP, message)
+        self._reads.ask(to, message)
+        self._surroundings.schedule_turn()
+        return True
+
+    def _forward(self, to: int, group: GroupId, message: Forward | ForwardQuery | ForwardReads) -> bool:
         if not self._surroundings.is_connected(to):
             return False
         self.put(to, group, message)

@@ -12,6 +12,7 @@ from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
+from noctule.core.wire.messages import ForwardReads
 from noctule.node.router import Router
 from tests.unit.node.maps import even_map
 
@@ -73,6 +74,8 @@ class FakeDispatch:
         """Nodes to which nothing leaves."""
         self.writes: list[Written] = []
         self.queries: list[Asked] = []
+        self.reads: list[tuple[int, ForwardReads]] = []
+        """What was asked of a node for several groups."""
         self.leases: list[bool] = []
         """Of each query, whether the leader's lease will do."""
         self.local: dict[bytes, Reply | ReadOutcome] = {}
@@ -85,7 +88,7 @@ class FakeDispatch:
         """Each leader's; a change of leader raises it."""
         self._led_by = dict(self.leaders)
         self.turns_wanted = 0
-        self._drawn = iter(range(FIRST_DRAWN, FIRST_DRAWN + 1_000))
+        self._drawn = iter(range(FIRST_DRAWN - 1, FIRST_DRAWN + 1_000))
         self._sessions = iter(range(1, FIRST_DRAWN))
         self.partitions = even_map(PARTITIONS) if partitions is None else partitions
         self.router = Router(
@@ -129,6 +132,12 @@ class FakeDispatch:
             return False
         self.leases.append(lease)
         self.queries.append(Asked(to, group, origin, number, [b" ".join(command) for command in commands]))
+        return True
+
+    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
+        if to in self.away:
+            return False
+        self.reads.append((to, message))
         return True
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:

@@ -286,6 +286,22 @@ class Replica:
         """A read of this replica's own state, however old; `MUST_LOG` where only the leader can decide."""
         return self._read(command, max(wall_ms, self.stamp_ms))
 
+    def read_confirmed(
+        self, term: int, membership: Membership, command: list[bytes], wall_ms: int
+    ) -> Reply | ReadOutcome:
+        """A linearizable read, once a majority of that membership has confirmed, since it came, that this replica
+        leads in that term. `MUST_LOG` where the state here does not tell, or only the log can decide."""
+        consensus = self.raft
+        leadership = consensus.leadership
+        if leadership is None or consensus.term != term or consensus.log.membership is not membership:
+            return ReadOutcome.MUST_LOG
+        if consensus.applied < consensus.commit or not leadership.has_caught_up() or self._early is not None:
+            return ReadOutcome.MUST_LOG
+        result = self._read(command, max(wall_ms, self.stamp_ms))
+        if self.on_batch is not None and not isinstance(result, ReadOutcome):
+            self.on_batch([command], consensus.now)
+        return result
+
     def _read(self, command: list[bytes], now_ms: int) -> Reply | ReadOutcome:
         if command[0] == EVAL_READ:
             return read_script(self.keyspace, self._engine, command, now_ms)

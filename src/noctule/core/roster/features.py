@@ -14,6 +14,8 @@ DATA_MODEL_2 = "data-model-2"
 """Lists, sets, sorted sets, streams, bits, transactions, scripts, databases: all commands that came with them."""
 REGISTRY = "registry"
 """Services, their health, sessions and Consul's keys, in *meta*."""
+SHARED_READS = "shared-reads"
+"""Linearizable reads are asked of a node and confirmed by nodes, for all groups at once."""
 
-FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH, DATA_MODEL_2, REGISTRY)
+FEATURES = (MIGRATE, SPLIT, MERGE, PUBLISH, DATA_MODEL_2, REGISTRY, SHARED_READS)
 """Of this release."""

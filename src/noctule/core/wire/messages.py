@@ -145,6 +145,45 @@ class KeyReady(Struct, array_like=True, tag=28, frozen=True, gc=False):
     """How many items are there."""
 
 
+class ForwardReads(Struct, array_like=True, tag=31, frozen=True, gc=False):
+    """Linearizable reads for the leader of several groups; of the group 0, and only where all have `SHARED_READS`.
+
+    An earlier one that is not answered is not waited for any more.
+    """
+
+    number: int
+    groups: list[int]
+    """Of each command."""
+    commands: list[list[bytes]]
+
+
+class ReadsAnswered(Struct, array_like=True, tag=32, frozen=True, gc=False):
+    """The results of `ForwardReads`, in the order of its commands."""
+
+    number: int
+    results: list[Any]
+    left: list[int] = []
+    """The places of those that the receiver must ask their groups for; there the results say nothing."""
+
+
+class ReadRound(Struct, array_like=True, tag=33, frozen=True, gc=False):
+    """A leader asks a node whether its replicas still follow; see `core.replica.shared_reads`."""
+
+    round: int
+    asked: list[tuple[int, int, int]] = []
+    """Group, term, and the directory under which the receiver counts there: of groups not confirmed by it so far."""
+
+
+class ReadRoundReply(Struct, array_like=True, tag=34, frozen=True, gc=False):
+    """What was so when the round came."""
+
+    round: int
+    unrest: int
+    """Grows whenever a replica of the sender ceases to follow the receiver in a term."""
+    followed: list[tuple[int, int]] = []
+    """Group and term, of those asked about that follow."""
+
+
 PeerMessage: TypeAlias = (
     Message
     | Forward
@@ -157,6 +196,10 @@ PeerMessage: TypeAlias = (
     | Published
     | KeyReady
     | LoadReport
+    | ForwardReads
+    | ReadsAnswered
+    | ReadRound
+    | ReadRoundReply
 )
 
 
