@@ -23,6 +23,7 @@ from noctule.core.raft.messages import (
 from noctule.core.raft.node import Role
 from noctule.core.replica.events import Answer, DigestReady, Refuse
 from noctule.core.replica.replica import Replica
+from noctule.core.wire.messages import ReadsAnswered
 from noctule.node.router import Router
 from noctule.node.switchboard import Surroundings, Switchboard
 
@@ -66,6 +67,8 @@ RARE = (
     "commit applied in slices",
     "digests compared",
     "read refused",
+    "reads confirmed by nodes",
+    "reads left to their groups",
     "replicas compared by their leader",
     "retry answered from a session",
     "script run",
@@ -148,6 +151,13 @@ class Coverage:
             elif len(self._answered) < _ANSWERS_MAX:
                 self._answered.add(name)
 
+    def reads_answered(self, answer: ReadsAnswered) -> None:
+        """A node answers reads of the groups that it leads."""
+        if len(answer.left) < len(answer.results):
+            self.count("reads confirmed by nodes")
+        if answer.left:
+            self.count("reads left to their groups")
+
     def persisted(self, node: int, group: GroupId, persist: raft.Persist) -> None:
         """A replica asks for records."""
         name = (node, group)
@@ -226,6 +236,11 @@ class WatchedSwitchboard(Switchboard):
         """To the router here, or into the frame for the node whose router asked."""
         self._coverage.answered(group, answer)
         super().answer(group, answer)
+
+    def _answer_reads(self, answers: list[tuple[int, ReadsAnswered]]) -> None:
+        for _, answer in answers:
+            self._coverage.reads_answered(answer)
+        super()._answer_reads(answers)
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
         """The router asks whoever leads now."""
