@@ -38,7 +38,7 @@ from noctule.kits.session_users import UserSessions
 from noctule.kits.sessions import Sessions
 from noctule.kits.store import connect
 
-BASE = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
+BASE = os.environ.get("BASE_URL") or os.environ.get("NOCTULE_PUBLIC_URL", "http://127.0.0.1:8000")
 IS_SECURE = BASE.startswith("https://")
 USERS: dict[str, str] = {}
 """Names and hashes; where a real app has a table."""
