@@ -276,7 +276,7 @@ def gateway_url(host: str, port: int) -> str:
 
 def with_gateway_port(config: UpConfig, free_ports: Iterator[int]) -> UpConfig:
     """The same with a port for the gateway, if the system is to choose one: instances are told where it will listen
-    before it does. Takes a port of `free_ports` for it, beyond those of `free_ports_count`."""
+    before it does. Takes one of `free_ports` for it, which are free on the gateway's host."""
     return config if config.app is None or config.port else replace(config, port=next(free_ports))
 
 

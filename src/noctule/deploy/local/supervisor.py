@@ -73,8 +73,8 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
         wanted = wanted_ports(config, cluster.numbers)
         check_ports_free(wanted)
         taken = {port.port for port in wanted}
-        chosen = free_ports(config.inner_host, 1 + free_ports_count(config, cluster), avoid=taken)
-        config = with_gateway_port(config, chosen)
+        config = with_gateway_port(config, free_ports(config.host, 1, avoid=taken))
+        chosen = free_ports(config.inner_host, free_ports_count(config, cluster), avoid={*taken, config.port})
         lost = lost_nodes(config, cluster)
         for node in sorted(lost):
             notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")
