@@ -220,13 +220,19 @@ class Sessions:
 
 
 def cookie_of(
-    name: str | None, plain_http: bool | None, max_age_s: int, same_site: SameSite, path: str, domain: str | None
+    name: str | None,
+    plain_http: bool | None,
+    max_age_s: int,
+    same_site: SameSite,
+    path: str,
+    domain: str | None,
+    what: str = "session",
 ) -> SessionCookie:
     """The cookie that these options ask for; says so in the log when it is not protected. Raises `ConfigError`."""
     is_plain = os.environ.get(PLAIN_HTTP) == "1" if plain_http is None else plain_http
     # The prefix allows neither a domain nor another path.
-    protected = "__Host-session" if path == "/" and domain is None else "__Secure-session"
-    name = name or ("session" if is_plain else protected)
+    prefix = "" if is_plain else "__Host-" if path == "/" and domain is None else "__Secure-"
+    name = name or prefix + what
     cookie = SessionCookie(name, max_age_s, not is_plain, same_site, path, domain)
     cookie.validate()
     if is_plain:
