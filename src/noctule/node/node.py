@@ -167,6 +167,7 @@ class LocalNode:
                     now=clock.now,
                     request_deadline_s=config.request_deadline_s,
                     site=site_of(cluster.name),
+                    keeps_leases=settings.raft.lease_s > 0,
                 ),
                 partitions=partitions,
                 make_child=lambda split, now: (

@@ -132,7 +132,9 @@ class Router:
         now: Callable[[], Instant],
         request_deadline_s: float,
         site: bytes = b"noctule",
+        keeps_leases: bool = False,
     ) -> None:
+        """`keeps_leases`: whether leaders hold leases, by which they may answer `strong` reads without a word."""
         self._partitions = partitions
         self._slot_table = list(partitions.slot_table)
         """As of the last `map_changed`: the map changes in place, and what is on its way is to follow at once."""
@@ -144,6 +146,7 @@ class Router:
         self._deadline = now() + request_deadline_s
         """Of what comes now; as of the last tick, since to read the clock for each command costs as much as routing."""
         self._site = site
+        self._keeps_leases = keeps_leases
         self._lanes: dict[GroupId, Lane] = {}
         """Of the groups that were wanted lately."""
         self._open: dict[GroupId, Lane] = {}
@@ -383,7 +386,7 @@ class Router:
 
     def _shares(self, group: GroupId, command: Command) -> bool:
         """Whether it may be read beside reads of other groups, without overtaking one that is in the group's lane."""
-        if command.logged or command.lease or not self._shares_reads:
+        if command.logged or (command.lease and self._keeps_leases) or not self._shares_reads:
             return False
         lane = self._lanes.get(group)
         return lane is None or not (lane.open_reads or lane.queries)

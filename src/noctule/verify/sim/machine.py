@@ -104,6 +104,7 @@ class Machine:
                 new_origin=lambda: chance.getrandbits(62),
                 now=world.time.now,
                 request_deadline_s=world.request_deadline_s,
+                keeps_leases=settings.raft.lease_s > 0,
             ),
             partitions,
             world.coverage,
