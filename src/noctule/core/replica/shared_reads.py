@@ -108,6 +108,7 @@ class SharedReads:
         "_first",
         "_followed",
         "_heard",
+        "_is_closed",
         "_is_connected",
         "_replicas",
         "_requests",
@@ -128,6 +129,7 @@ class SharedReads:
         self._requests = requests
         self._asked: dict[int, _Asked] = {}
         """By who asked."""
+        self._is_closed = False
         self._first = self._round = drawn
         self._heard: dict[int, int] = {}
         """The newest round that each node has confirmed."""
@@ -139,10 +141,12 @@ class SharedReads:
     def ask(self, sender: int, message: ForwardReads) -> None:
         """Reads of groups that should be led here; the next `begin` has them confirmed. Forgets what that node asked
         before: it does not wait for it any more."""
-        self._asked[sender] = _Asked(sender, message)
+        if not self._is_closed:
+            self._asked[sender] = _Asked(sender, message)
 
     def close(self) -> None:
         """Answer nothing any more."""
+        self._is_closed = True
         self._asked.clear()
 
     def begin(self, wall_ms: int) -> tuple[list[tuple[int, ReadRound]], list[tuple[int, ReadsAnswered]]]:
