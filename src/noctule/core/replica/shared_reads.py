@@ -18,7 +18,7 @@ here is sent again, waits for a time or is retried. ADR 0041.
 from collections.abc import Callable
 from typing import Final
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.raft.membership import Membership
@@ -110,6 +110,7 @@ class SharedReads:
         "_heard",
         "_is_closed",
         "_is_connected",
+        "_now",
         "_replicas",
         "_requests",
         "_round",
@@ -121,11 +122,14 @@ class SharedReads:
         replicas: dict[GroupId, Replica],
         requests: dict[GroupId, int],
         is_connected: Callable[[int], bool],
+        now: Callable[[], Instant],
         drawn: int,
     ) -> None:
         """`replicas` are those of the node, as they come and go; in `requests` is counted what each has answered."""
         self._replicas = replicas
         self._is_connected = is_connected
+        self._now = now
+        """For who watches a replica: while its group sleeps, its own is as old as that sleep."""
         self._requests = requests
         self._asked: dict[int, _Asked] = {}
         """By who asked."""
@@ -238,6 +242,9 @@ class SharedReads:
             else:
                 group = GroupId(number)
                 requests[group] = requests.get(group, 0) + 1
+                on_batch = reads.replica.on_batch if reads is not None else None
+                if on_batch is not None:
+                    on_batch([command], self._now())
                 if isinstance(result, bytes):
                     size += len(result)
             results.append(result)

@@ -97,8 +97,11 @@ class Machine:
         """The nodes to which it has no connection."""
         self.requests: dict[GroupId, int] = {}
         """The reads of each group that `reads` has answered."""
-        self.following = Following(node_id * 1_000)
-        self.reads = SharedReads(self.replicas, self.requests, lambda node: node not in self.lost, node_id * 1_000)
+        drawn = node_id * 1_000
+        self.following = Following(drawn)
+        self.reads = SharedReads(
+            self.replicas, self.requests, lambda node: node not in self.lost, lambda: colony.now, drawn
+        )
 
     def _make_child(self, split: SplitOff, now: Instant) -> Replica:
         chance = random.Random(self.node_id * 1_000 + split.child)

@@ -274,7 +274,7 @@ def test_the_unrest_of_one_leader_is_not_that_of_another() -> None:
     assert (following.unrest(1), following.unrest(2)) == (102, 101)
 
 
-# Late, doubled, reordered, lost -----------------------------------------------------------------------------------------
+# Late, doubled, reordered, lost ---------------------------------------------------------------------------------------
 
 
 def test_a_word_that_was_overtaken_by_a_later_one_is_no_news() -> None:
@@ -440,7 +440,7 @@ def test_strings_over_the_target_of_an_answer_are_left(monkeypatch: pytest.Monke
     assert begin_settled(leader, 1, long, long, long, B) == ReadsAnswered(1, [b"12345678"] * 2 + [None] * 2, [2, 3])
 
 
-# Who belongs to the group -----------------------------------------------------------------------------------------------
+# Who belongs to the group ---------------------------------------------------------------------------------------------
 
 
 def change(colony: Colony, kind: ChangeKind, node: int, transition: raft.Transition = raft.Transition.SIMPLE) -> None:
@@ -508,10 +508,12 @@ def test_who_lost_its_disk_has_no_word_until_the_group_knows_it_by_its_new_direc
 def test_who_watches_a_replica_is_told_of_what_was_answered_and_only_of_that() -> None:
     colony = led(1)
     leader = colony.machines[1]
-    told: list[list[list[bytes]]] = []
-    leader.replica.on_batch = lambda commands, _now: told.append(commands)
+    told: list[tuple[list[list[bytes]], Instant]] = []
+    leader.replica.on_batch = lambda commands, now: told.append((commands, now))
+    colony.now = Instant(colony.now + 10_000.0)
     begin_settled(leader, 1, A, B, (GROUP, b"SET a 2"), (GROUP, b"GET none"))
-    assert told == [[[b"GET", b"a"]]]
+    assert told == [([[b"GET", b"a"]], colony.now)]
+    assert leader.replica.raft.now < colony.now  # It sleeps: nobody had to wake it.
 
 
 # The law --------------------------------------------------------------------------------------------------------------
