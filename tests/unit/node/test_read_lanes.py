@@ -1,6 +1,8 @@
 """Linearizable reads on their way: one request for each node, in order within a group; the rest goes to the lanes."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId, Instant
@@ -12,8 +14,9 @@ from noctule.core.wire.messages import ForwardReads, ReadsAnswered
 from noctule.node import read_lanes
 from noctule.node.lanes import RETRY_DELAY_S
 from noctule.node.read_lanes import ANSWER_TIMEOUT_S, READS_MAX
+from noctule.node.router import RETRY_DELAY_S_MAX
 
-from .fake_dispatch import DEADLINE_S, FIRST_DRAWN, FakeDispatch, Sink, group_of
+from .fake_dispatch import DEADLINE_S, FIRST_DRAWN, Asked, FakeDispatch, Sink, group_of
 
 ONE, TWO = group_of(b"a"), group_of(b"b")
 LATE_S = ANSWER_TIMEOUT_S + 0.01
@@ -323,6 +326,17 @@ def test_reads_that_had_not_left_when_their_node_was_lost_are_asked_of_their_gro
     given_up(node, sinks, b"GET a")
 
 
+def test_a_node_that_was_lost_is_not_asked_by_habit(node: FakeDispatch) -> None:
+    node.leaders[TWO] = 2
+    for line in (b"GET a", b"GET b"):
+        node.submit(line)
+        answer(node, request(node), None)
+    node.router.peer_lost(1)
+    node.leaders[ONE] = 3
+    node.submit(b"GET a", b"GET b")
+    assert asked(node) == [(3, [b"GET a"]), (2, [b"GET b"])]
+
+
 def test_a_request_that_cannot_leave_goes_to_the_groups_in_the_same_turn(node: FakeDispatch) -> None:
     node.leaders[TWO] = 2
     node.away = {1}
@@ -344,8 +358,9 @@ def test_a_request_without_an_answer_is_given_up_in_time_and_what_waits_behind_i
     node.router.tick()
     answer(node, begun, b"late")
     given_up(node, sinks, b"GET a", b"GET b")
+    node.leaders[ONE] = 2
     node.submit(b"GET a")
-    assert asked(node) == [(1, [b"GET a"])]
+    assert asked(node) == [(2, [b"GET a"])]
 
 
 @pytest.mark.parametrize("distance", [-1, 1, -(1 << 40)])
@@ -424,3 +439,105 @@ def test_a_read_that_was_left_can_be_taken_back_from_its_lane(node: FakeDispatch
     answer(node, request(node), None, left=(0,))
     assert node.router.withdraw(command)
     assert (node.turn(), sink.replies, node.router.waiting) == (([], []), [], 0)
+
+
+# The law --------------------------------------------------------------------------------------------------------------
+
+KEYS = (b"a", b"b")
+PLACES = st.integers(0, 3)
+READS = st.lists(st.tuples(st.sampled_from(KEYS), st.booleans()), min_size=1, max_size=4)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("submit"), READS),
+        st.tuples(st.just("answer_request"), PLACES, st.sets(PLACES, max_size=2)),
+        st.tuples(st.just("answer_query"), PLACES),
+        st.one_of(
+            st.tuples(st.just("lead"), st.sampled_from(KEYS), st.sampled_from([0, 1, 2])),
+            st.tuples(st.just("lose"), st.sampled_from([1, 2])),
+            st.tuples(st.just("wait")),
+            st.tuples(st.just("change_map")),
+        ),
+    ),
+    min_size=6,
+    max_size=30,
+)
+
+
+class Traffic:
+    """Reads under everything that happens to them. Answers come late and again, but those of an end come at last."""
+
+    def __init__(self) -> None:
+        self.node = FakeDispatch()
+        self.node.router.features_changed(frozenset(FEATURES))
+        self.answered: list[Sink] = []
+        self.sinks: dict[bytes, list[Sink]] = {key: [] for key in KEYS}
+        self.requests: list[tuple[int, ForwardReads]] = []
+        self.queries: list[Asked] = []
+
+    def submit(self, reads: list[tuple[bytes, bool]]) -> None:
+        for key, by_lease in reads:
+            sink = Sink(self.answered)
+            self.sinks[key].append(sink)
+            level = ConsistencyLevel.STRONG if by_lease else ConsistencyLevel.LINEARIZABLE
+            self.node.router.submit([b"GET", key], sink, level)
+        self.turn()
+
+    def turn(self) -> None:
+        self.queries += self.node.turn()[1]
+        self.requests += taken(self.node)
+
+    def answer_request(self, place: int, left: set[int]) -> None:
+        """As a leader does: behind a read that is left all of its group are."""
+        if self.requests:
+            to, message = self.requests[-1 - place % len(self.requests)]
+            groups, gone = message.groups, set[int]()
+            for at, group in enumerate(groups):
+                if at in left:
+                    gone.add(group)
+                if group in gone:
+                    left.add(at)
+            places = tuple(sorted(at for at in left if at < len(groups)))
+            answer(self.node, (to, message), *[b"1"] * len(groups), left=places)
+            self.turn()
+
+    def answer_query(self, place: int) -> None:
+        if self.queries:
+            query = self.queries[-1 - place % len(self.queries)]
+            self.node.answer(query, *[b"1"] * len(query.lines))
+            self.turn()
+
+    def lead(self, key: bytes, leader: int) -> None:
+        self.node.leaders[group_of(key)] = leader
+        if leader:
+            self.node.router.leader_changed(group_of(key))
+
+    def lose(self, peer: int) -> None:
+        self.node.router.peer_lost(peer)
+
+    def wait(self) -> None:
+        self.queries += self.node.after(LATE_S)[1]
+
+    def change_map(self) -> None:
+        self.node.router.map_changed([])
+
+    def end(self) -> None:
+        self.node.leaders = dict.fromkeys(self.node.leaders, 1)
+        for _ in range(10):
+            self.queries += self.node.after(RETRY_DELAY_S_MAX)[1]
+            self.turn()
+            for place in range(len(self.requests)):
+                self.answer_request(place, set())
+            for place in range(len(self.queries)):
+                self.answer_query(place)
+
+
+@given(STEPS)
+def test_every_read_is_answered_once_and_in_order_within_its_group(steps: list[tuple[str, ...]]) -> None:
+    assert len({group_of(key) for key in KEYS}) == len(KEYS)
+    traffic = Traffic()
+    for name, *arguments in steps:
+        getattr(traffic, name)(*arguments)
+    traffic.end()
+    assert traffic.node.router.waiting == 0
+    for sinks in traffic.sinks.values():
+        assert [sink for sink in traffic.answered if sink in sinks] == sinks
