@@ -67,6 +67,11 @@ class ReadLanes:
         """Where reads of a group go: all of them to the same node, until that is told to have changed."""
         self._touched: dict[int, _NodeLane] = {}
 
+    def holds(self, group: GroupId) -> bool:
+        """Whether a read of that group is here, on its way or not."""
+        lane = self._lanes.get(self._leaders.get(group, 0))
+        return lane is not None and lane.holds(group)
+
     def enter(self, group: GroupId, command: Command) -> bool:
         """Take a read along in this turn's request; False, and nothing has happened, when no leader is known."""
         node = self._leaders.get(group, 0)

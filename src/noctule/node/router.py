@@ -386,8 +386,10 @@ class Router:
 
     def _shares(self, group: GroupId, command: Command) -> bool:
         """Whether it may be read beside reads of other groups, without overtaking one that is in the group's lane."""
-        if command.logged or (command.lease and self._keeps_leases) or not self._shares_reads:
+        if command.logged or not self._shares_reads:
             return False
+        if command.lease and self._keeps_leases and not self._read_lanes.holds(group):
+            return False  # It needs no round; but behind one that does it waits for that one's.
         lane = self._lanes.get(group)
         return lane is None or not (lane.open_reads or lane.queries)
 

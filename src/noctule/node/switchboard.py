@@ -112,7 +112,7 @@ class Switchboard:
         self._is_closed = False
         drawn = self.router.new_origin() % DRAWN_BELOW
         self._following = Following(drawn)
-        self._reads = SharedReads(replicas, self.requests, surroundings.is_connected, drawn)
+        self._reads = SharedReads(replicas, self.requests, surroundings.is_connected, surroundings.now, drawn)
         self.slots_led = SlotsLed(partitions)
         """The slots whose partition this node leads, for whoever answers for those alone."""
 
@@ -145,7 +145,10 @@ class Switchboard:
         """The connection to a node is gone, and what was on its way with it."""
         self._hints.peer_lost(node)
         self.router.peer_lost(node)
-        self._answer_reads(self._reads.peer_lost(node, self._surroundings.wall_ms()))
+        answers = self._reads.peer_lost(node, self._surroundings.wall_ms())
+        if answers:
+            self._answer_reads(answers)
+            self._surroundings.schedule_turn()
 
     def take_outgoing(self) -> dict[int, list[Envelope]]:
         """What this turn has for each other node, in order; it is the caller's now. Begins the round of its reads."""

@@ -14,7 +14,21 @@ from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
 from noctule.core.replica.events import Answer, DigestReady, Event, Publish, Query, Ready, Refuse, Submit
-from noctule.core.wire.messages import Answered, Forward, ForwardQuery, KeyReady, Leads, Published, Refused, Where
+from noctule.core.roster.features import FEATURES
+from noctule.core.wire.messages import (
+    Answered,
+    Forward,
+    ForwardQuery,
+    ForwardReads,
+    KeyReady,
+    Leads,
+    Published,
+    ReadRound,
+    ReadRoundReply,
+    ReadsAnswered,
+    Refused,
+    Where,
+)
 from noctule.node.router import Router
 from noctule.node.switchboard import Switchboard
 from tests.unit.core.replica.colony import Colony, query, write
@@ -327,3 +341,121 @@ def test_a_leader_that_hangs_is_not_asked_by_who_has_no_replica_itself() -> None
     node.hanging.add(3)
     assert node.switchboard.leader_of(AFAR)[0] == 0
     assert node.switchboard.take_outgoing() == {2: [(AFAR, Where())]}
+
+
+# Shared reads ---------------------------------------------------------------------------------------------------------
+
+
+def leading() -> tuple[Node, int]:
+    """Node 1 leads, is connected to 2 and 3, and all nodes share reads; with the term."""
+    node = Node()
+    node.connected = {2, 3}
+    node.switchboard.features_changed(frozenset(FEATURES))
+    node.switchboard.map_changed([GROUP])
+    machine = node.colony.elect(1)
+    return node, machine.replicas[GROUP].raft.term
+
+
+def test_reads_of_this_node_and_of_others_share_a_round_and_find_back() -> None:
+    node, term = leading()
+    sink = Sink()
+    node.router.submit([b"EXISTS", b"a"], sink)
+    node.router.flush()
+    node.switchboard.receive(3, [(META_GROUP, ForwardReads(5, [1, 1], [[b"GET", b"a"], [b"GET", b"b"]]))])
+    outgoing = node.switchboard.take_outgoing()
+    assert outgoing.keys() == {2, 3}
+    ((_, round_),) = outgoing[2]
+    assert isinstance(round_, ReadRound)
+    assert (round_.round, {*round_.asked}) == (ORIGIN + 1, {(1, term, 0)})
+    assert (node.taken, sink.replies) == ([], [])
+    node.switchboard.receive(2, [(META_GROUP, ReadRoundReply(ORIGIN + 1, 4, [(1, term)]))])
+    assert sink.replies == [0]
+    assert node.switchboard.take_outgoing() == {3: [(META_GROUP, ReadsAnswered(5, [None, None], []))]}
+    assert (node.switchboard.requests, node.router.waiting) == ({GROUP: 3}, 0)
+
+
+def test_reads_for_another_node_leave_in_its_frame_and_its_answer_reaches_the_router() -> None:
+    node, _ = leading()
+    node.colony.elect(2)
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 2, 2))
+    sink, late = Sink(), Sink()
+    node.router.submit([b"GET", b"a"], sink)
+    node.router.flush()
+    ((_, request),) = node.switchboard.take_outgoing()[2]
+    assert isinstance(request, ForwardReads)
+    assert (request.groups, request.commands) == ([1], [[b"GET", b"a"]])
+    node.switchboard.receive(2, [(META_GROUP, ReadsAnswered(request.number, [b"1"]))])
+    assert sink.replies == [b"1"]
+    node.connected = set()
+    node.router.submit([b"GET", b"a"], late)
+    node.router.flush()
+    assert node.switchboard.take_outgoing() == {}
+
+
+def test_a_round_is_answered_in_its_turn_by_what_is_so_when_it_comes() -> None:
+    node = Node()
+    follows = raft.RoleChanged("follower", 3, 2)
+    node.switchboard.role_changed(GROUP, follows)
+    node.switchboard.receive(2, [(META_GROUP, ReadRound(8, [(1, 3, 0), (1, 4, 0), (0, 3, 0), (99, 3, 0)]))])
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("candidate", 4, 0))
+    node.switchboard.receive(2, [(META_GROUP, ReadRound(9))])
+    replies = [(META_GROUP, ReadRoundReply(8, ORIGIN, [(1, 3)])), (META_GROUP, ReadRoundReply(9, ORIGIN + 1, []))]
+    assert node.switchboard.take_outgoing() == {2: replies}
+
+
+def test_who_leads_itself_follows_nobody() -> None:
+    node = Node()
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("leader", 3, 1))
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 4, 2))
+    node.switchboard.receive(2, [(META_GROUP, ReadRound(8, [(1, 4, 0)]))])
+    assert node.switchboard.take_outgoing() == {2: [(META_GROUP, ReadRoundReply(8, ORIGIN, [(1, 4)]))]}
+
+
+def test_a_replica_that_is_removed_ceases_to_follow() -> None:
+    node = Node()
+    node.switchboard.role_changed(GROUP, raft.RoleChanged("follower", 3, 2))
+    replica = node.colony.machines[1].replicas.pop(GROUP)
+    node.switchboard.replica_removed(GROUP, replica)
+    node.switchboard.receive(2, [(META_GROUP, ReadRound(8, [(1, 3, 0)]))])
+    assert node.switchboard.take_outgoing() == {2: [(META_GROUP, ReadRoundReply(8, ORIGIN + 1, []))]}
+
+
+def test_a_change_of_membership_has_the_group_confirmed_anew() -> None:
+    node, term = leading()
+    read = ForwardReads(5, [1], [[b"GET", b"a"]])
+
+    def asked() -> list[tuple[int, int, int]]:
+        node.switchboard.receive(3, [(META_GROUP, read)])
+        round_ = node.switchboard.take_outgoing()[2][0][1]
+        assert isinstance(round_, ReadRound)
+        node.switchboard.receive(2, [(META_GROUP, ReadRoundReply(round_.round, 4, [(1, term)]))])
+        node.switchboard.take_outgoing()
+        return round_.asked
+
+    assert [asked(), asked()] == [[(1, term, 0)], []]
+    membership = node.colony.machines[1].replicas[GROUP].raft.log.membership
+    node.switchboard.membership_changed(GROUP, raft.MembershipChanged(3, membership, False))
+    assert asked() == [(1, term, 0)]
+
+
+def test_whoever_waits_for_the_word_of_a_node_that_is_lost_is_told_at_once() -> None:
+    """Nothing else may happen here for long: the answer must not wait for somebody to want a turn."""
+    node, _ = leading()
+    node.connected = {2}
+    node.switchboard.receive(3, [(META_GROUP, ForwardReads(5, [1], [[b"GET", b"a"]]))])
+    node.switchboard.take_outgoing()
+    wanted = node.turns_wanted
+    node.switchboard.peer_lost(2)
+    assert node.turns_wanted == wanted + 1
+    assert node.switchboard.take_outgoing() == {3: [(META_GROUP, ReadsAnswered(5, [None], [0]))]}
+
+
+def test_once_closed_no_read_is_answered_from_here() -> None:
+    node, term = leading()
+    read = ForwardReads(5, [1], [[b"GET", b"a"]])
+    node.switchboard.receive(3, [(META_GROUP, read)])
+    node.switchboard.take_outgoing()
+    node.switchboard.close()
+    node.switchboard.receive(2, [(META_GROUP, ReadRoundReply(ORIGIN + 1, 4, [(1, term)]))])
+    node.switchboard.receive(3, [(META_GROUP, read)])
+    assert node.switchboard.take_outgoing() == {}

@@ -297,10 +297,7 @@ class Replica:
             return ReadOutcome.MUST_LOG
         if consensus.applied < consensus.commit or not leadership.has_caught_up() or self._early is not None:
             return ReadOutcome.MUST_LOG
-        result = self._read(command, max(wall_ms, self.stamp_ms))
-        if self.on_batch is not None and not isinstance(result, ReadOutcome):
-            self.on_batch([command], consensus.now)
-        return result
+        return self._read(command, max(wall_ms, self.stamp_ms))
 
     def _read(self, command: list[bytes], now_ms: int) -> Reply | ReadOutcome:
         if command[0] == EVAL_READ:

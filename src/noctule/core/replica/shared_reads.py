@@ -18,7 +18,7 @@ here is sent again, waits for a time or is retried. ADR 0041.
 from collections.abc import Callable
 from typing import Final
 
-from noctule.base.ids import GroupId
+from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.raft.membership import Membership
@@ -108,7 +108,9 @@ class SharedReads:
         "_first",
         "_followed",
         "_heard",
+        "_is_closed",
         "_is_connected",
+        "_now",
         "_replicas",
         "_requests",
         "_round",
@@ -120,14 +122,18 @@ class SharedReads:
         replicas: dict[GroupId, Replica],
         requests: dict[GroupId, int],
         is_connected: Callable[[int], bool],
+        now: Callable[[], Instant],
         drawn: int,
     ) -> None:
         """`replicas` are those of the node, as they come and go; in `requests` is counted what each has answered."""
         self._replicas = replicas
         self._is_connected = is_connected
+        self._now = now
+        """For who watches a replica: while its group sleeps, its own is as old as that sleep."""
         self._requests = requests
         self._asked: dict[int, _Asked] = {}
         """By who asked."""
+        self._is_closed = False
         self._first = self._round = drawn
         self._heard: dict[int, int] = {}
         """The newest round that each node has confirmed."""
@@ -139,10 +145,12 @@ class SharedReads:
     def ask(self, sender: int, message: ForwardReads) -> None:
         """Reads of groups that should be led here; the next `begin` has them confirmed. Forgets what that node asked
         before: it does not wait for it any more."""
-        self._asked[sender] = _Asked(sender, message)
+        if not self._is_closed:
+            self._asked[sender] = _Asked(sender, message)
 
     def close(self) -> None:
         """Answer nothing any more."""
+        self._is_closed = True
         self._asked.clear()
 
     def begin(self, wall_ms: int) -> tuple[list[tuple[int, ReadRound]], list[tuple[int, ReadsAnswered]]]:
@@ -234,6 +242,9 @@ class SharedReads:
             else:
                 group = GroupId(number)
                 requests[group] = requests.get(group, 0) + 1
+                on_batch = reads.replica.on_batch if reads is not None else None
+                if on_batch is not None:
+                    on_batch([command], self._now())
                 if isinstance(result, bytes):
                     size += len(result)
             results.append(result)

@@ -29,6 +29,7 @@ from noctule.core.replica.events import (
     WriteSnapshot,
 )
 from noctule.core.replica.replica import Replica, SnapshotPolicy
+from noctule.core.replica.shared_reads import Following, SharedReads
 
 GROUP = GroupId(1)
 OTHER_GROUP = GroupId(2)
@@ -92,6 +93,15 @@ class Machine:
             )
             self.replicas[group].sessions = sessions_open(ORIGINS_OPEN)
         self.carrier = Carrier(self.replicas, self, self, self._make_child)
+        self.lost: set[int] = set()
+        """The nodes to which it has no connection."""
+        self.requests: dict[GroupId, int] = {}
+        """The reads of each group that `reads` has answered."""
+        drawn = node_id * 1_000
+        self.following = Following(drawn)
+        self.reads = SharedReads(
+            self.replicas, self.requests, lambda node: node not in self.lost, lambda: colony.now, drawn
+        )
 
     def _make_child(self, split: SplitOff, now: Instant) -> Replica:
         chance = random.Random(self.node_id * 1_000 + split.child)
@@ -198,12 +208,13 @@ class Machine:
 
     def membership_changed(self, group: GroupId, change: raft.MembershipChanged | raft.MembershipRefused) -> None:
         self.memberships.append((group, change))
+        self.reads.membership_changed(group)
 
     def ready(self, ready: Ready) -> None:
         self.told.append(ready)
 
     def role_changed(self, group: GroupId, change: raft.RoleChanged) -> None:
-        pass
+        self.following.change(group, 0 if change.leader == self.node_id else change.leader, change.term)
 
     def digest_ready(self, group: GroupId, digest: DigestReady) -> None:
         self.digests.append(digest)

@@ -35,10 +35,14 @@ from noctule.core.wire.messages import (
     Envelope,
     Forward,
     ForwardQuery,
+    ForwardReads,
     Hello,
     KeyReady,
     PeerMessage,
     Published,
+    ReadRound,
+    ReadRoundReply,
+    ReadsAnswered,
     Refused,
 )
 
@@ -77,6 +81,10 @@ MESSAGES: st.SearchStrategy[PeerMessage] = st.one_of(
     st.builds(Answered, NUMBERS, st.booleans(), NUMBERS, st.lists(REPLIES, max_size=4)),
     st.builds(Refused, NUMBERS, st.booleans(), NUMBERS, NUMBERS),
     st.builds(KeyReady, TEXT, TEXT, NUMBERS),
+    st.builds(ForwardReads, NUMBERS, st.lists(NUMBERS, max_size=4), COMMANDS),
+    st.builds(ReadsAnswered, NUMBERS, st.lists(REPLIES, max_size=4), st.lists(NUMBERS, max_size=4)),
+    st.builds(ReadRound, NUMBERS, st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), max_size=4)),
+    st.builds(ReadRoundReply, NUMBERS, NUMBERS, st.lists(st.tuples(NUMBERS, NUMBERS), max_size=4)),
 )
 ENVELOPES = st.lists(st.tuples(st.integers(0, 16_384), MESSAGES), max_size=5)
 HELLO = Hello(
