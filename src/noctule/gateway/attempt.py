@@ -2,6 +2,11 @@
 
 An attempt is the `Asker` of its connection. What comes of it, it tells its exchange: a response, or that none will
 come, and whether the instance may have acted on the request. Whether another attempt follows is not decided here.
+
+A short response to a request that may be repeated is held until it is whole. Should the instance die meanwhile, it is
+as if nothing had come: the client has been told nothing, so another instance can answer. Short is what says so itself:
+a Content-Length of at most `HELD_BYTES_MAX`. What is longer, or does not know its length and may be a stream somebody
+waits for, passes as it comes; and so does, from then on, what is not whole after `HELD_S_MAX`.
 """
 
 import time
@@ -20,6 +25,12 @@ from noctule.gateway.upstream import Connecting, InstanceConnection, NotSentErro
 if TYPE_CHECKING:
     from noctule.gateway.exchange import Exchange
 
+HELD_BYTES_MAX = 64 * 1024
+"""The longest response that is held until it is whole."""
+
+HELD_S_MAX = 1.0
+"""How long a response is held from its head on."""
+
 _NO_RULES = HeaderRules()
 
 
@@ -33,6 +44,9 @@ class Attempt:
     _connecting: Connecting | None = None
     _compressor: Compressor | None = None
     _is_passing = False
+    # The head of a response that is held, and what has come of its body.
+    _held: ResponseHead | None = None
+    _held_body = b""
 
     def __init__(self, exchange: "Exchange", plan: Plan, flight: Flight) -> None:
         self._exchange = exchange
@@ -87,7 +101,7 @@ class Attempt:
         """It has caught up."""
         if self._connection is not None:
             self._connection.resume()
-            self._connection.wait(self._plan.service.idle_timeout_s)
+            self._watch()
 
     def drop(self) -> None:
         """Let go of the connection, and of what is on it; nothing more is told."""
@@ -150,7 +164,9 @@ class Attempt:
         connection, is_complete = self._connection, self._exchange.body.is_complete
         if connection is None:
             return
-        if self._is_passing:
+        if self._held is not None:
+            connection.wait(self.first_byte_at + HELD_S_MAX - time.perf_counter())
+        elif self._is_passing:
             connection.wait(self._plan.service.idle_timeout_s)
         elif is_complete or connection.is_full:
             connection.wait(self._plan.service.response_timeout_s)
@@ -158,6 +174,29 @@ class Attempt:
             connection.rest()
         if not is_complete:
             self._exchange.await_body(is_due=not connection.is_full)
+
+    # --- Passing the response on ---
+
+    def _pass(self, head: ResponseHead, body: bytes = b"") -> None:
+        """The answer counts from now on, and what has come of it is the client's."""
+        flight, status = self.flight, head.status
+        self._held = None
+        flight.succeeded(self.first_byte_at - self.sent_at, status)
+        if status == 503 and flight.is_draining and self._exchange.goes_elsewhere():
+            return
+        self._is_passing = True
+        self._compressor = self._exchange.deliver(head, flight.set_cookie)
+        if body:
+            self._pass_piece(body)
+
+    def _pass_piece(self, piece: bytes) -> None:
+        if self._compressor is not None:
+            piece = self._compressor.add(piece)
+            if not piece:
+                return
+        exchange = self._exchange
+        exchange.bytes_sent += len(piece)
+        exchange.client.write(piece)
 
     # --- What the connection tells ---
 
@@ -167,35 +206,31 @@ class Attempt:
 
     def response_began(self, head: ResponseHead) -> None:
         """The final response's head."""
-        flight, status = self.flight, head.status
-        self.first_byte_at = now = time.perf_counter()
-        flight.succeeded(now - self.sent_at, status)
-        if status == 503 and flight.is_draining and self._exchange.goes_elsewhere():
-            return
-        self._is_passing = True
-        self._compressor = self._exchange.deliver(head, flight.set_cookie)
+        self.first_byte_at = time.perf_counter()
+        length = head.content_length
+        if length is not None and length <= HELD_BYTES_MAX and self._exchange.may_repeat:
+            self._held = head
+        else:
+            self._pass(head)
 
     def response_body(self, piece: bytes) -> None:
         """A piece of it."""
-        if not self._is_passing:
-            return
-        if self._compressor is not None:
-            piece = self._compressor.add(piece)
-            if not piece:
-                return
-        exchange = self._exchange
-        exchange.bytes_sent += len(piece)
-        exchange.client.write(piece)
+        if self._held is not None:
+            self._held_body += piece
+        elif self._is_passing:
+            self._pass_piece(piece)
 
     def response_paused(self) -> None:
-        """Nothing more of it has come for now: the client has what there is, and time runs."""
+        """Nothing more of it has come for now: the client has what there is, unless it is held, and time runs."""
         if self._is_passing:
             self._exchange.client.flush()
-            self._watch()
+        self._watch()
 
     def response_ended(self) -> None:
         """It is whole; what the client has not sent yet, nobody waits for."""
         exchange = self._exchange
+        if self._held is not None:
+            self._pass(self._held, self._held_body)
         if not self._is_passing:
             return
         if self._compressor is not None and (rest := self._compressor.end()):
@@ -218,9 +253,11 @@ class Attempt:
             self.flight.failed(reason)
             self._exchange.cut(reason)
             return
-        if not connection.was_kept:
+        # Where it has begun to answer, it had not closed the connection before.
+        is_stale = connection.was_kept and self._held is None
+        if not is_stale:
             self.flight.failed(reason)
-        self._exchange.attempt_lost(reason, is_stale=connection.was_kept)
+        self._exchange.attempt_lost(reason, is_stale=is_stale)
 
     def response_unfit(self, reason: str) -> None:
         """Its head cannot be passed on. Another instance of the same app would hardly answer otherwise."""
@@ -230,6 +267,10 @@ class Attempt:
     def response_late(self) -> None:
         """The instance, or a client that does not read, has not moved in time."""
         exchange, late_s = self._exchange, self._plan.service.response_timeout_s
+        if self._held is not None:
+            self._pass(self._held, self._held_body)
+            self.response_paused()
+            return
         if self._is_passing:
             exchange.cut("neither side moved in time")
             return

@@ -3,7 +3,8 @@
 A request is sent to a second instance only if that cannot do anything twice: nothing of it was sent (no connection
 could be made), or its method is idempotent (RFC 9110 9.2.2), its body is still whole, and nothing was said to the
 client. So a POST or PATCH of which one byte may have left is never sent again. Whatever an app answers is passed on,
-a 5xx too; only the 503 of an instance that is being drained sends an idempotent request elsewhere.
+a 5xx too; only the 503 of an instance that is being drained sends an idempotent request elsewhere. An answer counts
+once the client has been told of it: `attempt.py` says which are held until they are whole.
 
 An exchange is called back and has no task: the client's connection (or HTTP/2 stream) tells it of the body, its
 `Attempt` of what becomes of it at an instance. Each step is one of `State`; whatever comes late finds it OVER.
