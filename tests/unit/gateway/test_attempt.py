@@ -44,6 +44,7 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1)})
         self.writes: list[bytes] = []
         self.is_aborted = False
+        self.is_reading = True
 
     @property
     def written(self) -> bytes:
@@ -69,10 +70,10 @@ class Wire(asyncio.Transport):
         self.is_aborted = True
 
     def pause_reading(self) -> None:
-        pass
+        self.is_reading = False
 
     def resume_reading(self) -> None:
-        pass
+        self.is_reading = True
 
 
 class Instances(Upstream):
@@ -402,6 +403,24 @@ async def test_early_hints_pass_before_an_answer_that_is_held(world: World) -> N
     (await world.asked()).data_received(answer(b"another"))
     assert world.wire.written.startswith(b"HTTP/1.1 103")
     assert world.wire.written.endswith(b"another")
+
+
+@pytest.mark.parametrize("length", [HELD_BYTES_MAX, 2 * HELD_BYTES_MAX])
+async def test_a_connection_is_kept_reading_though_its_last_client_does_not(length: int) -> None:
+    class Full(Wire):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            super().write(data)
+            client.pause_writing()
+
+    world = begin()
+    client = ClientConnection(world.plane)
+    client.connection_made(Full())
+    client.data_received(GET)
+    instance = await world.asked(1)
+    instance.data_received(answer(b"x" * length))
+    assert not world.plane.exchanges
+    assert isinstance(instance.transport, Wire)
+    assert instance.transport.is_reading
 
 
 # --- HTTP/2 ---
