@@ -37,22 +37,34 @@ _NO_RULES = HeaderRules()
 class Attempt:
     """One instance's turn at one request. Call `begin` once, and `drop` when its outcome is of no interest any more."""
 
-    sent_at = first_byte_at = 0.0
-    """By `time.perf_counter`; 0 for what has not come about."""
-    # Defaults of the class, so that an attempt sets only what becomes of it.
-    _connection: InstanceConnection | None = None
-    _connecting: Connecting | None = None
-    _compressor: Compressor | None = None
-    _is_passing = False
-    # The head of a response that is held, and what has come of its body.
-    _held: ResponseHead | None = None
-    _held_body = b""
+    __slots__ = (
+        "_compressor",
+        "_connecting",
+        "_connection",
+        "_exchange",
+        "_held",
+        "_held_body",
+        "_is_passing",
+        "_plan",
+        "first_byte_at",
+        "flight",
+        "sent_at",
+    )
 
     def __init__(self, exchange: "Exchange", plan: Plan, flight: Flight) -> None:
         self._exchange = exchange
         self._plan = plan
         self.flight = flight
         """For the exchange to end."""
+        self.sent_at = self.first_byte_at = 0.0
+        """By `time.perf_counter`; 0 for what has not come about."""
+        self._connecting: Connecting | None = None
+        self._connection: InstanceConnection | None = None
+        self._is_passing = False
+        self._compressor: Compressor | None = None
+        # The head of a response that is held, and what has come of its body.
+        self._held: ResponseHead | None = None
+        self._held_body = b""
 
     @property
     def instance_id(self) -> str:

@@ -106,7 +106,8 @@ class Exchange:
     @property
     def may_repeat(self) -> bool:
         """Whether it may be sent again although an instance may have acted on it."""
-        return self.head.method in IDEMPOTENT_METHODS and self.body.is_complete and not self.body.is_given
+        body = self.body
+        return body.is_complete and not body.is_given and self.head.method in IDEMPOTENT_METHODS
 
     @property
     def tried(self) -> frozenset[str]:
