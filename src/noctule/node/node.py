@@ -168,6 +168,7 @@ class LocalNode:
                     request_deadline_s=config.request_deadline_s,
                     site=site_of(cluster.name),
                     keeps_leases=settings.raft.lease_s > 0,
+                    acknowledges_early=settings.durability is Durability.LEADER,
                 ),
                 partitions=partitions,
                 make_child=lambda split, now: (

@@ -133,8 +133,13 @@ class Router:
         request_deadline_s: float,
         site: bytes = b"noctule",
         keeps_leases: bool = False,
+        acknowledges_early: bool = False,
     ) -> None:
-        """`keeps_leases`: whether leaders hold leases, by which they may answer `strong` reads without a word."""
+        """`keeps_leases`: whether leaders hold leases, by which they may answer `strong` reads without a word.
+
+        `acknowledges_early`: whether leaders acknowledge before a majority has it. Their reads wait for what only the
+        group's leader knows, so they are asked of their groups.
+        """
         self._partitions = partitions
         self._slot_table = list(partitions.slot_table)
         """As of the last `map_changed`: the map changes in place, and what is on its way is to follow at once."""
@@ -147,6 +152,7 @@ class Router:
         """Of what comes now; as of the last tick, since to read the clock for each command costs as much as routing."""
         self._site = site
         self._keeps_leases = keeps_leases
+        self._acknowledges_early = acknowledges_early
         self._lanes: dict[GroupId, Lane] = {}
         """Of the groups that were wanted lately."""
         self._open: dict[GroupId, Lane] = {}
@@ -426,7 +432,7 @@ class Router:
     def features_changed(self, features: frozenset[str]) -> None:
         """Use what came with these features, and refuse what came with others."""
         self._closed = COMMAND_FEATURES - features
-        self._shares_reads = SHARED_READS in features
+        self._shares_reads = SHARED_READS in features and not self._acknowledges_early
 
     def map_changed(self, changed_groups: Iterable[GroupId]) -> None:
         """Follow the map, in which these partitions have changed, come or gone.

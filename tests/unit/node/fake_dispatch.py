@@ -66,7 +66,14 @@ class Sink:
 class FakeDispatch:
     """A `Dispatch` that keeps what leaves; leaders, reachability and local answers are a test's to set."""
 
-    def __init__(self, *, deadline_s: float = DEADLINE_S, partitions: PartitionMap | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        deadline_s: float = DEADLINE_S,
+        partitions: PartitionMap | None = None,
+        keeps_leases: bool = True,
+        acknowledges_early: bool = False,
+    ) -> None:
         self.node_id = NODE
         self.now = Instant(0.0)
         self.leaders: dict[GroupId, int] = dict.fromkeys((META_GROUP, *SLOT_TABLE), 1)
@@ -97,6 +104,8 @@ class FakeDispatch:
             new_origin=lambda: next(self._drawn),
             now=lambda: self.now,
             request_deadline_s=deadline_s,
+            keeps_leases=keeps_leases,
+            acknowledges_early=acknowledges_early,
         )
 
     def leader_of(self, group: GroupId) -> tuple[int, int]:

@@ -179,6 +179,21 @@ def test_writes_and_reads_by_lease_go_to_their_groups(node: FakeDispatch) -> Non
     assert (sink.replies, node.router.waiting) == ([b"1"], 0)
 
 
+def test_without_leases_strong_reads_go_with_the_others() -> None:
+    node = FakeDispatch(keeps_leases=False)
+    node.router.features_changed(frozenset(FEATURES))
+    node.router.submit([b"GET", b"a"], Sink(), ConsistencyLevel.STRONG)
+    node.router.flush()
+    assert (len(node.reads), node.queries) == (1, [])
+
+
+def test_where_leaders_acknowledge_early_reads_go_to_their_groups() -> None:
+    node = FakeDispatch(acknowledges_early=True)
+    node.router.features_changed(frozenset(FEATURES))
+    node.submit(b"GET a")
+    assert ([query.lines for query in node.turn()[1]], node.reads) == ([[b"GET a"]], [])
+
+
 def test_a_read_by_lease_does_not_overtake_one_of_its_group_that_is_on_its_way(node: FakeDispatch) -> None:
     """Of one connection the first could else answer what was written after the second had read."""
     conversation, first, second = node.router.conversation(), Sink(), Sink()
