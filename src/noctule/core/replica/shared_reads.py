@@ -20,14 +20,15 @@ from typing import Final
 
 from noctule.base.ids import GroupId, Instant
 from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
-from noctule.core.keyspace.reply import MOVED, Reply
+from noctule.core.keyspace.reply import MOVED, Members, Named, Pairs, Reply
 from noctule.core.raft.membership import Membership
 from noctule.core.raft.quorum import majority
 from noctule.core.replica.replica import Replica
 from noctule.core.wire.messages import ForwardReads, ReadRound, ReadRoundReply, ReadsAnswered
 
 ANSWER_BYTES_TARGET: Final = 8 << 20
-"""Strings of one answer; once there are so many bytes the other reads are left, so that a frame can hold them."""
+"""Strings of one answer, also those within lists; once there are so many bytes the other reads are left, so that a
+frame can hold them."""
 DRAWN_BELOW: Final = 1 << 62
 """Each life of a node counts from a number drawn below this, so that no number of an earlier one is met again."""
 
@@ -245,8 +246,7 @@ class SharedReads:
                 on_batch = reads.replica.on_batch if reads is not None else None
                 if on_batch is not None:
                     on_batch([command], self._now())
-                if isinstance(result, bytes):
-                    size += len(result)
+                size += len(result) if isinstance(result, bytes) else _string_bytes(result)
             results.append(result)
         return asked.sender, ReadsAnswered(message.number, results, left)
 
@@ -259,3 +259,17 @@ def _read(reads: _GroupReads, command: list[bytes], wall_ms: int) -> Reply | Rea
         reads.is_left = True
         return MUST_LOG
     return result
+
+
+def _string_bytes(reply: Reply) -> int:
+    if isinstance(reply, bytes):
+        return len(reply)
+    if isinstance(reply, list):
+        return sum([_string_bytes(item) for item in reply])
+    if isinstance(reply, Members):
+        return sum([_string_bytes(item) for item in reply.items])
+    if isinstance(reply, Pairs | Named):
+        return sum([_string_bytes(first) + _string_bytes(second) for first, second in reply.items])
+    if isinstance(reply, dict):
+        return sum([len(key) + _string_bytes(item) for key, item in reply.items()])
+    return 0

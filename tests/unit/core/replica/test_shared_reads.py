@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noctule.base.ids import GroupId, Instant
-from noctule.core.keyspace.reply import MOVED
+from noctule.core.keyspace.reply import MOVED, Members, Pairs, Reply
 from noctule.core.raft import events as raft
 from noctule.core.raft.config import RaftConfig
 from noctule.core.raft.membership import Change, ChangeKind
@@ -438,6 +438,27 @@ def test_strings_over_the_target_of_an_answer_are_left(monkeypatch: pytest.Monke
     colony.settle()
     long = (GROUP, b"GET long")
     assert begin_settled(leader, 1, long, long, long, B) == ReadsAnswered(1, [b"12345678"] * 2 + [None] * 2, [2, 3])
+
+
+@pytest.mark.parametrize(
+    ("fill", "read", "result"),
+    [
+        (b"RPUSH k 1234 5678", b"LRANGE k 0 -1", [b"1234", b"5678"]),
+        (b"SADD k 12345678", b"SMEMBERS k", Members([b"12345678"])),
+        (b"HSET k 1234 5678", b"HGETALL k", {b"1234": b"5678"}),
+        (b"ZADD k 1 12345678", b"ZRANGE k 0 -1 WITHSCORES", Pairs([(b"12345678", 1.0)])),
+    ],
+)
+def test_strings_within_lists_count_as_well(
+    fill: bytes, read: bytes, result: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_reads, "ANSWER_BYTES_TARGET", 10)
+    colony = led(1)
+    leader = colony.machines[1]
+    leader.take(write(2, 1, fill))
+    colony.settle()
+    long = (GROUP, read)
+    assert begin_settled(leader, 1, long, long, long) == ReadsAnswered(1, [result, result, None], [2])
 
 
 # Who belongs to the group ---------------------------------------------------------------------------------------------
