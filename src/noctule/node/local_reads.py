@@ -45,6 +45,6 @@ def read_local_keys(
             size += len(reply)
             if size > READ_BYTES_MAX:
                 break
-        elif reply is not None and not isinstance(reply, int):
+        elif reply is not None and not isinstance(reply, (int, float)):
             break
     return replies

@@ -31,6 +31,8 @@ class HeldStore(Dialogue):
         self.is_immediate = False
         self.has_copies = False
         """Whether eventual reads of one key are answered at once."""
+        self.row_max = 100
+        """How many of them in one go."""
 
     def conversation(self) -> "HeldStore":
         self.conversations += 1
@@ -61,7 +63,7 @@ class HeldStore(Dialogue):
 
     def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
         replies: list[Reply] = []
-        for args in commands[start:]:
+        for args in commands[start : start + self.row_max]:
             row = None if isinstance(args, Failure) else KEY_READS.get(args[0])
             if isinstance(args, Failure) or row is None or len(args) != 2 or not self.has_copies:
                 break

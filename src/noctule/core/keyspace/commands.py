@@ -178,7 +178,7 @@ class KeyRead:
         """How many arguments with the name, at least; `count_max`: at most."""
         self.count_max: Final = spec.arity if spec.arity > 0 else ARGUMENTS_MAX
         self.is_get: Final = spec.name == b"GET"
-        """Half of all reads."""
+        """The commonest."""
 
 
 KEY_READS: Final[dict[bytes, KeyRead]] = {
