@@ -14,7 +14,8 @@ from typing import Any
 from noctule.gateway.instances import Instance
 
 # GET /any: what it was asked, as JSON, after ?ms=N. POST /any: the same, and counted by the header X-Key. /ws echoes.
-# POST /hangup: counted, and the connection ends without an answer. /big: text that is worth compressing.
+# POST /hangup: counted, and the connection ends without an answer. /break?by=NAME: as /any, but the connection to that
+# instance ends within its answer. /big: text that is worth compressing.
 # GET /_count: what was asked so far. /health/ready: 200.
 PROGRAM = """
 import asyncio, collections, json, os, sys
@@ -40,6 +41,16 @@ async def hang_up(request):
     request.transport.close()
     return web.Response()
 
+async def break_off(request):
+    if request.query["by"] != NAME:
+        return await answer(request)
+    response = web.StreamResponse(headers={"Content-Length": "100"})
+    await response.prepare(request)
+    await response.write(b"part")
+    await asyncio.sleep(0.02)
+    request.transport.abort()
+    return response
+
 async def big(request):
     return web.Response(text="all work and no play " * 1000)
 
@@ -64,6 +75,7 @@ async def main():
     app.router.add_get("/health/ready", ready)
     app.router.add_get("/ws", echo)
     app.router.add_get("/big", big)
+    app.router.add_get("/break", break_off)
     app.router.add_post("/hangup", hang_up)
     app.router.add_route("*", "/{any:.*}", answer)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=75)
