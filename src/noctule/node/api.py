@@ -5,10 +5,9 @@ The servers know these names and nothing of Raft. Read router.py for what stands
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Protocol
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.meta.operations import Answer, Operation
 from noctule.core.meta.state import MetaState
@@ -22,6 +21,9 @@ from noctule.core.registry.objects import Check, CheckStatus
 from noctule.core.registry.registry import Answered, Registry
 from noctule.core.roster.loads import Compared, LoadBoard
 from noctule.node.watch import Watch
+
+READ_BYTES_MAX: Final = 1024 * 1024
+"""Once replies have so many bytes together, `Dialogue.read_keys` gives no more of them."""
 
 
 class ReplySink(Protocol):
@@ -77,14 +79,16 @@ class Dialogue(Commands, Protocol):
         there."""
         return False
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """Read one key eventually, at that time of this node's clock: the reply, at once, from its own replica.
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        """Read single keys eventually, at that time of this node's clock: the replies, at once, from its own replicas.
 
-        `MUST_LOG`, and nothing has happened, where there is no such replica, or the command is anything else; it must
-        be submitted then. Only while no earlier command of the connection is unanswered, for it would overtake it.
+        They are those to the first of the commands from `start` on, and end over READ_BYTES_MAX, or with the first that
+        is made of several. None means that the first command is anything but a read of one key, or that there is no
+        replica for it here: it must be submitted. Only while no earlier command of the connection is unanswered, for
+        these would overtake it.
         """
-        del args, wall_ms
-        return MUST_LOG
+        del commands, start, wall_ms
+        return []
 
     def submit_own(
         self, args: list[bytes], sink: ReplySink, consistency: ConsistencyLevel = ConsistencyLevel.LINEARIZABLE

@@ -33,7 +33,7 @@ class StrictRoutes:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self.read_key = router.read_key
+        self.read_keys = router.read_keys
         """As the router: one key is in one slot."""
 
     def route(
@@ -74,7 +74,7 @@ class ClusterRoutes:
         self._led = led
         self._flags = led.flags
         self._directory = directory
-        self.read_key = router.read_key
+        self.read_keys = router.read_keys
         """From the copy held here, as `read_eventually`."""
 
     def route(

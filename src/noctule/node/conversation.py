@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.core.keyspace.commands import check_command, find_command, unknown_command
-from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import NULL_ARRAY, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.keyspace.waits import Blocking, Question, Wait
@@ -43,8 +42,8 @@ class Routes(Protocol):
         """Answer from this node's own replicas; False when only a leader can."""
         ...
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """As `Conversation.read_key`."""
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        """As `Dialogue.read_keys`."""
         ...
 
 
@@ -134,9 +133,9 @@ class Conversation(Dialogue):
             self._router.route(spec, args, sink, logged=False, lease=lease, conversation=self)
         return True
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """As `Dialogue.read_key`."""
-        return self._router.read_key(args, wall_ms)
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        """As `Dialogue.read_keys`."""
+        return self._router.read_keys(commands, start, wall_ms)
 
     def finished(self, *, logged: bool) -> None:
         """One command has its answer."""

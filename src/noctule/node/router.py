@@ -11,15 +11,14 @@ partition that has the slot by the map; the order of a connection's commands on 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
-from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.keyspace.commands import ONE_KEY_READS, check_command, find_command, unknown_command
+from noctule.core.keyspace.commands import check_command, find_command, unknown_command
 from noctule.core.keyspace.effects import TO_BE_EVALUATED
 from noctule.core.keyspace.fan_out import FanOut, fan_out, fan_out_over, partition_of
-from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
+from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import MOVED, Failure, Reply
 from noctule.core.keyspace.since import COMMAND_FEATURES, not_open
 from noctule.core.keyspace.spec import CommandSpec, Scope
@@ -110,10 +109,10 @@ class Dispatch(Protocol):
         """Read this node's own replica."""
         ...
 
-    def read_key(
-        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
-    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """The same of a checked command with one key, at that time of this node's clock."""
+    def read_keys(
+        self, slot_table: list[GroupId], commands: list[list[bytes] | Failure], start: int, wall_ms: int
+    ) -> list[Reply]:
+        """As `Dialogue.read_keys`, where each slot belongs to the partition in the table."""
         ...
 
     def schedule_turn(self) -> None:
@@ -277,20 +276,9 @@ class Router:
         sink.deliver(merge(replies) if merge is not None else replies[0])
         return True
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """The hot path of `read_eventually`: the reply to a read of one key, at once and without a sink.
-
-        `MUST_LOG`, and nothing has happened, for whatever takes more than that, or is wrong; `submit` is for these.
-        """
-        spec = ONE_KEY_READS.get(args[0])
-        if spec is None or (spec.arity != len(args) and (spec.arity > 0 or len(args) < -spec.arity)):
-            return MUST_LOG
-        key = args[1]
-        if len(key) > KEY_BYTES_MAX:
-            return MUST_LOG
-        slot = key_slot(key)
-        group = self._slot_table[slot]
-        return self._dispatch.read_key(group, spec, slot, args, wall_ms) if group else MUST_LOG
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        """The hot path of `read_eventually`, at once and without sinks: as `Dialogue.read_keys`."""
+        return self._dispatch.read_keys(self._slot_table, commands, start, wall_ms)
 
     def submit_to_meta(self, args: list[bytes], sink: ReplySink) -> None:
         """Run a command on the *meta* group, whatever its keys."""

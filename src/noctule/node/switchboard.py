@@ -6,12 +6,11 @@ another node gathers here until whoever owns the sockets takes it at the end of 
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from typing import Protocol
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import Reply
-from noctule.core.keyspace.spec import CommandSpec
+from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import InstallSnapshot, Message
@@ -37,6 +36,7 @@ from noctule.core.wire.messages import (
     Where,
 )
 from noctule.node.leader_hints import LeaderHints
+from noctule.node.local_reads import read_local_keys
 from noctule.node.router import Router
 from noctule.node.slots_led import SlotsLed
 
@@ -372,15 +372,13 @@ class Switchboard:
             return ReadOutcome.MUST_LOG
         return self._replicas[group].read_local(command, self._surroundings.wall_ms())
 
-    def read_key(
-        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
-    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        """The same of a checked command with one key, at a time that the caller knows."""
-        replica = self._replicas.get(group)
-        if replica is None or self._is_closed:
-            return ReadOutcome.MUST_LOG
-        stamp_ms = replica.stamp_ms
-        return replica.keyspace.read_key(spec, slot, args, wall_ms if wall_ms > stamp_ms else stamp_ms)
+    def read_keys(
+        self, slot_table: list[GroupId], commands: list[list[bytes] | Failure], start: int, wall_ms: int
+    ) -> list[Reply]:
+        """The same of many single keys, at a time that the caller knows."""
+        if self._is_closed:
+            return []
+        return read_local_keys(self._replicas, slot_table, commands, start, wall_ms)
 
     def schedule_turn(self) -> None:
         """As the surroundings do."""

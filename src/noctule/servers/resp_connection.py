@@ -19,11 +19,10 @@ from noctule.base.bounds import PIPELINE_COMMANDS_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import NoctuleError
 from noctule.core.keyspace.databases import database_prefix
-from noctule.core.keyspace.keyspace import MUST_LOG
 from noctule.core.keyspace.reply import Encoded, Failure, Reply
 from noctule.core.pubsub.message import Message
 from noctule.core.wire.resp import Protocol as RespVersion
-from noctule.core.wire.resp import encode_reply
+from noctule.core.wire.resp import encode_replies, encode_reply
 from noctule.node.api import Store
 from noctule.servers.resp_client import Client, Door, Handler
 from noctule.servers.resp_commands import HANDLERS, answer_command
@@ -49,7 +48,7 @@ OUTPUT_BYTES_ALL_MAX: Final = 1024 * 1024 * 1024
 OUTPUT_BYTES_HIGH: Final = 1024 * 1024
 """Unread replies at which the connection is not read any more; a quarter of it and it is again."""
 
-_EVENTUAL = ConsistencyLevel.EVENTUAL
+_EVENTUAL: Final = ConsistencyLevel.EVENTUAL
 
 log = logging.getLogger("noctule.resp")
 
@@ -164,6 +163,7 @@ class RespConnection(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
+        "_clock",
         "_conversation",
         "_heard",
         "_is_ending",
@@ -178,7 +178,7 @@ class RespConnection(asyncio.Protocol):
         "_parser",
         "_push_bytes",
         "_queued",
-        "_read_key",
+        "_read_keys",
         "_submit",
         "_transport",
         "_unanswered_bytes",
@@ -199,7 +199,8 @@ class RespConnection(asyncio.Protocol):
         self._loop = loop
         self._conversation = store.conversation()
         self._submit = self._conversation.submit
-        self._read_key = self._conversation.read_key
+        self._read_keys = self._conversation.read_keys
+        self._clock = owner.clock
         self._transport: asyncio.Transport
         self._parser = CommandParser()
         self._backlog: list[Received] = []
@@ -243,7 +244,7 @@ class RespConnection(asyncio.Protocol):
         if not self._is_open or self._is_ending:
             return
         client = self.client
-        client.seen_at = self._owner.clock.now()
+        client.seen_at = self._clock.now()
         commands = self._parser.feed(data)
         if client.consistency is _EVENTUAL and not self.cells and not self._backlog and client.is_plain:
             commands = self._answer_reads(commands)
@@ -354,24 +355,23 @@ class RespConnection(asyncio.Protocol):
 
         Nothing must be owed before them, so they need no place in the queue and no turn of the loop.
         """
-        read_key, protocol, wall_ms = self._read_key, self.client.protocol, self._owner.clock.wall_ms()
+        client, protocol, wall_ms = self.client, self.client.protocol, self._clock.wall_ms()
         parts: list[bytes] = []
-        size, last = 0, b""
-        for command in commands:
-            if isinstance(command, Failure) or size > OUTPUT_BYTES_HIGH:
+        count, answered, size = len(commands), 0, 0
+        while answered < count and size <= OUTPUT_BYTES_HIGH:
+            replies = self._read_keys(commands, answered, wall_ms)
+            if not replies:
                 break
-            reply = read_key(command, wall_ms)
-            if reply is MUST_LOG:
-                break
-            part = encode_reply(reply, protocol)
+            answered += len(replies)
+            part = encode_replies(replies, protocol)
             parts.append(part)
             size += len(part)
-            last = command[0]
-        if not parts:
+        if not answered:
             return commands
-        answered = len(parts)
         self._owner.commands_total += answered
-        self.client.last_command = last
+        last = commands[answered - 1]
+        assert isinstance(last, list)
+        client.last_command = last[0]
         return commands[answered:] if self._write(parts) else []
 
     def _begin_with_care(self, commands: Iterator[Received]) -> None:
@@ -571,8 +571,8 @@ class RespConnection(asyncio.Protocol):
 
     def _write(self, parts: list[bytes]) -> bool:
         """Hand bytes to the transport; False when the client has left too many unread and is dropped."""
-        unread_bytes = self._transport.get_write_buffer_size()
-        if unread_bytes:  # Hardly ever.
+        if self._is_output_high:  # Hardly ever, and below it no bound is near.
+            unread_bytes = self._transport.get_write_buffer_size()
             bytes_max, bytes_target = self._output_bounds()
             if unread_bytes > bytes_max:
                 self.drop(unread_bytes)

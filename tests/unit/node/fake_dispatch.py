@@ -1,14 +1,13 @@
 """Leaders as a script tells them, and sinks that keep what they are told."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
-from noctule.core.keyspace.reply import OK, Reply
-from noctule.core.keyspace.spec import CommandSpec
+from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.placement.partition_map import PartitionMap
 from noctule.core.placement.slots import key_slot
 from noctule.core.replica.batches import OPENING, Batch
@@ -152,12 +151,11 @@ class FakeDispatch:
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
         return self.local[b" ".join(command)]
 
-    def read_key(
-        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
-    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        assert key_slot(args[1]) == slot
-        assert spec.name == args[0].upper()
-        return self.local[b" ".join(args)]
+    def read_keys(
+        self, slot_table: list[GroupId], commands: list[list[bytes] | Failure], start: int, wall_ms: int
+    ) -> list[Reply]:
+        assert slot_table == self.partitions.slot_table
+        return [wall_ms, *([*args] for args in commands[start:] if not isinstance(args, Failure))]
 
     def schedule_turn(self) -> None:
         self.turns_wanted += 1

@@ -1,14 +1,11 @@
 """What stands between a connection and the router: redirections, and the strict refusal of several slots."""
 
-from typing import Literal
-
 import pytest
 
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.commands import COMMANDS
 from noctule.core.keyspace.failures import CROSS_SLOT
-from noctule.core.keyspace.keyspace import MUST_LOG, ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure, Reply
 from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.placement.partition_map import Partition, PartitionMap
@@ -74,8 +71,8 @@ class HandRouter:
             sink.deliver(b"copy")
         return self.has_copies
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        return b"copy" if self.has_copies else MUST_LOG
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        return [b"copy"] if self.has_copies else []
 
 
 class Directory:

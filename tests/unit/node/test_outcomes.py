@@ -5,7 +5,6 @@ Copies of requests arrive long after their refusals, at leaders of later terms, 
 
 import random
 from collections import Counter
-from typing import Literal
 
 import msgspec
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import Failure, Reply
-from noctule.core.keyspace.spec import CommandSpec
 from noctule.core.raft import events as raft
 from noctule.core.replica import replica as replica_module
 from noctule.core.replica.batches import Batch
@@ -107,9 +105,9 @@ class Scene:
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:
         raise AssertionError("nobody reads")
 
-    def read_key(
-        self, group: GroupId, spec: CommandSpec, slot: int, args: list[bytes], wall_ms: int
-    ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
+    def read_keys(
+        self, slot_table: list[GroupId], commands: list[list[bytes] | Failure], start: int, wall_ms: int
+    ) -> list[Reply]:
         raise AssertionError("nobody reads")
 
     def schedule_turn(self) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from noctule.base.bounds import KEY_BYTES_MAX
 from noctule.base.consistency import ConsistencyLevel
 from noctule.base.ids import META_GROUP, GroupId
 from noctule.core.keyspace.keyspace import ReadOutcome
@@ -776,33 +775,10 @@ def test_an_eventual_read_is_answered_here_and_at_once(node: FakeDispatch) -> No
     assert node.turn() == ([], [])
 
 
-def test_one_key_is_read_here_without_a_sink(node: FakeDispatch) -> None:
-    node.local = {b"GET a": b"old", b"hget {a}h f": None, b"GET b": ReadOutcome.MUST_LOG}
-    read_key = node.router.conversation().read_key
-    assert read_key([b"GET", b"a"], 0) == b"old"
-    assert read_key([b"hget", b"{a}h", b"f"], 0) is None
-    assert read_key([b"GET", b"b"], 0) is ReadOutcome.MUST_LOG
+def test_single_keys_are_read_here_by_the_map_and_without_sinks(node: FakeDispatch) -> None:
+    commands: list[list[bytes] | Failure] = [[b"GET", b"a"], [b"GET", b"b"], [b"GET", b"c"]]
+    assert node.router.conversation().read_keys(commands, 1, 5) == [5, [b"GET", b"b"], [b"GET", b"c"]]
     assert node.turn() == ([], [])
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        [b"SET", b"a", b"1"],
-        [b"GET"],
-        [b"GET", b"a", b"b"],
-        [b"MGET", b"a"],
-        [b"DBSIZE"],
-        [b"PING"],
-        [b"NOSUCH", b"a"],
-        [b"NOCTULE.EXPIRE", b"a"],
-        [b"GET", b"k" * (KEY_BYTES_MAX + 1)],
-    ],
-    ids=lambda command: command[0].decode(),
-)
-def test_anything_but_one_key_takes_the_long_way(node: FakeDispatch, command: list[bytes]) -> None:
-    node.local = {}
-    assert node.router.read_key(command, 0) is ReadOutcome.MUST_LOG
 
 
 def test_an_eventual_read_that_only_a_leader_can_answer_goes_there(node: FakeDispatch) -> None:

@@ -5,11 +5,9 @@ import logging
 import pytest
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
-from noctule.core.keyspace.commands import ONE_KEY_READS
 from noctule.core.keyspace.keyspace import ReadOutcome
 from noctule.core.keyspace.reply import OK, Failure
 from noctule.core.placement.partition_map import Partition
-from noctule.core.placement.slots import key_slot
 from noctule.core.raft import events as raft
 from noctule.core.raft.messages import Heartbeat
 from noctule.core.replica.batches import OPENING
@@ -245,11 +243,11 @@ def test_once_closed_nothing_is_answered_from_here() -> None:
     node.colony.elect(1)
     assert node.switchboard.leader_of(GROUP) == (1, node.colony.machines[1].replicas[GROUP].raft.term)
     assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is None
+    assert node.router.read_keys([[b"GET", b"a"]], 0, 0) == [None]
     node.switchboard.close()
     assert node.switchboard.leader_of(GROUP)[0] == 0
     assert node.switchboard.read_local(GROUP, [b"GET", b"a"]) is ReadOutcome.MUST_LOG
-    spec = ONE_KEY_READS[b"GET"]
-    assert node.switchboard.read_key(GROUP, spec, key_slot(b"a"), [b"GET", b"a"], 0) is ReadOutcome.MUST_LOG
+    assert node.router.read_keys([[b"GET", b"a"]], 0, 0) == []
 
 
 # Groups that are not here ---------------------------------------------------------------------------------------------

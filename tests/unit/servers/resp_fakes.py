@@ -2,14 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Literal
 
 from noctule.base.consistency import ConsistencyLevel
-from noctule.core.keyspace.commands import ONE_KEY_READS, check_command
+from noctule.core.keyspace.commands import KEY_READS, check_command
 from noctule.core.keyspace.databases import DATABASE_SLOTS
 from noctule.core.keyspace.effects import TO_BE_EVALUATED
 from noctule.core.keyspace.evaluation import evaluating
-from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace, ReadOutcome
+from noctule.core.keyspace.keyspace import MUST_LOG, Keyspace
 from noctule.core.keyspace.reply import Failure, Reply
 from noctule.core.placement.slots import key_slot
 from noctule.node.api import Dialogue, GroupPicture, NodePicture, PeerPicture, ReplySink
@@ -32,6 +31,8 @@ class HeldStore(Dialogue):
         self.is_immediate = False
         self.has_copies = False
         """Whether eventual reads of one key are answered at once."""
+        self.row_max = 100
+        """How many of them in one go."""
 
     def conversation(self) -> "HeldStore":
         self.conversations += 1
@@ -60,11 +61,17 @@ class HeldStore(Dialogue):
         if self.is_immediate:
             self.deliver(-1)
 
-    def read_key(self, args: list[bytes], wall_ms: int) -> Reply | Literal[ReadOutcome.MUST_LOG]:
-        spec = ONE_KEY_READS.get(args[0])
-        if not self.has_copies or spec is None or len(args) != 2:
-            return MUST_LOG
-        return self.keyspace.read_key(spec, key_slot(args[1]), args, wall_ms)
+    def read_keys(self, commands: list[list[bytes] | Failure], start: int, wall_ms: int) -> list[Reply]:
+        replies: list[Reply] = []
+        for args in commands[start : start + self.row_max]:
+            row = None if isinstance(args, Failure) else KEY_READS.get(args[0])
+            if isinstance(args, Failure) or row is None or len(args) != 2 or not self.has_copies:
+                break
+            reply = self.keyspace.read_key(row, key_slot(args[1]), args, wall_ms)
+            if reply is MUST_LOG:
+                break
+            replies.append(reply)
+        return replies
 
     def deliver(self, position: int) -> None:
         sink, reply = self.held.pop(position)

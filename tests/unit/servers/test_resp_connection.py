@@ -9,7 +9,7 @@ from noctule.base.consistency import ConsistencyLevel
 from noctule.base.errors import InternalError
 from noctule.core.keyspace.reply import OK
 from noctule.servers import resp_connection
-from noctule.servers.resp_connection import PIPELINE_BYTES_MAX
+from noctule.servers.resp_connection import OUTPUT_BYTES_HIGH, PIPELINE_BYTES_MAX
 
 from .resp_fakes import HandTransport, World, command
 
@@ -417,6 +417,24 @@ def test_an_eventual_read_of_the_copy_leaves_in_the_same_turn(copied: World) -> 
     copied.send(2 * command(b"GET", b"k") + command(b"get", b"none"))
     assert copied.take() == b"$1\r\nv\r\n$1\r\nv\r\n$-1\r\n"
     assert not copied.store.held
+
+
+def test_a_chunk_of_reads_is_answered_in_as_many_rows_as_it_takes(copied: World) -> None:
+    copied.store.row_max = 2
+    before = copied.server.commands_total
+    copied.send(5 * command(b"GET", b"k") + command(b"get", b"none") + command(b"STRLEN", b"k"))
+    assert copied.transport.writes == [5 * b"$1\r\nv\r\n" + b"$-1\r\n:1\r\n"]
+    assert copied.server.commands_total == before + 7
+    assert b" cmd=strlen " in copied.client.line(copied.clock.now())
+
+
+def test_reads_of_much_are_answered_by_the_way_that_waits_for_the_client(copied: World) -> None:
+    copied.ask(b"SET", b"long", b"v" * OUTPUT_BYTES_HIGH)
+    copied.store.row_max = 1
+    copied.connection.data_received(3 * command(b"GET", b"long"))
+    assert len(copied.transport.writes) == 1
+    assert len(copied.store.held) == 2
+    assert not copied.transport.reads
 
 
 def test_behind_anything_else_an_eventual_read_takes_its_turn(copied: World) -> None:

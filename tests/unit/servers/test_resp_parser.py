@@ -65,9 +65,15 @@ def test_any_commands_cut_anywhere(commands: list[list[bytes]], cuts: list[int])
     assert parse(*[stream[a:b] for a, b in pairwise(places)]) == (commands, None)
 
 
-@given(st.lists(st.sampled_from([b"*1", b"*2", b"$0", b"$1", b"$2", b"a", b"\r", b"", b"$1\r\na"]), max_size=12))
-def test_a_chunk_is_split_at_its_line_breaks_only_where_that_changes_nothing(lines: list[bytes]) -> None:
-    """Lines that are nearly commands: whole, they may be split; byte by byte, they never are."""
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"*1", b"*2", b"*02", b"*12345678", b"$0", b"$1", b"$2", b"$01", b"$", b"a", b"\r", b"", b"$1\r\na"]
+        ),
+        max_size=12,
+    )
+)
+def test_what_is_nearly_a_command_means_the_same_whole_and_byte_by_byte(lines: list[bytes]) -> None:
     stream = b"\r\n".join(lines)
     assert parse(stream) == parse(*[stream[place : place + 1] for place in range(len(stream))])
 
@@ -78,6 +84,7 @@ GARBAGE = [
     (b"*+1\r\n", b"invalid multibulk length"),
     (b"*01\r\n", b"invalid multibulk length"),
     (b"*1_0\r\n", b"invalid multibulk length"),
+    (b"*1\rx\r\n", b"invalid multibulk length"),
     (b"*1048577\r\n", b"invalid multibulk length"),
     (b"*2147483647\r\n", b"invalid multibulk length"),
     (b"*99999999999999999999\r\n", b"invalid multibulk length"),
@@ -85,6 +92,7 @@ GARBAGE = [
     (b"*1\r\n$x\r\n", b"invalid bulk length"),
     (b"*1\r\n$\r\n", b"invalid bulk length"),
     (b"*1\r\n$04\r\n", b"invalid bulk length"),
+    (b"*1\r\n$4\rxPING\r\n", b"invalid bulk length"),
     (b"*1\r\n$%d\r\n" % (ANNOUNCED_BYTES_MAX + 1), b"invalid bulk length"),
     (b"*1\r\n+PING\r\n", b"expected '$', got '+'"),
     (b"*1\r\n:1\r\n", b"expected '$', got ':'"),

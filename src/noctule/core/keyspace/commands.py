@@ -40,7 +40,7 @@ from noctule.core.keyspace import (
 )
 from noctule.core.keyspace.failures import until_zero, wrong_arity
 from noctule.core.keyspace.reply import Failure
-from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Scope, rows
+from noctule.core.keyspace.spec import NO_KEYS, CommandSpec, Handler, Scope, rows
 
 
 def find_command(name: bytes) -> CommandSpec | None:
@@ -164,12 +164,27 @@ FAMILIES: dict[str, tuple[CommandSpec, ...]] = {
 COMMANDS: dict[bytes, CommandSpec] = {spec.name: spec for family in FAMILIES.values() for spec in family}
 """Upper-case name to row."""
 
-_BY_NAME = COMMANDS | {name.lower(): spec for name, spec in COMMANDS.items()}
+_BY_NAME: Final = COMMANDS | {name.lower(): spec for name, spec in COMMANDS.items()}
 
-ONE_KEY_READS: dict[bytes, CommandSpec] = {
-    name: spec
+
+class KeyRead:
+    """What the hot path of reads asks of a row, where it is found fastest."""
+
+    __slots__ = ("count_max", "count_min", "handler", "is_get")
+
+    def __init__(self, spec: CommandSpec, handler: Handler) -> None:
+        self.handler: Final = handler
+        self.count_min: Final = abs(spec.arity)
+        """How many arguments with the name, at least; `count_max`: at most."""
+        self.count_max: Final = spec.arity if spec.arity > 0 else ARGUMENTS_MAX
+        self.is_get: Final = spec.name == b"GET"
+        """The commonest."""
+
+
+KEY_READS: Final[dict[bytes, KeyRead]] = {
+    name: KeyRead(spec, spec.handler)
     for name, spec in _BY_NAME.items()
     if spec.scope is Scope.KEY and spec.has_one_key and not spec.is_write and spec.handler is not None
 }
 """The rows that read one key and nothing else, by their names in upper and in lower case."""
-_NAME_BYTES_MAX = max(map(len, COMMANDS)) + 1
+_NAME_BYTES_MAX: Final = max(map(len, COMMANDS)) + 1

@@ -12,10 +12,10 @@ from binascii import crc_hqx
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from hashlib import blake2b
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
-from noctule.core.keyspace.commands import find_command, unknown_command
-from noctule.core.keyspace.failures import wrong_arity
+from noctule.core.keyspace.commands import KeyRead, find_command, unknown_command
+from noctule.core.keyspace.failures import WRONG_TYPE, wrong_arity
 from noctule.core.keyspace.merging import MERGING, bucket_problem
 from noctule.core.keyspace.reply import MOVED, Reply
 from noctule.core.keyspace.snapshot import KeyspacePicture, Loading
@@ -32,7 +32,7 @@ class ReadOutcome(Enum):
     """Send the command through the log and answer what `execute` replies."""
 
 
-MUST_LOG: Literal[ReadOutcome.MUST_LOG] = ReadOutcome.MUST_LOG
+MUST_LOG: Final = ReadOutcome.MUST_LOG
 
 
 class Keyspace(State):
@@ -108,15 +108,19 @@ class Keyspace(State):
         return spec.handler(self, args, now_ms)
 
     def read_key(
-        self, spec: CommandSpec, slot: int, args: Sequence[bytes], now_ms: int
+        self, row: KeyRead, slot: int, args: list[bytes], now_ms: int
     ) -> Reply | Literal[ReadOutcome.MUST_LOG]:
         """As `read`, of a checked command with one key, whose row and slot are known; MUST_LOG also for `MOVED`."""
+        key = args[1]
         if self.territory is not None and not self.first_slot <= slot <= self.last_slot:
             return MUST_LOG
-        if self.deadlines and (deadline := self.deadlines.get(args[1])) is not None and deadline <= now_ms:
+        if self.deadlines and (deadline := self.deadlines.get(key)) is not None and deadline <= now_ms:
             return MUST_LOG
-        assert spec.handler is not None
-        return spec.handler(self, args, now_ms)
+        if row.is_get:  # As `strings.get`, which would have to find the slot again.
+            values = self.slots.get(slot)
+            value = None if values is None else values.get(key)
+            return value if value is None or isinstance(value, bytes) else WRONG_TYPE
+        return row.handler(self, args, now_ms)
 
     def picture(self) -> KeyspacePicture:
         """The data as it is now, untouched by later writes; costs the number of slots, not of keys."""

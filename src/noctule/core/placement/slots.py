@@ -9,9 +9,11 @@ from typing import Final
 from noctule.base.ids import GroupId
 
 SLOT_COUNT: Final = 16_384
-SLOT_MASK = SLOT_COUNT - 1
-BRACE = ord("{")
-"""A key without it is hashed as a whole. As a number it is found five times as fast as ``b"{"``."""
+SLOT_MASK: Final = SLOT_COUNT - 1
+BRACE: Final = 0x7B
+"""A ``{``. A key without it is hashed as a whole. As a number it is found five times as fast as ``b"{"``."""
+
+_crc16: Final = crc_hqx
 
 
 def key_slot(key: bytes) -> int:
@@ -21,7 +23,7 @@ def key_slot(key: bytes) -> int:
         end = key.find(b"}", start + 1)
         if end > start + 1:
             key = key[start + 1 : end]
-    return crc_hqx(key, 0) & SLOT_MASK
+    return _crc16(key, 0) & SLOT_MASK
 
 
 def slot_range(group: GroupId, partition_count: int) -> tuple[int, int]:

@@ -13,9 +13,10 @@ from noctule.core.keyspace.reply import OK, Encoded, Failure, Members, Named, Nu
 Protocol = Literal[2, 3]
 
 _OK: Final = b"+OK\r\n"
-_NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
-_NULL_ARRAY = {2: b"*-1\r\n", 3: b"_\r\n"}
-_SMALL_INTEGERS = tuple(b":%d\r\n" % number for number in range(1_024))
+_NULL: Final = {2: b"$-1\r\n", 3: b"_\r\n"}
+_NULL_ARRAY: Final = {2: b"*-1\r\n", 3: b"_\r\n"}
+_SMALL_INTEGERS: Final = [b":%d\r\n" % number for number in range(1_024)]
+_SMALL_SIZES: Final = [b"$%d\r\n" % size for size in range(1_024)]
 
 
 def encode_reply(reply: Reply, protocol: Protocol) -> bytes:
@@ -24,7 +25,7 @@ def encode_reply(reply: Reply, protocol: Protocol) -> bytes:
     A line break inside a status or an error becomes a space. A map is a flat array in RESP2, a float a bulk string.
     """
     if isinstance(reply, bytes):
-        return b"$%d\r\n%b\r\n" % (len(reply), reply)
+        return _size(reply) + reply + b"\r\n"
     if reply is OK:
         return _OK
     if reply is None:
@@ -36,11 +37,21 @@ def encode_reply(reply: Reply, protocol: Protocol) -> bytes:
     return b"".join(parts)
 
 
+def encode_replies(replies: Sequence[Reply], protocol: Protocol) -> bytes:
+    """Several replies one after the other, each as `encode_reply` has it."""
+    parts: list[bytes] = []
+    for reply in replies:
+        encode_into(parts, reply, protocol)
+    return b"".join(parts)
+
+
 def encode_into(parts: list[bytes], reply: Reply, protocol: Protocol) -> None:
     """Append the pieces of the reply, to be joined by whoever collects several; as `encode_reply` otherwise."""
     match reply:
         case bytes():
-            parts.append(b"$%d\r\n%b\r\n" % (len(reply), reply))
+            parts.append(_size(reply))
+            parts.append(reply)
+            parts.append(b"\r\n")
         case None:
             parts.append(_NULL[protocol])
         case int():
@@ -93,6 +104,11 @@ def encode_push(items: Sequence[Reply], protocol: Protocol) -> bytes:
     for item in items:
         encode_into(parts, item, protocol)
     return b"".join(parts)
+
+
+def _size(text: bytes) -> bytes:
+    size = len(text)
+    return _SMALL_SIZES[size] if size < len(_SMALL_SIZES) else b"$%d\r\n" % size
 
 
 def _integer(number: int) -> bytes:
