@@ -16,6 +16,7 @@ from noctule.deploy.local.checks import FREE_PORTS_VARIABLE
 
 LONGEST = (
     "integration/test_bench.py",
+    "integration/test_failover_bench.py",
     "integration/test_cluster_faults.py",
     "integration/test_patroni.py",
     "integration/test_up.py",
