@@ -54,7 +54,7 @@ def assert_throughput(row: dict[str, Any], subjects: list[str], rounds: int, std
         assert all(run["requests_count"] > 0 and run["seconds"] > 0 for run in measured["rounds"])
         assert 0 < measured["p50_ms"] <= measured["p99_ms"]
         assert f"{measured['requests_per_s']:,.0f}" in stdout
-        assert ratio == pytest.approx(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], rel=0.01)
+        assert ratio == round(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], 3)
 
 
 def test_clients_reports_memory_and_waits_of_many_connections(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_wal_reports_the_log_and_the_bare_disk_for_every_size_of_batch(tmp_path:
             assert len(measured["rounds"]) == 2
             for run in measured["rounds"]:
                 rate = run["batches"] * row["entries_in_batch"] / run["seconds"]
-                assert run["entries_per_s"] == pytest.approx(rate, rel=0.001)
+                assert run["entries_per_s"] == pytest.approx(rate, rel=0.001, abs=0.1)
                 assert 0 < run["p50_ms"] <= run["p99_ms"]
             assert f"{measured['entries_per_s']:,.0f}" in stdout
         assert row["ratio"] == pytest.approx(row["wal"]["entries_per_s"] / row["disk"]["entries_per_s"], abs=0.001)
