@@ -2,8 +2,10 @@
 
 import importlib
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,6 +123,30 @@ def test_consensus_reports_both_subjects_in_every_case(tmp_path: Path) -> None:
             assert f"{measured['proposals_per_s']:,.0f}" in stdout
         ratio = row["noctule"]["proposals_per_s"] / row["pysyncobj"]["proposals_per_s"]
         assert row["ratio"] == pytest.approx(ratio, abs=0.001)
+
+
+@pytest.mark.parametrize("subject", ["Noctule", "PySyncObj"])
+def test_nobody_is_elected_because_all_three_nodes_were_stopped(subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a busy machine does it. PySyncObj then gave commands up, and the bench failed."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    trios, consensus = importlib.import_module("noctule_trio"), importlib.import_module("consensus")
+    of_pysyncobj = importlib.import_module("pysyncobj_trio").PySyncObjTrio
+    stopped_s = [0.0]
+    monkeypatch.setattr(trios, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + stopped_s[0]))
+    made = {
+        "Noctule": lambda: trios.RaftTrio(entry_commands=1, is_encoded=False),
+        "PySyncObj": lambda: of_pysyncobj(is_batching=False, is_encoded=False),
+    }
+    trio = made[subject]()
+    turn = trio.turn
+
+    def turn_after_a_stop() -> None:
+        stopped_s[0] += 10.0 if trio.acknowledged_count else 0.0
+        turn()
+
+    trio.turn = turn_after_a_stop
+    values = [b"%d" % number for number in range(200)]
+    assert consensus.measure(subject, trio, values, 4).proposals == 200
 
 
 class PromisingTrio:
