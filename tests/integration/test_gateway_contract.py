@@ -126,6 +126,15 @@ class Load:
         self.closed = 0
         """Connections that ended under a request that had no answer yet."""
 
+    async def until_more(self, count: int = 30) -> None:
+        """Return once so many more were answered, or failed."""
+        wanted = self.answered + count
+
+        async def has_come() -> bool:
+            return self.answered >= wanted or bool(self.failures)
+
+        await until(has_come)
+
     def check(self, engine: str) -> None:
         """None failed; none was closed either, but by an engine that is known to do so."""
         assert self.answered > 50
@@ -349,7 +358,7 @@ class TestShares:
         ):
             for color in ("green", "blue", "green"):
                 other = "blue" if color == "green" else "green"
-                await asyncio.sleep(0.3)
+                await load.until_more()
                 await driver.set_shares("all", (Share(other, 0), Share(color, 100)))
                 assert {await retried(client) for _ in range(5)} == {"b" if color == "green" else "a"}
         load.check(engine)
@@ -360,10 +369,10 @@ class TestShares:
         new = Route(name="new", path="/new", shares=(Share("app"),), response_headers=HeaderRules(set={"X-New": "1"}))
         async with running(engine, model, {"app": instances_of(apps)}) as driver, client_of(model) as client:
             async with load_on(client) as load:
-                await asyncio.sleep(0.3)
+                await load.until_more()
                 changed = msgspec.structs.replace(model, routes=(*model.routes, new))
                 await driver.apply(changed, {"app": instances_of(apps)})
-                await asyncio.sleep(0.3)
+                await load.until_more()
             response, _ = await client.get("/new")
             assert response.headers["X-New"] == "1"
         load.check(engine)
