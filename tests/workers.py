@@ -29,6 +29,7 @@ LONGEST = (
     "integration/test_task_queues.py",
     "integration/test_gateway_contract.py",
     "integration/test_files.py",
+    "integration/test_verification.py",
     "simulation/test_world.py",
 )
 """Modules that take long, the longest first, and that is all faults; of the others the order does not matter."""
