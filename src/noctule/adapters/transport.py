@@ -157,6 +157,7 @@ class PeerTransport(PeerConnections):
         if self._listener is not None:
             self.loop.remove_reader(self._listener)
             self._listener.close()
+            self._listener = None
         if self._pause is not None:
             self._pause.cancel()
         while self._callers:
