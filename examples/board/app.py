@@ -34,6 +34,7 @@ from examples.board.parts import (
 )
 from noctule.base.errors import NoctuleError, RequestError, TooLargeError
 from noctule.kits.files.serving import FileLinks
+from noctule.kits.known_devices import KnownDevices
 from noctule.kits.locks import Lease, Locks
 from noctule.kits.oauth2.bearer import BearerAuth
 from noctule.kits.oauth2.server import AuthorizationServer
@@ -81,6 +82,7 @@ app.mount("/api/v1", BearerAuth(api, checks))
 
 # The one that is added last is met first.
 app.add_middleware(Sessions, store=store, keys=session_keys, trusted_proxies=TRUSTED_PROXIES)
+app.add_middleware(KnownDevices)
 app.add_middleware(BoundedBody)
 app.add_middleware(
     RateLimits,

@@ -68,7 +68,8 @@ async def sign_in(request: Request, name: Name, _: FormId, password: Password = 
     session = session_of(request)
     account = await accounts.find(name)
     if password:
-        if await login.check(name, password, subjects=subjects_of(request)) is None or account is None:
+        user = await login.check(name, password, subjects=subjects_of(request), device=request.scope["device"])
+        if user is None or account is None:
             raise HTTPException(401, "That is not the password of that name.")
         enter(session, account.name)  # As it was registered, however it was typed now.
     elif account is not None:
@@ -85,8 +86,10 @@ async def sign_in(request: Request, name: Name, _: FormId, password: Password = 
 async def register(request: Request, name: Name, password: NewPassword, _: FormId, then: Then = "/") -> Response:
     """Make a name one's own."""
     await check_limit(AUTHENTICATION, request)
-    if not await accounts.register(name, await passwords.hash(password)):
+    password_hash = await passwords.hash(password)
+    if not await accounts.register(name, password_hash):
         raise HTTPException(409, "That name is taken. Choose another one.")
+    request.scope["device"].trust(subject_of_name(name), password_hash)
     enter(session_of(request), name)
     return RedirectResponse(after_sign_in(then), status_code=303)
 

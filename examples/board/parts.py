@@ -23,7 +23,7 @@ from noctule.kits.session_users import UserSessions
 from noctule.kits.store import connect
 
 INSTANCE = os.environ.get("INSTANCE_ID", "local")
-BASE = os.environ.get("BASE_URL", "http://127.0.0.1:8080")
+BASE = os.environ.get("BASE_URL") or os.environ.get("NOCTULE_PUBLIC_URL", "http://127.0.0.1:8080")
 """Where people reach the board, whichever instance answers; tokens name it as their issuer."""
 TRUSTED_PROXIES = ("127.0.0.1", "::1")
 """The gateway, which says whose request it is."""

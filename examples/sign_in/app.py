@@ -1,6 +1,6 @@
 """Sign in by name and password; let other apps act for you; see where you are signed in, and end it from anywhere.
 
-    export NOCTULE_STORE_URL=redis://127.0.0.1:7401/0 JWT_SECRET=$(openssl rand -hex 32)
+    export NOCTULE_STORE_URL=redis://127.0.0.1:7401/0 NOCTULE_APP_SECRET=$(openssl rand -hex 32)
     uvicorn examples.sign_in.app:app
 
 Nothing lives in the process: any number of instances on one store are one authorization server and one API.
@@ -22,6 +22,7 @@ from noctule.kits.csrf import CsrfError, check_csrf, csrf_token
 from noctule.kits.jwt.access_tokens import AccessTokens
 from noctule.kits.jwt.app_keys import AppKeys
 from noctule.kits.jwt.key_ring import SigningKeyRing
+from noctule.kits.known_devices import KnownDevices
 from noctule.kits.limiter import Limiter
 from noctule.kits.oauth2.bearer import BearerAuth
 from noctule.kits.oauth2.checks import Checks
@@ -38,7 +39,7 @@ from noctule.kits.session_users import UserSessions
 from noctule.kits.sessions import Sessions
 from noctule.kits.store import connect
 
-BASE = os.environ.get("BASE_URL", "http://127.0.0.1:8000")
+BASE = os.environ.get("BASE_URL") or os.environ.get("NOCTULE_PUBLIC_URL", "http://127.0.0.1:8000")
 IS_SECURE = BASE.startswith("https://")
 USERS: dict[str, str] = {}
 """Names and hashes; where a real app has a table."""
@@ -103,7 +104,8 @@ async def approve(scope: Scope, receive: Receive, request: AuthorizationRequest)
 async def _sign_in(web: Request, name: str, password: str) -> Response:
     peer = client_address(web.client.host if web.client else None, (), ())
     try:
-        user = await login.check(name, password, subjects=[subject_of(peer)] if peer else [])
+        subjects = [subject_of(peer)] if peer else []
+        user = await login.check(name, password, subjects=subjects, device=web.scope["device"])
     except RateLimitedError as error:
         return _page(html.escape(str(error)), "", 429)
     except RequestError as error:  # No password at all.
@@ -181,3 +183,4 @@ if "PROVIDER_METADATA_URL" in os.environ:
 
 
 app.add_middleware(Sessions, store=store, plain_http=not IS_SECURE)
+app.add_middleware(KnownDevices, plain_http=not IS_SECURE)

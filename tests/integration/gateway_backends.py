@@ -20,7 +20,8 @@ HELD_S_MAX = 10.0
 
 # GET /any: what it was asked, as JSON, after ?ms=N, or with ?hold=NAME after GET /_let_go?hold=NAME. POST /any: the
 # same, and counted by the header X-Key. /ws echoes.
-# POST /hangup: counted, and the connection ends without an answer. /big: text that is worth compressing.
+# POST /hangup: counted, and the connection ends without an answer. /break?by=NAME: as /any, but the connection to that
+# instance ends within its answer. /big: text that is worth compressing.
 # GET /_count: what was asked so far. /health/ready: 200.
 PROGRAM = """
 import asyncio, collections, json, os, sys
@@ -49,6 +50,16 @@ async def hang_up(request):
     await request.read()
     request.transport.close()
     return web.Response()
+
+async def break_off(request):
+    if request.query["by"] != NAME:
+        return await answer(request)
+    response = web.StreamResponse(headers={"Content-Length": "100"})
+    await response.prepare(request)
+    await response.write(b"part")
+    await asyncio.sleep(0.02)
+    request.transport.abort()
+    return response
 
 async def big(request):
     return web.Response(text="all work and no play " * 1000)
@@ -79,6 +90,7 @@ async def main():
     app.router.add_get("/health/ready", ready)
     app.router.add_get("/ws", echo)
     app.router.add_get("/big", big)
+    app.router.add_get("/break", break_off)
     app.router.add_post("/hangup", hang_up)
     app.router.add_route("*", "/{any:.*}", answer)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=75)

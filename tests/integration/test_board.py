@@ -276,6 +276,26 @@ async def test_passwords_are_not_tried_for_ever(board: Board, visitor: aiohttp.C
     assert statuses == [401] * 5 + [429]
 
 
+async def test_nobody_is_locked_out_of_a_browser_that_they_signed_in_with(
+    board: Board, visitor: aiohttp.ClientSession
+) -> None:
+    async def guess(number: int, password: str) -> int:
+        """From another address each five times, as the gateway would say."""
+        headers = {"x-forwarded-for": f"192.0.2.{number // 5}"}
+        instance = (board.one, board.two)[number % 2]
+        async with aiohttp.ClientSession(headers=headers) as attacker:
+            return (await post(attacker, instance, "/sign-in", name="Ada", password=password))[0]
+
+    await post(visitor, board.one, "/register", name="Ada", password="a longer password")
+    await post(visitor, board.one, "/sign-out")
+    assert [await guess(number, f"guess {number}") for number in range(20)] == [401] * 20
+    assert await guess(20, "guess") == 429
+    assert await guess(25, "a longer password") == 429, "whoever comes from elsewhere is not looked at any more"
+    assert (await post(visitor, board.two, "/sign-in", name="ada", password="not this one"))[0] == 401
+    assert await post(visitor, board.two, "/sign-in", name="ada", password="a longer password") == (303, "/")
+    assert (await whoami(visitor, board.one))["name"] == "Ada"
+
+
 async def test_a_device_is_signed_out_from_another(board: Board, visitor: aiohttp.ClientSession) -> None:
     await post(visitor, board.one, "/register", name="Ada", password="a longer password")
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as other:

@@ -185,6 +185,17 @@ async def test_a_program_acts_for_a_person_until_that_is_taken_back_on_all_insta
         assert (await call(instance, second["access_token"], "GET", "/me"))[0] == 200
 
 
+async def test_tokens_are_issued_under_the_origin_that_people_reach(
+    running: dict[str, Any], instances: list[str], person: aiohttp.ClientSession
+) -> None:
+    """The system chose the gateway's port here, and nobody told the board."""
+    for url in (running["gateway"], *instances):
+        async with person.get(f"{url}/oauth/.well-known/oauth-authorization-server") as answer:
+            metadata = await answer.json()
+        assert metadata["issuer"] == f"{running['gateway']}/oauth"
+        assert metadata["token_endpoint"] == f"{running['gateway']}/oauth/token"
+
+
 async def test_nobody_is_let_in_without_a_password(instances: list[str], person: aiohttp.ClientSession) -> None:
     assert await post(person, f"{instances[0]}/sign-in", {"name": "Guest"}) == "/"
     query = {

@@ -266,7 +266,6 @@ class Visitor:
     def __init__(self, name: str, browser: aiohttp.ClientSession, gateway: str) -> None:
         self.name = name
         self.visits = 0
-        self.cut_short = 0
         self._browser = browser
         self._gateway = gateway
 
@@ -285,11 +284,7 @@ class Visitor:
 
     async def keep_looking(self) -> None:
         while True:
-            try:
-                await self.look()
-            except aiohttp.ClientPayloadError:
-                # Its instance was killed while it answered: nothing can give the rest. A node's death cuts nothing.
-                self.cut_short += 1
+            await self.look()
             await asyncio.sleep(PAUSE_S)
 
 
@@ -307,11 +302,9 @@ async def test_users_stay_signed_in_while_each_process_is_killed(start_up: Start
             for victim in cluster.doors:
                 await cluster.until_back(victim, await cluster.kill_node(victim))
                 await until_visited(visitors, f"the end of node {victim.id}")
-            assert not any(visitor.cut_short for visitor in visitors)
             for name in ("web-1", "web-2"):
                 await kill_instance(cluster, name)
                 await until_visited(visitors, f"the end of {name}")
-            assert all(visitor.cut_short <= 2 for visitor in visitors), "one for each instance at most"
             for task in tasks:
                 task.cancel()
 

@@ -293,20 +293,49 @@ async def test_a_client_that_leaves_ends_its_request(world: World) -> None:
 
 
 async def test_a_response_that_breaks_off_is_not_passed_off_as_whole(world: World) -> None:
-    async def chunked(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if b"/length" in head:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
-        else:
-            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
+    """A part of a long one, or of one of no known length, is with the client by then; a short one is held."""
+    await world.raw("a", BreakingOff().serve)
+    for path in ("/long", "/chunked"):
+        with pytest.raises(aiohttp.ClientError):
+            await world.get(path)
+    assert (await world.get("/short"))[0] == 502
+    await wait_until(lambda: world.gateway.picture().in_flight == 0)
+    assert world.gateway.picture().failures == 3
+
+
+class BreakingOff:
+    """Closes each connection within its answer, and counts those that were short."""
+
+    def __init__(self) -> None:
+        self.short = 0
+
+    async def serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        match head.split(b" ")[1]:
+            case b"/long":
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\npart")
+            case b"/chunked":
+                writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n")
+            case _:
+                self.short += 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+                await writer.drain()
+                writer.write(b"part")
         await writer.drain()
         writer.close()
 
-    await world.raw("a", chunked)
-    for path in ("/length", "/chunked"):
-        with pytest.raises(aiohttp.ClientError):
-            await world.get(path)
-    await wait_until(lambda: world.gateway.picture().in_flight == 0)
-    assert world.gateway.picture().failures == 2
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_a_short_answer_that_breaks_off_is_given_by_another_instance(world: World, method: str) -> None:
+    breaking = BreakingOff()
+    for instance_id in ("a", "b"):
+        await world.raw(instance_id, breaking.serve)
+    await world.toy("c", named("c"))
+    for _ in range(3):
+        async with world.client.request(method, world.url, data=b"body") as response:
+            assert (response.status, await response.text()) == (200, "c")
+            assert 1 <= int(response.headers["X-Noctule-Gateway"]) <= 3
+    assert breaking.short >= 2
+    assert world.gateway.picture().failures == breaking.short
 
 
 # --- Draining and stopping ---

@@ -266,6 +266,15 @@ class TestFailover:
 
                 await until(is_back)
 
+    async def test_a_short_answer_that_breaks_off_is_given_by_another(
+        self, engine: str, apps: dict[str, Backend]
+    ) -> None:
+        needs(engine, "a short answer that breaks off is given by another instance")
+        model = model_of()
+        async with running(engine, model, {"app": instances_of(apps, "ab")}), client_of(model) as client:
+            for _ in range(4):
+                assert await client.instance("/break?by=a") == "b"
+
     async def test_a_post_is_never_executed_twice(self, engine: str, apps: dict[str, Backend]) -> None:
         """Every instance takes it in and hangs up; a second try would be a second execution."""
         model = model_of()

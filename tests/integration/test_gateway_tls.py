@@ -298,14 +298,16 @@ async def test_a_broken_response_breaks_its_stream_only(secure: World, authority
         if b"/good" in head:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
             return
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart")
+        length = 100 if b"/short" in head else 100_000
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\npart" % length)
         await writer.drain()
         writer.close()
 
     await secure.raw("a", serve)
     async with speaking_h2(secure, authority) as client:
         with pytest.raises(httpx.RemoteProtocolError):
-            await client.get("/bad")
+            await client.get("/long")
+        assert (await client.get("/short")).status_code == 502, "held, so nothing of it has been told"
         assert (await client.get("/good")).text == "good"
 
 

@@ -60,10 +60,14 @@ async def post(client: httpx.AsyncClient, path: str, **form: str) -> int:
 @pytest.mark.parametrize("name", FRAMEWORKS)
 async def test_notes(visitors: dict[str, httpx.AsyncClient], name: str) -> None:
     client = visitors[name]
+    before = token_in(await client.get("/"))
+    assert list(client.cookies) == ["__Host-session-form"], "who only looks has no session"
     assert await post(client, "/notes", text="<b>milk</b>") == 303
+    assert await post(client, "/notes", text="bread", token=before) == 303, "a page from before the session began"
     cookie = client.cookies["__Host-session"]
     assert await post(client, "/sign-in", name="Ada") == 303
     assert client.cookies["__Host-session"] != cookie
+    assert await post(client, "/notes", text="x", token=before) == 403
     page = (await client.get("/")).text
     assert "<p>Ada</p>" in page
     assert "<li>&lt;b&gt;milk&lt;/b&gt;</li>" in page

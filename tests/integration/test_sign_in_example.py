@@ -32,7 +32,7 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
     redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOCTULE_STORE_URL", redis_server.url)
-    monkeypatch.setenv("JWT_SECRET", "of the tests, and long enough to be one".replace(" ", "-"))
+    monkeypatch.setenv("NOCTULE_APP_SECRET", "of the tests, and long enough to be one".replace(" ", "-"))
     monkeypatch.delitem(sys.modules, "examples.sign_in.app", raising=False)
     example = importlib.import_module("examples.sign_in.app")
     challenge = base64.urlsafe_b64encode(hashlib.sha256(VERIFIER.encode()).digest()).rstrip(b"=").decode()
@@ -52,10 +52,10 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
             assert forged.status_code == 403, "no other site signs a user in under a name of its own"
         for password, status in (("wrong", 401), ("x" * 2000, 400)):
             assert (await browser.post(where, data={**ada, "password": password})).status_code == status
-        before = browser.cookies["session"]
+        assert list(browser.cookies) == ["session-form"], "nothing is kept of who has not signed in"
         right = await browser.post(where, data=ada)
         assert right.status_code == 303
-        assert browser.cookies["session"] != before
+        assert set(browser.cookies) == {"session", "device"}
         page = await browser.get(right.headers["location"])
         assert "The app on your phone" in page.text
         for token in ("0" * 64, ada["token"]):
@@ -73,6 +73,13 @@ async def test_a_user_signs_in_consents_and_signs_out_everywhere(
         assert "Let The app on your phone" in (await browser.get(where)).text
         assert (await browser.delete("/api/devices", headers=signed_in)).status_code == 204
         assert "Sign in" in (await browser.get(where)).text, "the browser is signed out as well"
+        page = await browser.get(where)
+        for password, status in [*[("wrong", 401)] * 5, ("wrong", 429), ("correct horse battery staple", 429)]:
+            form = {"name": "ada", "password": password, "token": token_in(page)}
+            assert (await browser.post(where, data=form)).status_code == status, "as often as anybody, beside others"
+        del browser.cookies["device"]
+        again = {**form, "password": "correct horse battery staple"}
+        assert (await browser.post(where, data=again)).status_code == 303, "three of five from here were before"
         refresh = {"grant_type": "refresh_token", "refresh_token": answer["refresh_token"], "client_id": "phone"}
         assert (await browser.post("/oauth/token", data=refresh)).json()["error"] == "invalid_grant"
         assert (await browser.get("/oauth/jwks.json")).json()["keys"]

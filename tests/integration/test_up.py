@@ -233,7 +233,9 @@ def test_all_instances_share_a_secret_that_outlives_the_run_and_is_told_nobody(s
     seen = set()
     for _ in range(2):
         up = start_up("toy:app", "--nodes", "1", "--instances", "2")
-        answers = [get_json(f"{up.wait_up()['gateway']}/") for _ in range(10)]
+        gateway = up.wait_up()["gateway"]
+        answers = [get_json(f"{gateway}/") for _ in range(10)]
+        assert {each["NOCTULE_PUBLIC_URL"] for each in answers} == {gateway}
         assert {each["INSTANCE_ID"] for each in answers} == {"web-1", "web-2"}
         seen |= {each["secret_sha256"] for each in answers}
         files = (up.data_dir / "files").as_uri() + "?shared=true"

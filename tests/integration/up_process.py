@@ -38,7 +38,8 @@ async def app(scope, receive, send):
     if scope["path"] == "/slow":
         Path("slow-began").touch()
         await asyncio.sleep(600)
-    names = ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL", "NOCTULE_NODE", "NOCTULE_FILES_URL", "NOCTULE_INSTANCES")
+    names = ("INSTANCE_ID", "PORT", "NOCTULE_STORE_URL", "NOCTULE_NODE", "NOCTULE_FILES_URL", "NOCTULE_INSTANCES",
+             "NOCTULE_PUBLIC_URL")
     secret = hashlib.sha256(os.environ["NOCTULE_APP_SECRET"].encode()).hexdigest()
     facts = {name: os.environ.get(name) for name in names} | {"pid": os.getpid(), "secret_sha256": secret}
     body = json.dumps(facts).encode()

@@ -10,12 +10,15 @@ import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from noctule.base.errors import ConfigError
 from noctule.gateway.model import GatewayModel
+
+if TYPE_CHECKING:
+    from noctule.gateway.exchange import Exchange
 
 LINES_MAX = 16_384
 """Lines that wait for the disk: some seconds of traffic, and a few MiB."""
@@ -113,3 +116,30 @@ class AccessLog:
         self._writing = None
         if self._lines and self._timer is None and not self._loop.is_closed():
             self._timer = self._loop.call_later(FLUSH_S, self._flush)
+
+
+def line_of(exchange: "Exchange", now: datetime) -> dict[str, object]:
+    """What is told of a request that has just ended; its attempt is still there, if one was under way."""
+    ended, began = time.perf_counter(), exchange.began
+    attempt, plan, head = exchange.attempt, exchange.plan, exchange.head
+    return {
+        "time": now,
+        "request_id": exchange.request_id.decode(),
+        "client": exchange.client_ip,
+        "method": head.method,
+        "host": (head.host or b"").decode("ascii", "replace"),
+        "path": head.target.partition(b"?")[0].decode("utf-8", "replace"),
+        "status": exchange.status,
+        "bytes": exchange.bytes_sent,
+        "instance": attempt.instance_id if attempt is not None else "",
+        "attempts": exchange.attempts,
+        "connect_ms": _ms(began, exchange.sent_at),
+        "first_byte_ms": _ms(began, exchange.first_byte_at),
+        "total_ms": _ms(began, ended),
+        "route": plan.route.name if plan is not None else "",
+        "service": plan.service.name if plan is not None else "",
+    }
+
+
+def _ms(began: float, at: float) -> float:
+    return round((at - began) * 1000, 3) if at else 0.0

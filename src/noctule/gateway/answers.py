@@ -95,8 +95,8 @@ def of_refusal(status: int, code: str, message: str, *, is_retryable: bool) -> A
 
 
 def connection_lost(*, is_idempotent: bool, is_safe: bool) -> Answer:
-    """502: an instance had the request and its connection ended before it answered."""
-    message = "the instance closed the connection before it answered"
+    """502: an instance had the request and its connection ended before the answer was whole."""
+    message = "the instance closed the connection before its answer was whole"
     return Answer(502, "bad_gateway", message, is_idempotent, "not_applied" if is_safe else "unknown")
 
 

@@ -145,7 +145,7 @@ class DataPlane:
         if self._admin is not None and self.model.status and head.target.startswith(_ADMIN_PREFIX):
             self._answer_admin(exchange, self._admin)
             return True
-        if self._redirects and exchange.scheme == b"http":
+        if self._redirects and exchange.client.scheme == b"http":
             exchange.answer(answers.go_to_tls(self._tls_location(exchange)))
             return True
         if self._rate_limit is None:

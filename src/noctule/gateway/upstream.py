@@ -107,6 +107,7 @@ class InstanceConnection(asyncio.Protocol):
         self.was_kept = False
         """It has served a request before this one."""
         self.is_full = False
+        self._is_paused = False
         self.transport: asyncio.Transport | None = None
         self._asker: Asker | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -155,12 +156,14 @@ class InstanceConnection(asyncio.Protocol):
         self._write(LAST_CHUNK)
 
     def pause(self) -> None:
-        """Read nothing more until `resume`."""
+        """Read nothing more until `resume`, or `release`."""
         if self.transport is not None and not self.transport.is_closing():
+            self._is_paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
         """Read again."""
+        self._is_paused = False
         if self.transport is not None and not self.transport.is_closing():
             self.transport.resume_reading()
 
@@ -334,6 +337,9 @@ class InstanceConnection(asyncio.Protocol):
         if self._is_doubtful or not self._keep_alive or not self._is_ended or transport.get_write_buffer_size() > 0:
             transport.abort()
             return
+        if self._is_paused:
+            # For a client that has yet to take what is already whole here; the next one must not wait for it.
+            self.resume()
         self._head = None
         self._is_released = self._is_ended = False
         self._wire_bytes = self._body_bytes = 0

@@ -9,7 +9,6 @@ The origin alone stops every browser of the last years; the token does not depen
 
 import base64
 import binascii
-import hmac
 import secrets
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -36,27 +35,26 @@ def csrf_token(session: Session, purpose: str = "") -> str:
     """A token for a form of this session, 64 characters; another one each time, for compression tells repeated secrets.
 
     Good as long as the session keeps its id: signing in and out ends it. `purpose` binds it to more, such as the id of
-    one form. Begins a session when there is none.
+    one form. Begins no session: a visitor who has none gets a cookie with this response that the token is bound to, and
+    nothing is kept. Raises `RequestError` when that response has started.
     """
     salt = secrets.token_bytes(SALT_BYTES)
-    return base64.urlsafe_b64encode(salt + _seal(session, salt, purpose)).decode()
+    return base64.urlsafe_b64encode(salt + session.seal(_message(salt, purpose))).decode()
 
 
 def is_csrf_token(session: Session, token: str, purpose: str = "") -> bool:
-    """Whether `csrf_token` gave it, in this session and for this purpose."""
+    """Whether `csrf_token` gave it, in this session or to this browser before it began, and for this purpose."""
     try:
         raw = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return False
-    if len(raw) != TOKEN_BYTES or session.fingerprint is None:
-        return False
-    return hmac.compare_digest(raw[SALT_BYTES:], _seal(session, raw[:SALT_BYTES], purpose))
+    return len(raw) == TOKEN_BYTES and session.is_sealed(_message(raw[:SALT_BYTES], purpose), raw[SALT_BYTES:])
 
 
 def check_csrf(
     scope: Scope, session: Session, token: str, purpose: str = "", *, trusted_origins: Sequence[str] = ()
 ) -> None:
-    """Raise `CsrfError` unless the request comes from a page of this app, with a token of this session."""
+    """Raise `CsrfError` unless the request comes from a page of this app, with a token that `is_csrf_token` knows."""
     if is_foreign(scope, trusted_origins):
         raise CsrfError("this request comes from another site")
     if not is_csrf_token(session, token, purpose):
@@ -114,8 +112,8 @@ class SameOrigin:
             await send({"type": "websocket.close", "code": 1008, "reason": "another site"})
 
 
-def _seal(session: Session, salt: bytes, purpose: str) -> bytes:
-    return session.seal(_LABEL + salt + purpose.encode(errors="surrogatepass"))
+def _message(salt: bytes, purpose: str) -> bytes:
+    return _LABEL + salt + purpose.encode(errors="surrogatepass")
 
 
 def _host_of(origin: str) -> str:

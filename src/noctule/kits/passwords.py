@@ -16,7 +16,8 @@ from typing import TypeAlias, TypeVar, TypeVarTuple
 from pwdlib.hashers.argon2 import Argon2Hasher
 
 from noctule.base.errors import ConfigError, RequestError, UnavailableError
-from noctule.core.limits.policy import AUTHENTICATION, Policy
+from noctule.core.limits.policy import ACCOUNT, AUTHENTICATION, Policy
+from noctule.kits.known_devices import Device
 from noctule.kits.limiter import Decision, Limiter
 
 Result = TypeVar("Result")
@@ -123,7 +124,13 @@ class RateLimitedError(RequestError):
 
 
 class Login:
-    """Signs in by name and password, counted for the address and for the name, whether or not there is such a user."""
+    """Signs in by name and password, within limits, whether or not there is such a user.
+
+    Attempts count for the address by `policies` and for the name by `name_policies`, which admit more: who guesses from
+    one address is refused before the user is. In a device in which the user signed in before they count for that
+    device alone, by `policies`, so nobody who does not have the password can lock the user out of it. Right ones count
+    as well, for they cost a hash, too.
+    """
 
     def __init__(
         self,
@@ -133,30 +140,54 @@ class Login:
         *,
         limiter: Limiter | None = None,
         policies: Sequence[Policy] = (AUTHENTICATION,),
+        name_policies: Sequence[Policy] = (ACCOUNT,),
     ) -> None:
         self._passwords = passwords
         self._find = find
         self._keep = keep
         self._limiter = limiter
         self._policies = policies
+        self._name_policies = name_policies
 
-    async def check(self, name: str, password: str, *, subjects: Sequence[str] = ()) -> str | None:
+    async def check(
+        self, name: str, password: str, *, subjects: Sequence[str] = (), device: Device | None = None
+    ) -> str | None:
         """The subject; None when name or password is wrong, and nobody can tell which.
 
-        `subjects` are counted besides the name, as `subject_of(client_address(...))` of the request. Raises
-        `RateLimitedError` without having looked, and what `Passwords.verify` raises.
+        `subjects` are counted besides the name, as `subject_of(client_address(...))` of the request; `device` is the
+        ``scope["device"]`` of `KnownDevices`, which knows it again afterwards. Raises `RateLimitedError` without having
+        looked at the password, and what `Passwords.verify` raises.
         """
-        if self._limiter is not None:
-            decision = await self._limiter.hit(self._policies, [*subjects, f"login:{_name_digest(name)}"])
-            if not decision.is_admitted:
-                raise RateLimitedError(decision)
-        found = await self._find(name) if _is_text(name) else None
+        found = await self._look_up(name) if device is not None and device.has_cookie else None
+        known = device.subject(*found) if device is not None and found is not None else None
+        await self._count(name, subjects, known)
+        found = found or await self._look_up(name)
         verdict = await self._passwords.verify(password, found[1] if found else None)
         if found is None or not verdict.is_right:
             return None
+        user, kept = found
         if verdict.new_hash is not None and self._keep is not None:
-            await self._keep(found[0], verdict.new_hash)
-        return found[0]
+            await self._keep(user, verdict.new_hash)
+            kept = verdict.new_hash
+        if device is not None:
+            device.trust(user, kept)
+        return user
+
+    async def _look_up(self, name: str) -> tuple[str, str] | None:
+        return await self._find(name) if _is_text(name) else None
+
+    async def _count(self, name: str, subjects: Sequence[str], known: str | None) -> None:
+        """Count the attempt before it is made, for many may be made at once. Raises `RateLimitedError`."""
+        if self._limiter is None:
+            return
+        wanted = [(self._policies, subjects), (self._name_policies, [f"login:{_name_digest(name)}"])]
+        if known is not None:
+            wanted = [(self._policies, [known])]
+        for policies, counted in wanted:
+            # One after the other: who is refused for the address uses up nothing of the name.
+            decision = await self._limiter.hit(policies, counted) if counted else None
+            if decision is not None and not decision.is_admitted:
+                raise RateLimitedError(decision)
 
 
 def _checked(password: str) -> str:

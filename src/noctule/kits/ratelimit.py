@@ -21,12 +21,12 @@ from typing import Literal, TypeAlias
 from redis.asyncio import Redis
 
 from noctule.base.errors import ConfigError
-from noctule.core.limits.policy import API, AUTHENTICATION, UPLOAD, Policy
+from noctule.core.limits.policy import ACCOUNT, API, AUTHENTICATION, UPLOAD, Policy
 from noctule.kits.asgi import App, Message, Receive, Scope, Send, error_body, header_values, send_json
 from noctule.kits.client_address import client_address, parse_networks, subject_of
 from noctule.kits.limiter import SUBJECT_CHARACTERS_MAX, Decision, Limiter
 
-__all__ = ["API", "AUTHENTICATION", "UPLOAD", "Policy", "RateLimits", "Rule"]
+__all__ = ["ACCOUNT", "API", "AUTHENTICATION", "UPLOAD", "Policy", "RateLimits", "Rule"]
 
 By: TypeAlias = Literal["ip", "user", "token", "route"]
 """What is counted apart: addresses, what `identify` says, bearer tokens, or all requests of a rule together."""

@@ -19,6 +19,7 @@ from noctule.adapters.system_clock import SystemClock
 from noctule.base.clock import Clock
 from noctule.base.errors import ConfigError, NoctuleError, StorageError, TooLargeError
 from noctule.kits.asgi import App, Receive, Scope, Send
+from noctule.kits.pre_session import PreSession
 from noctule.kits.session_asgi import HeaderList, serve
 from noctule.kits.session_cookie import SameSite, cookie_values, new_session_id, session_handle
 from noctule.kits.session_seal import KeyRing
@@ -86,6 +87,7 @@ class SealedSessions:
         self._on_epoch_loss = on_epoch_loss
         self._idle_ms, self._absolute_ms = idle_s * 1000, absolute_s * 1000
         self._cookie = cookie_of(cookie_name, plain_http, idle_s, same_site, path, domain)
+        self._form_cookie = self._cookie.for_forms()
         self._place = f"cookie/{self._cookie.name}"
         self._clock = clock
 
@@ -100,16 +102,23 @@ class SealedSessions:
         """The session of a request; raises `NoctuleError` when its user's epoch cannot be told."""
         content = self._content(scope)
         if content is None or not await self._is_signed_in(content):
-            return Session(None, new_session_id)
+            return Session(None, new_session_id, pre_session=self._pre_session(scope, None))
         values = {name: bytes(value) for name, value in content.values.items()}
         scope["noctule.sealed"] = content
         return Session(
             StoredSession(content.id, values, content.touched_ms, user=content.user, epoch=content.epoch),
             new_session_id,
+            pre_session=self._pre_session(scope, content.id),
         )
 
     async def keep(self, session: Session, scope: Scope) -> HeaderList:
-        """The cookie that holds what the request left. Raises `NoctuleError`."""
+        """The cookies that hold what the request left. Raises `NoctuleError`."""
+        return [*await self._keep(session, scope), *self._form_cookie.render_change(session.form_cookie())]
+
+    def _pre_session(self, scope: Scope, session_id: str | None) -> PreSession:
+        return PreSession(cookie_values(scope["headers"], self._form_cookie.name), session_id)
+
+    async def _keep(self, session: Session, scope: Scope) -> HeaderList:
         now_ms = self._clock.wall_ms()
         plan = session.plan(now_ms)
         if plan.id is None:

@@ -78,7 +78,7 @@ class _SavingSend:
                     return
             if self._session.accessed and message["status"] < 500:
                 ours.append((b"vary", b"Cookie"))
-            message = {**message, "headers": _merged(list(message.get("headers", ())), ours)}
+            message = {**message, "headers": merged(list(message.get("headers", ())), ours)}
         await self._send(message)
 
     async def _answer(self, error: NoctuleError) -> None:
@@ -102,7 +102,8 @@ class _SavingSend:
         await send_json(self._send, 503, body)
 
 
-def _merged(headers: HeaderList, ours: HeaderList) -> HeaderList:
+def merged(headers: HeaderList, ours: HeaderList) -> HeaderList:
+    """A response's headers with those of a kit, which no shared cache may keep when they are somebody's own."""
     # RFC 9111 7.3: Set-Cookie alone does not keep a shared cache from handing the response to somebody else. What was
     # made without the session is for nobody to keep.
     is_personal = bool(header_values(ours, b"set-cookie")) or DEGRADED_HEADER in ours

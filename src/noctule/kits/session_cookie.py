@@ -10,7 +10,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from noctule.base.errors import ConfigError
@@ -102,6 +102,17 @@ class SessionCookie:
             problems.append("a cookie_name that begins with __Secure- needs secure=True")
         if problems:
             raise ConfigError("session cookie: " + "; ".join(problems))
+
+    def for_forms(self) -> "SessionCookie":
+        """The cookie that seals forms while there is no session, see pre_session.py: under a name of its own, and as
+        protected."""
+        return replace(self, name=f"{self.name}-form")
+
+    def render_change(self, value: str | None) -> list[tuple[bytes, bytes]]:
+        """The header that makes the value this; empty: forgotten, None: as it is, which takes no header."""
+        if value is None:
+            return []
+        return [(b"set-cookie", self.render(value) if value else self.render_removal())]
 
     def render(self, value: str, max_age_s: int | None = None) -> bytes:
         """The value of a Set-Cookie header that hands this out."""

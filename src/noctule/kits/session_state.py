@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from noctule.base.errors import RequestError, StorageError, TooLargeError, UnavailableError
+from noctule.kits.pre_session import PreSession
 from noctule.kits.session_cookie import session_digest, session_handle
 from noctule.kits.session_script import BORN, DEAD, EPOCH, ID, OURS, TOUCHED, USER
 
@@ -155,7 +156,14 @@ class Session(MutableMapping[str, Any]):
     refused. Writing more than `SESSION_BYTES_MAX` or `SESSION_FIELDS_MAX` raises `TooLargeError`.
     """
 
-    def __init__(self, stored: StoredSession | None, new_id: NewId, *, is_degraded: bool = False) -> None:
+    def __init__(
+        self,
+        stored: StoredSession | None,
+        new_id: NewId,
+        *,
+        is_degraded: bool = False,
+        pre_session: PreSession | None = None,
+    ) -> None:
         self.accessed = False
         """Whether this request looked at the session at all, so that its response depends on the cookie."""
         self.is_degraded = is_degraded
@@ -163,6 +171,7 @@ class Session(MutableMapping[str, Any]):
         self._stored = stored
         self._id = stored.id if stored else None
         self._user = stored.user if stored else None
+        self._pre_session = pre_session or PreSession()
         self._new_id = new_id
         self._signs_in = False
         self._ended: list[tuple[str, str | None]] = []
@@ -212,6 +221,7 @@ class Session(MutableMapping[str, Any]):
         for a new id, it is answered 409. `sign_in` does this by itself.
         """
         self._check_open()
+        self._pre_session.end()
         if self._id is not None:
             self._id = self._new_id(self._id)
 
@@ -221,6 +231,7 @@ class Session(MutableMapping[str, Any]):
         No request that is under way can revive it, whatever id of it that one came with.
         """
         self._check_open()
+        self._pre_session.end()
         if self._stored is not None:
             self._ended.append((self._stored.id, self._stored.user))
         self._stored, self._id, self._user, self._signs_in, self._values = None, None, None, False, {}
@@ -247,14 +258,24 @@ class Session(MutableMapping[str, Any]):
         return self.change(name, lambda value: value + amount, 0)
 
     def seal(self, message: bytes) -> bytes:
-        """32 bytes that only this session can make of a message, and that change with its id; begins one if there is
-        none. What the tokens of `csrf.py` are made of."""
+        """32 bytes that only this session can make of a message, and that change with its id; while there is none, only
+        this browser, by a cookie of its own. What the tokens of `csrf.py` are made of."""
         self.accessed = True
-        if self._id is None:
+        if self._id is not None:
+            return _seal(self._id, message)
+        if self._pre_session.key is None:
             self._check_open()
-            self._begin()
-        assert self._id is not None
-        return hmac.digest(self._id.encode(), b"noctule session seal\0" + message, "sha256")
+        return _seal(self._pre_session.begin(), message)
+
+    def is_sealed(self, message: bytes, seal: bytes) -> bool:
+        """Whether `seal` made that of the message, for this session, or for this browser before the session began."""
+        self.accessed = True
+        keys = [key for key in (self._id, self._pre_session.key) if key is not None]
+        return any(hmac.compare_digest(_seal(key, message), seal) for key in keys)
+
+    def form_cookie(self) -> str | None:
+        """What the browser's cookie for forms has to become, for the middleware; empty: forgotten, None: as it is."""
+        return self._pre_session.change(self._id)
 
     def close(self, because: str) -> None:
         """Refuse writes from now on, with this reason; called by the middleware."""
@@ -372,6 +393,10 @@ class Session(MutableMapping[str, Any]):
             raise SessionAwayError("the session store is away; try again")
         if self._closed_because:
             raise RequestError(f"the session can no longer be changed: {self._closed_because}")
+
+
+def _seal(key: str, message: bytes) -> bytes:
+    return hmac.digest(key.encode(), b"noctule session seal\0" + message, "sha256")
 
 
 def _mark(value: bytes) -> str:

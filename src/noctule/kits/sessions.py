@@ -22,10 +22,11 @@ from noctule.base.errors import ConfigError, NoctuleError, RequestError
 from noctule.base.ids import Instant
 from noctule.kits.asgi import App, Receive, Scope, Send, header_values
 from noctule.kits.client_address import Network, client_address, parse_networks
+from noctule.kits.pre_session import PreSession
 from noctule.kits.session_asgi import HeaderList, serve
-from noctule.kits.session_cookie import SameSite, SessionCookie, new_session_id, read_session_id
+from noctule.kits.session_cookie import SameSite, SessionCookie, cookie_values, new_session_id, read_session_id
 from noctule.kits.session_seal import KeyRing
-from noctule.kits.session_state import Session
+from noctule.kits.session_state import Session, StoredSession
 from noctule.kits.session_store import OnConflict, SessionStore
 from noctule.kits.session_users import ABSOLUTE_S, DEVICES_MAX, IDLE_S, PREFIX, About, UserSessions, bytes_client
 from noctule.kits.store import RETRY_BUDGET_S
@@ -110,6 +111,7 @@ class Sessions:
     ) -> None:
         self._app = app
         self._cookie = cookie_of(cookie_name, plain_http, idle_s, same_site, path, domain)
+        self._form_cookie = self._cookie.for_forms()
         if absolute_s < idle_s or devices_max < 1 or on_conflict not in ("last_wins", "refuse"):
             raise ConfigError(
                 "sessions: absolute_s must be idle_s or more, devices_max 1 or more, on_conflict last_wins or refuse"
@@ -171,7 +173,7 @@ class Sessions:
         """The session of a request; raises `NoctuleError` when the store is away and such requests are refused."""
         session_id = read_session_id(scope["headers"], self._cookie.name)
         if session_id is None:
-            return Session(None, new_session_id)
+            return self._session(None, scope)
         may_degrade = self._on_store_loss == "anonymous"
         try:
             if may_degrade and self._away_until is not None and self._clock.now() < self._away_until:
@@ -191,7 +193,7 @@ class Sessions:
             self._away_until = None
             log.info("session_store_back")
         self._counts["loads"] += 1
-        return Session(stored, new_session_id)
+        return self._session(stored, scope)
 
     async def keep(self, session: Session, scope: Scope) -> HeaderList:
         """Save what the request did; the headers that the response needs for it. Raises `NoctuleError`."""
@@ -203,9 +205,14 @@ class Sessions:
         self._counts["saves"] += 1
         self._counts["dropped"] += saved.is_dropped
         self._counts["overwritten"] += saved.overwritten
+        headers = self._form_cookie.render_change(session.form_cookie())
         if saved.cookie_id:
-            return [(b"set-cookie", self._cookie.render(saved.cookie_id, saved.left_s))]
-        return [(b"set-cookie", self._cookie.render_removal())] if saved.is_over else []
+            return [(b"set-cookie", self._cookie.render(saved.cookie_id, saved.left_s)), *headers]
+        return [(b"set-cookie", self._cookie.render_removal()), *headers] if saved.is_over else headers
+
+    def _session(self, stored: StoredSession | None, scope: Scope) -> Session:
+        sent = cookie_values(scope["headers"], self._form_cookie.name)
+        return Session(stored, new_session_id, pre_session=PreSession(sent, stored.id if stored else None))
 
     def _degraded(self) -> Session:
         self._counts["degraded"] += 1
@@ -213,13 +220,19 @@ class Sessions:
 
 
 def cookie_of(
-    name: str | None, plain_http: bool | None, max_age_s: int, same_site: SameSite, path: str, domain: str | None
+    name: str | None,
+    plain_http: bool | None,
+    max_age_s: int,
+    same_site: SameSite,
+    path: str,
+    domain: str | None,
+    what: str = "session",
 ) -> SessionCookie:
     """The cookie that these options ask for; says so in the log when it is not protected. Raises `ConfigError`."""
     is_plain = os.environ.get(PLAIN_HTTP) == "1" if plain_http is None else plain_http
     # The prefix allows neither a domain nor another path.
-    protected = "__Host-session" if path == "/" and domain is None else "__Secure-session"
-    name = name or ("session" if is_plain else protected)
+    prefix = "" if is_plain else "__Host-" if path == "/" and domain is None else "__Secure-"
+    name = name or prefix + what
     cookie = SessionCookie(name, max_age_s, not is_plain, same_site, path, domain)
     cookie.validate()
     if is_plain:

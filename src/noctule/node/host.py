@@ -418,8 +418,9 @@ class Host:
             return 0
         consensus = self.carrier.replicas[group].raft
         progress = consensus.leadership.progress.get(target) if consensus.leadership is not None else None
-        keeps_up = progress is not None and consensus.log.last_index - progress.match < BALANCE_LAG_ENTRIES_MAX
-        return target if keeps_up else 0
+        if progress is None or not progress.keeps_up(consensus.log.last_index, BALANCE_LAG_ENTRIES_MAX):
+            return 0
+        return target
 
     def _free_segments(self) -> None:
         """Have groups that keep an old WAL segment from being dropped write a snapshot, however little they hold."""

@@ -3,12 +3,13 @@
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from noctule.base.errors import ConfigError
 from noctule.deploy.local.app_environment import SECRET_FILE, app_environment, kept_secret
-from noctule.deploy.local.plan import UpConfig, cluster_file_for, free_ports_count, make_plan
+from noctule.deploy.local.plan import UpConfig, cluster_file_for, free_ports_count, make_plan, with_gateway_port
 from noctule.kits.files.endpoints import load_endpoints
 
 
@@ -40,10 +41,27 @@ def test_files_are_in_the_data_folder_which_all_instances_see(config: UpConfig) 
 
 
 def test_what_the_user_says_wins_and_no_secret_is_made_then(config: UpConfig) -> None:
-    given = {"NOCTULE_FILES_URL": "s3://bucket", "NOCTULE_APP_SECRET": "s" * 32}
+    given = {
+        "NOCTULE_FILES_URL": "s3://bucket",
+        "NOCTULE_APP_SECRET": "s" * 32,
+        "NOCTULE_PUBLIC_URL": "https://board.example",
+    }
     assert app_environment(config, given) == {"NOCTULE_INSTANCES": "3"}
     assert list(config.data_dir.iterdir()) == []
     assert app_environment(config, dict.fromkeys(given, "")).keys() > given.keys(), "empty is as good as not there"
+
+
+def test_instances_know_the_origin_of_the_gateway_before_it_listens(config: UpConfig) -> None:
+    def origin(**changes: Any) -> str:
+        chosen = with_gateway_port(replace(config, **changes), iter([20_001]))
+        return app_environment(chosen, {})["NOCTULE_PUBLIC_URL"]
+
+    assert origin() == "http://127.0.0.1:8080"
+    assert origin(port=0) == "http://127.0.0.1:20001"
+    assert origin(host="0.0.0.0", port=81) == "http://127.0.0.1:81", "nobody can go to all addresses"
+    assert origin(host="::1") == "http://[::1]:8080"
+    only_nodes = replace(config, app=None, port=0)
+    assert with_gateway_port(only_nodes, iter([])) == only_nodes
 
 
 def test_without_an_app_nothing_is_made(config: UpConfig) -> None:

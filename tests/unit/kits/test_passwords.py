@@ -5,14 +5,13 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from counting_limiter import CountingLimiter
 
 from noctule.base.errors import ConfigError, RequestError, UnavailableError
-from noctule.core.limits.policy import AUTHENTICATION
+from noctule.core.limits.policy import AUTHENTICATION, Policy
 from noctule.kits import passwords as passwords_module
-from noctule.kits.limiter import Decision, Limiter
 from noctule.kits.passwords import Argon2Cost, Login, Passwords, RateLimitedError, Verdict
 
 CHEAP = Argon2Cost(memory_kib=7 * 1024, passes=1)
@@ -100,15 +99,7 @@ def test_costs_that_protect_nothing_are_refused() -> None:
         Passwords(CHEAP, workers=0)
 
 
-class Ledger(Limiter):
-    """Admits three, and notes whom it was asked about."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
-
-    async def hit(self, policies: Any, subjects: Any, *, cost: int = 1) -> Decision:
-        self.asked.append(tuple(subjects))
-        return Decision(len(self.asked) <= 3, policies[0], subjects[0], 3, 0, 60.0, 60.0)
+THREE = Policy(name="three", limit=3, window_s=60.0)
 
 
 async def test_a_login_is_counted_before_it_is_looked_at(passwords: Passwords) -> None:
@@ -123,18 +114,21 @@ async def test_a_login_is_counted_before_it_is_looked_at(passwords: Passwords) -
     async def keep(subject: str, new: str) -> None:
         kept[subject] = new
 
-    ledger = Ledger()
-    login = Login(passwords, find, keep, limiter=ledger)
+    limiter = CountingLimiter()
+    login = Login(passwords, find, keep, limiter=limiter, name_policies=(THREE,))
     assert await login.check("ada", "secret", subjects=["ip:192.0.2.1"]) == "id-1"
-    assert await login.check("ada", "wrong", subjects=["ip:192.0.2.1"]) is None
-    assert await login.check("bob", "secret", subjects=["ip:192.0.2.1"]) is None
+    for name in ("ADA ", "\uff41da"):  # The last with letters that a database may take for the same.
+        assert await login.check(name, "wrong", subjects=["ip:192.0.2.1"]) is None
     with pytest.raises(RateLimitedError) as refused:
-        await login.check("ADA ", "secret", subjects=["ip:192.0.2.1"])
-    assert refused.value.decision.policy is AUTHENTICATION
-    assert looked == ["ada", "ada", "bob"]
-    assert ledger.asked[0] == ledger.asked[3], "however it is written"
-    with pytest.raises(RateLimitedError):
-        await login.check("\uff41da", "secret", subjects=["ip:192.0.2.1"])
-    assert ledger.asked[0] == ledger.asked[4], "also with letters that a database may take for the same"
-    assert not any("ada" in subject for subjects in ledger.asked for subject in subjects)
+        await login.check("ada", "secret", subjects=["ip:192.0.2.2"])
+    assert refused.value.decision.policy is THREE
+    for name in ("bob", "eve"):
+        assert await login.check(name, "wrong", subjects=["ip:192.0.2.1"]) is None
+    with pytest.raises(RateLimitedError) as refused:
+        await login.check("ida", "secret", subjects=["ip:192.0.2.1"])
+    assert refused.value.decision.policy is AUTHENTICATION, "five were from this address"
+    assert looked == ["ada", "ADA ", "\uff41da", "bob", "eve"]
+    assert sum(limiter.counts[key] for key in limiter.counts if key[0] == "three") == 5, "nothing for ida"
+    assert await login.check("ida", "wrong") is None, "also without an address"
+    assert not any("ada" in subject for subject in limiter.asked)
     assert kept == {}

@@ -197,10 +197,19 @@ def test_what_a_session_seals_follows_its_id() -> None:
     assert session.seal(b"form") != first
 
 
-def test_sealing_begins_a_session() -> None:
+def test_sealing_begins_no_session() -> None:
     session = fresh()
-    session.seal(b"form")
-    assert session.plan(NOW_MS) == SavePlan("new", is_new=True)
+    assert session.is_sealed(b"form", session.seal(b"form"))
+    assert session.accessed, "the page depends on the cookie"
+    assert session.plan(NOW_MS) == SavePlan()
+    assert session.form_cookie()
+
+
+def test_nothing_is_sealed_by_a_cookie_that_can_no_longer_be_set() -> None:
+    session = fresh()
+    session.close("it was saved when the response started")
+    with pytest.raises(RequestError, match="response started"):
+        session.seal(b"form")
 
 
 def test_a_degraded_session_is_empty_and_cannot_be_written() -> None:

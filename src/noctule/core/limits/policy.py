@@ -71,6 +71,8 @@ class Policy:
 
 AUTHENTICATION = Policy(name="auth", limit=5, window_s=15 * 60, strict_limit=3, on_store_loss=OnStoreLoss.CLOSED)
 """Attempts to sign in: 5 in 15 minutes, 3 in strict mode."""
+ACCOUNT = Policy(name="account", limit=20, window_s=15 * 60, strict_limit=10, on_store_loss=OnStoreLoss.CLOSED)
+"""Attempts to sign in under one name, from all addresses together: 20 in 15 minutes, 10 in strict mode."""
 API = Policy(name="api", limit=100, window_s=10 * 60, strict_limit=50, algorithm=Algorithm.GCRA)
 """Requests to an API: 100 in 10 minutes, 50 in strict mode."""
 UPLOAD = Policy(name="upload", limit=10, window_s=60 * 60, strict_limit=5)

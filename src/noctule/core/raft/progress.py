@@ -65,6 +65,14 @@ class Progress:
         self.heard, self.heard_at = True, now
         self.is_away = False
 
+    def keeps_up(self, last_index: int, lag_entries_max: int) -> bool:
+        """Whether it could lead at once, or nearly: it said what it has, and lacks less than so many entries.
+
+        Who said nothing yet may lack everything, however short the log is: a group that is being
+        handed over to it takes no writes until that is given up.
+        """
+        return self.match > 0 and last_index - self.match < lag_entries_max
+
     def become_probe(self) -> None:
         """Find the place again, from what is known to match."""
         self.next = self.match + 1

@@ -1,4 +1,4 @@
-"""What the kits of an app need beside the store: a place for files, and a secret that all instances share."""
+"""What the kits of an app need beside the store: a place for files, one secret for all instances, and their origin."""
 
 import secrets
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from noctule.adapters.files import disk_errors, write_atomically
 from noctule.base.errors import ConfigError, StorageError
-from noctule.deploy.local.plan import UpConfig
+from noctule.deploy.local.plan import UpConfig, gateway_url
 
 SECRET_FILE = "app-secret"
 SECRET_BYTES = 32
@@ -22,6 +22,8 @@ def app_environment(config: UpConfig, given: Mapping[str, str]) -> dict[str, str
     if config.app is None:
         return {}
     found = {"NOCTULE_INSTANCES": str(config.instances)}
+    if not given.get("NOCTULE_PUBLIC_URL"):
+        found["NOCTULE_PUBLIC_URL"] = gateway_url(config.host, config.port)
     if not given.get("NOCTULE_FILES_URL"):
         # True, and so it is said: all instances are on this machine, and see this folder.
         found["NOCTULE_FILES_URL"] = f"{(config.data_dir.absolute() / 'files').as_uri()}?shared=true"

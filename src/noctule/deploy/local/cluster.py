@@ -22,7 +22,7 @@ from noctule.client.exchange import exchange, new_session
 from noctule.client.pictures import Instance as RegisteredInstance
 from noctule.client.pictures import InstanceState
 from noctule.deploy.local.child import START_TIMEOUT_S, Child
-from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan
+from noctule.deploy.local.plan import TOKEN_VARIABLE, InstancePlan, NodePlan, Plan, gateway_url
 from noctule.deploy.local.processes import Notice
 from noctule.deploy.local.registrar import Registrar
 from noctule.gateway.admin import AdminApi
@@ -78,10 +78,7 @@ class LocalCluster:
     @property
     def gateway_url(self) -> str | None:
         """Where the app is served; None without an app."""
-        if not self._plane.port:
-            return None
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._plan.gateway_host, self._plan.gateway_host)
-        return f"http://{join_address(host, self._plane.port)}"
+        return gateway_url(self._plan.gateway_host, self._plane.port) if self._plane.port else None
 
     async def start(self) -> None:
         """Start everything; returns once the cluster takes requests.

@@ -6,7 +6,7 @@ which looks at this machine, and then cluster.py, which carries the plan out.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,17 @@ def wanted_ports(config: UpConfig, numbers: Sequence[int] = ()) -> list[WantedPo
         if base:
             wanted += [WantedPort(config.inner_host, base + i, flag, f"node {i} ({door})") for i in numbers]
     return wanted
+
+
+def gateway_url(host: str, port: int) -> str:
+    """Where the app is served; by the machine's own address where the gateway listens on all of them."""
+    return f"http://{join_address({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host), port)}"
+
+
+def with_gateway_port(config: UpConfig, free_ports: Iterator[int]) -> UpConfig:
+    """The same with a port for the gateway, if the system is to choose one: instances are told where it will listen
+    before it does. Takes one of `free_ports` for it, which are free on the gateway's host."""
+    return config if config.app is None or config.port else replace(config, port=next(free_ports))
 
 
 def free_ports_count(config: UpConfig, cluster: ClusterFile) -> int:

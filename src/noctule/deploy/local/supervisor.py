@@ -16,7 +16,7 @@ from noctule.deploy.local.app_environment import app_environment
 from noctule.deploy.local.checks import check_ports_free, claim_data_dir, free_ports, lost_nodes, new_nodes, record_left
 from noctule.deploy.local.cluster import LocalCluster
 from noctule.deploy.local.foreground import run_supervised
-from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports
+from noctule.deploy.local.plan import Plan, UpConfig, free_ports_count, make_plan, wanted_ports, with_gateway_port
 from noctule.deploy.local.processes import Notice
 
 log = logging.getLogger("noctule.up")
@@ -73,7 +73,8 @@ def run_up(config: UpConfig, *, notice: Notice, on_ready: Callable[[Running], No
         wanted = wanted_ports(config, cluster.numbers)
         check_ports_free(wanted)
         taken = {port.port for port in wanted}
-        chosen = free_ports(config.inner_host, free_ports_count(config, cluster), avoid=taken)
+        config = with_gateway_port(config, free_ports(config.host, 1, avoid=taken))
+        chosen = free_ports(config.inner_host, free_ports_count(config, cluster), avoid={*taken, config.port})
         lost = lost_nodes(config, cluster)
         for node in sorted(lost):
             notice(f"the data folder of node-{node} is gone: it rejoins, and gets from the others what it had")

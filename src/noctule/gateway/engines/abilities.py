@@ -50,6 +50,12 @@ ABILITIES = (
     Ability("circuit breaker of a service", YES, "no", "no"),
     Ability("retries of idempotent requests", YES, "yes: of requests that fit into a buffer", YES),
     Ability(
+        "a short answer that breaks off is given by another instance",
+        "yes: one of up to 64 KiB that says its length, to a request that may be repeated",
+        "no: the client's connection is cut",
+        "no: the client's connection is cut",
+    ),
+    Ability(
         "retry budget",
         YES,
         "no: `retries_max` of each request is the only bound",

@@ -344,7 +344,8 @@ class Machine:
             if target == self.node_id or since is None or now - since < SETTLED_S:
                 continue
             consensus = self.replicas[group].raft
-            if consensus.log.last_index - consensus.describe().match.get(target, 0) < HANDOVER_LAG_MAX:
+            progress = consensus.leadership.progress.get(target) if consensus.leadership is not None else None
+            if progress is not None and progress.keeps_up(consensus.log.last_index, HANDOVER_LAG_MAX):
                 self._handed_over += offset + 1
                 self.take(group, raft.TransferLeadership(target))
                 return

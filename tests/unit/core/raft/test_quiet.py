@@ -116,6 +116,29 @@ def test_a_dead_follower_does_not_keep_the_group_awake_and_is_brought_up_to_date
     assert group.applied[3] == [b"a"]
 
 
+def test_who_is_back_keeps_up_once_it_has_said_so() -> None:
+    """While it says nothing a group that is handed over to it takes no writes, and the log is short in vain."""
+    group = quiet_group()
+    leadership = group.nodes[1].leadership
+    assert leadership is not None
+    last_index = group.nodes[1].log.last_index
+
+    def keeps_up(lag_entries_max: int = 1_000) -> bool:
+        return leadership.progress[3].keeps_up(last_index, lag_entries_max)
+
+    assert keeps_up()
+    group.crash(3)
+    group.suspect(1, 3)
+    group.start(3)
+    group.trust(1, 3)
+    assert not keeps_up(), "it is there, and has not answered"
+    group.stabilise()
+    assert keeps_up(1), "it lacks nothing"
+    last_index += 10
+    assert keeps_up(11)
+    assert not keeps_up(10)
+
+
 def test_a_leader_that_loses_a_majority_wakes_and_gives_up() -> None:
     group = quiet_group()
     group.suspect(1, 2)
