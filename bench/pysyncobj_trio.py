@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from noctule_trio import TurnClock
 from pysyncobj import FAIL_REASON, SyncObj, SyncObjConf, replicated, syncobj
 from pysyncobj import pickle as pysyncobj_pickle
 from pysyncobj.node import Node
@@ -36,6 +37,8 @@ class PySyncObjTrio:
         # checked at the end, and writing it out would cost it a part of its rate.
         logging.getLogger("pysyncobj").disabled = True
         logging.getLogger(syncobj.__name__).disabled = True
+        self._clock = TurnClock()
+        syncobj.monotonicTime = self._clock.now
         # The pipe wakes its thread, and there is none here.
         syncobj.PIPE_NOTIFIER_ENABLED = False
         self.acknowledged_count = 0
@@ -66,6 +69,7 @@ class PySyncObjTrio:
 
     def turn(self) -> None:
         """One tick of each."""
+        self._clock.turn()
         for replica in self._replicas:
             replica.doTick(0)
 

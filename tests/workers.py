@@ -15,19 +15,24 @@ from xdist.scheduler import LoadFileScheduling
 from noctule.deploy.local.checks import FREE_PORTS_VARIABLE
 
 LONGEST = (
-    "integration/test_bench.py",
     "integration/test_cluster_faults.py",
-    "integration/test_patroni.py",
+    "integration/test_bench.py",
     "integration/test_up.py",
-    "integration/test_redis_faces.py",
-    "integration/test_services.py",
-    "integration/test_task_queues.py",
-    "integration/test_files.py",
-    "integration/test_membership.py",
+    "integration/test_patroni.py",
+    "integration/test_failover_bench.py",
     "integration/test_healing.py",
+    "integration/test_board.py",
+    "integration/test_membership.py",
+    "integration/test_services.py",
+    "integration/test_redis_faces.py",
+    "integration/test_service_clients.py",
+    "integration/test_task_queues.py",
+    "integration/test_gateway_contract.py",
+    "integration/test_files.py",
+    "integration/test_verification.py",
     "simulation/test_world.py",
 )
-"""Modules that take long, the longest first; of the others the order does not matter."""
+"""Modules that take long, the longest first, and that is all faults; of the others the order does not matter."""
 
 PORTS = range(10_000, 32_000)
 """From which the workers take theirs: below those of outgoing connections."""

@@ -18,12 +18,13 @@ DEADLINE_S = 20.0
 
 @dataclass
 class Toy:
-    """An instance that answers with its name; `?s=` seconds later."""
+    """An instance that answers with its name; `?s=` seconds later, and at /held once `gate` is open."""
 
     name: str
     port: int
     paths: list[str] = field(default_factory=list)
     is_ready: bool = True
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def address(self) -> str:
@@ -151,6 +152,8 @@ def _app(toy: Toy) -> web.Application:
             return web.Response(status=200 if toy.is_ready else 503)
         toy.paths.append(request.path)
         await asyncio.sleep(float(request.query.get("s", "0")))
+        if request.path == "/held":
+            await toy.gate.wait()
         return web.Response(text=toy.name)
 
     app = web.Application()

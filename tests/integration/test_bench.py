@@ -1,24 +1,18 @@
-"""The scripts of bench/ as `make bench` runs them, with tiny counts: reports have their shape, losses show."""
+"""The scripts of bench/ that measure while all is well, with tiny counts: reports have their shape."""
 
 import importlib
-import json
-import os
-import signal
-import subprocess
 import sys
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-import redis
-from engines import engine_or_skip, wait_until
+from bench_scripts import BENCH, assert_distribution, finish, report_of, start
+from engines import engine_or_skip
 
 from noctule.base.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from engines import RedisServer
 
 pytest_plugins = ("engines",)
 pytestmark = [
@@ -27,44 +21,6 @@ pytestmark = [
     pytest.mark.engine("redis-benchmark"),
     pytest.mark.timeout(300),
 ]
-
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-SCRIPT_S_MAX = 240.0
-STOP_S_MAX = 90.0
-MACHINE = {"date", "processor", "cores", "kernel", "python", "load_average", "fdatasync_p50_ms", "compiled"}
-
-
-def start(name: str, *arguments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, str(BENCH / name), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(script: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    """Exit code, stdout and stderr; a script that takes too long is asked to stop what it has started."""
-    try:
-        stdout, stderr = script.communicate(timeout=SCRIPT_S_MAX)
-    finally:
-        if script.poll() is None:
-            script.terminate()
-            script.communicate(timeout=STOP_S_MAX)
-    return script.returncode, stdout, stderr
-
-
-def report_of(tmp_path: Path, name: str, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What the script wrote as JSON, and what it printed; it ended well and removed its data."""
-    path = tmp_path / "report.json"
-    code, stdout, stderr = finish(start(name, *arguments, "--json", str(path)))
-    assert code == 0, stderr
-    report: dict[str, Any] = json.loads(path.read_bytes())
-    assert set(report["machine"]) == MACHINE
-    assert report["machine"]["cores"] >= 1
-    assert report["machine"]["fdatasync_p50_ms"] > 0
-    return report, stdout
-
-
-def assert_distribution(measured: dict[str, float]) -> None:
-    assert 0 < measured["p50_ms"] <= measured["p99_ms"] <= measured["max_ms"]
-
 
 CASES = [("SET", 64, 1), ("GET", 64, 1), ("SET", 64, 16), ("GET", 64, 16), ("SET", 1, 1), ("GET", 1, 1)]
 
@@ -100,7 +56,7 @@ def assert_throughput(row: dict[str, Any], subjects: list[str], rounds: int, std
         assert all(run["requests_count"] > 0 and run["seconds"] > 0 for run in measured["rounds"])
         assert 0 < measured["p50_ms"] <= measured["p99_ms"]
         assert f"{measured['requests_per_s']:,.0f}" in stdout
-        assert ratio == pytest.approx(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], rel=0.01)
+        assert ratio == round(row["subjects"][0]["requests_per_s"] / measured["requests_per_s"], 3)
 
 
 def test_clients_reports_memory_and_waits_of_many_connections(tmp_path: Path) -> None:
@@ -151,20 +107,6 @@ def test_eventual_reports_processor_time_of_both_servers(tmp_path: Path) -> None
         assert row["rate_ratio"] == pytest.approx(rates, abs=0.001)
 
 
-def test_failover_reports_a_kill_and_finds_every_acknowledged_write(tmp_path: Path) -> None:
-    report, stdout = report_of(tmp_path, "failover.py", "--kills", "1")
-    assert (report["nodes"], report["kills"], report["losses"]) == (3, 1, [])
-    (kill,) = report["rounds"]
-    assert kill["partition"] in range(1, 17)
-    assert kill["killed_node"] in (1, 2, 3)
-    assert 0 < kill["failover_ms"] < kill["recovered_after_s"] * 1000
-    assert report["failover"] == dict.fromkeys(("p50_ms", "p99_ms", "max_ms"), kill["failover_ms"])
-    assert report["writes_acknowledged"] == kill["writes_acknowledged"] > 100
-    assert report["writes_failed"] == kill["writes_failed"]
-    assert_distribution(report["timer_lateness"])
-    assert "lost or applied twice: 0" in stdout
-
-
 def test_consensus_reports_both_subjects_in_every_case(tmp_path: Path) -> None:
     report, stdout = report_of(tmp_path, "consensus.py", "--proposals", "650", "--rounds", "2", "--window", "4")
     assert report["options"] == {"proposals": 650, "rounds": 2, "window": 4}
@@ -181,6 +123,30 @@ def test_consensus_reports_both_subjects_in_every_case(tmp_path: Path) -> None:
             assert f"{measured['proposals_per_s']:,.0f}" in stdout
         ratio = row["noctule"]["proposals_per_s"] / row["pysyncobj"]["proposals_per_s"]
         assert row["ratio"] == pytest.approx(ratio, abs=0.001)
+
+
+@pytest.mark.parametrize("subject", ["Noctule", "PySyncObj"])
+def test_nobody_is_elected_because_all_three_nodes_were_stopped(subject: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a busy machine does it. PySyncObj then gave commands up, and the bench failed."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    trios, consensus = importlib.import_module("noctule_trio"), importlib.import_module("consensus")
+    of_pysyncobj = importlib.import_module("pysyncobj_trio").PySyncObjTrio
+    stopped_s = [0.0]
+    monkeypatch.setattr(trios, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + stopped_s[0]))
+    made = {
+        "Noctule": lambda: trios.RaftTrio(entry_commands=1, is_encoded=False),
+        "PySyncObj": lambda: of_pysyncobj(is_batching=False, is_encoded=False),
+    }
+    trio = made[subject]()
+    turn = trio.turn
+
+    def turn_after_a_stop() -> None:
+        stopped_s[0] += 10.0 if trio.acknowledged_count else 0.0
+        turn()
+
+    trio.turn = turn_after_a_stop
+    values = [b"%d" % number for number in range(200)]
+    assert consensus.measure(subject, trio, values, 4).proposals == 200
 
 
 class PromisingTrio:
@@ -239,7 +205,7 @@ def test_wal_reports_the_log_and_the_bare_disk_for_every_size_of_batch(tmp_path:
             assert len(measured["rounds"]) == 2
             for run in measured["rounds"]:
                 rate = run["batches"] * row["entries_in_batch"] / run["seconds"]
-                assert run["entries_per_s"] == pytest.approx(rate, rel=0.001)
+                assert run["entries_per_s"] == pytest.approx(rate, rel=0.001, abs=0.1)
                 assert 0 < run["p50_ms"] <= run["p99_ms"]
             assert f"{measured['entries_per_s']:,.0f}" in stdout
         assert row["ratio"] == pytest.approx(row["wal"]["entries_per_s"] / row["disk"]["entries_per_s"], abs=0.001)
@@ -261,79 +227,6 @@ def test_transport_reports_both_with_their_ratios(tmp_path: Path) -> None:
         assert row["rate_ratio"] == pytest.approx(rates, abs=0.001)
 
 
-def test_elections_reports_one_for_each_group_of_a_killed_leader(tmp_path: Path) -> None:
-    report, stdout = report_of(tmp_path, "elections.py", "--elections", "1")
-    assert (report["nodes"], report["kills"]) == (3, 1)
-    elections = report["elections"]
-    assert len({election["group"] for election in elections}) == len(elections) >= 1
-    (killed,) = {election["killed_node"] for election in elections}
-    for election in elections:
-        assert election["leader"] in {1, 2, 3} - {killed}
-        assert election["terms"] >= 1
-        assert election["noticed_ms"] > 0
-    for name in ("elected", "noticed", "timer_lateness"):
-        assert_distribution(report[name])
-    assert report["elected"]["max_ms"] == max(election["elected_ms"] for election in elections)
-    assert "first pre-vote to leader known by a majority" in stdout
-
-
-def test_an_election_lasts_from_the_first_pre_vote_anywhere_until_a_majority_knows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Node 1 is killed. Node 2 asks in vain at 5 ms, node 3 at 9 ms; its first term is a split vote."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    elections = importlib.import_module("elections")
-    killed_at = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def change(at_ms: int, node: int, role: str, term: int, leader: int = 0) -> Any:
-        return elections.RoleChange(killed_at + timedelta(milliseconds=at_ms), 7, role, term, leader, node)
-
-    changes = [
-        change(9, 3, "pre-candidate", 4),
-        change(10, 3, "candidate", 5),
-        change(30, 3, "candidate", 6),
-        change(31, 3, "leader", 6, 3),
-        change(900, 1, "follower", 6, 3),
-        change(5, 2, "pre-candidate", 4),
-        change(6, 2, "follower", 4),
-        change(32, 2, "follower", 6),
-        change(33, 2, "follower", 6, 3),
-    ]
-    election = elections.election_of(changes, 1, killed_at)
-    assert (election.group, election.killed_node, election.leader, election.terms) == (7, 1, 3, 2)
-    assert (election.noticed_ms, election.elected_ms) == (5.0, 28.0)
-
-    handed_over = [change(2, 2, "candidate", 5), change(3, 2, "leader", 5, 2), change(4, 3, "follower", 5, 2)]
-    handed_over.append(change(70, 3, "pre-candidate", 5))
-    assert elections.election_of(handed_over, 1, killed_at) is None
-    with pytest.raises(UnavailableError, match="a majority did not learn"):
-        elections.election_of(changes[:4], 1, killed_at)
-
-
-def test_partitions_reports_what_each_number_of_them_costs(tmp_path: Path) -> None:
-    report, stdout = report_of(
-        tmp_path, "partitions.py", "--partitions", "4", "40", "--idle-s", "0.5", "--rest-s", "0.5"
-    )
-    assert [row["partitions"] for row in report["rows"]] == [4, 40]
-    for row in report["rows"]:
-        assert 0 < row["killed_led"] <= row["partitions"]
-        for name in ("formed_s", "restarted_s", "memory_bytes", "served_s", "returned_s"):
-            assert row[name] > 0, name
-        assert f"{row['restarted_s']:.2f}" in stdout
-
-
-def test_migration_reports_what_clients_notice_of_moves_splits_and_merges(tmp_path: Path) -> None:
-    report, stdout = report_of(tmp_path, "migration.py", "--megabytes", "1", "--split-keys", "2000")
-    assert (report["megabytes"], report["split_keys"], report["losses"]) == (1, 2000, [])
-    for name in ("moved", "split", "merged"):
-        noticed = report[name]
-        assert noticed["seconds"] > 0
-        assert noticed["writes"] > 100
-        assert_distribution(noticed["before"])
-    assert report["moved"]["stages_s"]["done"] == pytest.approx(0, abs=0.5)
-    assert "lost or applied twice: 0" in stdout
-
-
 def test_scale_reports_the_cost_of_an_operation_for_each_size_and_of_an_idle_node(tmp_path: Path) -> None:
     arguments = ("--sizes", "3", "--operations", "2000", "--nodes", "3", "--idle-s", "0.5", "--rest-s", "3")
     report, stdout = report_of(tmp_path, "scale.py", *arguments)
@@ -349,31 +242,6 @@ def test_scale_reports_the_cost_of_an_operation_for_each_size_and_of_an_idle_nod
     assert idle["cpu_percent"] >= 0  # The system counts in hundredths of a second.
 
 
-def test_a_bench_that_is_told_to_stop_leaves_nothing_behind() -> None:
-    script = start("failover.py", "--kills", "1000")
-    folder = f".noctule-bench-{script.pid}-"
-    try:
-        wait_until(lambda: len(pids_mentioning(folder)) >= 4, "start of noctule up and three nodes", deadline_s=60)
-    finally:
-        script.send_signal(signal.SIGTERM)
-        code, _, stderr = finish(script)
-    assert code == 130, stderr
-    assert pids_mentioning(folder) == []
-    assert list(BENCH.parent.glob(f"{folder}*")) == []
-
-
-def pids_mentioning(text: str) -> list[int]:
-    """Processes of this machine with `text` in their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if text.encode() in (path / "cmdline").read_bytes() and int(path.name) != os.getpid():
-                found.append(int(path.name))
-        except OSError:
-            continue  # It has ended meanwhile.
-    return found
-
-
 def test_what_cannot_be_written_or_measured_is_refused_at_once(tmp_path: Path) -> None:
     for name, arguments, words in (
         ("failover.py", ("--json", str(tmp_path / "missing" / "report.json")), "is not a file in a folder that exists"),
@@ -385,48 +253,3 @@ def test_what_cannot_be_written_or_measured_is_refused_at_once(tmp_path: Path) -
         code, _, stderr = finish(start(name, *arguments))
         assert code == 2
         assert words in stderr
-
-
-def test_lost_and_doubled_writes_are_found(redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch) -> None:
-    """The verdict of failover.py must not be good because nobody can fail: here a store loses, and repeats, a write."""
-    monkeypatch.syspath_prepend(str(BENCH))
-    ledger_module = importlib.import_module("ledger")
-    ledger = ledger_module.Ledger("tag")
-    with redis.Redis("127.0.0.1", redis_server.port) as client:
-        for _ in range(10):
-            words, note = ledger.next_write()
-            reply = client.execute_command(*words)
-            assert note(b"OK" if reply is True else reply)
-        assert ledger_module.find_losses(client, ledger) == []
-
-        client.delete(ledger.key(4))
-        assert ledger_module.find_losses(client, ledger) == ["{tag}4 is None, and not 4"]
-        client.set(ledger.key(4), 4)
-
-        client.decr(ledger.counter)
-        assert ledger_module.find_losses(client, ledger) == ["{tag}counter is 4, and not from 5 to 5"]
-        client.incrby(ledger.counter, 2)
-        assert ledger_module.find_losses(client, ledger) == ["{tag}counter is 6, and not from 5 to 5"]
-
-
-def test_a_write_without_an_answer_may_have_happened_or_not(
-    redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(BENCH))
-    ledger_module = importlib.import_module("ledger")
-    ledger = ledger_module.Ledger("tag")
-    with redis.Redis("127.0.0.1", redis_server.port) as client:
-        for reply in (
-            None,
-            None,
-            redis.ResponseError("CLUSTERDOWN nothing was applied"),
-            redis.ResponseError("UNKNOWN"),
-        ):
-            _, note = ledger.next_write()
-            assert not note(reply)
-        assert (ledger.writes_failed, ledger.increments_unknown) == (4, 2)
-        for counter in (0, 1, 2):
-            client.set(ledger.counter, counter)
-            assert ledger_module.find_losses(client, ledger) == []
-        client.set(ledger.counter, 3)
-        assert len(ledger_module.find_losses(client, ledger)) == 1

@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from itertools import count
+from typing import Any
 
 import aiohttp
 import pytest
@@ -337,7 +338,7 @@ async def kill_instance(cluster: UpCluster, name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"cluster": "owls"}, "is of cluster 'owls'"),
+        ({"cluster": "owls"}, "is of cluster 'bats', node 3 of 'owls'"),
         ({"partitions": "5"}, "have different cluster settings (voters, partitions)"),
     ],
 )
@@ -357,13 +358,18 @@ async def test_a_node_of_another_cluster_is_refused_and_says_so(
 
     await until(is_refused, "the reason in the stranger's readiness")
     for life, peer in ((stranger, 1), (lives[0], 3)):
-        wait_until(lambda life=life: life.events("peer_refused"), "the refusal in the log")  # type: ignore[misc]
-        refusal = next(event for event in life.events("peer_refused") if event["peer"] == peer)
+        wait_until(lambda life=life, peer=peer: refusals(life, peer), "the refusal in the log")  # type: ignore[misc]
+        (refusal,) = refusals(life, peer)
         assert refusal["level"] == "error"
         assert reason in refusal["reason"]
     async with two.client() as client:
         await until_set(client, "k", "v")
     assert await one.is_ready()
+
+
+def refusals(life: NodeProcess, peer: int) -> list[dict[str, Any]]:
+    """What a node has logged of a peer that it must not talk to."""
+    return [event for event in life.events("peer_refused") if event["peer"] == peer]
 
 
 async def test_what_a_node_cannot_start_with_is_one_line_and_exit_code_2(start_nodes: StartNodes) -> None:

@@ -23,7 +23,7 @@ import httpx
 import msgspec
 import pytest
 from engines import engine_or_skip, free_port
-from gateway_backends import Backend, backends, header
+from gateway_backends import Backend, Held, backends, header
 from gateway_engines import ENGINES, running
 
 from noctule.adapters.certificates import CertificateAuthority
@@ -126,6 +126,15 @@ class Load:
         self.closed = 0
         """Connections that ended under a request that had no answer yet."""
 
+    async def until_more(self, count: int = 30) -> None:
+        """Return once so many more were answered, or failed."""
+        wanted = self.answered + count
+
+        async def has_come() -> bool:
+            return self.answered >= wanted or bool(self.failures)
+
+        await until(has_come)
+
     def check(self, engine: str) -> None:
         """None failed; none was closed either, but by an engine that is known to do so."""
         assert self.answered > 50
@@ -171,14 +180,15 @@ class TestDistribution:
         """While one instance is held up by slow requests, the others get what comes."""
         model = model_of()
         async with running(engine, model, {"app": instances_of(apps, "ab")}), client_of(model) as client:
-            slow = [asyncio.create_task(client.instance("/?ms=1500")) for _ in range(2)]
-            await asyncio.sleep(0.3)  # So that they are at their instances, one at each.
+            held = Held(apps.values())
+            slow = [asyncio.create_task(client.instance(held.path)) for _ in range(2)]
+            assert await held.until_there(2) == Counter(a=1, b=1)
             # One more at either; from now on that one has two.
-            third = asyncio.create_task(client.instance("/?ms=1200"))
-            await asyncio.sleep(0.3)
+            slow.append(asyncio.create_task(client.instance(held.path)))
+            ((busy, _),) = (await held.until_there(3)).most_common(1)
             counts = Counter([await client.instance() for _ in range(20)])
-            busy = await third
-            assert sorted(await asyncio.gather(*slow)) == ["a", "b"]
+            held.let_go()
+            await asyncio.gather(*slow)
         assert counts[busy] == 0
 
     async def test_weights(self, engine: str, apps: dict[str, Backend]) -> None:
@@ -230,14 +240,18 @@ class TestFailover:
                         response, _ = await client.get("/?ms=5")
                         statuses[response.status] += 1
 
+                async def have_come(count: int) -> bool:
+                    return statuses.total() >= count
+
                 loads = [asyncio.create_task(load()) for _ in range(8)]
-                await asyncio.sleep(0.5)
+                await until(lambda: have_come(50))
                 own["b"].kill()
+                # For longer than the engine waits until it tries the instance again, too.
                 await asyncio.sleep(1.5)
+                await until(lambda: have_come(200))
                 is_over.set()
                 await asyncio.gather(*loads)
         assert set(statuses) == {200}
-        assert statuses[200] > 100
 
     async def test_a_killed_instance_comes_back(self, engine: str) -> None:
         model = model_of(Service(name="app", registry="app", fail_timeout_s=1.0))
@@ -307,11 +321,14 @@ class TestDrain:
     async def test_nothing_new_comes_and_what_is_there_ends(self, engine: str, apps: dict[str, Backend]) -> None:
         model = model_of()
         async with running(engine, model, {"app": instances_of(apps, "ab")}) as driver, client_of(model) as client:
-            slow = [asyncio.create_task(client.instance("/?ms=800")) for _ in range(4)]
-            await asyncio.sleep(0.3)  # So that two are at each.
-            began = time.monotonic()
+            held = Held(apps.values())
+            slow = [asyncio.create_task(client.instance(held.path)) for _ in range(4)]
+            assert await held.until_there(4) == Counter(a=2, b=2)
             draining = asyncio.create_task(driver.drain("app", "b", 10))
-            await asyncio.sleep(0.4 if engine != "nginx" else 0.1)
+            await asyncio.sleep(0.4)
+            assert not draining.done()
+            began = time.monotonic()
+            held.let_go()
             assert await draining
             assert time.monotonic() - began < 5
             assert sorted(await asyncio.gather(*slow)) == ["a", "a", "b", "b"]
@@ -321,9 +338,11 @@ class TestDrain:
     async def test_a_drain_that_does_not_end_is_told(self, engine: str, apps: dict[str, Backend]) -> None:
         model = model_of()
         async with running(engine, model, {"app": instances_of(apps, "a")}) as driver, client_of(model) as client:
-            slow = asyncio.create_task(client.instance("/?ms=2500"))
-            await asyncio.sleep(0.3)  # So that it is there.
+            held = Held(apps.values())
+            slow = asyncio.create_task(client.instance(held.path))
+            await held.until_there(1)
             assert not await driver.drain("app", "a", 0.5)
+            held.let_go()
             assert await slow == "a"
 
 
@@ -348,7 +367,7 @@ class TestShares:
         ):
             for color in ("green", "blue", "green"):
                 other = "blue" if color == "green" else "green"
-                await asyncio.sleep(0.3)
+                await load.until_more()
                 await driver.set_shares("all", (Share(other, 0), Share(color, 100)))
                 assert {await retried(client) for _ in range(5)} == {"b" if color == "green" else "a"}
         load.check(engine)
@@ -359,10 +378,10 @@ class TestShares:
         new = Route(name="new", path="/new", shares=(Share("app"),), response_headers=HeaderRules(set={"X-New": "1"}))
         async with running(engine, model, {"app": instances_of(apps)}) as driver, client_of(model) as client:
             async with load_on(client) as load:
-                await asyncio.sleep(0.3)
+                await load.until_more()
                 changed = msgspec.structs.replace(model, routes=(*model.routes, new))
                 await driver.apply(changed, {"app": instances_of(apps)})
-                await asyncio.sleep(0.3)
+                await load.until_more()
             response, _ = await client.get("/new")
             assert response.headers["X-New"] == "1"
         load.check(engine)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from cryptography import x509
 from engines import engine_or_skip, free_port
-from gateway_backends import Backend, backends
+from gateway_backends import Backend, Held, backends
 from gateway_engines import running
 
 from noctule.adapters.certificates import CertificateAuthority
@@ -110,21 +110,25 @@ async def test_another_treatment_of_all_servers_is_a_reload(apps: dict[str, Back
         assert time.monotonic() - began > 0.55
 
 
-async def test_a_removed_server_is_deleted_once_its_connections_are_gone(apps: dict[str, Backend]) -> None:
+async def test_a_removed_server_is_deleted_once_its_connections_are_gone() -> None:
     engine_or_skip("haproxy")
     model = model_of(free_port())
-    a, b = apps["a"].instance, apps["b"].instance
-    async with running("haproxy", model, {"blue": [a, b]}) as driver:
-        slow = [asyncio.create_task(ask(model.port, "/?ms=700")) for _ in range(4)]
-        await asyncio.sleep(0.3)  # So that requests are at both.
-        await driver.apply(model, {"blue": [a]})
-        assert sorted(await asyncio.gather(*slow)) == ["a", "a", "b", "b"]
-        assert isinstance(driver, HAProxyDriver)
+    with backends("a", "b") as own:
+        a, b = own["a"].instance, own["b"].instance
+        async with running("haproxy", model, {"blue": [a, b]}) as driver:
+            held = Held(own.values())
+            slow = [asyncio.create_task(ask(model.port, held.path)) for _ in range(4)]
+            await held.until_there(4)
+            await driver.apply(model, {"blue": [a]})
+            held.let_go()
+            assert sorted(await asyncio.gather(*slow)) == ["a", "a", "b", "b"]
+            own["b"].kill()  # What has answered keeps its connections, and HAProxy drops them after 5 to 20 s.
+            assert isinstance(driver, HAProxyDriver)
 
-        async def is_deleted() -> bool:
-            return ("blue", "b") not in await driver._socket.servers()
+            async def is_deleted() -> bool:
+                return ("blue", "b") not in await driver._socket.servers()
 
-        await until(is_deleted)
+            await until(is_deleted)
 
 
 async def test_what_the_program_refuses_is_not_swapped_in(engine: str, apps: dict[str, Backend], folder: Path) -> None:
@@ -207,11 +211,16 @@ async def test_a_stop_waits_for_what_is_in_flight_and_not_for_idle_clients(
     async with aiohttp.ClientSession() as idle:
         async with idle.get(f"http://127.0.0.1:{model.port}/") as response:
             assert response.status == 200
-        slow = asyncio.create_task(ask(model.port, "/?ms=1000"))
-        await asyncio.sleep(0.3)  # So that it is in flight.
+        held = Held(apps.values())
+        slow = asyncio.create_task(ask(model.port, held.path))
+        await held.until_there(1)
+        stopping = asyncio.create_task(driver.stop(20))
+        await asyncio.sleep(0.3)
+        assert not stopping.done()
         began = time.monotonic()
-        await driver.stop(20)
-        assert 0.3 < time.monotonic() - began < 5
+        held.let_go()
+        await stopping
+        assert time.monotonic() - began < 5
         assert await slow == "a"
         with pytest.raises(aiohttp.ClientError):
             await ask(model.port)
@@ -245,10 +254,12 @@ async def test_a_running_engine_is_taken_over(engine: str, apps: dict[str, Backe
     for task in first._tasks:
         task.cancel()
     first._folder.close()
-    slow = asyncio.create_task(ask(model.port, "/?ms=500"))
-    await asyncio.sleep(0.2)  # So that a request is in flight.
+    held = Held(apps.values())
+    slow = asyncio.create_task(ask(model.port, held.path))
+    await held.until_there(1)
     async with running(engine, model, {"blue": [apps["b"].instance]}, folder):
         assert await ask(model.port) == "b"
+        held.let_go()
         assert await slow == "a"
 
 

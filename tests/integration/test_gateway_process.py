@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
+from asyncio.subprocess import PIPE
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from gateway_process import Client, GatewayProcess, Toy, serving, toys, wait_until
+from gateway_process import DEADLINE_S, Client, GatewayProcess, Toy, serving, toys, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -168,12 +169,16 @@ async def test_draining_an_instance_waits_for_what_it_has(tmp_path: Path) -> Non
         )
         async with serving(gateway) as client:
             await client.wait_healthy(2)
-            slow = [asyncio.create_task(client.get("/?s=1.5")) for _ in range(2)]
+            slow = [asyncio.create_task(client.get("/held")) for _ in range(2)]
             await wait_until(lambda: _is(len(a.paths) + len(b.paths) == 2))
-            drained = await run("drain", "app", a.address, "--url", gateway.url)
-            assert drained.returncode == 0, drained.stderr
-            assert "1 still in flight" in drained.stderr
-            assert drained.stdout == "done: nothing is in flight there\n"
+            command = [sys.executable, "-m", "noctule", "gateway", "drain", "app", a.address, "--url", gateway.url]
+            draining = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+            assert draining.stderr is not None
+            assert await asyncio.wait_for(draining.stderr.readline(), DEADLINE_S) == b"1 still in flight\n"
+            for each in (a, b):
+                each.gate.set()
+            said, _ = await asyncio.wait_for(draining.communicate(), DEADLINE_S)
+            assert (draining.returncode, said) == (0, b"done: nothing is in flight there\n")
             assert {await task for task in slow} == {(200, "a"), (200, "b")}
             assert {await client.get() for _ in range(10)} == {(200, "b")}
             assert (await run("undrain", "app", a.address, "--url", gateway.url)).returncode == 0

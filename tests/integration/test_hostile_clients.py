@@ -39,30 +39,30 @@ def connect(server: Door) -> socket.socket:
 @contextmanager
 def calm(server: Door, *, megabytes: int) -> Iterator[None]:
     """In this block the server takes at most so much more memory, and answers PING all the time."""
-    with connect(server) as first:  # Once before, so that what every connection takes is there.
-        first.sendall(b"PING\r\n")
-        assert read_exactly(first, 7) == b"+PONG\r\n"
-    server.forget_peak()
-    before = server.held_megabytes()
     waits: list[float] = []
     is_over = threading.Event()
 
-    def ping() -> None:
-        with connect(server) as bystander:
-            while not (waits and is_over.is_set()):
-                started = time.monotonic()
-                bystander.sendall(b"PING\r\n")
-                assert read_exactly(bystander, 7) == b"+PONG\r\n"
-                waits.append(time.monotonic() - started)
-                time.sleep(0.02)  # A client that is not in a hurry.
+    def ping(bystander: socket.socket) -> None:
+        while not (waits and is_over.is_set()):
+            started = time.monotonic()
+            bystander.sendall(b"PING\r\n")
+            assert read_exactly(bystander, 7) == b"+PONG\r\n"
+            waits.append(time.monotonic() - started)
+            time.sleep(0.02)  # A client that is not in a hurry.
 
-    pinging = threading.Thread(target=ping)
-    pinging.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        pinging.join()
+    with connect(server) as bystander:
+        # Let in before anybody else, and before it is measured, so that what every connection takes is there.
+        bystander.sendall(b"PING\r\n")
+        assert read_exactly(bystander, 7) == b"+PONG\r\n"
+        server.forget_peak()
+        before = server.held_megabytes()
+        pinging = threading.Thread(target=ping, args=(bystander,))
+        pinging.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            pinging.join()
     assert waits
     assert max(waits) < PATIENCE_S
     assert server.peak_megabytes() - before < megabytes

@@ -1,8 +1,11 @@
 """TLS between nodes over real sockets: who is let in, who is not, what the log says, and files that are renewed."""
 
 import asyncio
+import contextlib
 import datetime
+import gc
 import random
+import socket
 import ssl
 import subprocess
 import sys
@@ -253,6 +256,31 @@ def test_whoever_connects_and_says_nothing_is_not_kept(
         writer.close()
         assert "peer_tls_failed" in [record.msg for record in caplog.records]
         await node.close()
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_a_node_that_stops_while_somebody_calls_leaves_no_socket(run: Run, desktop: Desktop, turns: int) -> None:
+    """In whichever turn of the loop: accepted and not looked at yet, in the middle of the handshake, or after it."""
+
+    async def scenario() -> None:
+        tls = desktop.tls("one", BATS)
+        node = PeerTransport(hello_of(1), Ear(), random.Random(1), tls=tls)
+        port = await node.listen(HOST, 0)
+        context = tls.client_context()
+        context.check_hostname = False
+        with socket.create_connection((HOST, port)) as caller:
+            caller.setblocking(False)
+            secret = context.wrap_socket(caller, do_handshake_on_connect=False)
+            with secret:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    secret.do_handshake()
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await node.close()
+                await node.close()  # Which may be said twice.
+                gc.collect()  # A socket that nobody has closed warns.
 
     run(scenario())
 

@@ -31,20 +31,24 @@ RECONNECT_DELAY_S_MAX: Final = 1.0
 
 
 def refusal_of(own: Hello, other: Hello, expected: int | None) -> str:
-    """Why these two must not talk, in words for an operator; empty when they may."""
+    """Why these two must not talk, in words for an operator; empty when they may.
+
+    In the same words on both sides: whoever speaks first, each logs one reason, and that once.
+    """
     if other.refusal:
         return other.refusal
-    if other.protocol != own.protocol:
-        return f"node {other.node_id} speaks protocol {other.protocol}, node {own.node_id} speaks {own.protocol}"
-    if other.cluster != own.cluster:
-        return f"node {other.node_id} is of cluster {other.cluster!r}, node {own.node_id} of {own.cluster!r}"
-    if own.cluster_id and other.cluster_id and other.cluster_id != own.cluster_id:
+    one, two = sorted((own, other), key=lambda hello: hello.node_id)
+    if one.protocol != two.protocol:
+        return f"node {one.node_id} speaks protocol {one.protocol}, node {two.node_id} speaks {two.protocol}"
+    if one.cluster != two.cluster:
+        return f"node {one.node_id} is of cluster {one.cluster!r}, node {two.node_id} of {two.cluster!r}"
+    if one.cluster_id and two.cluster_id and one.cluster_id != two.cluster_id:
         return (
-            f"node {other.node_id} is of another cluster {own.cluster!r} than node {own.node_id}: "
-            f"{other.cluster_id}, not {own.cluster_id}"
+            f"nodes {one.node_id} and {two.node_id} are of two clusters that are both called {one.cluster!r}: "
+            f"{one.cluster_id} and {two.cluster_id}"
         )
-    if own.fingerprint and other.fingerprint and other.fingerprint != own.fingerprint:
-        return f"nodes {own.node_id} and {other.node_id} have different cluster settings (voters, partitions)"
+    if one.fingerprint and two.fingerprint and one.fingerprint != two.fingerprint:
+        return f"nodes {one.node_id} and {two.node_id} have different cluster settings (voters, partitions)"
     if expected is not None and other.node_id != expected:
         return f"node {other.node_id} answers at the address of node {expected}"
     if expected is None and other.node_id == own.node_id:

@@ -8,7 +8,7 @@ import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Final, cast
 
 from noctule.adapters.peer_connections import (
@@ -129,8 +129,14 @@ class PeerTransport(PeerConnections):
         super().__init__(hello, receiver, chance, admit)
         self._tls = tls
         self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        """With TLS: the one that accepts, and those of handshakes that are not done."""
+        self._listener: socket.socket | None = None
+        """With TLS, instead of a server."""
+        self._pause: asyncio.TimerHandle | None = None
+        """Until callers are accepted again."""
+        self._callers: set[socket.socket] = set()
+        """Accepted, and not given to the loop yet."""
+        self._handshakes: set[asyncio.Task[None]] = set()
+        """Those of accepted callers that are not done."""
 
     async def listen(self, host: str, port: int) -> int:
         """Accept peers; returns the port. Raises `ConfigError` when the port is in use."""
@@ -148,7 +154,15 @@ class PeerTransport(PeerConnections):
         """Accept nobody any more."""
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
+        if self._listener is not None:
+            self.loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
+        if self._pause is not None:
+            self._pause.cancel()
+        while self._callers:
+            self._callers.pop().close()
+        for task in self._handshakes:
             task.cancel()
 
     async def dial_once(self, node: int, address: Address) -> bool:
@@ -174,7 +188,7 @@ class PeerTransport(PeerConnections):
     async def close(self) -> None:
         """`disconnect`, and wait for diallers and handshakes to end."""
         await super().close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._handshakes, return_exceptions=True)
 
     # Called by connections -------------------------------------------------------------------------------------------
 
@@ -203,40 +217,45 @@ class PeerTransport(PeerConnections):
         """Accept by ourselves: each connection gets the newest files, and its failed handshake is ours to log."""
         found = await self.loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
-        listener = socket.create_server(address[:2], family=family)
+        self._listener = listener = socket.create_server(address[:2], family=family)
         listener.setblocking(False)
-        self._begin(self._accept(listener, tls), name="accept peers")
+        self._watch(listener, tls)
         return int(listener.getsockname()[1])
 
-    async def _accept(self, listener: socket.socket, tls: Tls) -> None:
-        with listener:
-            while True:
-                try:
-                    accepted, (host, *_) = await self.loop.sock_accept(listener)
-                except OSError:
-                    # No descriptor is left, or the caller has gone again.
-                    await asyncio.sleep(RECONNECT_DELAY_S_MAX)
-                    continue
-                if len(self._tasks) > HANDSHAKES_MAX:
-                    accepted.close()
-                    continue
-                self._begin(self._shake_hands(accepted, str(host), tls), name="TLS of an accepted peer")
+    def _watch(self, listener: socket.socket, tls: Tls) -> None:
+        self.loop.add_reader(listener, self._accept, listener, tls)
 
-    async def _shake_hands(self, accepted: socket.socket, host: str, tls: Tls) -> None:
+    def _accept(self, listener: socket.socket, tls: Tls) -> None:
+        """Take one caller in, in one turn of the loop: whoever stops this finds its socket in `_callers`."""
+        try:
+            caller, (host, *_) = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # The caller has gone again.
+        except OSError:
+            # No descriptor is left.
+            self.loop.remove_reader(listener)
+            self._pause = self.loop.call_later(RECONNECT_DELAY_S_MAX, self._watch, listener, tls)
+            return
+        if len(self._handshakes) >= HANDSHAKES_MAX:
+            caller.close()
+            return
+        caller.setblocking(False)
+        self._callers.add(caller)
+        task = self.loop.create_task(self._shake_hands(caller, str(host), tls), name="TLS of an accepted peer")
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, caller: socket.socket, host: str, tls: Tls) -> None:
+        self._callers.remove(caller)
         try:
             await self.loop.connect_accepted_socket(
                 lambda: _Connection(self, None),
-                accepted,
+                caller,
                 ssl=tls.server_context(),
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
             )
         except OSError as error:
             self.secrecy_failed(host, _words_of(error))
-
-    def _begin(self, work: Coroutine[object, object, None], name: str) -> None:
-        task = self.loop.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 _CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)

@@ -7,6 +7,7 @@ wait in the client.
 
 import asyncio
 import errno
+import socket
 import struct
 import time
 from collections import OrderedDict
@@ -34,11 +35,13 @@ CONNECTIONS_MAX = 256
 IDLE_S_MAX = 10.0
 """A connection that sends no whole query, or does not read its replies, for so long is closed."""
 
+UNREAD_BYTES_MAX = 128 << 10
+"""Of replies that are not read: of a connection so many wait here, and as many in the kernel, which counts double."""
+
 QUERIES_PER_TURN_MAX = 4
 """Of one connection in a turn of the loop."""
 
 _REST_S = 0.01
-_UNREAD_BYTES_MAX = 128 << 10
 _PORT_TRIES = 16
 _LENGTH = struct.Struct("!H")
 _NO_REFUSALS = (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
@@ -225,7 +228,10 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=_UNREAD_BYTES_MAX)
+        self._transport.set_write_buffer_limits(high=UNREAD_BYTES_MAX)
+        # Else the kernel keeps some megabytes more for who does not read, and making them takes seconds of the loop.
+        connected: socket.socket = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES_MAX)
         self._server.admit(self)
         self._wait_idle()
 
