@@ -171,8 +171,8 @@ def _keep_quiet_about_another_leader(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FOUND_BY_SEED = {
-    _keep_quiet_about_another_leader: 5,
-    _read_without_a_word: 6,
+    _keep_quiet_about_another_leader: 26,
+    _read_without_a_word: 2,
 }
 """The seeds that found them, to begin with. Any change of the rules may need others: then all are tried."""
 SEEDS_TO_FIND_MAX = 100

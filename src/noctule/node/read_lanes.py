@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from noctule.base.ids import GroupId
-from noctule.core.wire.messages import ForwardReads, ReadsAnswered
+from noctule.core.wire.messages import ReadsAnswered
 from noctule.node.lanes import Command
 
 READS_MAX: Final = 2_048
@@ -26,8 +26,8 @@ class ReadDispatch(Protocol):
         """The node that leads the group as far as known here, and its term; node 0 when there is none."""
         ...
 
-    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
-        """Hand a request to that node; False when it cannot leave."""
+    def dispatch_reads(self, to: int, number: int, groups: list[int], commands: list[list[bytes]]) -> bool:
+        """Hand reads to that node, each of the group at its place, under a number; False when they cannot leave."""
         ...
 
     def schedule_turn(self) -> None:
@@ -107,8 +107,8 @@ class ReadLanes:
         lane.commands, lane.open_commands = lane.open_commands[:end], lane.open_commands[end:]
         self._number += 1
         lane.number, lane.sent_at = self._number, now
-        message = ForwardReads(lane.number, [*lane.groups], [command.args for command in lane.commands])
-        if not self._dispatch.dispatch_reads(node, message):
+        commands = [command.args for command in lane.commands]
+        if not self._dispatch.dispatch_reads(node, lane.number, [*lane.groups], commands):
             self._give_up(lane)
 
     def answered(self, node: int, answer: ReadsAnswered) -> list[Command]:

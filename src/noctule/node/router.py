@@ -28,7 +28,7 @@ from noctule.core.placement.slots import SLOT_COUNT, key_slot
 from noctule.core.replica.batches import OPENING, encode_batch, encode_opening
 from noctule.core.replica.client_sessions import EXPIRED, SESSION_EXPIRES_MS
 from noctule.core.roster.features import SHARED_READS
-from noctule.core.wire.messages import ForwardReads, ReadsAnswered
+from noctule.core.wire.messages import ReadsAnswered
 from noctule.node.api import Dialogue, ReplySink, Store
 from noctule.node.conversation import Conversation
 from noctule.node.detours import Detours
@@ -101,8 +101,8 @@ class Dispatch(Protocol):
         """Hand a query to that node, which may answer by its `lease`; False when it cannot leave."""
         ...
 
-    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
-        """Hand reads of several groups to that node; False when it cannot leave."""
+    def dispatch_reads(self, to: int, number: int, groups: list[int], commands: list[list[bytes]]) -> bool:
+        """Hand reads to that node, each of the group at its place, under a number; False when they cannot leave."""
         ...
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:

@@ -351,11 +351,12 @@ class Switchboard:
             return True
         return self._forward(to, group, ForwardQuery(origin, number, commands, lease))
 
-    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
-        """Here or into the peer's frame."""
+    def dispatch_reads(self, to: int, number: int, groups: list[int], commands: list[list[bytes]]) -> bool:
+        """Here or into the peer's frame, with the word of this node."""
         if to != self.node_id:
-            return self._forward(to, META_GROUP, message)
-        self._reads.ask(to, message)
+            unrest = self._following.unrest(to)
+            return self._forward(to, META_GROUP, ForwardReads(number, groups, commands, unrest))
+        self._reads.ask(to, ForwardReads(number, groups, commands))
         self._surroundings.schedule_turn()
         return True
 

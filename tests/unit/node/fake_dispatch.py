@@ -142,10 +142,10 @@ class FakeDispatch:
         self.queries.append(Asked(to, group, origin, number, [b" ".join(command) for command in commands]))
         return True
 
-    def dispatch_reads(self, to: int, message: ForwardReads) -> bool:
+    def dispatch_reads(self, to: int, number: int, groups: list[int], commands: list[list[bytes]]) -> bool:
         if to in self.away:
             return False
-        self.reads.append((to, message))
+        self.reads.append((to, ForwardReads(number, groups, commands)))
         return True
 
     def read_local(self, group: GroupId, command: list[bytes]) -> Reply | ReadOutcome:

@@ -4,7 +4,8 @@ A ReadIndex round asks a group's followers whether they still follow (thesis 6.4
 once in a turn, for all groups that it leads: "does every replica of yours that followed me still do?" The other node
 keeps one number for whoever leads here, its `unrest`, which grows whenever one of its replicas ceases to follow that
 node in a term. While the number stays the same, one word confirms every group that was ever confirmed. CockroachDB's
-store liveness has leases by that idea; here nothing counts on a clock.
+store liveness has leases by that idea; here nothing counts on a clock. Whoever asks for reads of another node says its
+number at once: with three voters that is the word that is needed, and there is no round at all.
 
 Why that is linearizable: a read is answered after a majority of its group, this node included, was in the leader's
 term at a moment after the read had come. So nobody had been elected in a later term before, and all that was
@@ -74,13 +75,15 @@ class Following:
 class _GroupReads:
     """What one request asks of one group, and how many of its voters are still to confirm."""
 
-    __slots__ = ("is_left", "membership", "missing", "replica", "term")
+    __slots__ = ("has_said", "is_left", "membership", "missing", "replica", "term")
 
     def __init__(self, replica: Replica, term: int, membership: Membership, missing: int) -> None:
         self.replica = replica
         self.term = term
         self.membership = membership
         self.missing = missing
+        self.has_said = 0
+        """The voter that confirmed with the request itself: its reply to the round does not count once more."""
         self.is_left = False
         """Whether a read of it was left: those behind it are left, too, since they may not overtake it."""
 
@@ -169,7 +172,9 @@ class SharedReads:
         return [(peer, ReadRound(self._round, groups)) for peer, groups in rounds.items()], answers
 
     def _prepare(self, asked: _Asked, rounds: dict[int, list[tuple[int, int, int]]]) -> None:
-        groups = asked.groups
+        groups, sender = asked.groups, asked.sender
+        # The request left after the reads had come, so what it says of its sender is late enough to confirm them.
+        said = self._followed.get(sender) if self._unrest.get(sender) == asked.message.unrest else None
         for number in asked.message.groups:
             if number in groups:
                 continue
@@ -181,7 +186,13 @@ class SharedReads:
             voters = membership.voters
             if membership.outgoing or own not in voters:
                 continue
-            groups[number] = _GroupReads(replica, consensus.term, membership, majority(len(voters)) - 1)
+            reads = _GroupReads(replica, consensus.term, membership, majority(len(voters)) - 1)
+            groups[number] = reads
+            if said is not None and said.get(number) == consensus.term and sender in voters:
+                reads.has_said = sender
+                reads.missing -= 1
+                if not reads.missing:
+                    continue
             for voter in voters:
                 if voter == own or not self._is_connected(voter):
                     continue
@@ -208,7 +219,8 @@ class SharedReads:
         for asked in heard:
             asked.awaited.discard(peer)
             for number, reads in asked.groups.items():
-                if followed.get(number) == reads.term and peer in reads.membership.voters:
+                is_new = peer != reads.has_said and peer in reads.membership.voters
+                if is_new and followed.get(number) == reads.term:
                     reads.missing -= 1
         return [self._answer(asked, wall_ms) for asked in heard if self._is_settled(asked)]
 

@@ -155,6 +155,8 @@ class ForwardReads(Struct, array_like=True, tag=31, frozen=True, gc=False):
     groups: list[int]
     """Of each command."""
     commands: list[list[bytes]]
+    unrest: int = 0
+    """As in `ReadRoundReply`, of the sender when this left; 0 of who does not say."""
 
 
 class ReadsAnswered(Struct, array_like=True, tag=32, frozen=True, gc=False):

@@ -109,6 +109,57 @@ def test_while_nothing_changes_one_word_confirms_every_group() -> None:
     assert confirm(colony, 2, rounds[2]) == [ReadsAnswered(2, [b"1", b"2"], [])]
 
 
+def ask_as(colony: Colony, sender: int, number: int, *wanted: tuple[GroupId, bytes]) -> ForwardReads:
+    """A request with its sender's word, as of now."""
+    asked = reads(number, *wanted)
+    return ForwardReads(number, asked.groups, asked.commands, colony.machines[sender].following.unrest(1))
+
+
+def test_a_voter_that_asks_confirms_by_asking() -> None:
+    colony = led_and_confirmed()
+    leader = colony.machines[1]
+    leader.reads.ask(2, ask_as(colony, 2, 2, A, B))
+    assert leader.reads.begin(WALL_MS) == ([], [(2, ReadsAnswered(2, [b"1", b"2"], []))])
+
+
+def test_who_asks_and_was_never_confirmed_is_asked() -> None:
+    colony = led()
+    leader = colony.machines[1]
+    leader.reads.ask(2, ask_as(colony, 2, 1, A))
+    rounds, answers = leader.reads.begin(WALL_MS)
+    assert (answers, [len(each.asked) for _, each in rounds]) == ([], [1, 1])
+
+
+def test_who_asks_and_has_ceased_to_follow_confirms_nothing() -> None:
+    colony = led_and_confirmed()
+    leader = colony.machines[1]
+    make_restless(colony, 2)
+    leader.reads.ask(2, ask_as(colony, 2, 2, B))
+    rounds, answers = leader.reads.begin(WALL_MS)
+    assert (answers, [node for node, _ in rounds]) == ([], [2, 3])
+
+
+def test_who_has_no_voice_confirms_nothing_by_asking() -> None:
+    colony = led_and_confirmed()
+    leader = colony.machines[1]
+    asked = ask_as(colony, 2, 2, A)
+    leader.reads.ask(ASKER, asked)
+    rounds, answers = leader.reads.begin(WALL_MS)
+    assert (answers, [node for node, _ in rounds]) == ([], [2, 3])
+
+
+def test_of_five_voters_the_one_that_asks_counts_once() -> None:
+    colony = led(5)
+    leader = colony.machines[1]
+    for follower, round_ in begin(leader, 1, A).items():
+        confirm(colony, follower, round_)
+    leader.reads.ask(2, ask_as(colony, 2, 2, A))
+    rounds, answers = leader.reads.begin(WALL_MS)
+    assert answers == []
+    assert leader.reads.replied(2, reply(colony, 2, dict(rounds)[2]), WALL_MS) == []
+    assert leader.reads.replied(4, reply(colony, 4, dict(rounds)[4]), WALL_MS) == [(2, ReadsAnswered(2, [b"1"], []))]
+
+
 def test_a_turn_without_reads_begins_nothing() -> None:
     assert led().machines[1].reads.begin(WALL_MS) == ([], [])
 
@@ -548,6 +599,8 @@ STEPS = st.lists(
         st.tuples(st.just("write"), st.sampled_from(GROUPS), st.just(0)),
         st.tuples(st.just("ask"), st.booleans(), SOME_GROUPS),
         st.tuples(st.just("read"), st.booleans(), SOME_GROUPS),
+        st.tuples(st.just("send"), st.booleans(), SOME_GROUPS, st.booleans()),
+        st.tuples(st.just("arrive"), PLACES),
         st.tuples(st.just("reply"), PLACES),
         st.tuples(st.just("hear"), PLACES),
     ),
@@ -569,6 +622,7 @@ class History:
         """The newest value of each group that anybody was told of."""
         self.asked: list[tuple[tuple[GroupId, ...], dict[GroupId, int]]] = []
         """By the number of a request: its groups, and what was known when it came."""
+        self.sent: list[tuple[int, int, ForwardReads]] = []
         self.rounds: list[tuple[int, int, ReadRound]] = []
         self.replies: list[tuple[int, int, ReadRoundReply]] = []
 
@@ -591,15 +645,35 @@ class History:
             self.known[group] = self.written
 
     def ask(self, is_former: bool, groups: tuple[GroupId, ...]) -> list[tuple[int, int, ReadRound]]:
-        """Of the newest leader of the first group, or of one that has heard of no other."""
+        """Somebody who has no voice asks for reads, without a delay."""
+        return self.take(self.leading(is_former, groups), ASKER, self.request(groups))
+
+    def leading(self, is_former: bool, groups: tuple[GroupId, ...]) -> int:
+        """The newest leader of the first group, or one that has heard of no other."""
         machines = self.colony.machines
         leading = [node for node in machines if machines[node].replicas[groups[0]].raft.is_leader()]
-        node = leading[0]
-        if len(leading) > 1 and (node == self.leaders[groups[0]]) is is_former:
-            node = leading[1]
+        is_other = len(leading) > 1 and (leading[0] == self.leaders[groups[0]]) is is_former
+        return leading[1] if is_other else leading[0]
+
+    def request(self, groups: tuple[GroupId, ...], unrest: int = 0) -> ForwardReads:
         self.asked.append((groups, dict(self.known)))
+        asked = reads(len(self.asked) - 1, *[(group, b"GET key") for group in groups])
+        return ForwardReads(asked.number, asked.groups, asked.commands, unrest)
+
+    def send(self, is_former: bool, groups: tuple[GroupId, ...], is_first: bool) -> None:
+        """A voter asks, with its word; when that arrives is open."""
+        node = self.leading(is_former, groups)
+        sender = sorted({1, 2, 3} - {node})[not is_first]
+        unrest = self.colony.machines[sender].following.unrest(node)
+        self.sent.append((node, sender, self.request(groups, unrest)))
+
+    def arrive(self, place: int) -> None:
+        if self.sent:
+            self.take(*self.sent[-1 - place % len(self.sent)])
+
+    def take(self, node: int, sender: int, message: ForwardReads) -> list[tuple[int, int, ReadRound]]:
         leader = self.colony.machines[node].reads
-        leader.ask(ASKER, reads(len(self.asked) - 1, *[(group, b"GET key") for group in groups]))
+        leader.ask(sender, message)
         rounds, answers = leader.begin(WALL_MS)
         begun = [(node, follower, round_) for follower, round_ in rounds]
         self.rounds += begun
