@@ -80,9 +80,10 @@ def throughput_table(report: throughput.Report) -> list[str]:
     options = report.options
     beside = f", Redis {report.redis_version}" if report.redis_version else ""
     driven = "all nodes at once" if options.spread else "node 1"
+    order = "alternating rounds" if len(options.partitions) == 1 else "rounds, one cluster after the other,"
     intro = (
         f"`bench/throughput.py`: {options.nodes} nodes, driven through {driven}{beside}; values of "
-        f"{report.value_bytes} bytes, {options.keys:,} keys; medians of {options.rounds} alternating rounds of "
+        f"{report.value_bytes} bytes, {options.keys:,} keys; medians of {options.rounds} {order} of "
         f"{options.seconds:g} s."
     )
     rows = [

@@ -377,8 +377,9 @@ def show(report: Report) -> None:
             for measured, ratio in zip(row.subjects, row.ratios, strict=True)
         ],
     )
+    order = "alternating" if len(options.partitions) == 1 else "one cluster after the other"
     print(
-        f"medians; rounds: {options.rounds}, alternating, of about {options.seconds:g} s; "
+        f"medians; rounds: {options.rounds}, {order}, of about {options.seconds:g} s; "
         f"values of {report.value_bytes} bytes, {options.keys} keys"
     )
     print(describe(report.machine))

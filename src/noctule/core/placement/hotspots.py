@@ -102,7 +102,7 @@ class LoadSampler:
         by_key: dict[tuple[int, str], float] = {}
         count = 0
         for slot, key_hash, weight, at in self._samples or ():
-            if first_slot <= slot <= last_slot:
+            if first_slot <= slot <= last_slot and now - at < FORGOTTEN_AFTER_S:  # Older ones weigh nothing any more.
                 count += 1
                 weight *= exp((at - now) / MEMORY_S)
                 by_slot[slot] = by_slot.get(slot, 0.0) + weight

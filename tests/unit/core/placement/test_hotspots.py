@@ -63,6 +63,13 @@ def test_uniform_load_is_halved_in_the_middle(requests: int) -> None:
     assert advice.sentence == f"slots from {advice.at_slot} on have 50% of the requests"
 
 
+def test_samples_of_long_ago_count_for_nothing() -> None:
+    """Their weights would all be 0, and so would their sum."""
+    sampler = LoadSampler()
+    now = feed(sampler, uniform(1_000, 2_999))
+    assert sampler.split_point(1_000, 2_999, Instant(now + 10_000.0)).sentence.startswith("too few samples: 0 of ")
+
+
 def test_skewed_load_is_halved_where_the_load_is() -> None:
     """Nine tenths of the requests go to a hundred slots at the end of the range."""
     sampler = LoadSampler()
