@@ -66,9 +66,9 @@ async def has_its_share(client: AdminClient, node: int) -> bool:
     return is_at_rest and (await client.member(node)).replicas > 0
 
 
-async def has_no_replica_left_over(client: AdminClient) -> bool:
-    """Whether there are three of each of the eight partitions: a move ends a moment before its source is gone."""
-    return sum([member.replicas for member in await client.members()]) == 24
+async def has_no_replica_left_over(client: AdminClient, partitions: int = 8) -> bool:
+    """Whether there are three of each of the partitions: a move ends a moment before its source is gone."""
+    return sum([member.replicas for member in await client.members()]) == 3 * partitions
 
 
 async def write(door: Door) -> None:
@@ -121,6 +121,7 @@ async def test_a_dead_node_is_removed_and_what_it_held_is_restored(start_nodes: 
     await grown.join(4, token)
     async with AdminClient(first.url) as client:
         await until(lambda: has_its_share(client, 4), "the new node to have its share", MOVES_S_MAX)
+        await until(lambda: has_no_replica_left_over(client, 4), "the sources of moves to be gone")
         dead = 3
         held = (await client.member(dead)).replicas
         grown.lives[dead].kill()

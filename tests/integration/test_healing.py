@@ -62,6 +62,11 @@ class Colony:
         await until_no_lag([*self.doors.values()])
         self.lives[2].kill()
 
+    @property
+    def wanted(self) -> list[bytes]:
+        """What is to be read."""
+        return [value.encode() for value in self.values.values()]
+
     def start_two(self, prefix: Sequence[str] = ()) -> NodeProcess:
         """Another life of node 2, which serves on return."""
         self.lives[2] = self.nodes.start(2, prefix=prefix)
@@ -78,12 +83,16 @@ class Colony:
         await self.until_written(self.doors[2], "with two nodes")
         for node in (2, 3):
             async with self.doors[node].client() as client:
-                assert await client.mget([*self.values]) == [value.encode() for value in self.values.values()]
-        self.lives[3].kill()
+                assert await client.mget([*self.values]) == self.wanted
         async with self.doors[2].client() as client:
             await client.execute_command("READONLY")
-            found = await client.mget([*self.values])
-        assert found == [value.encode() for value in self.values.values()], "node 2 has them itself"
+
+            async def has_heard_of_all() -> bool:
+                return await client.mget([*self.values]) == self.wanted
+
+            await until(has_heard_of_all, "node 2 to hear that the last writes are committed")
+            self.lives[3].kill()
+            assert await has_heard_of_all(), "node 2 has them itself"
 
     async def until_written(self, door: Door, value: str) -> None:
         """Overwrite every key through this node, each until it is acknowledged."""

@@ -132,6 +132,7 @@ def test_a_migration_that_is_called_back_leaves_everything_as_it_was() -> None:
     end_of(world)
 
 
+@pytest.mark.interpreted
 def test_a_target_that_holds_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The digests differ, so the migration goes back; the world, which compares states itself, must not look, nor may
     leaders by themselves, which they do in worlds of odd seeds."""

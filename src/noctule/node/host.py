@@ -37,7 +37,7 @@ from noctule.core.roster.loads import LoadReport
 from noctule.core.wire.frames import encode_frame
 from noctule.core.wire.messages import Answered, DigestTold, Envelope, Hello, Published, ReadsAnswered
 from noctule.node.pubsub import PubSub
-from noctule.node.recovery import record_of_meta, records_of
+from noctule.node.records import record_of_meta, records_of
 from noctule.node.router import ANSWER_TOO_LARGE, Router
 from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.node.steward import Steward

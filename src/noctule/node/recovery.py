@@ -23,7 +23,6 @@ from noctule.core.meta.state import MetaState
 from noctule.core.placement.partition_map import Partition, Promise
 from noctule.core.placement.slots import slot_range
 from noctule.core.raft.config import RaftConfig
-from noctule.core.raft.events import Persist
 from noctule.core.raft.log import RaftLog
 from noctule.core.raft.membership import Membership, encode_membership
 from noctule.core.raft.messages import Entry, HardState
@@ -71,27 +70,6 @@ FIRST_TERM = 1
 def preferred_leader(group: GroupId, voters: tuple[int, ...]) -> int:
     """The voter that leads the group while nothing else is wished: groups take turns; 0 when nobody votes."""
     return voters[group % len(voters)] if voters else 0
-
-
-def records_of(group: GroupId, persist: Persist) -> list[Record]:
-    """What the log must hold for Raft to find it again by `meet`."""
-    records: list[Record] = []
-    if persist.hard_state is not None:
-        records.append(HardStateRecord(group, persist.hard_state.term, persist.hard_state.vote, 0))
-    if persist.mark is not None:
-        records.append(SnapshotMark(group, *persist.mark))
-    if persist.entries:
-        records.append(Entries(group, persist.first_index, persist.entries))
-    return records
-
-
-def record_of_meta(meta: Replica) -> HardStateRecord:
-    """How far this node had followed *meta* when replicas came or went by it.
-
-    It must stand before what tells of those: a later life that looked at an older map would remove what it has, or make
-    what it had once, without what that had promised.
-    """
-    return HardStateRecord(META_GROUP, meta.raft.term, meta.raft.vote, meta.raft.applied)
 
 
 def make_replica(

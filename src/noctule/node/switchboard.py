@@ -6,7 +6,7 @@ another node gathers here until whoever owns the sockets takes it at the end of 
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol, get_args
 
 from noctule.base.ids import META_GROUP, GroupId, Instant
 from noctule.core.keyspace.keyspace import ReadOutcome
@@ -41,6 +41,9 @@ from noctule.node.router import Router
 from noctule.node.slots_led import SlotsLed
 
 log = logging.getLogger("noctule.node")
+
+_RAFT: Final = frozenset(get_args(Message))
+"""Most of what comes is of these types."""
 
 
 class Surroundings(Protocol):
@@ -164,7 +167,10 @@ class Switchboard:
         replicas, take, router = self._replicas, self._surroundings.take, self.router
         for number, message in envelopes:
             group = GroupId(number)
-            if isinstance(message, Answered):
+            if type(message) in _RAFT:
+                if group in replicas:
+                    take(group, raft.Received(sender, message))  # type: ignore[arg-type]
+            elif isinstance(message, Answered):
                 router.answered(group, message.origin, message.number, message.results, is_write=message.is_write)
             elif isinstance(message, ReadRound):
                 self.put(sender, META_GROUP, self._following.reply(sender, message, replicas))
@@ -201,8 +207,6 @@ class Switchboard:
                 if leader:
                     self.put(sender, group, Leads(leader, term))
                     self._surroundings.schedule_turn()
-            else:
-                take(group, raft.Received(sender, message))
 
     def _answer_reads(self, answers: list[tuple[int, ReadsAnswered]]) -> None:
         for to, answer in answers:

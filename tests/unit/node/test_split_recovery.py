@@ -36,7 +36,8 @@ from noctule.core.replica.events import (
     WriteSnapshotNow,
 )
 from noctule.core.replica.replica import Replica, SnapshotPolicy
-from noctule.node.recovery import ReplicaSettings, make_child, records_of, recover_replicas
+from noctule.node.records import records_of
+from noctule.node.recovery import ReplicaSettings, make_child, recover_replicas
 from noctule.verify.sim.memory_disk import MemoryDisk
 
 PARENT, CHILD, GRANDCHILD = GroupId(1), GroupId(7), GroupId(8)

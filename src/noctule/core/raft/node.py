@@ -877,7 +877,8 @@ class RaftNode:
 
     def _wait_for_leader(self) -> None:
         config = self.config
-        wait = self._chance.uniform(config.election_timeout_s_min, config.election_timeout_s_max) * self._patience()
+        shortest = config.election_timeout_s_min
+        wait = (shortest + (config.election_timeout_s_max - shortest) * self._chance.random()) * self._patience()
         self._election_deadline = max(Instant(self.now + wait), self._promised_until)
 
     def _patience(self) -> int:
@@ -888,7 +889,9 @@ class RaftNode:
             # A transfer, or a group that is split off, has one campaign without asking first.
             return min(max(self._campaigns, 1), BACKOFF_MAX)
         # A leader that has no vote is on its way out, and will not ask for any when it is gone.
-        is_watched = not self._leader_is_suspected and self.log.membership.is_voter(self.leader)
+        membership = self.log.membership
+        has_voice = self.leader in membership.voters or self.leader in membership.outgoing
+        is_watched = has_voice and not self._leader_is_suspected
         return WATCHED_PATIENCE if is_watched else 1
 
     def _become_follower(self, term: int, leader: int) -> None:

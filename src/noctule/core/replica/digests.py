@@ -6,15 +6,15 @@ has applied meanwhile.
 
 from collections.abc import Iterator
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from noctule.core.replica.events import DigestReady
 
-DIGEST = b"NOCTULE.DIGEST"
+DIGEST: Final = b"NOCTULE.DIGEST"
 """The command by which the log says at which entry."""
-DIGEST_CHUNK_BYTES = 128 * 1024
+DIGEST_CHUNK_BYTES: Final = 128 * 1024
 """How much of the state is digested in one slice: 2 to 3 ms of values of 100 bytes. Equal on all replicas."""
-DIGESTS_MAX = 2
+DIGESTS_MAX: Final = 2
 """Digests in progress at a time, each of which holds what the state has changed since; the oldest one is given up."""
 
 

@@ -5,6 +5,8 @@ more after a crash. So as long as the child has no durable snapshot of its own, 
 received one, may take their place. The child asks for its snapshot at once, which bounds that.
 """
 
+from typing import Final
+
 from noctule.base.ids import GroupId
 from noctule.core.keyspace.numbers import parse_int
 from noctule.core.raft import events as raft
@@ -13,7 +15,7 @@ from noctule.core.raft.membership import MARK
 from noctule.core.replica.batches import decode_entry
 from noctule.core.replica.events import SplitOff
 
-_SPLIT = b"NOCTULE.SPLIT"
+_SPLIT: Final = b"NOCTULE.SPLIT"
 
 
 class Family:

@@ -34,7 +34,8 @@ from noctule.node.api import ReplySink
 from noctule.node.governor import Founding
 from noctule.node.host import BALANCE_S, SETTLED_S, SNAPSHOTS_FOR_SPACE_MAX, TICK_S, WAL_SEGMENTS_TARGET, WORK_S
 from noctule.node.proposals import Proposals
-from noctule.node.recovery import ReplicaSettings, make_child, record_of_meta, records_of
+from noctule.node.records import record_of_meta, records_of
+from noctule.node.recovery import ReplicaSettings, make_child
 from noctule.node.router import Router
 from noctule.node.snapshot_shelf import SnapshotShelf
 from noctule.node.steward import Steward, wants_replica
