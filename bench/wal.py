@@ -199,7 +199,7 @@ def measure(subject: Subject, entries_in_batch: int, seconds: float) -> Run:
     return Run(
         batches=len(times_ms),
         seconds=round(taken, 6),
-        entries_per_s=round(len(times_ms) * entries_in_batch / taken, 1),
+        entries_per_s=round(len(times_ms) * entries_in_batch / taken, 3),
         p50_ms=round(percentile(times_ms, 50), 3),
         p99_ms=round(percentile(times_ms, 99), 3),
     )

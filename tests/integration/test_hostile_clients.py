@@ -48,7 +48,7 @@ def calm(server: Door, *, megabytes: int) -> Iterator[None]:
             bystander.sendall(b"PING\r\n")
             assert read_exactly(bystander, 7) == b"+PONG\r\n"
             waits.append(time.monotonic() - started)
-            time.sleep(0.02)  # A client that is not in a hurry.
+            is_over.wait(0.02)  # A client that is not in a hurry.
 
     with connect(server) as bystander:
         # Let in before anybody else, and before it is measured, so that what every connection takes is there.

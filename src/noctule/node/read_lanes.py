@@ -113,9 +113,9 @@ class ReadLanes:
 
     def answered(self, node: int, answer: ReadsAnswered) -> list[Command]:
         """The commands that have their results, in the places that are not `left`; the others are in their lanes by
-        now. Empty when nobody waits for this answer any more."""
+        now. Empty when nobody waits for this answer any more, or it is none: then all of it is given up in time."""
         lane = self._lanes.get(node)
-        if lane is None or lane.number != answer.number:
+        if lane is None or lane.number != answer.number or len(answer.results) != len(lane.commands):
             return []
         commands, groups = lane.commands, lane.groups
         lane.number, lane.commands, lane.groups = 0, [], []

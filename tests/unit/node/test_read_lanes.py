@@ -378,6 +378,17 @@ def test_a_request_without_an_answer_is_given_up_in_time_and_what_waits_behind_i
     assert asked(node) == [(2, [b"GET a"])]
 
 
+@pytest.mark.parametrize("results", [(), (b"1",), (b"1", b"2", b"3")])
+def test_an_answer_of_another_length_is_none(node: FakeDispatch, results: tuple[bytes, ...]) -> None:
+    sinks = node.submit(b"GET a", b"GET b")
+    begun = request(node)
+    answer(node, begun, *results)
+    assert replies(sinks) == [[], []]
+    node.now = Instant(node.now + LATE_S)
+    node.router.tick()
+    given_up(node, sinks, b"GET a", b"GET b")
+
+
 @pytest.mark.parametrize("distance", [-1, 1, -(1 << 40)])
 def test_an_answer_to_another_request_or_life_is_no_news(node: FakeDispatch, distance: int) -> None:
     (sink,) = node.submit(b"GET a")
